@@ -1,0 +1,1 @@
+"""The intermediate representations: typed graph, scheduled plan, and their text forms."""

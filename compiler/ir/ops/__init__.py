@@ -1,0 +1,1 @@
+"""The operator table: one row an operator, one file a family."""

@@ -1,0 +1,1 @@
+"""The passes over the graph and the plan, one a file."""

@@ -1,0 +1,1 @@
+"""The timing engine: the cycles of a program and what they were spent on."""

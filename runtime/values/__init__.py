@@ -1,0 +1,1 @@
+"""The values engine: what a program computes, vectorised over whole loop nests."""

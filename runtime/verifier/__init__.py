@@ -1,0 +1,1 @@
+"""The verifier: what a decoded instruction stream must satisfy before it may run."""
