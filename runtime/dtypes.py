@@ -1,0 +1,159 @@
+"""The element types and the device's roundings.
+
+A type is named as it is printed in every text form of birc (`f32`, `bf16`, `i8`, ...). The roundings are to nearest, ties to
+even, bit exact and vectorised; infinities and NaNs stay what they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from birc.runtime.errors import InternalError, UsageError
+
+Kind = Literal["float", "int", "uint", "bool"]
+F32Array = npt.NDArray[np.float32]
+U16Array = npt.NDArray[np.uint16]
+
+
+@dataclass(frozen=True, slots=True)
+class DType:
+    """One element type: `bits` is its width in memory, `numpy` the type that holds it on the host.
+
+    Types narrower than a byte are packed on the device; numpy holds one element a byte.
+    """
+
+    name: str
+    bits: int
+    kind: Kind
+    numpy: np.dtype
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def is_float(self) -> bool:
+        return self.kind == "float"
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether it counts: signed or unsigned integers, not bool."""
+        return self.kind in ("int", "uint")
+
+    def bytes_for(self, elements: int) -> int:
+        """The bytes that `elements` packed elements take in device memory."""
+        return (elements * self.bits + 7) // 8
+
+
+DTYPES: Final[tuple[DType, ...]] = (
+    DType("f64", 64, "float", np.dtype(np.float64)),
+    DType("f32", 32, "float", np.dtype(np.float32)),
+    DType("f16", 16, "float", np.dtype(np.float16)),
+    DType("bf16", 16, "float", np.dtype(ml_dtypes.bfloat16)),
+    DType("f8e4m3", 8, "float", np.dtype(ml_dtypes.float8_e4m3fn)),
+    DType("f8e5m2", 8, "float", np.dtype(ml_dtypes.float8_e5m2)),
+    DType("i64", 64, "int", np.dtype(np.int64)),
+    DType("i32", 32, "int", np.dtype(np.int32)),
+    DType("i16", 16, "int", np.dtype(np.int16)),
+    DType("i8", 8, "int", np.dtype(np.int8)),
+    DType("i4", 4, "int", np.dtype(ml_dtypes.int4)),
+    DType("u64", 64, "uint", np.dtype(np.uint64)),
+    DType("u32", 32, "uint", np.dtype(np.uint32)),
+    DType("u16", 16, "uint", np.dtype(np.uint16)),
+    DType("u8", 8, "uint", np.dtype(np.uint8)),
+    DType("u4", 4, "uint", np.dtype(ml_dtypes.uint4)),
+    DType("bool", 8, "bool", np.dtype(np.bool_)),
+)
+
+_BY_NAME: Final = {entry.name: entry for entry in DTYPES}
+_BY_NUMPY: Final = {entry.numpy: entry for entry in DTYPES}
+
+
+def dtype(name: str) -> DType:
+    """The element type called `name`. Raises `UsageError` for a name that is not in the table."""
+    found = _BY_NAME.get(name)
+    if found is None:
+        raise UsageError(f"there is no element type {name!r}", hint=f"one of {', '.join(_BY_NAME)}")
+    return found
+
+
+def from_numpy(numpy_dtype: npt.DTypeLike) -> DType:
+    """The element type that `numpy_dtype` holds. Raises `UsageError` when the device has none such."""
+    wanted = np.dtype(numpy_dtype)
+    found = _BY_NUMPY.get(wanted.newbyteorder("="))
+    if found is None:
+        raise UsageError(f"numpy type {wanted} has no element type", hint=f"one of {', '.join(_BY_NAME)}")
+    return found
+
+
+# A 32-bit float keeps its upper bits: TF32+ is E8M15 (24 of 32), BF16 is E8M7 (16 of 32).
+_TF32P_DROPPED_BITS: Final = 8
+_BF16_DROPPED_BITS: Final = 16
+
+
+def round_tf32p(x: F32Array, out: F32Array | None = None) -> F32Array:
+    """`x` rounded to TF32+ (sign, 8 exponent bits, 15 mantissa bits), held in 32-bit floats.
+
+    `out` (same shape, may be `x` itself) takes the result. The T-core rounds its FP32 inputs so.
+    Source: TCI reference, 24-bit math mode.
+    """
+    return _round_to_upper_bits(x, _TF32P_DROPPED_BITS, out)
+
+
+def round_bf16(x: F32Array, out: F32Array | None = None) -> F32Array:
+    """`x` rounded to BF16 (sign, 8 exponent bits, 7 mantissa bits), held in 32-bit floats.
+
+    `out` (same shape, may be `x` itself) takes the result.
+    """
+    return _round_to_upper_bits(x, _BF16_DROPPED_BITS, out)
+
+
+def to_bf16_bits(x: F32Array) -> U16Array:
+    """The BF16 bit patterns of `x`, rounded to nearest, ties to even."""
+    rounded = _round_to_upper_bits(x, _BF16_DROPPED_BITS, None)
+    return (rounded.view(np.uint32) >> np.uint32(_BF16_DROPPED_BITS)).astype(np.uint16)
+
+
+def from_bf16_bits(bits: U16Array, out: F32Array | None = None) -> F32Array:
+    """The 32-bit floats whose upper halves are `bits`; exact. `out` takes the result."""
+    result = np.empty(np.shape(bits), np.float32) if out is None else _checked(out)
+    np.left_shift(bits, np.uint32(_BF16_DROPPED_BITS), out=result.view(np.uint32), dtype=np.uint32)
+    return result
+
+
+def _round_to_upper_bits(x: F32Array, dropped_bits: int, out: F32Array | None) -> F32Array:
+    """Round to nearest even by integer arithmetic on the bit patterns.
+
+    Adding half a unit less one, plus the lowest kept bit, carries into the kept bits exactly when the value has to go up;
+    the carry runs into the exponent and, from the largest finite value, to infinity, as IEEE 754 asks. NaNs would carry
+    too, so they are put back, quiet and with what is left of their payload.
+    """
+    x = _checked(np.asarray(x))
+    result = np.empty(x.shape, np.float32) if out is None else _checked(out)
+    nan = np.isnan(x)
+    quiet_nan = _quiet_nans(x[nan], dropped_bits) if nan.any() else None
+    source, bits = x.view(np.uint32), result.view(np.uint32)
+    lowest_kept = source >> np.uint32(dropped_bits)
+    lowest_kept &= np.uint32(1)
+    lowest_kept += np.uint32((1 << (dropped_bits - 1)) - 1)
+    np.add(source, lowest_kept, out=bits)
+    bits &= np.uint32(0xFFFFFFFF << dropped_bits & 0xFFFFFFFF)
+    if quiet_nan is not None:
+        result[nan] = quiet_nan
+    return result
+
+
+def _quiet_nans(nans: F32Array, dropped_bits: int) -> F32Array:
+    kept = nans.view(np.uint32) & np.uint32(0xFFFFFFFF << dropped_bits & 0xFFFFFFFF)
+    return (kept | np.uint32(0x00400000)).view(np.float32)
+
+
+def _checked(x: F32Array) -> F32Array:
+    """Refuse anything but 32-bit floats: a silent conversion would round twice or write to a copy."""
+    if x.dtype != np.float32:
+        raise InternalError(f"rounding works on 32-bit floats, not on {x.dtype}")
+    return x
