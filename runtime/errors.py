@@ -1,6 +1,7 @@
 """The errors of birc: one class a reason, each with its exit code.
 
-Only these reach a user. Each says in one line what is wrong, where (node, offset, field), what the limit is and what to do.
+Only these reach a user. Each says in one line what is wrong, where (node, offset, field), what the limit is and
+what to do.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ EXIT_INTERRUPTED = 130
 class BircError(Exception):
     """The base of every error that birc raises on purpose.
 
-    `what` is the sentence, `where` the place (a node, an offset, a field), `hint` what the user can do about it.
+    `what` is the sentence, `where` the place (a node, an offset, a field), `hint` what the user can do.
     """
 
     exit_code: ClassVar[int] = 1

@@ -1,7 +1,7 @@
 """Annotated figures: a number with its unit, its source and how sure it is.
 
-A machine description is a set of these. `read_figure` is the strict door: whatever is missing, unknown or out of its range
-is refused with the name of the field.
+A machine description is a set of these. `read_figure` is the strict door: whatever is missing, unknown or out of
+its range is refused with the name of the field.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _RANGE: Final = ("low", "high")
 class Figure:
     """One number of a machine.
 
-    `confidence` is "stated" (the source says it), "derived" (arithmetic on stated figures) or "estimated" (nothing public
-    gives it: `low` and `high` bound it, both inclusive). `section` groups figures for printing.
+    `confidence` is "stated" (the source says it), "derived" (arithmetic on stated figures) or "estimated" (nothing
+    public gives it: `low` and `high` bound it, both inclusive). `section` groups figures for printing.
     """
 
     value: float
@@ -76,7 +76,9 @@ def read_figure(table: object, expected: FigureType, *, where: str, section: str
 def _check_keys(table: Mapping[str, object], where: str) -> None:
     unknown = [key for key in table if key not in (*_REQUIRED, *_RANGE)]
     if unknown:
-        raise UsageError(f"unknown key {unknown[0]!r}", where=where, hint=f"known: {', '.join((*_REQUIRED, *_RANGE))}")
+        raise UsageError(
+            f"unknown key {unknown[0]!r}", where=where, hint=f"known: {', '.join((*_REQUIRED, *_RANGE))}"
+        )
     missing = [key for key in _REQUIRED if key not in table]
     if missing:
         raise UsageError(f"has no {missing[0]!r}", where=where)
@@ -86,7 +88,9 @@ def _check_words(table: Mapping[str, object], expected: FigureType, where: str) 
     if table["unit"] != expected.unit:
         raise UsageError(f"unit is {table['unit']!r}, expected {expected.unit!r}", where=where)
     if table["confidence"] not in CONFIDENCES:
-        raise UsageError(f"confidence is {table['confidence']!r}", where=where, hint=f"one of {', '.join(CONFIDENCES)}")
+        raise UsageError(
+            f"confidence is {table['confidence']!r}", where=where, hint=f"one of {', '.join(CONFIDENCES)}"
+        )
     if not isinstance(table["source"], str) or not table["source"].strip():
         raise UsageError("has an empty source", where=where, hint="name the document or the formula")
 
@@ -119,6 +123,6 @@ def _check_range(figure: Figure, where: str) -> None:
 
 
 def read_assignment(old: Figure, value: float, expected: FigureType, *, where: str, source: str) -> Figure:
-    """`old` with another value, set by a program; it loses its range. Raises `UsageError` for a value that cannot be."""
+    """`old` with another value, set by a program; it loses its range. Raises `UsageError` for a bad value."""
     number = _number(value, "value", expected, where)
     return Figure(number, old.unit, source, "derived", section=old.section)

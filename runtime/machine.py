@@ -1,17 +1,15 @@
 """The machine: what the compiler and the engines know about a target.
 
-A machine is read from a TOML file in which every figure carries its unit, source and confidence (`birc.runtime.figures`). The
-fields of `Machine` are that file's schema: the annotation of a field gives its unit. Peaks are derived here from
-the figures, never copied from a brochure.
+A machine is read from a TOML file in which every figure carries its unit, source and confidence. The fields of
+`Machine` are that file's schema: the annotation of a field gives its unit. Peaks are derived here from the
+figures, never copied from a brochure.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -19,7 +17,8 @@ from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias, get_type_hints
 
 from birc.runtime.errors import UsageError
-from birc.runtime.figures import Figure, FigureType, read_assignment, read_figure
+from birc.runtime.figures import Figure, FigureType, read_assignment
+from birc.runtime.machine_file import Schema, check_complete, format_key, format_names, read_description
 
 Count: TypeAlias = Annotated[int, FigureType("count", whole=True)]
 Bytes: TypeAlias = Annotated[int, FigureType("B", whole=True)]
@@ -81,7 +80,7 @@ class Machine:
     gib_a_bytes: Bytes
     gib_b_bytes: Bytes
 
-    # Memory. `tensor_buffer_bytes` and `l2_bytes` split `spc_sram_bytes`; the split is a choice of the compiler.
+    # Memory. `tensor_buffer_bytes` and `l2_bytes` split `spc_sram_bytes`; how is a choice of the compiler.
     spc_sram_bytes: Bytes
     tensor_buffer_bytes: Bytes
     l2_bytes: Bytes
@@ -179,10 +178,12 @@ class Machine:
         """Floating-point operations a second of all T-cores; a multiply-add is two."""
         return 2 * self.peak_macs_per_cycle(format_name) * self.clock_ghz * 1e9
 
+    @property
     def vector_lanes_per_spc(self) -> int:
         """Elements a cycle of one SPC's vector cores, for one arithmetic instruction."""
         return self.eus_per_spc * self.vector_lanes_per_eu
 
+    @property
     def sfu_lanes_per_spc(self) -> int:
         """Elements a cycle of one SPC's special-function units."""
         return self.eus_per_spc * self.sfu_lanes_per_eu
@@ -196,21 +197,22 @@ class Machine:
         return cycles / (self.clock_ghz * 1e3)
 
     def with_values(self, values: Mapping[str, float], *, source: str = "set by the caller") -> Machine:
-        """This machine with other values for some figures, named as in `figures`; for sweeps and what-if questions.
+        """This machine with other values for some figures (named as in `figures`), for sweeps and experiments.
 
         Raises `UsageError` for an unknown name or a value that cannot be.
         """
         figures = dict(self.figures)
         for name, value in values.items():
             where = f"{self.name}: {name}"
-            expected = _expected_type(name, where)
+            expected = SCHEMA.expected(name, where=where)
             if name not in figures:
                 raise UsageError("the machine has no such figure", where=where)
             figures[name] = read_assignment(figures[name], value, expected, where=where, source=source)
+        _check_consistent(figures, where=self.name)
         return _build(self.name, self.vendor, figures)
 
     def with_dies(self, dies: int) -> Machine:
-        """The same machine with only `dies` of its dies switched on. Raises `UsageError` when it has fewer."""
+        """This machine with only `dies` of its dies switched on. Raises `UsageError` when it has fewer."""
         if not 1 <= dies <= self.dies:
             raise UsageError(f"{self.name} has {self.dies} dies, {dies} were asked for")
         if dies == self.dies:
@@ -218,175 +220,112 @@ class Machine:
         return self.with_values({"dies": dies}, source=f"{dies} of {self.dies} dies switched on")
 
 
-def _figure_types(schema: type) -> dict[str, FigureType]:
-    """The figures among the fields of a dataclass: those whose annotation carries a unit."""
-    hints = get_type_hints(schema, include_extras=True)
-    return {
-        name: hint.__metadata__[0]
-        for name, hint in hints.items()
-        if hasattr(hint, "__metadata__") and isinstance(hint.__metadata__[0], FigureType)
-    }
+def _figure_types(dataclass_type: type) -> dict[str, FigureType]:
+    """The figures among the fields of a dataclass: those whose annotation carries a `FigureType`."""
+    hints = get_type_hints(dataclass_type, include_extras=True)
+    marks = {name: getattr(hint, "__metadata__", (None,))[0] for name, hint in hints.items()}
+    return {name: mark for name, mark in marks.items() if isinstance(mark, FigureType)}
 
 
-MACHINE_FIGURES: Final = _figure_types(Machine)
-FORMAT_FIGURES: Final = _figure_types(TcoreFormat)
-_FORMATS: Final = "formats"
+SCHEMA: Final = Schema(machine=_figure_types(Machine), tcore_format=_figure_types(TcoreFormat))
 
 
 def machine_names() -> tuple[str, ...]:
     """The machines that come with birc, sorted."""
-    folder = files("birc.runtime.machines")
-    return tuple(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml")))
+    entries = (entry.name for entry in files("birc.runtime.machines").iterdir())
+    return tuple(sorted(name.removesuffix(".toml") for name in entries if name.endswith(".toml")))
 
 
 def load_machine(name_or_path: str | Path) -> Machine:
     """The machine of that name, or of the TOML file at that path.
 
-    A description may start from one of the machines that come with birc (`base = "br100"`) and give only what differs.
+    A description may start from one of the machines that come with birc (`base = "br100"`) and give only what
+    differs.
     Raises `UsageError` naming the file and the field when the description is not whole and consistent.
     """
-    names = machine_names()
-    if isinstance(name_or_path, str) and name_or_path in names:
-        return _load(files("birc.runtime.machines") / f"{name_or_path}.toml", names)
+    if name_or_path in machine_names():
+        return _load(_shipped(str(name_or_path)))
     path = Path(name_or_path)
     if path.suffix != ".toml":
-        hint = f"one of {', '.join(names)}, or a path that ends in .toml"
+        hint = f"one of {', '.join(machine_names())}, or a path that ends in .toml"
         raise UsageError(f"there is no target {str(name_or_path)!r}", hint=hint)
-    return _load(path, names)
+    return _load(path)
 
 
-def _load(file: Traversable | Path, names: Iterable[str]) -> Machine:
-    content = _read_toml(file)
-    where = file.name
-    name, vendor = (_text(content, key, where) for key in ("name", "vendor"))
-    figures = _read_figures(content, where)
-    base = content.get("base")
-    if base is not None:
-        figures = {**_base_figures(base, names, where), **figures}
-    _check_complete(figures, where)
-    _check_consistent(figures, where)
-    return _build(name, vendor, figures)
+def _shipped(name: str) -> Traversable:
+    return files("birc.runtime.machines") / f"{name}.toml"
 
 
-def _read_toml(file: Traversable | Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the machine description: {error.strerror}", where=str(file)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"is not a TOML file: {error}", where=str(file)) from error
+def _load(file: Traversable | Path) -> Machine:
+    description = read_description(file, SCHEMA)
+    figures = description.figures
+    if description.base is not None:
+        figures = {**_base_figures(description.base, where=f"{file.name}: base"), **figures}
+    check_complete(figures, SCHEMA, where=file.name)
+    _check_consistent(figures, where=file.name)
+    return _build(description.name, description.vendor, figures)
 
 
-def _text(content: Mapping[str, Any], key: str, where: str) -> str:
-    value = content.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise UsageError("must be a text that is not empty", where=f"{where}: {key}")
-    return value
-
-
-def _base_figures(base: object, names: Iterable[str], where: str) -> Mapping[str, Figure]:
+def _base_figures(base: str, *, where: str) -> Mapping[str, Figure]:
     """The figures of the machine that a description starts from; that one must be complete in itself."""
-    if base not in names:
-        raise UsageError(f"there is no machine {base!r}", where=f"{where}: base", hint=f"one of {', '.join(names)}")
-    file = files("birc.runtime.machines") / f"{base}.toml"
-    if "base" in _read_toml(file):
-        raise UsageError(f"{base!r} itself has a base", where=f"{where}: base", hint="start from that one")
-    return _load(file, names).figures
+    if base not in machine_names():
+        hint = f"one of {', '.join(machine_names())}"
+        raise UsageError(f"there is no machine {base!r}", where=where, hint=hint)
+    description = read_description(_shipped(base), SCHEMA)
+    if description.base is not None:
+        hint = f"start from {description.base}"
+        raise UsageError(f"{base!r} has a base of its own", where=where, hint=hint)
+    return description.figures
 
 
-def _read_figures(content: Mapping[str, Any], where: str) -> dict[str, Figure]:
-    """All figures of a description by field name; its tables are sections, which only group."""
-    figures: dict[str, Figure] = {}
-    for section, table in content.items():
-        if section in ("name", "vendor", "base"):
-            continue
-        if not isinstance(table, dict):
-            raise UsageError("is not a section", where=f"{where}: {section}", hint="figures stand in tables")
-        for name, entry in _entries(section, table, where):
-            place = f"{where}: {name}"
-            if name in figures:
-                raise UsageError(f"appears twice, again in section {section}", where=place)
-            figures[name] = read_figure(entry, _expected_type(name, place), where=place, section=section)
-    return figures
-
-
-def _entries(section: str, table: Mapping[str, Any], where: str) -> Iterable[tuple[str, object]]:
-    """The names and tables of the figures of a section; the formats have one more level."""
-    if section != _FORMATS:
-        yield from table.items()
-        return
-    for format_name, fields in table.items():
-        prefix = f"{_FORMATS}.{format_name}"
-        if not isinstance(fields, dict) or "." in format_name:
-            raise UsageError("is not a table of figures with a plain name", where=f"{where}: {prefix}")
-        yield from ((f"{prefix}.{field}", entry) for field, entry in fields.items())
-
-
-def _expected_type(name: str, where: str) -> FigureType:
-    """What the figure of that name accepts; `UsageError` for a name that is no field."""
-    section, _, rest = name.partition(".")
-    known, field = (FORMAT_FIGURES, rest.partition(".")[2]) if section == _FORMATS else (MACHINE_FIGURES, name)
-    if field not in known:
-        close = difflib.get_close_matches(field, known, n=1)
-        raise UsageError("is not a field of a machine", where=where, hint=f"did you mean {close[0]}?" if close else None)
-    return known[field]
-
-
-def _format_names(figures: Iterable[str]) -> tuple[str, ...]:
-    """The formats that have at least one figure, in the order of the file."""
-    return tuple(dict.fromkeys(name.split(".")[1] for name in figures if name.startswith(f"{_FORMATS}.")))
-
-
-def _check_complete(figures: Mapping[str, Figure], where: str) -> None:
-    formats = _format_names(figures)
-    if not formats:
-        raise UsageError("has no T-core format", where=f"{where}: {_FORMATS}")
-    of_formats = [f"{_FORMATS}.{name}.{field}" for name in formats for field in FORMAT_FIGURES]
-    missing = [name for name in (*MACHINE_FIGURES, *of_formats) if name not in figures]
-    if missing:
-        others = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise UsageError(f"is missing{others}", where=f"{where}: {missing[0]}", hint='or start from another: base = "br100"')
-
-
-def _check_consistent(figures: Mapping[str, Figure], where: str) -> None:
+def _check_consistent(figures: Mapping[str, Figure], *, where: str) -> None:
     """Figures that other figures fix have to agree with them."""
     value = {name: figure.value for name, figure in figures.items()}
     lanes = value["cus_per_spc"] * value["eus_per_cu"] * value["warps_per_eu"] * value["warp_lanes"]
+    sram_parts = value["tensor_buffer_bytes"] + value["l2_bytes"]
     rules = [
         ("vmcs_per_die", value["spcs_per_die"] % value["vmcs_per_die"] == 0, "must divide spcs_per_die"),
-        ("vector_tile_elements", value["vector_tile_elements"] == lanes, f"must be {lanes:g}, the lanes of all warps of an SPC"),
+        (
+            "vector_tile_elements",
+            value["vector_tile_elements"] == lanes,
+            f"must be {lanes:g}: all lanes of an SPC's warps",
+        ),
         (
             "spc_sram_bytes",
-            value["tensor_buffer_bytes"] + value["l2_bytes"] <= value["spc_sram_bytes"],
+            sram_parts <= value["spc_sram_bytes"],
             "is less than tensor_buffer_bytes + l2_bytes",
         ),
-        ("l2_line_bytes", value["l2_line_bytes"] % value["granule_bytes"] == 0, "must be a multiple of granule_bytes"),
+        (
+            "l2_line_bytes",
+            value["l2_line_bytes"] % value["granule_bytes"] == 0,
+            "must be a multiple of granule_bytes",
+        ),
     ]
-    for name in _format_names(figures):
-        prefix = f"{_FORMATS}.{name}"
-        whole = value[f"{prefix}.k_max"] % value[f"{prefix}.k_unit"] == 0
-        rules.append((f"{prefix}.k_max", whole, "must be a multiple of k_unit"))
+    for name in format_names(figures):
+        k_max, k_unit = (format_key(name, field) for field in ("k_max", "k_unit"))
+        rules.append((k_max, value[k_max] % value[k_unit] == 0, "must be a multiple of k_unit"))
     for name, holds, complaint in rules:
         if not holds:
             raise UsageError(complaint, where=f"{where}: {name}")
 
 
 def _build(name: str, vendor: str, figures: Mapping[str, Figure]) -> Machine:
-    """The machine of these checked figures."""
-    ordered = {key: figures[key] for key in MACHINE_FIGURES}
-    formats = {}
-    for format_name in _format_names(figures):
-        keys = {field: f"{_FORMATS}.{format_name}.{field}" for field in FORMAT_FIGURES}
-        ordered |= {key: figures[key] for key in keys.values()}
-        formats[format_name] = TcoreFormat(**{field: _plain(figures[key]) for field, key in keys.items()})
-    numbers = {key: _plain(figures[key]) for key in MACHINE_FIGURES}
-    digest = _digest(name, ordered)
-    return Machine(name=name, vendor=vendor, digest=digest, figures=ordered, formats=formats, **numbers)
-
-
-def _plain(figure: Figure) -> Any:
-    """The bare number: an int or a float as the field's type has it."""
-    return figure.value
+    """The machine of these complete and checked figures."""
+    formats = format_names(figures)
+    ordered = {key: figures[key] for key in SCHEMA.names(formats)}
+    # The schema's types hold by now: an int where the field is whole. mypy cannot see through the names.
+    numbers: dict[str, Any] = {key: figure.value for key, figure in ordered.items()}
+    return Machine(
+        name=name,
+        vendor=vendor,
+        digest=_digest(name, ordered),
+        figures=ordered,
+        formats={
+            of: TcoreFormat(**{field: numbers[format_key(of, field)] for field in SCHEMA.tcore_format})
+            for of in formats
+        },
+        **{field: numbers[field] for field in SCHEMA.machine},
+    )
 
 
 def _digest(name: str, figures: Mapping[str, Figure]) -> str:
