@@ -128,9 +128,9 @@ def from_bf16_bits(bits: U16Array, out: F32Array | None = None) -> F32Array:
 def _round_to_upper_bits(x: F32Array, dropped_bits: int, out: F32Array | None) -> F32Array:
     """Round to nearest even by integer arithmetic on the bit patterns.
 
-    Adding half a unit less one, plus the lowest kept bit, carries into the kept bits exactly when the value has
-    to go up; the carry runs into the exponent and, from the largest finite value, to infinity, as IEEE 754 asks.
-    NaNs would carry too, so they are put back, quiet and with what is left of their payload.
+    Adding half a unit less one, plus the lowest kept bit, carries into the kept bits exactly when the value
+    has to go up; the carry runs into the exponent and, from the largest finite value, to infinity, as IEEE
+    754 asks. NaNs would carry too, so they are put back, quiet and with what is left of their payload.
     """
     x = _checked(np.asarray(x))
     result = np.empty(x.shape, np.float32) if out is None else _checked(out)

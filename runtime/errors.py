@@ -1,7 +1,7 @@
 """The errors of birc: one class a reason, each with its exit code.
 
-Only these reach a user. Each says in one line what is wrong, where (node, offset, field), what the limit is and
-what to do.
+Only these reach a user. Each says in one line what is wrong, where (node, offset, field), what the limit is
+and what to do.
 """
 
 from __future__ import annotations

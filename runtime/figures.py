@@ -1,7 +1,7 @@
 """Annotated figures: a number with its unit, its source and how sure it is.
 
-A machine description is a set of these. `read_figure` is the strict door: whatever is missing, unknown or out of
-its range is refused with the name of the field.
+A machine description is a set of these. `read_figure` is the strict door: whatever is missing, unknown or out
+of its range is refused with the name of the field.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ _RANGE: Final = ("low", "high")
 class Figure:
     """One number of a machine.
 
-    `confidence` is "stated" (the source says it), "derived" (arithmetic on stated figures) or "estimated" (nothing
-    public gives it: `low` and `high` bound it, both inclusive). `section` groups figures for printing.
+    `confidence` is "stated" (the source says it), "derived" (arithmetic on stated figures) or "estimated"
+    (nothing public gives it: `low` and `high` bound it, both inclusive). `section` groups figures for
+    printing.
     """
 
     value: float

@@ -1,7 +1,7 @@
 """The machine: what the compiler and the engines know about a target.
 
-A machine is read from a TOML file in which every figure carries its unit, source and confidence. The fields of
-`Machine` are that file's schema: the annotation of a field gives its unit. Peaks are derived here from the
+A machine is read from a TOML file in which every figure carries its unit, source and confidence. The fields
+of `Machine` are that file's schema: the annotation of a field gives its unit. Peaks are derived here from the
 figures, never copied from a brochure.
 """
 
@@ -197,7 +197,7 @@ class Machine:
         return cycles / (self.clock_ghz * 1e3)
 
     def with_values(self, values: Mapping[str, float], *, source: str = "set by the caller") -> Machine:
-        """This machine with other values for some figures (named as in `figures`), for sweeps and experiments.
+        """This machine with other values for some figures (named as in `figures`), to vary it.
 
         Raises `UsageError` for an unknown name or a value that cannot be.
         """
