@@ -1,0 +1,395 @@
+"""Elementwise ops: one output element from the elements at the same (broadcast) index."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+
+from birc.compiler.ir.attributes import Attribute, Attributes, AttributeValue, element_type, number, text
+from birc.compiler.ir.op import Arrays, Cost, CostRule, OpRow, Sample, Types
+from birc.compiler.ir.ops.numeric import (
+    elementwise,
+    erf,
+    is_floating,
+    narrowed,
+    sigmoid,
+    widened,
+    with_attributes,
+)
+from birc.compiler.ir.ops.type_rules import (
+    DTypeTest,
+    broadcast_rule,
+    broadcast_shapes,
+    is_bool,
+    is_float,
+    is_number,
+    require,
+    same_dtype,
+)
+from birc.compiler.ir.types import TensorType
+from birc.runtime.dtypes import dtype
+
+_F32: Final = dtype("f32")
+_F64: Final = dtype("f64")
+_BF16: Final = dtype("bf16")
+_I32: Final = dtype("i32")
+_I64: Final = dtype("i64")
+_BOOL: Final = dtype("bool")
+
+_PAIRS: Final = (((2, 3), (2, 3)), ((4, 1, 3), (5, 1)), ((), (2, 2)))
+_SHAPES: Final[tuple[tuple[int, ...], ...]] = ((), (5,), (2, 3, 4))
+
+
+def _pair_samples(
+    *types: str, attributes: dict[str, AttributeValue] | None = None, low: float = -2.0, high: float = 2.0
+) -> tuple[Sample, ...]:
+    return tuple(
+        Sample(tuple(TensorType(dtype(name), shape) for shape in pair), attributes or {}, low, high)
+        for name in types
+        for pair in _PAIRS
+    )
+
+
+def _unary_samples(
+    *types: str, attributes: dict[str, AttributeValue] | None = None, low: float = -2.0, high: float = 2.0
+) -> tuple[Sample, ...]:
+    return tuple(
+        Sample((TensorType(dtype(name), shape),), attributes or {}, low, high)
+        for name in types
+        for shape in _SHAPES
+    )
+
+
+def _per_element(vector_ops: int, sfu_ops: int = 0) -> CostRule:
+    def cost(inputs: Types, outputs: Types, attributes: Attributes) -> Cost:
+        elements = outputs[0].num_elements
+        return Cost(vector_ops=vector_ops * elements, sfu_ops=sfu_ops * elements)
+
+    return cost
+
+
+def _binary(
+    name: str,
+    doc: str,
+    function: Callable[..., Any],
+    *,
+    test: DTypeTest = is_number,
+    wanted: str = "number",
+    ops: int = 1,
+    sfu: int = 0,
+    samples: tuple[Sample, ...] = (),
+) -> OpRow:
+    return OpRow(
+        name=name,
+        doc=doc,
+        inputs="a b",
+        category="elementwise",
+        loops="i*",
+        access={"a": "i*", "b": "i*"},
+        infer=broadcast_rule(test, wanted),
+        evaluate=elementwise(function),
+        cost=_per_element(ops, sfu),
+        samples=samples or _pair_samples("f32", "i32"),
+    )
+
+
+def _comparison(name: str, doc: str, function: Callable[..., Any]) -> OpRow:
+    def evaluate(arrays: Arrays, attributes: Attributes) -> tuple[np.ndarray, ...]:
+        return (np.asarray(function(*arrays), np.bool_),)
+
+    return OpRow(
+        name=name,
+        doc=doc,
+        inputs="a b",
+        category="elementwise",
+        loops="i*",
+        access={"a": "i*", "b": "i*"},
+        infer=broadcast_rule(lambda entry: True, "any", _BOOL),
+        evaluate=evaluate,
+        cost=_per_element(1),
+        samples=_pair_samples("f32", "i32"),
+    )
+
+
+def _logical(name: str, doc: str, function: Callable[..., Any]) -> OpRow:
+    return _binary(name, doc, function, test=is_bool, wanted="bool", samples=_pair_samples("bool"))
+
+
+def _unary(
+    name: str,
+    doc: str,
+    function: Callable[[np.ndarray], np.ndarray],
+    *,
+    test: DTypeTest = is_float,
+    wanted: str = "float",
+    ops: int = 1,
+    sfu: int = 0,
+    samples: tuple[Sample, ...] = (),
+) -> OpRow:
+    return OpRow(
+        name=name,
+        doc=doc,
+        inputs="x",
+        category="elementwise",
+        loops="i*",
+        access={"x": "i*"},
+        infer=broadcast_rule(test, wanted),
+        evaluate=elementwise(function),
+        cost=_per_element(ops, sfu),
+        samples=samples or _unary_samples("f32", "bf16"),
+    )
+
+
+def _parametric(
+    name: str,
+    doc: str,
+    attributes: dict[str, Attribute],
+    function: Callable[[np.ndarray, Attributes], np.ndarray],
+    *,
+    ops: int,
+    sfu: int = 0,
+    samples: tuple[Sample, ...],
+    test: DTypeTest = is_float,
+    wanted: str = "float",
+) -> OpRow:
+    return OpRow(
+        name=name,
+        doc=doc,
+        inputs="x",
+        category="elementwise",
+        loops="i*",
+        access={"x": "i*"},
+        infer=broadcast_rule(test, wanted),
+        evaluate=with_attributes(function),
+        cost=_per_element(ops, sfu),
+        samples=samples,
+        attributes=attributes,
+    )
+
+
+def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Floats divide; integers divide towards zero, as ONNX says."""
+    if is_floating(a.dtype):
+        return np.divide(a, b)
+    return np.floor_divide(a, b) + ((np.remainder(a, b) != 0) & ((a < 0) != (b < 0)))
+
+
+def _power(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Integers to a negative power are what the real power truncates to (numpy refuses them)."""
+    if is_floating(a.dtype):
+        return np.power(a, b)
+    exact = np.power(a, np.maximum(b, 0))
+    inverse = np.power(a.astype(np.float64), b.astype(np.float64))
+    return np.where(b >= 0, exact, np.nan_to_num(np.trunc(inverse), posinf=0.0, neginf=0.0).astype(a.dtype))
+
+
+def _modulo(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.fmod(a, b) if is_floating(a.dtype) else np.remainder(a, b)
+
+
+def _rsqrt(x: np.ndarray) -> np.ndarray:
+    return np.reciprocal(np.sqrt(x))
+
+
+def _softplus(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def _relu(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x, x.dtype.type(0))
+
+
+def _silu(x: np.ndarray) -> np.ndarray:
+    return x * sigmoid(x)
+
+
+def _leaky_relu(x: np.ndarray, attributes: Attributes) -> np.ndarray:
+    return np.where(x >= 0, x, x * x.dtype.type(number(attributes, "alpha")))
+
+
+def _elu(x: np.ndarray, attributes: Attributes) -> np.ndarray:
+    return np.where(x >= 0, x, x.dtype.type(number(attributes, "alpha")) * np.expm1(np.minimum(x, 0)))
+
+
+def _hard_sigmoid(x: np.ndarray, attributes: Attributes) -> np.ndarray:
+    scaled = x * x.dtype.type(number(attributes, "alpha")) + x.dtype.type(number(attributes, "beta"))
+    return np.clip(scaled, x.dtype.type(0), x.dtype.type(1))
+
+
+def _gelu(x: np.ndarray, attributes: Attributes) -> np.ndarray:
+    half = x.dtype.type(0.5)
+    if text(attributes, "approximate") == "none":
+        return half * x * (1 + erf(x * x.dtype.type(math.sqrt(0.5))))
+    inner = x.dtype.type(math.sqrt(2 / math.pi)) * (x + x.dtype.type(0.044715) * x * x * x)
+    return half * x * (1 + np.tanh(inner))
+
+
+def _clip(x: np.ndarray, attributes: Attributes) -> np.ndarray:
+    low, high = number(attributes, "minimum"), number(attributes, "maximum")
+    if is_floating(x.dtype):
+        return np.minimum(np.maximum(x, x.dtype.type(low)), x.dtype.type(high))
+    least, most = np.iinfo(x.dtype).min, np.iinfo(x.dtype).max
+    return np.clip(x, _bounded(low, least, most), _bounded(high, least, most))
+
+
+def _bounded(value: float, least: int, most: int) -> int:
+    return least if value <= least else most if value >= most else int(value)
+
+
+def _where_rule(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
+    condition, a, b = types
+    require(is_bool, "bool (first input)", condition)
+    return (TensorType(same_dtype(a, b), broadcast_shapes(condition.shape, a.shape, b.shape)),)
+
+
+def _where(arrays: Arrays, attributes: Attributes) -> tuple[np.ndarray, ...]:
+    condition, a, b = arrays
+    return (np.where(condition, a, b),)
+
+
+def _cast_rule(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
+    (x,) = types
+    return (x.with_dtype(element_type(attributes, "to")),)
+
+
+def _cast(arrays: Arrays, attributes: Attributes) -> tuple[np.ndarray, ...]:
+    """Floats to integers truncate and saturate; to 8-bit floats they saturate; to bool anything but zero is true."""
+    (x,) = arrays
+    to = element_type(attributes, "to")
+    with np.errstate(all="ignore"):
+        if to.kind == "bool":
+            return (widened(x) != 0,)
+        if is_floating(x.dtype) and to.is_integer:
+            return (_saturated(np.trunc(widened(x).astype(np.float64)), to.bits, to.kind == "int").astype(to.numpy),)
+        if is_floating(x.dtype) and to.name in ("f8e4m3", "f8e5m2"):
+            limit = 448.0 if to.name == "f8e4m3" else 57344.0  # OCP 8-bit floating point specification, table 1
+            wide = widened(x)
+            return (np.where(np.isnan(wide), wide, np.clip(wide, -limit, limit)).astype(to.numpy),)
+        return (narrowed(x, to.numpy),)
+
+
+def _saturated(x: np.ndarray, bits: int, signed: bool) -> np.ndarray:
+    """`x` (whole numbers in float64) as 64-bit integers within the range of an integer type; NaN becomes 0."""
+    least = -(1 << (bits - 1)) if signed else 0
+    most = (1 << (bits - 1 if signed else bits)) - 1
+    holder = np.int64 if signed or bits < 64 else np.uint64
+    inside = np.where((x > least) & (x < most), x, 0).astype(holder)
+    return np.where(x <= least, holder(least), np.where(x >= most, holder(most), inside))
+
+
+_POSITIVE: Final = {"low": 0.1, "high": 4.0}
+_ALPHA: Final = Attribute("float", "factor of the negative side")
+
+BINARY: Final = (
+    _binary("add", "a + b.", np.add),
+    _binary("sub", "a - b.", np.subtract),
+    _binary("mul", "a * b.", np.multiply),
+    _binary("div", "a / b; integers divide towards zero.", _divide, ops=2, sfu=1,
+            samples=_pair_samples("f32", "i32", low=1.0, high=6.0)),
+    _binary("pow", "a to the power b.", _power, ops=2, sfu=2,
+            samples=(*_pair_samples("f32", low=0.1, high=2.0), *_pair_samples("i32", low=1.0, high=3.0))),
+    _binary("maximum", "The larger of a and b; NaN if one is.", np.maximum),
+    _binary("minimum", "The smaller of a and b; NaN if one is.", np.minimum),
+    _binary("mod", "Remainder of a / b: the sign of b for integers, of a for floats.", _modulo, ops=4, sfu=1,
+            samples=_pair_samples("f32", "i32", low=1.0, high=6.0)),
+)  # fmt: skip
+
+LOGICAL: Final = (
+    _logical("and", "a and b.", np.logical_and),
+    _logical("or", "a or b.", np.logical_or),
+    _logical("xor", "a or b, not both.", np.logical_xor),
+    _comparison("equal", "a = b.", np.equal),
+    _comparison("less", "a < b.", np.less),
+    _comparison("less_equal", "a <= b.", np.less_equal),
+    _comparison("greater", "a > b.", np.greater),
+    _comparison("greater_equal", "a >= b.", np.greater_equal),
+)
+
+_NUMBERS: Final = _unary_samples("f32", "i32")
+
+UNARY: Final = (
+    _unary("neg", "-x.", np.negative, test=is_number, wanted="number", samples=_NUMBERS),
+    _unary("abs", "The size of x without its sign.", np.abs, test=is_number, wanted="number", samples=_NUMBERS),
+    _unary("exp", "e to the power x.", np.exp, ops=1, sfu=1),
+    _unary("log", "Natural logarithm.", np.log, ops=1, sfu=1, samples=_unary_samples("f32", **_POSITIVE)),
+    _unary("sqrt", "Square root.", np.sqrt, ops=1, sfu=1, samples=_unary_samples("f32", **_POSITIVE)),
+    _unary("rsqrt", "1 / sqrt(x).", _rsqrt, ops=0, sfu=1, samples=_unary_samples("f32", **_POSITIVE)),
+    _unary("reciprocal", "1 / x.", np.reciprocal, ops=0, sfu=1, samples=_unary_samples("f32", **_POSITIVE)),
+    _unary("tanh", "Hyperbolic tangent.", np.tanh, ops=0, sfu=1),
+    _unary("sigmoid", "1 / (1 + exp(-x)).", sigmoid, ops=2, sfu=2),
+    _unary("erf", "The error function.", erf, ops=12, sfu=2),
+    _unary("relu", "max(x, 0).", _relu, test=is_number, wanted="number", samples=_NUMBERS),
+    _unary("floor", "The greatest whole number not above x.", np.floor),
+    _unary("ceil", "The least whole number not below x.", np.ceil),
+    _unary("round", "The nearest whole number, ties to even.", np.rint),
+    _unary("sign", "-1, 0 or 1.", np.sign, ops=2, test=is_number, wanted="number", samples=_NUMBERS),
+    _unary("sin", "Sine of x in radians.", np.sin, ops=1, sfu=1),
+    _unary("cos", "Cosine of x in radians.", np.cos, ops=1, sfu=1),
+    _unary("not", "The opposite truth value.", np.logical_not, test=is_bool, wanted="bool",
+           samples=_unary_samples("bool")),
+    _unary("softplus", "log(1 + exp(x)).", _softplus, ops=4, sfu=2),
+    _unary("silu", "x * sigmoid(x).", _silu, ops=3, sfu=2),
+)  # fmt: skip
+
+PARAMETRIC: Final = (
+    _parametric("leaky_relu", "x where it is at least 0, else alpha * x.", {"alpha": _ALPHA}, _leaky_relu,
+                ops=2, samples=_unary_samples("f32", attributes={"alpha": 0.1})),
+    _parametric("elu", "x where it is at least 0, else alpha * (exp(x) - 1).", {"alpha": _ALPHA}, _elu,
+                ops=4, sfu=1, samples=_unary_samples("f32", attributes={"alpha": 0.5})),
+    _parametric("hard_sigmoid", "alpha * x + beta, held between 0 and 1.",
+                {"alpha": Attribute("float", "slope"), "beta": Attribute("float", "value at 0")}, _hard_sigmoid,
+                ops=3, samples=_unary_samples("f32", attributes={"alpha": 0.2, "beta": 0.5})),
+    _parametric("gelu", "x times the normal distribution function at x; `tanh` is the approximation by that function.",
+                {"approximate": Attribute("string", "exact or by tanh", choices=("none", "tanh"))}, _gelu,
+                ops=14, sfu=2, samples=(*_unary_samples("f32", attributes={"approximate": "none"}),
+                                        *_unary_samples("f32", attributes={"approximate": "tanh"}))),
+    _parametric("clip", "x held between two numbers.",
+                {"minimum": Attribute("float", "least result"), "maximum": Attribute("float", "greatest result")},
+                _clip, ops=2, test=is_number, wanted="number",
+                samples=(*_unary_samples("f32", "i32", attributes={"minimum": -1.0, "maximum": 1.0}),
+                         *_unary_samples("i32", attributes={"minimum": 0.0, "maximum": math.inf}))),
+)  # fmt: skip
+
+WHERE: Final = OpRow(
+    name="where",
+    doc="a where the condition holds, else b.",
+    inputs="condition a b",
+    category="elementwise",
+    loops="i*",
+    access={"condition": "i*", "a": "i*", "b": "i*"},
+    infer=_where_rule,
+    evaluate=_where,
+    cost=_per_element(1),
+    samples=(
+        Sample((TensorType(_BOOL, (2, 1)), TensorType(_F32, (2, 3)), TensorType(_F32, ()))),
+        Sample((TensorType(_BOOL, (3,)), TensorType(_I64, (2, 1)), TensorType(_I64, (2, 3)))),
+    ),
+)
+
+CAST: Final = OpRow(
+    name="cast",
+    doc="The same values in another element type; floats to integers truncate and saturate, NaN becomes 0.",
+    inputs="x",
+    category="elementwise",
+    loops="i*",
+    access={"x": "i*"},
+    infer=_cast_rule,
+    evaluate=_cast,
+    cost=_per_element(1),
+    attributes={"to": Attribute("dtype", "element type of the result")},
+    samples=(
+        Sample((TensorType(_F32, (2, 3)),), {"to": _BF16}),
+        Sample((TensorType(_BF16, (2, 3)),), {"to": _F32}),
+        Sample((TensorType(_F32, (2, 3)),), {"to": _I32}, -9.0, 9.0),
+        Sample((TensorType(_F64, (4,)),), {"to": _F32}),
+        Sample((TensorType(_I64, (4,)),), {"to": _F32}, -9.0, 9.0),
+        Sample((TensorType(_I32, (4,)),), {"to": _BOOL}),
+        Sample((TensorType(_BOOL, (4,)),), {"to": _F32}),
+        Sample((TensorType(_F32, (4,)),), {"to": dtype("f8e4m3")}, -900.0, 900.0),
+    ),
+)
+
+ROWS: Final[tuple[OpRow, ...]] = (*BINARY, *LOGICAL, *UNARY, *PARAMETRIC, WHERE, CAST)
