@@ -174,8 +174,8 @@ def build(
     """A BERT encoder, by default BERT-base; `intermediate` is 4 * hidden unless given.
 
     `input_ids`, `attention_mask` and `token_type_ids`, int64 [batch, sequence], to `last_hidden_state`
-    [batch, sequence, hidden] and `pooler_output` [batch, hidden]. The same arguments give the same bytes. Raises
-    ValueError when `heads` does not divide `hidden`.
+    [batch, sequence, hidden] and `pooler_output` [batch, hidden]. The same arguments give the same bytes.
+    Raises ValueError when `heads` does not divide `hidden`.
     """
     if hidden % heads:
         raise ValueError(f"hidden size {hidden} is not a multiple of the {heads} heads")

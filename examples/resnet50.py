@@ -3,8 +3,8 @@
     python examples/resnet50.py OUT.onnx --batch 8
 
 The architecture is that of He et al., "Deep Residual Learning for Image Recognition" (2015), table 1, with
-the stride of a stage in its first 1x1 convolution. The weights are random but behave like trained ones: He-normal
-convolutions and batch-norm statistics that keep the activations of all fifty layers in a sane range.
+the stride of a stage in its first 1x1 convolution. The weights are random but behave like trained ones:
+He-normal convolutions and batch-norm statistics that keep the activations of all fifty layers sane.
 """
 
 from __future__ import annotations
