@@ -1,0 +1,191 @@
+"""What the vector instructions compute: one table from mnemonic to numpy function, shared by the engines.
+
+Operands are FP32 or INT32 arrays; an immediate is a Python float. Functions work in FP32 as numpy rounds it,
+integers wrap at 32 bits, comparisons and logic give INT32 0 or 1. Every function takes `out` (the result's
+type and shape, or None for a new array).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Function = Callable[..., Array]
+
+_FLOAT: Final = np.dtype(np.float32)
+_INT: Final = np.dtype(np.int32)
+_INT_LIMITS: Final = np.iinfo(np.int32)
+
+
+def elementwise(mnemonic: str, operands: Sequence[Array | float], out: Array | None = None) -> Array:
+    """The result of an arithmetic, special-function or fold instruction for its source operands.
+
+    Operands broadcast as in numpy. INT32 and FP32 together compute in FP32; an immediate takes the type of
+    the registers beside it, unless it is not a 32-bit integer: then the instruction computes in FP32.
+    """
+    function = ELEMENTWISE[mnemonic]
+    if mnemonic in _SELECTS:
+        condition, *chosen = operands
+        arrays = (_lanes(condition, _FLOAT), *promote(chosen))
+    elif mnemonic in _FLOAT_ONLY:
+        arrays = tuple(_lanes(operand, _FLOAT) for operand in operands)
+    else:
+        arrays = promote(operands)
+    with np.errstate(all="ignore"):
+        return function(*arrays, out=out)
+
+
+def reduction(mnemonic: str, lanes: Array, axes_mask: int, out: Array | None = None) -> Array:
+    """`lanes` reduced over the axes of the mask (bit 0 = first axis), which become extent 1."""
+    axes = tuple(axis for axis in range(lanes.ndim) if axes_mask >> axis & 1)
+    with np.errstate(all="ignore"):
+        return REDUCTIONS[mnemonic].reduce(lanes, axis=axes, dtype=lanes.dtype, out=out, keepdims=True)
+
+
+def promote(operands: Sequence[Array | float]) -> tuple[Array, ...]:
+    """The operands as arrays of one type, FP32 or INT32."""
+    common = common_type(operands)
+    return tuple(_lanes(operand, common) for operand in operands)
+
+
+def common_type(operands: Sequence[Array | float]) -> np.dtype[Any]:
+    """The type in which an instruction computes with these operands."""
+    arrays = [operand for operand in operands if isinstance(operand, np.ndarray)]
+    immediates = [operand for operand in operands if not isinstance(operand, np.ndarray)]
+    if arrays and all(array.dtype == _INT for array in arrays) and all(map(_is_int32, immediates)):
+        return _INT
+    return _FLOAT
+
+
+def _is_int32(value: float) -> bool:
+    return float(value).is_integer() and _INT_LIMITS.min <= value <= _INT_LIMITS.max
+
+
+def _lanes(operand: Array | float, immediate_type: np.dtype[Any]) -> Array:
+    """The operand as lanes of a type."""
+    if isinstance(operand, np.ndarray):
+        return operand if operand.dtype == immediate_type else operand.astype(immediate_type)
+    with np.errstate(over="ignore"):
+        return np.asarray(operand, immediate_type)
+
+
+def _copy(a: Array, out: Array | None = None) -> Array:
+    if out is None:
+        return a.copy()
+    np.copyto(out, a)
+    return out
+
+
+def _keeping_integers(function: Function) -> Function:
+    """A rounding function that leaves INT32 as it is."""
+
+    def rounded(a: Array, out: Array | None = None) -> Array:
+        return _copy(a, out) if a.dtype == _INT else function(a, out=out)
+
+    return rounded
+
+
+def _truth(function: Function) -> Function:
+    """A comparison or logic function with INT32 results 0 and 1."""
+
+    def compared(*operands: Array, out: Array | None = None) -> Array:
+        return _as_int(function(*operands), out)
+
+    return compared
+
+
+def _as_int(values: Array, out: Array | None) -> Array:
+    if out is None:
+        return np.asarray(values).astype(_INT)
+    np.copyto(out, values, casting="unsafe")
+    return out
+
+
+def _to_float(a: Array, out: Array | None = None) -> Array:
+    return _copy(_lanes(a, _FLOAT), out)
+
+
+def _to_int(a: Array, out: Array | None = None) -> Array:
+    """Toward zero; beyond 32 bits the nearest limit; NaN gives 0."""
+    if a.dtype == _INT:
+        return _copy(a, out)
+    # FP64 holds both limits exactly, FP32 would round the upper one out of range.
+    whole = np.clip(np.trunc(a.astype(np.float64)), _INT_LIMITS.min, _INT_LIMITS.max)
+    return _as_int(np.where(np.isnan(whole), 0, whole), out)
+
+
+def _multiply_add(a: Array, b: Array, c: Array, out: Array | None = None) -> Array:
+    """a * b + c. The product of two FP32 is exact in FP64, so FP32 rounds but the sum."""
+    if a.dtype == _INT:
+        return np.add(a * b, c, out=out)
+    wide = np.multiply(a, b, dtype=np.float64)
+    wide = np.add(wide, c)
+    return _copy(wide.astype(_FLOAT), out) if out is not None else wide.astype(_FLOAT)
+
+
+def _select(condition: Array, a: Array, b: Array, out: Array | None = None) -> Array:
+    chosen = np.where(condition != 0, a, b)
+    return chosen if out is None else _copy(chosen, out)
+
+
+def _reciprocal_root(a: Array, out: Array | None = None) -> Array:
+    root = np.sqrt(a, out=out)
+    return np.divide(np.float32(1), root, out=out)
+
+
+def _reciprocal(a: Array, out: Array | None = None) -> Array:
+    return np.divide(np.float32(1), a, out=out)
+
+
+_SELECTS: Final = frozenset({"vsel"})
+_FLOAT_ONLY: Final = frozenset({"vexp2", "vlog2", "vrcp", "vrsqrt", "vtanh", "vsin", "vcos"})
+
+REDUCTIONS: Final[Mapping[str, np.ufunc]] = MappingProxyType(
+    {"vredsum": np.add, "vredmax": np.maximum, "vredmin": np.minimum, "vredprod": np.multiply}
+)
+
+FOLDS: Final[Mapping[str, np.ufunc]] = MappingProxyType(
+    {"vfoldsum": np.add, "vfoldmax": np.maximum, "vfoldmin": np.minimum, "vfoldprod": np.multiply}
+)
+
+# A fold's operands here are the old value of its register and `a`; `first` is the engine's affair.
+ELEMENTWISE: Final[Mapping[str, Function]] = MappingProxyType(
+    {
+        "vmov": _copy,
+        "vneg": np.negative,
+        "vabs": np.absolute,
+        "vfloor": _keeping_integers(np.floor),
+        "vceil": _keeping_integers(np.ceil),
+        "vround": _keeping_integers(np.rint),
+        "vsign": np.sign,
+        "vnot": _truth(lambda a: np.equal(a, 0)),
+        "vtofloat": _to_float,
+        "vtoint": _to_int,
+        "vadd": np.add,
+        "vsub": np.subtract,
+        "vmul": np.multiply,
+        "vmax": np.maximum,
+        "vmin": np.minimum,
+        "veq": _truth(np.equal),
+        "vlt": _truth(np.less),
+        "vle": _truth(np.less_equal),
+        "vand": _truth(np.logical_and),
+        "vor": _truth(np.logical_or),
+        "vxor": _truth(np.logical_xor),
+        "vfma": _multiply_add,
+        "vsel": _select,
+        "vexp2": np.exp2,
+        "vlog2": np.log2,
+        "vrcp": _reciprocal,
+        "vrsqrt": _reciprocal_root,
+        "vtanh": np.tanh,
+        "vsin": np.sin,
+        "vcos": np.cos,
+        **FOLDS,
+    }
+)
