@@ -6,6 +6,7 @@ nearest, ties to even, bit exact and vectorised; infinities and NaNs stay what t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -91,69 +92,87 @@ def from_numpy(numpy_dtype: npt.DTypeLike) -> DType:
 
 
 # A 32-bit float keeps its upper bits: TF32+ is E8M15 (24 of 32), BF16 is E8M7 (16 of 32).
-_TF32P_DROPPED_BITS: Final = 8
-_BF16_DROPPED_BITS: Final = 16
+_TF32P_DROPPED_BITS: Final = np.uint32(8)
+_TF32P_KEPT: Final = np.uint32(0xFFFFFF00)
+_TF32P_HALF_UNIT_LESS_ONE: Final = np.uint32(0x7F)
+_QUIET_NAN: Final = np.uint32(0x00400000)
+_BF16_DROPPED_BITS: Final = np.uint32(16)
+
+_BLOCK_ELEMENTS: Final = 1 << 16  # so that the steps of a rounding find their operands in the cache
 
 
 def round_tf32p(x: F32Array, out: F32Array | None = None) -> F32Array:
     """`x` rounded to TF32+ (sign, 8 exponent bits, 15 mantissa bits), held in 32-bit floats.
 
-    `out` (same shape, may be `x` itself) takes the result. The T-core rounds its FP32 inputs so.
-    Source: TCI reference, 24-bit math mode.
+    `out` (same shape; `x` itself, or memory apart from it) takes the result. The T-core rounds FP32 inputs
+    so. Source: Tensor Library Reference, 24-bit math mode.
     """
-    return _round_to_upper_bits(x, _TF32P_DROPPED_BITS, out)
+    return _blockwise(_round_block_tf32p, x, out)
 
 
 def round_bf16(x: F32Array, out: F32Array | None = None) -> F32Array:
     """`x` rounded to BF16 (sign, 8 exponent bits, 7 mantissa bits), held in 32-bit floats.
 
-    `out` (same shape, may be `x` itself) takes the result.
+    `out` (same shape; `x` itself, or memory apart from it) takes the result.
     """
-    return _round_to_upper_bits(x, _BF16_DROPPED_BITS, out)
+    return _blockwise(_round_block_bf16, x, out)
 
 
 def to_bf16_bits(x: F32Array) -> U16Array:
     """The BF16 bit patterns of `x`, rounded to nearest, ties to even."""
-    rounded = _round_to_upper_bits(x, _BF16_DROPPED_BITS, None)
-    return (rounded.view(np.uint32) >> np.uint32(_BF16_DROPPED_BITS)).astype(np.uint16)
+    with np.errstate(invalid="ignore"):  # numpy warns of signalling NaNs
+        return _checked(x).astype(ml_dtypes.bfloat16).view(np.uint16)
 
 
 def from_bf16_bits(bits: U16Array, out: F32Array | None = None) -> F32Array:
     """The 32-bit floats whose upper halves are `bits`; exact. `out` takes the result."""
     result = np.empty(np.shape(bits), np.float32) if out is None else _checked(out)
-    np.left_shift(bits, np.uint32(_BF16_DROPPED_BITS), out=result.view(np.uint32), dtype=np.uint32)
+    np.left_shift(bits, _BF16_DROPPED_BITS, out=result.view(np.uint32), dtype=np.uint32)
     return result
 
 
-def _round_to_upper_bits(x: F32Array, dropped_bits: int, out: F32Array | None) -> F32Array:
-    """Round to nearest even by integer arithmetic on the bit patterns.
+def _blockwise(
+    round_block: Callable[[F32Array, F32Array], None], x: F32Array, out: F32Array | None
+) -> F32Array:
+    """Apply `round_block(source, target)` to all of `x`, in blocks where the memory allows it."""
+    x = _checked(x)
+    result = np.empty(x.shape, np.float32) if out is None else _checked(out)
+    if x.size <= _BLOCK_ELEMENTS or not (x.flags.c_contiguous and result.flags.c_contiguous):
+        round_block(x, result)
+        return result
+    source, target = x.reshape(-1), result.reshape(-1)
+    for start in range(0, x.size, _BLOCK_ELEMENTS):
+        block = slice(start, start + _BLOCK_ELEMENTS)
+        round_block(source[block], target[block])
+    return result
+
+
+def _round_block_bf16(source: F32Array, target: F32Array) -> None:
+    from_bf16_bits(to_bf16_bits(source), out=target)
+
+
+def _round_block_tf32p(source: F32Array, target: F32Array) -> None:
+    """Round by integer arithmetic on the bit patterns.
 
     Adding half a unit less one, plus the lowest kept bit, carries into the kept bits exactly when the value
     has to go up; the carry runs into the exponent and, from the largest finite value, to infinity, as IEEE
     754 asks. NaNs would carry too, so they are put back, quiet and with what is left of their payload.
     """
-    x = _checked(np.asarray(x))
-    result = np.empty(x.shape, np.float32) if out is None else _checked(out)
-    nan = np.isnan(x)
-    quiet_nan = _quiet_nans(x[nan], dropped_bits) if nan.any() else None
-    source, bits = x.view(np.uint32), result.view(np.uint32)
-    lowest_kept = source >> np.uint32(dropped_bits)
-    lowest_kept &= np.uint32(1)
-    lowest_kept += np.uint32((1 << (dropped_bits - 1)) - 1)
-    np.add(source, lowest_kept, out=bits)
-    bits &= np.uint32(0xFFFFFFFF << dropped_bits & 0xFFFFFFFF)
-    if quiet_nan is not None:
-        result[nan] = quiet_nan
-    return result
-
-
-def _quiet_nans(nans: F32Array, dropped_bits: int) -> F32Array:
-    kept = nans.view(np.uint32) & np.uint32(0xFFFFFFFF << dropped_bits & 0xFFFFFFFF)
-    return (kept | np.uint32(0x00400000)).view(np.float32)
+    nan = np.isnan(source)
+    quiet = (source[nan].view(np.uint32) & _TF32P_KEPT | _QUIET_NAN).view(np.float32) if nan.any() else None
+    bits = source.view(np.uint32)
+    increment = np.asarray(bits >> _TF32P_DROPPED_BITS)
+    increment &= np.uint32(1)
+    increment += _TF32P_HALF_UNIT_LESS_ONE
+    increment += bits
+    np.bitwise_and(increment, _TF32P_KEPT, out=target.view(np.uint32))
+    if quiet is not None:
+        target[nan] = quiet
 
 
 def _checked(x: F32Array) -> F32Array:
     """Refuse anything but 32-bit floats: a silent conversion would round twice or write to a copy."""
-    if x.dtype != np.float32:
-        raise InternalError(f"rounding works on 32-bit floats, not on {x.dtype}")
-    return x
+    array = np.asarray(x)
+    if array.dtype != np.float32:
+        raise InternalError(f"rounding works on 32-bit floats, not on {array.dtype}")
+    return array

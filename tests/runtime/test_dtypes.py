@@ -105,6 +105,23 @@ def test_unknown_types_are_refused_with_the_list(ask, named):
         ask()
 
 
+def test_large_arrays_round_as_small_ones_do():
+    """Large contiguous arrays are rounded in blocks."""
+    x = many_floats()
+    for rounding in (round_bf16, round_tf32p):
+        pieces = np.concatenate([rounding(piece) for piece in np.array_split(x, 1000)])
+        assert np.array_equal(rounding(x), pieces, equal_nan=True)
+        assert np.array_equal(rounding(x[::-1]), pieces[::-1], equal_nan=True)
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_warns():
+    x = many_floats()
+    round_bf16(x)
+    round_tf32p(x)
+    from_bf16_bits(to_bf16_bits(x))
+
+
 def test_bf16_equals_ml_dtypes_bit_for_bit():
     x = many_floats()
     x = x[~np.isnan(x)]
