@@ -1,10 +1,12 @@
-"""Access relations: which operand elements an output element needs, as affine text, and boxes by interval arithmetic.
+"""Access relations: which operand elements an output element needs, as affine text, and boxes by interval
+arithmetic.
 
-A row of the operator table writes `loops = "n o y x | c r s"`: the parallel loops, one per output dimension in order, then
-the reduction loops. A star makes a loop name stand for all output dimensions that the others leave (`b* m n | k`). The
-extent of a reduction loop is that of the dimension it indexes alone, or is given (`r:kernel[0]`). Per operand it writes
-one index expression a dimension: loops, integers, elements of attributes, `size(loop)`, `+ - * // %`. A starred index is
-aligned to the right as numpy broadcasts, and a dimension of size 1 under it is read at 0.
+A row of the operator table writes `loops = "n o y x | c r s"`: the parallel loops, one per output dimension
+in order, then the reduction loops. A star makes a loop name stand for all output dimensions that the others
+leave (`b* m n | k`). The extent of a reduction loop is that of the dimension it indexes alone, or is given
+(`r:kernel[0]`). Per operand it writes one index expression a dimension: loops, integers, elements of
+attributes, `size(loop)`, `+ - * // %`. A starred index is aligned to the right as numpy broadcasts, and a
+dimension of size 1 under it is read at 0.
 
 An index outside the operand reads nothing: that is how padding and the pieces of a concatenation are said.
 """
@@ -30,7 +32,9 @@ Interval = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """One loop of an op's iteration space, from 0 to `extent`; a reduction loop accumulates into the output element."""
+    """One loop of an op's iteration space, from 0 to `extent`; a reduction loop accumulates into the output
+    element.
+    """
 
     name: str
     extent: int
@@ -39,7 +43,9 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class Relations:
-    """The iteration space of one node and, per present input, the index expressions of the element that it reads."""
+    """The iteration space of one node and, per present input, the index expressions of the element that it
+    reads.
+    """
 
     loops: tuple[Loop, ...]
     reads: tuple[tuple[str, ...], ...]
@@ -54,12 +60,9 @@ class Relations:
 
 
 AccessRule = Callable[[Sequence[TensorType], TensorType, Attributes], Relations]
-"""Input types, output type, attributes -> relations: for rows whose loops depend on the rank in their own way."""
-
-
-def parallel_loops(output: TensorType, stem: str = "i") -> list[Loop]:
-    """A parallel loop for each dimension of `output`, called i0, i1, ..."""
-    return [Loop(f"{stem}{dim}", size, False) for dim, size in enumerate(output.sizes)]
+"""Input types, output type, attributes -> relations: for rows whose loops depend on the rank in their own
+way.
+"""
 
 
 def resolve(
@@ -86,14 +89,14 @@ def resolve(
         name, _, given = item.partition(":")
         extents[name] = _constant(given, attributes) if given else _indexed_extent(name, indices, types)
         reductions.append(Loop(name, extents[name], True))
-    reads = tuple(
-        tuple(_substitute(index, extents, attributes) for index in operand) for operand in indices
-    )
+    reads = tuple(tuple(_substitute(index, extents, attributes) for index in operand) for operand in indices)
     return Relations((*parallel, *reductions), reads)
 
 
 def _parallel_extents(names: list[str], output: TensorType) -> tuple[dict[str, list[str]], dict[str, int]]:
-    """The loops each star stands for, and the extents of all parallel loops in the order of the output's dimensions."""
+    """The loops each star stands for, and the extents of all parallel loops in the order of the output's
+    dimensions.
+    """
     sizes = iter(output.sizes)
     starred_count = output.rank - sum(not name.endswith("*") for name in names)
     stars: dict[str, list[str]] = {}
@@ -132,7 +135,9 @@ def _indexed_extent(name: str, indices: list[list[str]], types: Sequence[TensorT
     for operand, type in zip(indices, types, strict=True):
         if name in operand:
             return type.sizes[operand.index(name)]
-    raise InternalError(f"no operand is indexed by the loop {name} alone", hint="give its extent: name:extent")
+    raise InternalError(
+        f"no operand is indexed by the loop {name} alone", hint="give its extent: name:extent"
+    )
 
 
 class _Substitution(ast.NodeTransformer):
@@ -162,12 +167,23 @@ class _Substitution(ast.NodeTransformer):
         return ast.Constant(self.extents[ast.unparse(node.args[0])])
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        """Besides substituting, put the number for what has one value over all loops, and leave out + 0 and *
+        1.
+        """
         left, right = self.visit(node.left), self.visit(node.right)
-        folded = ast.BinOp(left, node.op, right)
-        if isinstance(left, ast.Constant) and isinstance(right, ast.Constant):
-            value, _ = _interval(folded, {})
-            return ast.Constant(value)
-        return folded
+        combined = ast.BinOp(left, node.op, right)
+        low, high = _interval(combined, {name: (0, extent - 1) for name, extent in self.extents.items()})
+        if low == high:
+            return ast.Constant(low)
+        if isinstance(node.op, ast.Add | ast.Sub) and _is_number(right, 0):
+            return left
+        if isinstance(node.op, ast.Add | ast.Mult) and _is_number(left, int(isinstance(node.op, ast.Mult))):
+            return right
+        return combined
+
+
+def _is_number(node: ast.expr, value: int) -> bool:
+    return isinstance(node, ast.Constant) and node.value == value
 
 
 def _substitute(index: str, extents: Mapping[str, int], attributes: Attributes) -> str:

@@ -41,8 +41,8 @@ def merge_sources(sources: Sequence[str]) -> tuple[str, ...]:
 class GraphEditor:
     """A changeable copy of a graph. A node is known by the name of its first output.
 
-    Every ONNX node name of the old graph is in the new one: on a node, or as a fate. Names whose nodes all went without
-    a word are recorded as removed by `by`, the name of the pass.
+    Every ONNX node name of the old graph is in the new one: on a node, or as a fate. Names whose nodes all
+    went without a word are recorded as removed by `by`, the name of the pass.
     """
 
     def __init__(self, graph: Graph, by: str) -> None:
@@ -80,7 +80,9 @@ class GraphEditor:
         return tuple(placed)
 
     def _place(self, name: str, placed: list[Node]) -> None:
-        """Append the node `name` after all that was put before it; anchors may be chained, so without recursion."""
+        """Append the node `name` after all that was put before it; anchors may be chained, so without
+        recursion.
+        """
         pending = [(name, False)]
         while pending:
             current, ready = pending.pop()
@@ -139,8 +141,8 @@ class GraphEditor:
     ) -> str:
         """Add a node and return the name of its first output.
 
-        It goes before the node `before` (or, by default, to the end; finish() puts nodes in order of execution anyway).
-        Raises `TypeRuleError` when the row refuses the inputs or attributes.
+        It goes before the node `before` (or, by default, to the end; finish() puts nodes in order of
+        execution anyway). Raises `TypeRuleError` when the row refuses the inputs or attributes.
         """
         types = tuple(self.type_of(name) for name in inputs if name)
         name = self.fresh_name(stem or op)
@@ -206,7 +208,9 @@ class GraphEditor:
     def replace(self, node: Node, new: str, fate: FateKind = "merged") -> None:
         """Let the value `new` stand for the only output of `node`, and drop the node with this fate."""
         if len(node.outputs) != 1:
-            raise InvalidIRError(f"%{node.name} has {len(node.outputs)} outputs, not 1", where=f"pass {self.by}")
+            raise InvalidIRError(
+                f"%{node.name} has {len(node.outputs)} outputs, not 1", where=f"pass {self.by}"
+            )
         self.replace_uses(node.name, new)
         self.drop(node, fate, into=new)
 
@@ -221,13 +225,15 @@ class GraphEditor:
     def group(self, nodes: Sequence[Node], kind: str) -> str:
         """Put nodes (in order of execution) into one `group` node and return the name of its first output.
 
-        Inputs are what they read from outside, outputs what is read from outside; the outputs keep their names. The
-        nodes must be convex (topology.is_convex), else finish() finds a cycle.
+        Inputs are what they read from outside, outputs what is read from outside; the outputs keep their
+        names. The nodes must be convex (topology.is_convex), else finish() finds a cycle.
         """
         members = {node.name for node in nodes}
         made = {value.name for node in nodes for value in node.outputs}
         reads = dict.fromkeys(name for node in nodes for name in node.present_inputs if name not in made)
-        given = [value for node in nodes for value in node.outputs if self._is_read_outside(value.name, members)]
+        given = [
+            value for node in nodes for value in node.outputs if self._is_read_outside(value.name, members)
+        ]
         body = Graph(
             name=kind,
             inputs=tuple(Value(name, self.type_of(name)) for name in reads),
@@ -269,6 +275,4 @@ class GraphEditor:
         for source in gone:
             self._fates.setdefault(source, Fate(source, "removed", self.by))
         fates = tuple(fate for source, fate in self._fates.items() if source not in alive)
-        return Graph(
-            self._old.name, self._old.inputs, tuple(self.outputs), nodes, self.constants, fates
-        )
+        return Graph(self._old.name, self._old.inputs, tuple(self.outputs), nodes, self.constants, fates)

@@ -8,7 +8,8 @@ from birc.runtime.errors import BadModelError, InternalError
 class InvalidIRError(InternalError):
     """A graph that breaks the rules of the IR: whoever built it has a bug.
 
-    `problems` lists every broken rule, one sentence each; `report` shows each with the node and its neighbours.
+    `problems` lists every broken rule, one sentence each; `report` shows each with the node and its
+    neighbours.
     """
 
     def __init__(

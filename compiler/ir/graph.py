@@ -32,8 +32,9 @@ class Value:
 class Node:
     """One application of an op. Nodes compare by identity.
 
-    `inputs` name values; "" is an optional input that is absent. `sources` are the names of the ONNX nodes it stands for.
-    Only a node of op "group" has a `body`: a graph whose inputs are, in order, the node's, under names of its own.
+    `inputs` name values; "" is an optional input that is absent. `sources` are the names of the ONNX nodes it
+    stands for. Only a node of op "group" has a `body`: a graph whose inputs are, in order, the node's, under
+    names of its own.
     """
 
     op: str
@@ -97,7 +98,9 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What became of an ONNX node that has no node of its own any more: which pass (`by`) did what, `into` which value."""
+    """What became of an ONNX node that has no node of its own any more: which pass (`by`) did what, `into`
+    which value.
+    """
 
     source: str
     fate: FateKind
@@ -151,7 +154,9 @@ class Graph:
         return self._producers.get(name)
 
     def users(self, name: str) -> tuple[Node, ...]:
-        """The nodes that read `name`, each once, in order. Being an output of the graph is not a use by a node."""
+        """The nodes that read `name`, each once, in order. Being an output of the graph is not a use by a
+        node.
+        """
         return tuple(self._users.get(name, ()))
 
     def input_types(self, node: Node) -> tuple[TensorType, ...]:

@@ -30,7 +30,9 @@ Evaluate = Callable[[Arrays, Attributes], tuple[np.ndarray, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The arithmetic of one node: multiply-adds, element operations, and special functions (exp2, rcp, tanh, ...)."""
+    """The arithmetic of one node: multiply-adds, element operations, and special functions (exp2, rcp, tanh,
+    ...).
+    """
 
     macs: int = 0
     vector_ops: int = 0
@@ -177,7 +179,9 @@ class OpRow:
         return (*missing, *unknown, *wrong)
 
     def complete(self, given: Attributes) -> dict[str, AttributeValue]:
-        """`given` in the order of the declaration, with the defaults put in; unknown names stay, for the check."""
+        """`given` in the order of the declaration, with the defaults put in; unknown names stay, for the
+        check.
+        """
         defaults = {
             name: attribute.default
             for name, attribute in self.attributes.items()
@@ -202,9 +206,7 @@ class OpRow:
         """The iteration space and what it reads. Needs static types; raises `TypeRuleError` for symbols."""
         if not isinstance(self.access, Mapping):
             return self.access(types, output, attributes)
-        return resolve(
-            self.loops, self.access, self.operand_names(len(types)), types, output, attributes
-        )
+        return resolve(self.loops, self.access, self.operand_names(len(types)), types, output, attributes)
 
 
 def _operand(text: str) -> Operand:

@@ -8,9 +8,17 @@ from typing import Final
 
 from birc.compiler.ir.errors import TypeRuleError
 from birc.compiler.ir.op import OpRow
-from birc.compiler.ir.ops import elementwise
+from birc.compiler.ir.ops import contraction, elementwise, index, normalization, pool, reduction, shape
 
-OPS: Final[tuple[OpRow, ...]] = (*elementwise.ROWS,)
+OPS: Final[tuple[OpRow, ...]] = (
+    *elementwise.ROWS,
+    *contraction.ROWS,
+    *pool.ROWS,
+    *normalization.ROWS,
+    *reduction.ROWS,
+    *shape.ROWS,
+    *index.ROWS,
+)
 
 _BY_NAME: Final = MappingProxyType({entry.name: entry for entry in OPS})
 

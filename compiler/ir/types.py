@@ -20,8 +20,9 @@ _PLAIN_SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 class TensorType:
     """The type of a tensor: `shape` is logical, `layout` says how it lies in memory.
 
-    `layout` is the physical order of the logical dimensions, outermost first: a logical NCHW tensor that lies as NHWC has
-    `(0, 2, 3, 1)`. None is row-major; the identity order is turned into None, so that equal types compare equal.
+    `layout` is the physical order of the logical dimensions, outermost first: a logical NCHW tensor that lies
+    as NHWC has `(0, 2, 3, 1)`. None is row-major; the identity order is turned into None, so that equal types
+    compare equal.
     """
 
     dtype: DType

@@ -256,16 +256,24 @@ def _cast_rule(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
 
 
 def _cast(arrays: Arrays, attributes: Attributes) -> tuple[np.ndarray, ...]:
-    """Floats to integers truncate and saturate; to 8-bit floats they saturate; to bool anything but zero is true."""
+    """Floats to integers truncate and saturate; to 8-bit floats they saturate; to bool anything but zero is
+    true.
+    """
     (x,) = arrays
     to = element_type(attributes, "to")
     with np.errstate(all="ignore"):
         if to.kind == "bool":
             return (widened(x) != 0,)
         if is_floating(x.dtype) and to.is_integer:
-            return (_saturated(np.trunc(widened(x).astype(np.float64)), to.bits, to.kind == "int").astype(to.numpy),)
+            return (
+                _saturated(np.trunc(widened(x).astype(np.float64)), to.bits, to.kind == "int").astype(
+                    to.numpy
+                ),
+            )
         if is_floating(x.dtype) and to.name in ("f8e4m3", "f8e5m2"):
-            limit = 448.0 if to.name == "f8e4m3" else 57344.0  # OCP 8-bit floating point specification, table 1
+            limit = (
+                448.0 if to.name == "f8e4m3" else 57344.0
+            )  # OCP 8-bit floating point specification, table 1
             wide = widened(x)
             return (np.where(np.isnan(wide), wide, np.clip(wide, -limit, limit)).astype(to.numpy),)
         return (narrowed(x, to.numpy),)

@@ -16,7 +16,9 @@ _WIDE_FLOATS: Final = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def widened(x: np.ndarray) -> np.ndarray:
-    """`x` itself, or in float32 when it is a float of 16 bits or less: narrow types are stored, not computed in."""
+    """`x` itself, or in float32 when it is a float of 16 bits or less: narrow types are stored, not computed
+    in.
+    """
     narrow = x.dtype not in _WIDE_FLOATS and not np.issubdtype(x.dtype, np.integer) and x.dtype != np.bool_
     return x.astype(np.float32) if narrow and is_floating(x.dtype) else x
 
@@ -69,9 +71,10 @@ def _erf_on_grid() -> tuple[np.ndarray, np.ndarray]:
 def erf(x: np.ndarray) -> np.ndarray:
     """The error function, to about 1e-16, in the type of `x`.
 
-    Taylor expansion around the nearest of 769 grid points: with d the derivative there and h <= 1/256 the distance,
-    erf(c + h) = erf(c) + d (h - c h^2 + (2c^2 - 1) h^3 / 3 - (2c^3 - 3c) h^4 / 6 + (4c^4 - 12c^2 + 3) h^5 / 30
-    - (4c^5 - 20c^3 + 15c) h^6 / 90), the polynomials being Hermite's (Abramowitz and Stegun, 7.1.19).
+    Taylor expansion around the nearest of 769 grid points: with d the derivative there and h <= 1/256 the
+    distance, erf(c + h) = erf(c) + d (h - c h^2 + (2c^2 - 1) h^3 / 3 - (2c^3 - 3c) h^4 / 6 + (4c^4 - 12c^2 +
+    3) h^5 / 30 - (4c^5 - 20c^3 + 15c) h^6 / 90), the polynomials being Hermite's (Abramowitz and Stegun,
+    7.1.19).
     """
     values, slopes = _erf_on_grid()
     size = np.minimum(np.abs(x).astype(np.float64), _ERF_END)
