@@ -1,0 +1,199 @@
+"""The graph under construction: emits core rows with inferred types and evaluates arithmetic on shapes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from birc.compiler.importer.onnx_node import CannotLower
+from birc.compiler.ir.attributes import AttributeValue
+from birc.compiler.ir.graph import Constant, Fate, FateKind, Graph, Node, Value
+from birc.compiler.ir.table import row
+from birc.compiler.ir.types import TensorType
+
+PASS_NAME: Final = "import"
+
+# Arithmetic on shapes is evaluated while importing, so that Reshape and Slice know their parameters; anything larger
+# is left to constant folding, which knows how to keep splats.
+_SHAPE_ELEMENTS: Final = 65_536
+_FLOAT_ELEMENTS: Final = 64
+
+
+class GraphBuilder:
+    """Collects nodes and constants. Everything between two calls of `finish_node` belongs to one ONNX node."""
+
+    def __init__(self, reserved_names: Sequence[str]) -> None:
+        self._types: dict[str, TensorType] = {}
+        self._constants: dict[str, Constant] = {}
+        self._nodes: list[Node] = []
+        self._fates: list[Fate] = []
+        self._reserved = set(reserved_names)
+        self._pending_nodes: list[Node] = []
+        self._pending_constants: dict[str, Constant] = {}
+        self._owner = "model"
+        self._counter = 0
+
+    # What is known about values
+
+    def type_of(self, value: str) -> TensorType:
+        """The type of a value made so far."""
+        return self._types[value]
+
+    def shape(self, value: str) -> tuple[int, ...]:
+        """The shape of a value made so far: always numbers, because the model's dimensions are fixed first."""
+        return self._types[value].sizes
+
+    def constant_of(self, value: str) -> np.ndarray | None:
+        """The data of a value, None when it is only known at run time."""
+        found = self._constants.get(value) or self._pending_constants.get(value)
+        return None if found is None else found.data
+
+    def required_constant(self, value: str, meaning: str) -> np.ndarray:
+        """The data of a value. Raises `CannotLower` when it depends on the model's inputs."""
+        data = self.constant_of(value)
+        if data is None:
+            raise CannotLower(f"its {meaning} depends on the inputs of the model")
+        return data
+
+    # Building
+
+    def add_unknown(self, name: str, type: TensorType) -> None:
+        """A value whose node could not be lowered, so that the nodes after it can be tried."""
+        self._types[name] = type
+
+    def add_input(self, value: Value) -> None:
+        """An input of the model."""
+        self._types[value.name] = value.type
+
+    def add_constant(self, name: str, data: np.ndarray) -> None:
+        """A constant of the model, under its own name."""
+        self._constants[name] = Constant.of(data)
+        self._types[name] = self._constants[name].type
+
+    def keep_constant(self, stem: str, data: np.ndarray) -> str:
+        """A constant of an inner graph, which outlives the node that is being lowered."""
+        name = self.unique(stem)
+        self.add_constant(name, data)
+        return name
+
+    def constant(self, data: np.ndarray) -> str:
+        """A constant that a lowering needs."""
+        return self._pending_constant(Constant.of(data))
+
+    def splat(self, value: object, type: TensorType) -> str:
+        """A constant whose elements are all `value`; takes no memory."""
+        return self._pending_constant(Constant.splat(value, type))
+
+    def scalar(self, value: object, like: str) -> str:
+        """A constant of rank 0 of the element type of `like`."""
+        return self.constant(np.asarray(value).astype(self._types[like].dtype.numpy))
+
+    def emit(
+        self, op: str, inputs: Sequence[str], attributes: Mapping[str, AttributeValue] | None = None
+    ) -> str:
+        """Apply a core row; its type rule gives the type of the result. Returns the result's name.
+
+        Raises `TypeRuleError` when the inputs contradict the rule.
+        """
+        entry = row(op)
+        values = entry.complete(attributes or {})
+        (result,) = entry.output_types(tuple(self._types[name] for name in inputs if name), values)
+        data = [self.constant_of(name) for name in inputs if name]
+        known = [array for array in data if array is not None]
+        if len(known) == len(data) and known and _is_shape_arithmetic(result):
+            return self.constant(np.asarray(entry.evaluate(tuple(known), values)[0]))
+        name = self._fresh_name()
+        self._pending_nodes.append(Node(op, tuple(inputs), (Value(name, result),), values))
+        self._types[name] = result
+        return name
+
+    def start_node(self, name: str) -> None:
+        """Begin the lowering of the ONNX node called `name`, dropping what an abandoned one left."""
+        for abandoned in [*(node.name for node in self._pending_nodes), *self._pending_constants]:
+            del self._types[abandoned]
+        self._owner, self._counter = name, 0
+        self._pending_nodes, self._pending_constants = [], {}
+
+    def finish_node(self, results: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
+        """Accept what was emitted since `start_node`; name `results` as `wanted` where they are new values.
+
+        Returns the names under which the results are known from now on.
+        """
+        made = {value.name for node in self._pending_nodes for value in node.outputs} | set(self._pending_constants)
+        renamed: dict[str, str] = {}
+        for result, name in zip(results, wanted, strict=True):
+            if result in made and result not in renamed and name and name not in self._types:
+                renamed[result] = name
+        names = tuple(renamed.get(result, result) for result in results)
+        if not self._pending_nodes:
+            folded = all(result in made for result in results)
+            self.record_fate(self._owner, "folded" if folded else "removed", names[0] if names else "")
+        self._accept(renamed)
+        return names
+
+    def _accept(self, renamed: Mapping[str, str]) -> None:
+        for name, constant in self._pending_constants.items():
+            self._constants[renamed.get(name, name)] = constant
+            self._types[renamed.get(name, name)] = constant.type
+        for node in self._pending_nodes:
+            accepted = _renamed(node, renamed).replace(sources=(self._owner,))
+            self._nodes.append(accepted)
+            self._types.update((value.name, value.type) for value in accepted.outputs)
+        self._pending_nodes, self._pending_constants = [], {}
+
+    def record_fate(self, source: str, fate: FateKind, into: str) -> None:
+        """Say what became of an ONNX node without nodes of its own."""
+        self._fates.append(Fate(source, fate, PASS_NAME, into))
+
+    def graph(self, name: str, inputs: Sequence[Value], outputs: Mapping[str, str]) -> Graph:
+        """The finished graph; `outputs` maps the names it must have to the values that they are."""
+        for wanted, value in outputs.items():
+            self._name_output(wanted, value, {entry.name for entry in inputs}, set(outputs))
+        used = {entry for node in self._nodes for entry in node.present_inputs} | set(outputs)
+        constants = {key: constant for key, constant in self._constants.items() if key in used}
+        return Graph(name, tuple(inputs), tuple(outputs), tuple(self._nodes), constants, tuple(self._fates))
+
+    def _name_output(self, wanted: str, value: str, inputs: set[str], outputs: set[str]) -> None:
+        """See that the graph has a value called `wanted`: rename it, or copy it when it has another name to keep."""
+        if wanted == value:
+            return
+        if value in self._constants:
+            self._constants[wanted] = self._constants[value]
+        elif value in inputs or value in outputs:
+            type = self._types[value]
+            self._nodes.append(Node("reshape", (value,), (Value(wanted, type),), {"shape": type.sizes}))
+        else:
+            self._nodes = [_renamed(node, {value: wanted}) for node in self._nodes]
+            self._fates = [replace(fate, into=wanted) if fate.into == value else fate for fate in self._fates]
+        self._types[wanted] = self._types[value]
+
+    def _pending_constant(self, constant: Constant) -> str:
+        name = self._fresh_name()
+        self._pending_constants[name] = constant
+        self._types[name] = constant.type
+        return name
+
+    def unique(self, stem: str) -> str:
+        """`stem`, with a number behind it where a value has that name already."""
+        name, count = stem, 1
+        while name in self._types or name in self._reserved:
+            count += 1
+            name = f"{stem}_{count}"
+        return name
+
+    def _fresh_name(self) -> str:
+        self._counter += 1
+        return self.unique(f"{self._owner}.{self._counter}")
+
+
+def _renamed(node: Node, names: Mapping[str, str]) -> Node:
+    outputs = tuple(Value(names.get(value.name, value.name), value.type) for value in node.outputs)
+    return node.replace(inputs=tuple(names.get(name, name) for name in node.inputs), outputs=outputs)
+
+
+def _is_shape_arithmetic(type: TensorType) -> bool:
+    limit = _FLOAT_ELEMENTS if type.dtype.is_float else _SHAPE_ELEMENTS
+    return type.num_elements <= limit

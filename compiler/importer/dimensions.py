@@ -1,0 +1,79 @@
+"""The inputs of a model with every symbolic dimension fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+from birc.compiler.importer.tensors import element_type, element_type_name
+from birc.compiler.ir.graph import Value
+from birc.compiler.ir.types import Dim, TensorType
+from birc.runtime.errors import BadModelError, UnsupportedError, UsageError
+
+
+def input_values(graph: onnx.GraphProto, dims: Mapping[str, int], batch: int | None) -> tuple[Value, ...]:
+    """The inputs of `graph` that are not initialisers, with static types.
+
+    `dims` gives symbols their sizes; `batch` is the size of the first dimension of every input where it is open.
+    Raises `UsageError` for a symbol without a size, a size without a symbol, or a batch that contradicts the model.
+    """
+    initialised = {tensor.name for tensor in graph.initializer}
+    declared = [entry for entry in graph.input if entry.name not in initialised]
+    shapes = {entry.name: _declared_shape(entry) for entry in declared}
+    symbols = {size: name for name, shape in shapes.items() for size in shape if isinstance(size, str)}
+    sizes = dict(dims)
+    for name, size in sizes.items():
+        if name not in symbols:
+            raise UsageError(
+                f"no input has a dimension {name!r}",
+                hint=f"the open dimensions are {', '.join(sorted(symbols)) or 'none: all are fixed'}",
+            )
+        if size < 1:
+            raise UsageError(f"dimension {name!r} cannot be {size}", hint="at least 1")
+    if batch is not None:
+        sizes.update(_batch_sizes(shapes, sizes, batch))
+    for symbol, name in symbols.items():
+        if symbol not in sizes:
+            raise UsageError(
+                f"dimension {symbol!r} of input {name!r} has no size", hint=f"give it one: --dim {symbol}=N"
+            )
+    return tuple(_input_value(entry, shapes[entry.name], sizes) for entry in declared)
+
+
+def _declared_shape(entry: onnx.ValueInfoProto) -> tuple[Dim, ...]:
+    """The declared shape; a dimension without size and symbol is called `input.position`."""
+    if not entry.type.HasField("tensor_type"):
+        kind = entry.type.WhichOneof("value") or "no type"
+        raise UnsupportedError(f"input {entry.name!r} is a {kind}, not a tensor")
+    tensor = entry.type.tensor_type
+    if not tensor.HasField("shape"):
+        raise BadModelError(f"input {entry.name!r} declares no shape", hint="export the model with shaped inputs")
+    return tuple(
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or f"{entry.name}.{place}"
+        for place, dim in enumerate(tensor.shape.dim)
+    )
+
+
+def _batch_sizes(
+    shapes: Mapping[str, tuple[Dim, ...]], sizes: Mapping[str, int], batch: int
+) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name, shape in shapes.items():
+        leading = sizes.get(shape[0], shape[0]) if shape and isinstance(shape[0], str) else next(iter(shape), batch)
+        if isinstance(leading, str):
+            found[leading] = batch
+        elif leading != batch:
+            raise UsageError(
+                f"batch {batch} for input {name!r}, whose first dimension is fixed at {leading}",
+                hint="export the model with an open batch dimension",
+            )
+    return found
+
+
+def _input_value(entry: onnx.ValueInfoProto, shape: tuple[Dim, ...], sizes: Mapping[str, int]) -> Value:
+    number = entry.type.tensor_type.elem_type
+    kind = element_type(number)
+    if kind is None:
+        raise UnsupportedError(f"input {entry.name!r} has elements of type {element_type_name(number)}")
+    return Value(entry.name, TensorType(kind, tuple(sizes.get(size, size) if isinstance(size, str) else size for size in shape)))

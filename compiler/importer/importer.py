@@ -1,0 +1,230 @@
+"""From an ONNX model to a graph of core rows."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from birc.compiler.importer.bodies import Body, branch_body, function_body, local_functions, standard_body
+from birc.compiler.importer.builder import GraphBuilder
+from birc.compiler.importer.dimensions import input_values
+from birc.compiler.importer.inference import InferredTypes
+from birc.compiler.importer.onnx_node import CannotLower, OnnxNode, decode_attributes
+from birc.compiler.importer.op_types import find_op_type
+from birc.compiler.importer.read import NEWEST_OPSET, ModelSource, ReadModel, read_model, standard_domain
+from birc.compiler.importer.tensors import element_type, element_type_name, tensor_array
+from birc.compiler.ir.errors import TypeRuleError
+from birc.compiler.ir.graph import Graph, Value
+from birc.runtime.errors import BadModelError, UnsupportedError
+
+_DEEPEST_CALL = 64
+
+
+@dataclass(frozen=True, slots=True)
+class UnsupportedOperator:
+    """One node that cannot be lowered, and why."""
+
+    node: str
+    op_type: str
+    domain: str
+    opset: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"node {self.node!r}: {self.op_type} ({self.domain or 'ai.onnx'} {self.opset}): {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What importing gives: the graph, which is None when there are unsupported operators."""
+
+    graph: Graph | None
+    unsupported: tuple[UnsupportedOperator, ...]
+
+
+def import_model(
+    source: ModelSource, dims: Mapping[str, int] | None = None, batch: int | None = None
+) -> Graph:
+    """The graph of an ONNX model: core rows, static shapes, every ONNX node name on a node or among the fates.
+
+    `source` is a path, the file's bytes, or the model; `dims` gives symbolic dimensions their sizes; `batch` the first
+    dimension of every input where it is open. Raises `BadModelError` (unreadable or contradictory), `UsageError`
+    (dimensions) or `UnsupportedError`, which lists every operator without a lowering.
+    """
+    imported = try_import(source, dims, batch)
+    if imported.graph is None:
+        listed = "; ".join(map(str, imported.unsupported))
+        count = len(imported.unsupported)
+        raise UnsupportedError(f"{count} operator{'s are' if count > 1 else ' is'} not supported: {listed}")
+    return imported.graph
+
+
+def try_import(source: ModelSource, dims: Mapping[str, int] | None = None, batch: int | None = None) -> Imported:
+    """As `import_model`, but unsupported operators are a result and not an error."""
+    model = read_model(source)
+    inputs = input_values(model.proto.graph, dims or {}, batch)
+    return _Importer(model, inputs).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """Where nodes are lowered: what names mean there and what the nodes are called."""
+
+    values: MutableMapping[str, str]
+    opsets: Mapping[str, int]
+    attributes: Mapping[str, object]
+    prefix: str
+    owner: str
+    depth: int
+
+    def node_name(self, proto: onnx.NodeProto, position: int, taken: set[str]) -> str:
+        """A stable name no other node has. Nodes of the standard's own functions go by the name of the caller."""
+        if self.owner:
+            return self.owner
+        stem = f"{self.prefix}{proto.name or f'{proto.op_type}_{position}'}"
+        name, count = stem, 1
+        while name in taken:
+            count += 1
+            name = f"{stem}_{count}"
+        taken.add(name)
+        return name
+
+
+class _Importer:
+    def __init__(self, model: ReadModel, inputs: tuple[Value, ...]) -> None:
+        self._model = model
+        self._inputs = inputs
+        self._functions = local_functions(model)
+        self._unsupported: list[UnsupportedOperator] = []
+        self._node_names: set[str] = set()
+        self._inferred = InferredTypes(model, inputs)
+        graph = model.proto.graph
+        named = {entry.name for entry in graph.input} | {tensor.name for tensor in graph.initializer}
+        named.update(name for node in graph.node for name in node.output)
+        self._build = GraphBuilder(named)
+
+    def run(self) -> Imported:
+        graph = self._model.proto.graph
+        values = {value.name: value.name for value in self._inputs}
+        for value in self._inputs:
+            self._build.add_input(value)
+        if graph.sparse_initializer:
+            raise UnsupportedError("the model has sparse initialisers", hint="store them densely")
+        for tensor in graph.initializer:
+            self._add_initializer(tensor)
+            values[tensor.name] = tensor.name
+        self._lower_nodes(graph.node, _Region(values, self._model.opsets, {}, "", "", 0))
+        if self._unsupported:
+            return Imported(None, tuple(self._unsupported))
+        outputs = {}
+        for entry in graph.output:
+            if entry.name not in values:
+                raise BadModelError(f"output {entry.name!r} is computed by no node")
+            outputs[entry.name] = values[entry.name]
+        return Imported(self._build.graph(self._model.name, self._inputs, outputs), ())
+
+    def _add_initializer(self, tensor: onnx.TensorProto) -> None:
+        if element_type(tensor.data_type) is None:
+            kind = element_type_name(tensor.data_type)
+            raise UnsupportedError(f"initialiser {tensor.name!r} has elements of type {kind}")
+        self._build.add_constant(tensor.name, tensor_array(tensor, self._model.folder))
+
+    def _lower_nodes(self, nodes: Sequence[onnx.NodeProto], region: _Region) -> None:
+        for position, proto in enumerate(nodes):
+            node = self._view(proto, position, region)
+            try:
+                results = self._lower(proto, node, region)
+            except CannotLower as reason:
+                self._unsupported.append(
+                    UnsupportedOperator(node.name, node.op_type, node.domain, node.version, str(reason))
+                )
+                results = self._unknown_results(node, region)
+            except TypeRuleError as error:
+                raise BadModelError(error.what, where=f"{node.where} ({node.op_type})", hint=error.hint) from error
+            for name, result in zip(node.outputs, results, strict=False):
+                if name and result:
+                    region.values[name] = result
+
+    def _view(self, proto: onnx.NodeProto, position: int, region: _Region) -> OnnxNode:
+        name = region.node_name(proto, position, self._node_names)
+        domain = standard_domain(proto.domain)
+        outputs = list(proto.output)
+        while outputs and not outputs[-1]:
+            outputs.pop()
+        inputs = tuple(self._resolved(entry, name, region) for entry in proto.input)
+        while inputs and not inputs[-1]:
+            inputs = inputs[:-1]
+        attributes = decode_attributes(proto.attribute, region.attributes)
+        version = region.opsets.get(domain, NEWEST_OPSET if domain == "" else 1)
+        return OnnxNode(name, proto.op_type, domain, version, inputs, tuple(outputs), attributes)
+
+    def _resolved(self, name: str, node: str, region: _Region) -> str:
+        if not name:
+            return ""
+        if name not in region.values:
+            raise BadModelError(f"input {name!r} is computed by no earlier node", where=f"node {node!r}")
+        return region.values[name]
+
+    def _lower(self, proto: onnx.NodeProto, node: OnnxNode, region: _Region) -> tuple[str, ...]:
+        body = self._model_body(proto, node, region)
+        entry = find_op_type(node.domain, node.op_type, node.version)
+        unknown = [name for name in node.inputs if name and self._inferred.is_missing(name)]
+        if body is None and entry is None:
+            body = None if unknown else standard_body(proto, node, self._build)
+            if body is None:
+                raise CannotLower(_why_unknown(node))
+        if unknown:
+            return tuple(self._unknown_results(node, region))
+        if body is not None:
+            return self._lower_body(body, node, region)
+        self._build.start_node(node.name)
+        results = entry.lower(node, self._build) if entry else ()
+        listed = (results,) if isinstance(results, str) else results
+        if len(listed) != len(node.outputs):
+            raise CannotLower(f"{len(node.outputs)} outputs are asked for, {len(listed)} are computed")
+        return self._build.finish_node(listed, [f"{region.prefix}{name}" if name else "" for name in node.outputs])
+
+    def _model_body(self, proto: onnx.NodeProto, node: OnnxNode, region: _Region) -> Body | None:
+        """The nodes that the model itself puts in the place of `node`."""
+        function = self._functions.get((node.domain, node.op_type, proto.overload))
+        if function is not None:
+            return function_body(function, node, is_named=True)
+        if (node.domain, node.op_type) == ("", "If"):
+            return branch_body(node, self._build, region.values, region.opsets)
+        return None
+
+    def _lower_body(self, body: Body, node: OnnxNode, region: _Region) -> tuple[str, ...]:
+        if region.depth >= _DEEPEST_CALL:
+            raise BadModelError(f"functions call each other more than {_DEEPEST_CALL} deep", where=node.where)
+        owner = "" if body.is_named and not region.owner else node.name
+        values = ChainMap({}, dict(body.values))
+        inner = _Region(values, body.opsets, body.attributes, f"{node.name}/", owner, region.depth + 1)
+        self._lower_nodes(body.nodes, inner)
+        results = tuple(values.get(name, "") for name in body.outputs[: len(node.outputs)])
+        if not owner:
+            self._build.record_fate(node.name, "merged", results[0] if results else "")
+        return results
+
+    def _unknown_results(self, node: OnnxNode, region: _Region) -> tuple[str, ...]:
+        """Stand-ins for the results of an unsupported node, typed where shape inference knows them."""
+        names = []
+        for output in node.outputs:
+            name = self._build.unique(f"{region.prefix}{output}.unsupported")
+            type = None if region.prefix else self._inferred.type_of(output)
+            if type is None:
+                self._inferred.mark_missing(name)
+            else:
+                self._build.add_unknown(name, type)
+            names.append(name)
+        return tuple(names)
+
+
+def _why_unknown(node: OnnxNode) -> str:
+    if node.domain:
+        return f"no operator of domain {node.domain!r} is known by that name"
+    if not onnx.defs.has(node.op_type, NEWEST_OPSET):
+        return f"ONNX has no such operator in operator set {node.version}"
+    return "no lowering for it"

@@ -1,0 +1,61 @@
+"""ONNX's own shape inference, asked only about values behind operators that have no lowering."""
+
+from __future__ import annotations
+
+import onnx
+
+from birc.compiler.importer.read import ReadModel
+from birc.compiler.importer.tensors import element_type
+from birc.compiler.ir.graph import Value
+from birc.compiler.ir.types import TensorType
+
+_INFERRED_BYTES = 2**30  # shape inference serialises the model, which protobuf limits to 2 GiB
+
+
+class InferredTypes:
+    """Types of the model's values by shape inference, which runs at the first question only."""
+
+    def __init__(self, model: ReadModel, inputs: tuple[Value, ...]) -> None:
+        self._model = model
+        self._inputs = inputs
+        self._types: dict[str, TensorType] | None = None
+        self._missing: set[str] = set()
+
+    def mark_missing(self, value: str) -> None:
+        """Remember that the type of `value` is not known."""
+        self._missing.add(value)
+
+    def is_missing(self, value: str) -> bool:
+        """Whether the type of `value` is not known, so that nodes that read it cannot be tried."""
+        return value in self._missing
+
+    def type_of(self, name: str) -> TensorType | None:
+        """The static type of the model's value `name`; None when inference does not find it."""
+        if self._types is None:
+            self._types = self._infer()
+        return self._types.get(name)
+
+    def _infer(self) -> dict[str, TensorType]:
+        if self._model.proto.ByteSize() > _INFERRED_BYTES:
+            return {}
+        fixed = onnx.ModelProto()
+        fixed.CopyFrom(self._model.proto)
+        sizes = {value.name: value.type.sizes for value in self._inputs}
+        for entry in fixed.graph.input:
+            for place, size in enumerate(sizes.get(entry.name, ())):
+                entry.type.tensor_type.shape.dim[place].dim_value = size
+        try:
+            inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
+        except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+            return {}
+        known = (*inferred.graph.value_info, *inferred.graph.output)
+        found = ((entry.name, _static_type(entry.type)) for entry in known)
+        return {name: type for name, type in found if type is not None}
+
+
+def _static_type(proto: onnx.TypeProto) -> TensorType | None:
+    kind = element_type(proto.tensor_type.elem_type)
+    dims = proto.tensor_type.shape.dim
+    if kind is None or not proto.tensor_type.HasField("shape") or not all(dim.HasField("dim_value") for dim in dims):
+        return None
+    return TensorType(kind, tuple(dim.dim_value for dim in dims))

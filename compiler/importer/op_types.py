@@ -1,0 +1,38 @@
+"""The importer's table: every ONNX op that is lowered, with the operator sets that each lowering holds for."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from birc.compiler.importer import (
+    constant,
+    contraction,
+    elementwise,
+    index,
+    normalization,
+    pool,
+    reduction,
+    shape,
+)
+from birc.compiler.importer.lowering import OpType
+
+OP_TYPES: Final[tuple[OpType, ...]] = (
+    *constant.OP_TYPES,
+    *contraction.OP_TYPES,
+    *elementwise.OP_TYPES,
+    *index.OP_TYPES,
+    *normalization.OP_TYPES,
+    *pool.OP_TYPES,
+    *reduction.OP_TYPES,
+    *shape.OP_TYPES,
+)
+
+_BY_NAME: Final = {
+    key: tuple(entry for entry in OP_TYPES if (entry.domain, entry.name) == key)
+    for key in {(entry.domain, entry.name) for entry in OP_TYPES}
+}
+
+
+def find_op_type(domain: str, name: str, version: int) -> OpType | None:
+    """The row for an ONNX op in operator set `version` of `domain`; None when there is none."""
+    return next((entry for entry in _BY_NAME.get((domain, name), ()) if entry.covers(version)), None)

@@ -1,0 +1,109 @@
+"""ONNX tensors as numpy arrays, including those whose data lies in a file beside the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx
+from onnx.external_data_helper import ExternalDataInfo
+
+from birc.runtime.dtypes import DType, dtype
+from birc.runtime.errors import BadModelError
+
+Proto = onnx.TensorProto
+
+_DTYPES: Final = {
+    Proto.DOUBLE: "f64",
+    Proto.FLOAT: "f32",
+    Proto.FLOAT16: "f16",
+    Proto.BFLOAT16: "bf16",
+    Proto.FLOAT8E4M3FN: "f8e4m3",
+    Proto.FLOAT8E5M2: "f8e5m2",
+    Proto.INT64: "i64",
+    Proto.INT32: "i32",
+    Proto.INT16: "i16",
+    Proto.INT8: "i8",
+    Proto.INT4: "i4",
+    Proto.UINT64: "u64",
+    Proto.UINT32: "u32",
+    Proto.UINT16: "u16",
+    Proto.UINT8: "u8",
+    Proto.UINT4: "u4",
+    Proto.BOOL: "bool",
+}
+
+_PACKED: Final = (Proto.INT4, Proto.UINT4)
+
+
+def element_type(onnx_type: int) -> DType | None:
+    """The element type for ONNX's number of it; None when the device has none such (strings, complex numbers, ...)."""
+    name = _DTYPES.get(onnx_type)
+    return None if name is None else dtype(name)
+
+
+def element_type_name(onnx_type: int) -> str:
+    """ONNX's own name of one of its element types, for messages."""
+    known = Proto.DataType.values()
+    return Proto.DataType.Name(onnx_type).lower() if onnx_type in known else f"number {onnx_type}"
+
+
+def tensor_array(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
+    """The values of `tensor`; external data may lie only inside `folder` and is mapped, not read.
+
+    Raises `BadModelError` when the data is missing, too short, outside the folder, or of a type without numbers.
+    """
+    where = f"tensor {tensor.name!r}"
+    if element_type(tensor.data_type) is None:
+        raise BadModelError(f"element type {element_type_name(tensor.data_type)} holds no numbers", where=where)
+    if tensor.data_location == Proto.EXTERNAL:
+        return _external_array(tensor, folder, where)
+    try:
+        return onnx.numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as error:
+        raise BadModelError(f"its data does not fill its shape: {error}", where=where) from error
+
+
+def _external_array(tensor: onnx.TensorProto, folder: Path | None, where: str) -> np.ndarray:
+    info = ExternalDataInfo(tensor)
+    path = _external_path(info.location, folder, where)
+    found = element_type(tensor.data_type)
+    if found is None:
+        raise BadModelError("its element type holds no numbers", where=where)
+    shape = tuple(tensor.dims)
+    size_bytes = found.bytes_for(int(np.prod(shape, dtype=np.int64)))
+    offset_bytes = info.offset or 0
+    if info.length is not None and info.length != size_bytes:
+        raise BadModelError(f"states {info.length} bytes of external data, its shape needs {size_bytes}", where=where)
+    if offset_bytes < 0 or offset_bytes + size_bytes > path.stat().st_size:
+        raise BadModelError(
+            f"needs bytes {offset_bytes} to {offset_bytes + size_bytes} of {path.name}, "
+            f"which has {path.stat().st_size}",
+            where=where,
+        )
+    if size_bytes == 0:
+        return np.zeros(shape, found.numpy)
+    if tensor.data_type in _PACKED:
+        return _unpacked(tensor, path, offset_bytes, size_bytes)
+    return np.memmap(path, found.numpy, "r", offset_bytes, shape)
+
+
+def _external_path(location: str, folder: Path | None, where: str) -> Path:
+    if folder is None:
+        raise BadModelError("its data lies in another file", where=where, hint="import the model by its path")
+    path = (folder / location).resolve()
+    if Path(location).is_absolute() or not path.is_relative_to(folder):
+        raise BadModelError(f"external data {location!r} lies outside the model's folder", where=where)
+    if not path.is_file():
+        raise BadModelError(f"external data {location!r} is not there", where=where)
+    return path
+
+
+def _unpacked(tensor: onnx.TensorProto, path: Path, offset_bytes: int, size_bytes: int) -> np.ndarray:
+    """Elements narrower than a byte: numpy holds one a byte."""
+    with path.open("rb") as file:
+        file.seek(offset_bytes)
+        content = file.read(size_bytes)
+    packed = onnx.TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=content)
+    return onnx.numpy_helper.to_array(packed)

@@ -1,0 +1,54 @@
+"""Rules on gathers whose positions are known."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+
+from birc.compiler.ir.attributes import integer
+from birc.compiler.ir.graph import Node
+from birc.compiler.passes.rules import Rewriter, Rule
+
+
+def gather_nd_known(rewriter: Rewriter, node: Node) -> str | None:
+    """gather_nd(x, constant) = a reshape when it takes everything in order, a gather from the flattened x otherwise"""
+    indices = rewriter.constant(node.inputs[1])
+    if indices is None or integer(node.attributes, "batch_dims") != 0 or indices.data.size == 0:
+        return None
+    shape, depth = rewriter.sizes(node.inputs[0]), indices.data.shape[-1]
+    leading, rest = shape[:depth], shape[depth:]
+    positions = indices.data.reshape(-1, depth).astype(np.int64)
+    positions = np.where(positions < 0, positions + np.array(leading), positions)
+    flat = np.ravel_multi_index(tuple(positions.T), leading)
+    target = {"shape": node.output.type.sizes}
+    if np.array_equal(flat, np.arange(math.prod(leading))):
+        return rewriter.emit("reshape", (node.inputs[0],), target, replaces=(node,))
+    rows = rewriter.emit(
+        "reshape", (node.inputs[0],), {"shape": (math.prod(leading), *rest)}, replaces=(node,)
+    )
+    taken = rewriter.add_constant(flat.reshape(indices.data.shape[:-1]).astype(np.int64), f"{node.name}.positions")
+    return rewriter.emit("gather", (rows, taken), {"axis": 0}, replaces=(node,))
+
+
+def gather_of_a_run(rewriter: Rewriter, node: Node) -> str | None:
+    """gather(x, [a, a + 1, ..., b]) = slice(x)"""
+    indices = rewriter.constant(node.inputs[1])
+    if indices is None or indices.data.ndim != 1 or indices.data.size == 0:
+        return None
+    axis, shape = integer(node.attributes, "axis"), rewriter.sizes(node.inputs[0])
+    first = int(indices.data[0]) % shape[axis]
+    run = np.arange(first, first + indices.data.size)
+    if run[-1] >= shape[axis] or not np.array_equal(indices.data % shape[axis], run):
+        return None
+    starts = tuple(first if place == axis else 0 for place in range(len(shape)))
+    ends = tuple(first + indices.data.size if place == axis else size for place, size in enumerate(shape))
+    attributes = {"starts": starts, "ends": ends, "steps": (1,) * len(shape)}
+    return rewriter.emit("slice", (node.inputs[0],), attributes, replaces=(node,))
+
+
+RULES: Final[tuple[Rule, ...]] = (
+    Rule("gather-nd-known", "gather_nd", gather_nd_known),
+    Rule("gather-of-a-run", "gather", gather_of_a_run),
+)

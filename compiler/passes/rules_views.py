@@ -1,0 +1,106 @@
+"""Rules on views: what does nothing goes, two in a row become one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from birc.compiler.ir.attributes import element_type, integers
+from birc.compiler.ir.graph import Node
+from birc.compiler.passes.rules import Rewriter, Rule
+
+
+def _input_unless(rewriter: Rewriter, node: Node, acts: bool) -> str | None:
+    """The input of a node that does nothing."""
+    value = node.inputs[0]
+    return None if acts or not rewriter.may_stand_for(value, node.name) else value
+
+
+def same_shape(rewriter: Rewriter, node: Node) -> str | None:
+    """A reshape or expand to the same shape is its input."""
+    return _input_unless(rewriter, node, rewriter.type_of(node.inputs[0]).shape != node.output.type.shape)
+
+
+def same_order(rewriter: Rewriter, node: Node) -> str | None:
+    """transpose(x) in the given order = x"""
+    perm = integers(node.attributes, "perm")
+    return _input_unless(rewriter, node, perm != tuple(range(len(perm))))
+
+
+def same_type(rewriter: Rewriter, node: Node) -> str | None:
+    """cast(x) to its own element type = x"""
+    return _input_unless(rewriter, node, rewriter.type_of(node.inputs[0]).dtype != element_type(node.attributes, "to"))
+
+
+def whole_slice(rewriter: Rewriter, node: Node) -> str | None:
+    """slice(x) of everything = x"""
+    whole = rewriter.type_of(node.inputs[0]).shape == node.output.type.shape
+    return _input_unless(rewriter, node, not whole or set(integers(node.attributes, "steps")) - {1} != set())
+
+
+def single_concat(rewriter: Rewriter, node: Node) -> str | None:
+    """concat(x) of one piece = x"""
+    return _input_unless(rewriter, node, len(node.inputs) != 1)
+
+
+def no_padding(rewriter: Rewriter, node: Node) -> str | None:
+    """pad(x) by nothing = x"""
+    return _input_unless(rewriter, node, any(integers(node.attributes, "pads")))
+
+
+def reshape_of_reshape(rewriter: Rewriter, node: Node) -> str | None:
+    """reshape(reshape(x)) = reshape(x)"""
+    inner = rewriter.producer(node.inputs[0], "reshape")
+    if inner is None:
+        return None
+    return rewriter.emit("reshape", (inner.inputs[0],), node.attributes, replaces=(node, inner))
+
+
+def transpose_of_transpose(rewriter: Rewriter, node: Node) -> str | None:
+    """transpose(transpose(x)) = transpose(x)"""
+    inner = rewriter.producer(node.inputs[0], "transpose")
+    if inner is None:
+        return None
+    first, second = integers(inner.attributes, "perm"), integers(node.attributes, "perm")
+    perm = tuple(first[axis] for axis in second)
+    return rewriter.emit("transpose", (inner.inputs[0],), {"perm": perm}, replaces=(node, inner))
+
+
+def expand_of_expand(rewriter: Rewriter, node: Node) -> str | None:
+    """expand(expand(x)) = expand(x)"""
+    inner = rewriter.producer(node.inputs[0], "expand")
+    if inner is None:
+        return None
+    return rewriter.emit("expand", (inner.inputs[0],), node.attributes, replaces=(node, inner))
+
+
+def slice_of_slice(rewriter: Rewriter, node: Node) -> str | None:
+    """slice(slice(x)) = slice(x)"""
+    inner = rewriter.producer(node.inputs[0], "slice")
+    if inner is None:
+        return None
+    starts, steps, ends = [], [], []
+    for place, size in enumerate(node.output.type.sizes):
+        inner_start = integers(inner.attributes, "starts")[place]
+        inner_step = integers(inner.attributes, "steps")[place]
+        starts.append(inner_start + integers(node.attributes, "starts")[place] * inner_step)
+        steps.append(inner_step * integers(node.attributes, "steps")[place])
+        ends.append(starts[-1] + max(size - 1, 0) * steps[-1] + (1 if size else 0))
+    attributes = {"starts": tuple(starts), "ends": tuple(ends), "steps": tuple(steps)}
+    if not node.output.type.num_elements:
+        return None
+    return rewriter.emit("slice", (inner.inputs[0],), attributes, replaces=(node, inner))
+
+
+RULES: Final[tuple[Rule, ...]] = (
+    Rule("same-shape-reshape", "reshape", same_shape),
+    Rule("same-shape-expand", "expand", same_shape),
+    Rule("same-order-transpose", "transpose", same_order),
+    Rule("same-type-cast", "cast", same_type),
+    Rule("whole-slice", "slice", whole_slice),
+    Rule("single-concat", "concat", single_concat),
+    Rule("no-padding", "pad", no_padding),
+    Rule("reshape-of-reshape", "reshape", reshape_of_reshape),
+    Rule("transpose-of-transpose", "transpose", transpose_of_transpose),
+    Rule("expand-of-expand", "expand", expand_of_expand),
+    Rule("slice-of-slice", "slice", slice_of_slice),
+)
