@@ -1,5 +1,4 @@
-"""Access relations: which operand elements an output element needs, as affine text, and boxes by interval
-arithmetic.
+"""Access relations: which operand elements an output element needs, as affine text and as boxes.
 
 A row of the operator table writes `loops = "n o y x | c r s"`: the parallel loops, one per output dimension
 in order, then the reduction loops. A star makes a loop name stand for all output dimensions that the others
@@ -157,9 +156,10 @@ class _Substitution(ast.NodeTransformer):
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
         value = self.attributes.get(node.value.id) if isinstance(node.value, ast.Name) else None
-        if not isinstance(value, tuple) or not isinstance(node.slice, ast.Constant):
+        place = node.slice.value if isinstance(node.slice, ast.Constant) else None
+        if not isinstance(value, tuple) or not isinstance(place, int):
             raise InternalError(f"{ast.unparse(node)} is not an element of an attribute")
-        return ast.Constant(value[node.slice.value])
+        return ast.Constant(value[place])
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
         if ast.unparse(node.func) != "size" or len(node.args) != 1:

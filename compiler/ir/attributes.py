@@ -34,7 +34,10 @@ _KIND_NAMES: Final[dict[AttributeKind, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """The declaration of one attribute: `length` fixes the number of elements, `choices` the strings allowed."""
+    """The declaration of one attribute.
+
+    `length` fixes the number of elements, `choices` the strings allowed, `minimum` the least integer.
+    """
 
     kind: AttributeKind
     doc: str

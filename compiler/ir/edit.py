@@ -229,11 +229,10 @@ class GraphEditor:
         names. The nodes must be convex (topology.is_convex), else finish() finds a cycle.
         """
         members = {node.name for node in nodes}
-        made = {value.name for node in nodes for value in node.outputs}
+        results = [value for node in nodes for value in node.outputs]
+        made = {value.name for value in results}
         reads = dict.fromkeys(name for node in nodes for name in node.present_inputs if name not in made)
-        given = [
-            value for node in nodes for value in node.outputs if self._is_read_outside(value.name, members)
-        ]
+        given = [value for value in results if self._is_read_outside(value.name, members)]
         body = Graph(
             name=kind,
             inputs=tuple(Value(name, self.type_of(name)) for name in reads),
@@ -246,7 +245,7 @@ class GraphEditor:
         for node in nodes:
             self._forget_uses(node)
             del self._nodes[node.name]
-        for name in made.difference(group_value.name for group_value in given):
+        for name in made.difference(value.name for value in given):
             del self._types[name], self._producers[name]
         self._nodes[group.name] = group
         self._register(group)

@@ -13,7 +13,7 @@ from birc.runtime.dtypes import DType
 Dim = int | str
 """A dimension: its size, or the symbol that stands for a size not known yet."""
 
-_PLAIN_SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_PLAIN_SYMBOL = re.compile(r"(?!(?:inf|nan)\Z)[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from birc.compiler.ir.attributes import Attribute, Attributes, integer, integers
+from birc.compiler.ir.attributes import Attribute, Attributes, AttributeValue, integer, integers
 from birc.compiler.ir.errors import TypeRuleError
 from birc.compiler.ir.op import Arrays, Cost, OpRow, Sample, Types
 from birc.compiler.ir.ops.numeric import is_floating, narrowed, padded, taps, widened, window_size
@@ -164,7 +164,12 @@ def _conv_sample(
     elements: DType = _F32,
 ) -> Sample:
     shapes = (x, w, (w[0],)) if bias else (x, w)
-    attributes = {"stride": stride, "pads": pads, "dilation": dilation, "group": group}
+    attributes: dict[str, AttributeValue] = {
+        "stride": stride,
+        "pads": pads,
+        "dilation": dilation,
+        "group": group,
+    }
     return Sample(tuple(TensorType(elements, shape) for shape in shapes), attributes)
 
 

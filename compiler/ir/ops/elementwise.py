@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
 
 from birc.compiler.ir.attributes import Attribute, Attributes, AttributeValue, element_type, number, text
-from birc.compiler.ir.op import Arrays, Cost, CostRule, OpRow, Sample, Types
+from birc.compiler.ir.op import Arrays, OpRow, Sample, Types
+from birc.compiler.ir.ops.costs import per_element
 from birc.compiler.ir.ops.numeric import (
     elementwise,
     erf,
@@ -44,7 +45,7 @@ _SHAPES: Final[tuple[tuple[int, ...], ...]] = ((), (5,), (2, 3, 4))
 
 
 def _pair_samples(
-    *types: str, attributes: dict[str, AttributeValue] | None = None, low: float = -2.0, high: float = 2.0
+    *types: str, attributes: Mapping[str, AttributeValue] | None = None, low: float = -2.0, high: float = 2.0
 ) -> tuple[Sample, ...]:
     return tuple(
         Sample(tuple(TensorType(dtype(name), shape) for shape in pair), attributes or {}, low, high)
@@ -54,21 +55,13 @@ def _pair_samples(
 
 
 def _unary_samples(
-    *types: str, attributes: dict[str, AttributeValue] | None = None, low: float = -2.0, high: float = 2.0
+    *types: str, attributes: Mapping[str, AttributeValue] | None = None, low: float = -2.0, high: float = 2.0
 ) -> tuple[Sample, ...]:
     return tuple(
         Sample((TensorType(dtype(name), shape),), attributes or {}, low, high)
         for name in types
         for shape in _SHAPES
     )
-
-
-def _per_element(vector_ops: int, sfu_ops: int = 0) -> CostRule:
-    def cost(inputs: Types, outputs: Types, attributes: Attributes) -> Cost:
-        elements = outputs[0].num_elements
-        return Cost(vector_ops=vector_ops * elements, sfu_ops=sfu_ops * elements)
-
-    return cost
 
 
 def _binary(
@@ -91,7 +84,7 @@ def _binary(
         access={"a": "i*", "b": "i*"},
         infer=broadcast_rule(test, wanted),
         evaluate=elementwise(function),
-        cost=_per_element(ops, sfu),
+        cost=per_element(ops, sfu),
         samples=samples or _pair_samples("f32", "i32"),
     )
 
@@ -109,7 +102,7 @@ def _comparison(name: str, doc: str, function: Callable[..., Any]) -> OpRow:
         access={"a": "i*", "b": "i*"},
         infer=broadcast_rule(lambda entry: True, "any", _BOOL),
         evaluate=evaluate,
-        cost=_per_element(1),
+        cost=per_element(1),
         samples=_pair_samples("f32", "i32"),
     )
 
@@ -138,7 +131,7 @@ def _unary(
         access={"x": "i*"},
         infer=broadcast_rule(test, wanted),
         evaluate=elementwise(function),
-        cost=_per_element(ops, sfu),
+        cost=per_element(ops, sfu),
         samples=samples or _unary_samples("f32", "bf16"),
     )
 
@@ -164,7 +157,7 @@ def _parametric(
         access={"x": "i*"},
         infer=broadcast_rule(test, wanted),
         evaluate=with_attributes(function),
-        cost=_per_element(ops, sfu),
+        cost=per_element(ops, sfu),
         samples=samples,
         attributes=attributes,
     )
@@ -250,6 +243,10 @@ def _where(arrays: Arrays, attributes: Attributes) -> tuple[np.ndarray, ...]:
     return (np.where(condition, a, b),)
 
 
+# OCP 8-bit floating point specification (OFP8), table 1.
+_LARGEST_FINITE: Final = {"f8e4m3": 448.0, "f8e5m2": 57344.0}
+
+
 def _cast_rule(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
     (x,) = types
     return (x.with_dtype(element_type(attributes, "to")),)
@@ -280,7 +277,7 @@ def _cast(arrays: Arrays, attributes: Attributes) -> tuple[np.ndarray, ...]:
 
 
 def _saturated(x: np.ndarray, bits: int, signed: bool) -> np.ndarray:
-    """`x` (whole numbers in float64) as 64-bit integers within the range of an integer type; NaN becomes 0."""
+    """`x` (whole numbers in float64) as 64-bit integers within a type's range; NaN becomes 0."""
     least = -(1 << (bits - 1)) if signed else 0
     most = (1 << (bits - 1 if signed else bits)) - 1
     holder = np.int64 if signed or bits < 64 else np.uint64
@@ -288,7 +285,7 @@ def _saturated(x: np.ndarray, bits: int, signed: bool) -> np.ndarray:
     return np.where(x <= least, holder(least), np.where(x >= most, holder(most), inside))
 
 
-_POSITIVE: Final = {"low": 0.1, "high": 4.0}
+_POSITIVE: Final = _unary_samples("f32", low=0.1, high=4.0)
 _ALPHA: Final = Attribute("float", "factor of the negative side")
 
 BINARY: Final = (
@@ -320,12 +317,12 @@ _NUMBERS: Final = _unary_samples("f32", "i32")
 
 UNARY: Final = (
     _unary("neg", "-x.", np.negative, test=is_number, wanted="number", samples=_NUMBERS),
-    _unary("abs", "The size of x without its sign.", np.abs, test=is_number, wanted="number", samples=_NUMBERS),
+    _unary("abs", "x without its sign.", np.abs, test=is_number, wanted="number", samples=_NUMBERS),
     _unary("exp", "e to the power x.", np.exp, ops=1, sfu=1),
-    _unary("log", "Natural logarithm.", np.log, ops=1, sfu=1, samples=_unary_samples("f32", **_POSITIVE)),
-    _unary("sqrt", "Square root.", np.sqrt, ops=1, sfu=1, samples=_unary_samples("f32", **_POSITIVE)),
-    _unary("rsqrt", "1 / sqrt(x).", _rsqrt, ops=0, sfu=1, samples=_unary_samples("f32", **_POSITIVE)),
-    _unary("reciprocal", "1 / x.", np.reciprocal, ops=0, sfu=1, samples=_unary_samples("f32", **_POSITIVE)),
+    _unary("log", "Natural logarithm.", np.log, ops=1, sfu=1, samples=_POSITIVE),
+    _unary("sqrt", "Square root.", np.sqrt, ops=1, sfu=1, samples=_POSITIVE),
+    _unary("rsqrt", "1 / sqrt(x).", _rsqrt, ops=0, sfu=1, samples=_POSITIVE),
+    _unary("reciprocal", "1 / x.", np.reciprocal, ops=0, sfu=1, samples=_POSITIVE),
     _unary("tanh", "Hyperbolic tangent.", np.tanh, ops=0, sfu=1),
     _unary("sigmoid", "1 / (1 + exp(-x)).", sigmoid, ops=2, sfu=2),
     _unary("erf", "The error function.", erf, ops=12, sfu=2),
@@ -348,14 +345,14 @@ PARAMETRIC: Final = (
     _parametric("elu", "x where it is at least 0, else alpha * (exp(x) - 1).", {"alpha": _ALPHA}, _elu,
                 ops=4, sfu=1, samples=_unary_samples("f32", attributes={"alpha": 0.5})),
     _parametric("hard_sigmoid", "alpha * x + beta, held between 0 and 1.",
-                {"alpha": Attribute("float", "slope"), "beta": Attribute("float", "value at 0")}, _hard_sigmoid,
-                ops=3, samples=_unary_samples("f32", attributes={"alpha": 0.2, "beta": 0.5})),
-    _parametric("gelu", "x times the normal distribution function at x; `tanh` is the approximation by that function.",
+                {"alpha": Attribute("float", "slope"), "beta": Attribute("float", "value at 0")},
+                _hard_sigmoid, ops=3, samples=_unary_samples("f32", attributes={"alpha": 0.2, "beta": 0.5})),
+    _parametric("gelu", "x times the normal distribution function at x, exactly or approximated by tanh.",
                 {"approximate": Attribute("string", "exact or by tanh", choices=("none", "tanh"))}, _gelu,
                 ops=14, sfu=2, samples=(*_unary_samples("f32", attributes={"approximate": "none"}),
                                         *_unary_samples("f32", attributes={"approximate": "tanh"}))),
     _parametric("clip", "x held between two numbers.",
-                {"minimum": Attribute("float", "least result"), "maximum": Attribute("float", "greatest result")},
+                {"minimum": Attribute("float", "least result"), "maximum": Attribute("float", "largest")},
                 _clip, ops=2, test=is_number, wanted="number",
                 samples=(*_unary_samples("f32", "i32", attributes={"minimum": -1.0, "maximum": 1.0}),
                          *_unary_samples("i32", attributes={"minimum": 0.0, "maximum": math.inf}))),
@@ -370,7 +367,7 @@ WHERE: Final = OpRow(
     access={"condition": "i*", "a": "i*", "b": "i*"},
     infer=_where_rule,
     evaluate=_where,
-    cost=_per_element(1),
+    cost=per_element(1),
     samples=(
         Sample((TensorType(_BOOL, (2, 1)), TensorType(_F32, (2, 3)), TensorType(_F32, ()))),
         Sample((TensorType(_BOOL, (3,)), TensorType(_I64, (2, 1)), TensorType(_I64, (2, 3)))),
@@ -386,7 +383,7 @@ CAST: Final = OpRow(
     access={"x": "i*"},
     infer=_cast_rule,
     evaluate=_cast,
-    cost=_per_element(1),
+    cost=per_element(1),
     attributes={"to": Attribute("dtype", "element type of the result")},
     samples=(
         Sample((TensorType(_F32, (2, 3)),), {"to": _BF16}),

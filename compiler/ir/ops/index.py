@@ -10,7 +10,8 @@ import numpy as np
 from birc.compiler.ir.access import Relations
 from birc.compiler.ir.attributes import Attribute, Attributes, integer
 from birc.compiler.ir.errors import TypeRuleError
-from birc.compiler.ir.op import Arrays, Cost, OpRow, Sample, Types
+from birc.compiler.ir.op import Arrays, OpRow, Sample, Types
+from birc.compiler.ir.ops.costs import per_element
 from birc.compiler.ir.ops.rank_access import output_loops, reductions
 from birc.compiler.ir.ops.type_rules import is_index, require, require_axis
 from birc.compiler.ir.types import TensorType
@@ -86,10 +87,6 @@ def _gather_nd_access(types: Types, output: TensorType, attributes: Attributes) 
     return Relations((*loops, *along, address), reads)
 
 
-def _moved(inputs: Types, outputs: Types, attributes: Attributes) -> Cost:
-    return Cost(vector_ops=outputs[0].num_elements)
-
-
 def _indices(low: int, high: int, *shape: int, holder: type[np.integer] = np.int64) -> np.ndarray:
     """Spread over the range `low` to before `high`, in no particular order."""
     values = (7 * np.arange(math.prod(shape)) + 3) % (high - low) + low
@@ -106,7 +103,7 @@ ROWS: Final[tuple[OpRow, ...]] = (
         access=_gather_access,
         infer=_gather_rule,
         evaluate=_gather,
-        cost=_moved,
+        cost=per_element(1),
         attributes={"axis": Attribute("int", "dimension that is indexed", minimum=0)},
         data_dependent=True,
         samples=(
@@ -124,7 +121,7 @@ ROWS: Final[tuple[OpRow, ...]] = (
         access=_gather_nd_access,
         infer=_gather_nd_rule,
         evaluate=_gather_nd,
-        cost=_moved,
+        cost=per_element(1),
         attributes={"batch_dims": Attribute("int", "leading dimensions that x and indices share", minimum=0)},
         data_dependent=True,
         samples=(

@@ -9,7 +9,8 @@ import numpy as np
 from birc.compiler.ir.access import Relations
 from birc.compiler.ir.attributes import Attribute, Attributes, integer, number
 from birc.compiler.ir.errors import TypeRuleError
-from birc.compiler.ir.op import Arrays, Cost, CostRule, OpRow, Sample, Types
+from birc.compiler.ir.op import Arrays, Cost, OpRow, Sample, Types
+from birc.compiler.ir.ops.costs import per_element
 from birc.compiler.ir.ops.numeric import narrowed, widened
 from birc.compiler.ir.ops.rank_access import whole_axes
 from birc.compiler.ir.ops.type_rules import (
@@ -22,14 +23,6 @@ from birc.compiler.ir.ops.type_rules import (
 )
 from birc.compiler.ir.types import TensorType
 from birc.runtime.dtypes import dtype
-
-
-def _per_element(vector_ops: int, sfu_ops: int = 0) -> CostRule:
-    def cost(inputs: Types, outputs: Types, attributes: Attributes) -> Cost:
-        elements = outputs[0].num_elements
-        return Cost(vector_ops=vector_ops * elements, sfu_ops=sfu_ops * elements)
-
-    return cost
 
 
 def _batch_norm_rule(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
@@ -175,7 +168,7 @@ ROWS: Final[tuple[OpRow, ...]] = (
         access={"x": "n, c, i*", "scale": "c", "bias": "c", "mean": "c", "variance": "c"},
         infer=_batch_norm_rule,
         evaluate=_batch_norm,
-        cost=_per_element(2),
+        cost=per_element(2),
         attributes={"epsilon": _EPSILON},
         samples=(
             Sample(_types((2, 3, 4, 5), (3,), (3,), (3,), (3,)), {"epsilon": 1e-5}, 0.1, 2.0),
@@ -184,14 +177,14 @@ ROWS: Final[tuple[OpRow, ...]] = (
     ),
     OpRow(
         name="layer_norm",
-        doc="x less its mean, over its deviation, times scale, plus bias; over all dimensions from the axis on.",
+        doc="x less its mean, over its deviation, times scale, plus bias; over all dimensions from axis on.",
         inputs="x scale bias?",
         category="normalization",
         loops="i* | k*",
         access=_trailing_access,
         infer=_trailing_norm_rule,
         evaluate=_layer_norm,
-        cost=_per_element(7),
+        cost=per_element(7),
         attributes={"axis": _FIRST_AXIS, "epsilon": _EPSILON},
         samples=(
             *_TRAILING_SAMPLES,
@@ -208,7 +201,7 @@ ROWS: Final[tuple[OpRow, ...]] = (
         access=_trailing_access,
         infer=_trailing_norm_rule,
         evaluate=_rms_norm,
-        cost=_per_element(4),
+        cost=per_element(4),
         attributes={"axis": _FIRST_AXIS, "epsilon": _EPSILON},
         samples=_TRAILING_SAMPLES,
     ),
@@ -221,7 +214,7 @@ ROWS: Final[tuple[OpRow, ...]] = (
         access=_axis_access,
         infer=_softmax_rule,
         evaluate=_softmax,
-        cost=_per_element(4, 1),
+        cost=per_element(4, 1),
         attributes={"axis": _AXIS},
         samples=_SOFTMAX_SAMPLES,
     ),
@@ -234,7 +227,7 @@ ROWS: Final[tuple[OpRow, ...]] = (
         access=_axis_access,
         infer=_softmax_rule,
         evaluate=_log_softmax,
-        cost=_per_element(4, 1),
+        cost=per_element(4, 1),
         attributes={"axis": _AXIS},
         samples=_SOFTMAX_SAMPLES,
     ),

@@ -107,7 +107,7 @@ def padded(x: np.ndarray, pads: Sequence[int], value: Any) -> np.ndarray:
 
 
 def window_size(size: int, kernel: int, stride: int, pad: int, dilation: int) -> int:
-    """The number of windows along a dimension of `size` with `pad` added in total; at most 0 when none fits."""
+    """The number of windows along a dimension of `size` with `pad` added in all; at most 0 when none fits."""
     return (size + pad - dilation * (kernel - 1) - 1) // stride + 1
 
 

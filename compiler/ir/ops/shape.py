@@ -11,7 +11,8 @@ import numpy as np
 from birc.compiler.ir.access import Relations
 from birc.compiler.ir.attributes import Attribute, Attributes, AttributeValue, integer, integers, number
 from birc.compiler.ir.errors import TypeRuleError
-from birc.compiler.ir.op import Arrays, Cost, OpRow, Sample, Types
+from birc.compiler.ir.op import Arrays, OpRow, Sample, Types
+from birc.compiler.ir.ops.costs import free, per_element
 from birc.compiler.ir.ops.numeric import is_floating
 from birc.compiler.ir.ops.rank_access import output_loops
 from birc.compiler.ir.ops.type_rules import broadcast_shapes, require_axis, same_dtype
@@ -175,7 +176,7 @@ def _concat(arrays: Arrays, attributes: Attributes) -> tuple[np.ndarray, ...]:
 
 
 def _concat_access(types: Types, output: TensorType, attributes: Attributes) -> Relations:
-    """Each input: the output's index less the sizes of the inputs before it, where that is within the input."""
+    """Each input: the output's index less the sizes of the inputs before it, where that is within it."""
     loops, names = output_loops(output)
     axis = integer(attributes, "axis")
     reads = []
@@ -190,7 +191,7 @@ def _pad_rule(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
     (x,) = types
     pads = integers(attributes, "pads")
     if len(pads) != 2 * x.rank:
-        raise TypeRuleError(f"pads has {len(pads)} numbers, not 2 for each of the {x.rank} dimensions of {x}")
+        raise TypeRuleError(f"pads has {len(pads)} numbers, not 2 for each dimension of {x}")
     sides = zip(x.shape, pads[: x.rank], pads[x.rank :], strict=True)
     return (x.with_shape(tuple(_padded_size(*item) for item in sides)),)
 
@@ -220,14 +221,6 @@ def _pad_access(types: Types, output: TensorType, attributes: Attributes) -> Rel
     return Relations(tuple(loops), (tuple(map(_shifted, names, (-count for count in before))),))
 
 
-def _free(inputs: Types, outputs: Types, attributes: Attributes) -> Cost:
-    return Cost()
-
-
-def _moved(inputs: Types, outputs: Types, attributes: Attributes) -> Cost:
-    return Cost(vector_ops=outputs[0].num_elements)
-
-
 def _sample(attributes: dict[str, AttributeValue], *shapes: tuple[int, ...], elements: str = "f32") -> Sample:
     return Sample(tuple(TensorType(dtype(elements), shape) for shape in shapes), attributes)
 
@@ -244,7 +237,7 @@ ROWS: Final[tuple[OpRow, ...]] = (
         access=_reshape_access,
         infer=_reshape_rule,
         evaluate=_reshape,
-        cost=_free,
+        cost=free,
         attributes={"shape": _SHAPE},
         samples=(
             _sample({"shape": (6, 4)}, (2, 3, 4)),
@@ -264,7 +257,7 @@ ROWS: Final[tuple[OpRow, ...]] = (
         access=_transpose_access,
         infer=_transpose_rule,
         evaluate=_transpose,
-        cost=_moved,
+        cost=per_element(1),
         attributes={"perm": Attribute("ints", "order of the dimensions", minimum=0)},
         samples=(
             _sample({"perm": (1, 0)}, (2, 3)),
@@ -281,7 +274,7 @@ ROWS: Final[tuple[OpRow, ...]] = (
         access=_slice_access,
         infer=_slice_rule,
         evaluate=_slice,
-        cost=_moved,
+        cost=per_element(1),
         attributes={
             "starts": Attribute("ints", "first index of each dimension", minimum=0),
             "ends": Attribute(
@@ -304,7 +297,7 @@ ROWS: Final[tuple[OpRow, ...]] = (
         access={"x": "i*"},
         infer=_expand_rule,
         evaluate=_expand,
-        cost=_moved,
+        cost=per_element(1),
         attributes={"shape": _SHAPE},
         samples=(
             _sample({"shape": (4, 2, 3)}, (2, 1)),
@@ -321,7 +314,7 @@ ROWS: Final[tuple[OpRow, ...]] = (
         access=_concat_access,
         infer=_concat_rule,
         evaluate=_concat,
-        cost=_moved,
+        cost=per_element(1),
         attributes={"axis": Attribute("int", "dimension along which the inputs lie", minimum=0)},
         samples=(
             _sample({"axis": 0}, (2, 3)),
@@ -338,7 +331,7 @@ ROWS: Final[tuple[OpRow, ...]] = (
         access=_pad_access,
         infer=_pad_rule,
         evaluate=_pad,
-        cost=_moved,
+        cost=per_element(1),
         attributes={
             "pads": Attribute("ints", "elements before each dimension, then after each", minimum=0),
             "value": Attribute("float", "value of the new elements"),
