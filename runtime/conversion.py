@@ -82,3 +82,11 @@ def fill_value(fill: str, name: str) -> float:
         return int(highest)
     limits = np.iinfo(entry.numpy)
     return min(int(limits.max), _INT_RANGE.max) if highest else max(int(limits.min), _INT_RANGE.min)
+
+
+def immediate_lanes(value: float, name: str) -> Array:
+    """An immediate that is stored to a tensor of memory type `name`, as one lane: INT32 if it is one and the
+    tensor holds integers, else FP32."""
+    whole = float(value).is_integer() and _INT_RANGE.min <= value <= _INT_RANGE.max
+    with np.errstate(over="ignore"):
+        return np.asarray(value, INT if whole and register_type(name) == INT else FLOAT)

@@ -1,0 +1,532 @@
+"""Small programs written by hand, each with its inputs and what numpy computes from them.
+
+`cases()` returns one of each. All run on the machine `tiny` (two dies of two SPCs); inputs are small
+integers, so that every engine must give exactly the expected values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from birc.runtime.conversion import memory_type
+from birc.runtime.machine import load_machine
+from birc.runtime.memory import Memory
+from birc.runtime.program import (
+    Affine,
+    Axis,
+    Box,
+    Command,
+    CommandLoop,
+    Descriptor,
+    Instruction,
+    Kernel,
+    Loop,
+    Operand,
+    Piece,
+    Port,
+    Program,
+    Register,
+    RingAddress,
+    Sync,
+    affine,
+)
+
+MACHINE = "tiny"
+SPCS = 0b11
+BOTH_DIES = 0b11
+
+Array = npt.NDArray[np.generic]
+Term = Affine | int
+
+
+@dataclass(frozen=True)
+class Case:
+    """A program, the values of its inputs and the values that its outputs must have, by port name."""
+
+    name: str
+    program: Program
+    inputs: dict[str, Array]
+    expected: dict[str, Array]
+
+    def memory(self) -> Memory:
+        """A fresh memory that holds the inputs."""
+        memory = Memory(self.program, load_machine(MACHINE))
+        for port in self.program.inputs:
+            write_port(self.program, memory, port, self.inputs[port.name])
+        return memory
+
+    def outputs(self, memory: Memory) -> dict[str, Array]:
+        """What the outputs hold in a memory, as FP64 or INT64."""
+        return {port.name: read_port(self.program, memory, port) for port in self.program.outputs}
+
+    def check(self, memory: Memory) -> None:
+        """Fail unless every output has exactly the expected values."""
+        for name, values in self.outputs(memory).items():
+            np.testing.assert_array_equal(values, self.expected[name], err_msg=f"{self.name}: {name}")
+
+
+def write_port(program: Program, memory: Memory, port: Port, values: Array) -> None:
+    """Put an input's values into all its pieces."""
+    for piece in port.pieces:
+        part = tuple(slice(low, low + size) for low, size in zip(piece.start, piece.shape, strict=True))
+        for die in range(program.dies):
+            if piece.dies >> die & 1:
+                memory.view(program.descriptors[piece.descriptor], die)[...] = values[part]
+
+
+def read_port(program: Program, memory: Memory, port: Port) -> Array:
+    """An output put together from its pieces; pieces on several dies must agree."""
+    wide = np.float64 if memory_type(port.dtype).kind not in "iub" else np.int64
+    whole = np.zeros(port.shape, wide)
+    for piece in port.pieces:
+        part = tuple(slice(low, low + size) for low, size in zip(piece.start, piece.shape, strict=True))
+        holders = [die for die in range(program.dies) if piece.dies >> die & 1]
+        copies = [memory.view(program.descriptors[piece.descriptor], die).astype(wide) for die in holders]
+        for copy in copies[1:]:
+            np.testing.assert_array_equal(copy, copies[0])
+        whole[part] = copies[0]
+    return whole
+
+
+# --- short words for the parts of a program
+# ---------------------------------------------------------------------
+
+
+def i(depth: int, factor: int = 1) -> Affine:
+    """`factor` times the loop variable at `depth`."""
+    return affine(0, {depth: factor})
+
+
+def as_affine(value: Term) -> Affine:
+    return value if isinstance(value, Affine) else Affine(value)
+
+
+def box(slot: int, *axes: tuple[Term, int] | tuple[Term, int, int], fill: str = "zero") -> Box:
+    """A box of (start, extent) or (start, extent, step) axes."""
+    return Box(slot, tuple(Axis(as_affine(axis[0]), *axis[1:]) for axis in axes), fill)
+
+
+def v(number: Term) -> Register:
+    return Register(as_affine(number))
+
+
+def op(
+    mnemonic: str,
+    *operands: Operand,
+    waits: tuple[Sync, ...] = (),
+    posts: tuple[Sync, ...] = (),
+    program: int = 0,
+) -> Instruction:
+    return Instruction(mnemonic, operands, waits, posts, program)
+
+
+def sync(semaphore: Term, first: int = 0, last: int = 0) -> Sync:
+    return Sync(as_affine(semaphore), first, last)
+
+
+def par(extent: int, *body: Loop | Instruction, level: str = "tile", limit: Affine | None = None) -> Loop:
+    return Loop("par", extent, body, level, limit)
+
+
+def red(extent: int, *body: Loop | Instruction, limit: Affine | None = None) -> Loop:
+    return Loop("red", extent, body, limit=limit)
+
+
+def command(mnemonic: str, *operands: Operand, dies: int = 1) -> Command:
+    return Command(mnemonic, operands, dies)
+
+
+def row_major(dims: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides, in elements, of a dense tensor whose last axis is contiguous."""
+    strides = [1]
+    for dim in reversed(dims[1:]):
+        strides.insert(0, strides[0] * dim)
+    return tuple(strides)[: len(dims)]
+
+
+class Layout:
+    """Gives out addresses in HBM, L2 and tensor buffer, and collects the descriptors."""
+
+    def __init__(self) -> None:
+        self.descriptors: list[Descriptor] = []
+        self.used = {"hbm": 0, "l2": 0, "tb": 0}
+
+    def tensor(self, dims: tuple[int, ...], dtype: str = "f32", space: str = "hbm") -> int:
+        """A new dense tensor; returns the index of its descriptor."""
+        address = self.used[space]
+        num_bytes = int(np.prod(dims)) * memory_type(dtype).itemsize
+        self.used[space] += -(-num_bytes // 512) * 512
+        return self.alias(Descriptor(space, address, dtype, dims, row_major(dims)))
+
+    def alias(self, descriptor: Descriptor) -> int:
+        """Another view of memory given out before."""
+        self.descriptors.append(descriptor)
+        return len(self.descriptors) - 1
+
+    def port(self, name: str, descriptor: int, dies: int = 1) -> Port:
+        """An input or output that is one whole tensor."""
+        tensor = self.descriptors[descriptor]
+        piece = Piece(dies, descriptor, (0,) * len(tensor.dims), tensor.dims)
+        return Port(name, tensor.dtype, tensor.dims, (piece,))
+
+    def program(
+        self,
+        name: str,
+        kernels: tuple[Kernel, ...],
+        commands: tuple[Command | CommandLoop, ...],
+        *,
+        inputs: tuple[Port, ...],
+        outputs: tuple[Port, ...],
+        dies: int = 1,
+        useful_macs: int = 0,
+    ) -> Program:
+        machine = load_machine(MACHINE)
+        return Program(
+            name=name,
+            machine=machine.name,
+            machine_digest=machine.digest,
+            dies=dies,
+            l2_bytes=machine.l2_bytes,
+            tensor_buffer_bytes=machine.tensor_buffer_bytes,
+            hbm_bytes=self.used["hbm"],
+            descriptors=tuple(self.descriptors),
+            kernels=kernels,
+            commands=commands,
+            inputs=inputs,
+            outputs=outputs,
+            constants=(),
+            useful_macs=useful_macs,
+        )
+
+
+def launch(*bindings: tuple[int, int], kernel: int = 0, macs: int = 0, dies: int = 1) -> tuple[Command, ...]:
+    """A launch of one kernel with (slot, descriptor) bindings, and a barrier after it."""
+    return (
+        command("launch", SPCS, "main", dies=dies),
+        *(command("bind", slot, descriptor, (), dies=dies) for slot, descriptor in bindings),
+        command("run", kernel, macs, dies=dies),
+        command("barrier", "die", dies=dies),
+    )
+
+
+def integers(seed: int, shape: tuple[int, ...], low: int = -4, high: int = 5) -> Array:
+    return np.random.default_rng(seed).integers(low, high, shape)
+
+
+# --- the programs
+# -------------------------------------------------------------------------------------------------
+
+
+def gemm_kernel(rows: int, columns: int, depth: int, *, name: str = "gemm") -> Kernel:
+    """relu(A @ B + bias + residual) in BF16, rows split over two SPCs, input buffers of two tiles each.
+
+    Slots: 0 A [rows, depth], 1 B [depth, columns], 2 out, 3 bias [rows, columns] (stride 0), 4 residual.
+    """
+    a_full, a_free, b_full, b_free, acc_full, acc_free = range(6)
+    row_tiles, column_tiles, chunks = (-(-size // 64) for size in (-(-rows // 2), columns, depth))
+    row, column = i(0, 64 * row_tiles) + i(1, 64), i(2, 64)
+    position = i(1, column_tiles * chunks) + i(2, chunks) + i(3)
+    slot = RingAddress(Affine(), 8192, position, 2)
+    chunk = 1 << 3
+    tile = ((row, 64), (column, 64))
+    nest = par(
+        2,
+        par(
+            row_tiles,
+            par(
+                column_tiles,
+                red(
+                    chunks,
+                    op("tlda", slot, box(0, (row, 64), (i(3, 64), 64)), 1, "bf16",
+                       waits=(sync(a_free),), posts=(sync(a_full),)),
+                    op("tldb", slot, box(1, (i(3, 64), 64), (column, 64)), 1, "bf16",
+                       waits=(sync(b_free),), posts=(sync(b_full),)),
+                    op("tmma", slot, slot, 64, 64, 64, "bf16", chunk,
+                       waits=(sync(a_full), sync(b_full), sync(acc_free, first=chunk)),
+                       posts=(sync(a_free), sync(b_free), sync(acc_full, last=chunk))),
+                ),
+                op("vacc", v(0), (64, 64), 0, waits=(sync(acc_full),), posts=(sync(acc_free),)),
+                op("vld", v(1), box(3, *tile)),
+                op("vadd", v(0), v(0), v(1)),
+                op("vld", v(2), box(4, *tile)),
+                op("vadd", v(0), v(0), v(2)),
+                op("vmax", v(0), v(0), 0.0),
+                op("vst", box(2, *tile), v(0)),
+            ),
+        ),
+        level="spc",
+    )  # fmt: skip
+    return Kernel(name, (nest,), (0, 2, 0, 2, 0, 1))
+
+
+def gemm(rows: int = 150, columns: int = 70, depth: int = 200) -> Case:
+    """A matrix product with bias, residual and ReLU; no size is a multiple of a tile."""
+    layout = Layout()
+    a = layout.tensor((rows, depth), "bf16")
+    b = layout.tensor((depth, columns), "bf16")
+    bias = layout.tensor((columns,))
+    residual = layout.tensor((rows, columns), "bf16")
+    out = layout.tensor((rows, columns))
+    vector = layout.descriptors[bias]
+    bias_rows = layout.alias(Descriptor("hbm", vector.address, "f32", (rows, columns), (0, 1)))
+    macs = rows * columns * depth
+    program = layout.program(
+        "gemm",
+        (gemm_kernel(rows, columns, depth),),
+        launch((0, a), (1, b), (2, out), (3, bias_rows), (4, residual), macs=macs),
+        inputs=(
+            layout.port("a", a), layout.port("b", b),
+            layout.port("bias", bias), layout.port("residual", residual),
+        ),
+        outputs=(layout.port("out", out),),
+        useful_macs=macs,
+    )  # fmt: skip
+    inputs = {
+        "a": integers(1, (rows, depth)),
+        "b": integers(2, (depth, columns)),
+        "bias": integers(3, (columns,)),
+        "residual": integers(4, (rows, columns)),
+    }
+    product = inputs["a"] @ inputs["b"] + inputs["bias"] + inputs["residual"]
+    return Case("gemm", program, inputs, {"out": np.maximum(product, 0)})
+
+
+def vector_add(length: int = 30_000, programs: int = 3) -> Case:
+    """out = a + b, split over SPCs, vector programs and tiles; the last tiles are partly or wholly
+    outside."""
+    layout = Layout()
+    a, b, out = (layout.tensor((length,)) for _ in range(3))
+    tiles = -(-length // (2 * programs * 4096))
+    where = (i(0, programs * tiles * 4096) + i(1, tiles * 4096) + i(2, 4096), 4096)
+    left, right = v(i(1, 2)), v(i(1, 2) + 1)
+    body = par(
+        tiles,
+        op("vld", left, box(0, where)),
+        op("vld", right, box(1, where)),
+        op("vadd", left, left, right),
+        op("vst", box(2, where), left),
+    )
+    kernel = Kernel("add", (par(2, par(programs, body, level="program"), level="spc"),))
+    program = layout.program(
+        "vector_add",
+        (kernel,),
+        launch((0, a), (1, b), (2, out)),
+        inputs=(layout.port("a", a), layout.port("b", b)),
+        outputs=(layout.port("out", out),),
+    )
+    inputs = {"a": integers(5, (length,)), "b": integers(6, (length,))}
+    return Case("vector_add", program, inputs, {"out": inputs["a"] + inputs["b"]})
+
+
+def max_pool(channels: int = 12, height: int = 15, width: int = 14) -> Case:
+    """A 3 x 3 maximum of stride 2 with a border of 1, BF16, channels in blocks of four over the SPCs."""
+    out_height, out_width = (height + 1) // 2, (width + 1) // 2
+    layout = Layout()
+    x = layout.tensor((channels, height, width), "bf16")
+    out = layout.tensor((channels, out_height, out_width), "bf16")
+    blocks = -(-channels // 8)
+    channel, row = i(0, 4 * blocks) + i(1, 4), i(2)
+    window = box(0, (channel, 4), (i(2, 2) + i(3) + -1, 1, 2), (i(4) + -1, out_width, 2), fill="lowest")
+    taps = red(3, red(3, op("vld", v(0), window), op("vfoldmax", v(1), v(0), 0b11000)))
+    store = op("vst", box(1, (channel, 4), (row, 1), (0, out_width)), v(1))
+    kernel = Kernel("max_pool", (par(2, par(blocks, par(out_height, taps, store)), level="spc"),))
+    program = layout.program(
+        "max_pool",
+        (kernel,),
+        launch((0, x), (1, out)),
+        inputs=(layout.port("x", x),),
+        outputs=(layout.port("out", out),),
+    )
+    values = integers(7, (channels, height, width), -100, 101)
+    bordered = np.full((channels, 2 * out_height + 1, 2 * out_width + 1), -1000)
+    bordered[:, 1 : height + 1, 1 : width + 1] = values
+    taps_of = [bordered[:, y : y + 2 * out_height : 2, x_ : x_ + 2 * out_width : 2]
+               for y in range(3) for x_ in range(3)]  # fmt: skip
+    return Case("max_pool", program, {"x": values}, {"out": np.max(taps_of, axis=0)})
+
+
+def gather(rows: int = 50, width: int = 24, count: int = 100) -> Case:
+    """out[n] = table[index[n]] with INT64 indices, 32 rows an instruction."""
+    layout = Layout()
+    table = layout.tensor((rows, width), "f16")
+    index = layout.tensor((count, 1), "i64")
+    out = layout.tensor((count, width), "f16")
+    tiles = -(-count // 64)
+    first = i(0, 32 * tiles) + i(1, 32)
+    body = par(
+        tiles,
+        op("vld", v(0), box(1, (first, 32), (0, 1))),
+        op("vldx", v(1), box(0, (0, 1), (0, width)), v(0), 0, rows),
+        op("vst", box(2, (first, 32), (0, width)), v(1)),
+    )
+    program = layout.program(
+        "gather",
+        (Kernel("gather", (par(2, body, level="spc"),)),),
+        launch((0, table), (1, index), (2, out)),
+        inputs=(layout.port("table", table), layout.port("index", index)),
+        outputs=(layout.port("out", out),),
+    )
+    inputs = {"table": integers(8, (rows, width)), "index": integers(9, (count, 1), 0, rows)}
+    return Case("gather", program, inputs, {"out": inputs["table"][inputs["index"][:, 0]]})
+
+
+def _elementwise_kernel(name: str, tiles: int, *body: Instruction) -> Kernel:
+    """Over [2 * tiles, 64] elements, a row a tile; the body's boxes use `ROW`."""
+    return Kernel(name, (par(2, par(tiles, *body), level="spc"),))
+
+
+def _row(tiles: int) -> tuple[tuple[Term, int], tuple[Term, int]]:
+    return ((i(0, tiles) + i(1), 1), (0, 64))
+
+
+def two_die_transfer(tiles: int = 3) -> Case:
+    """Each die doubles its half, sends the result to the other and adds what it receives: both hold 2 (x0 +
+    x1)."""
+    layout = Layout()
+    dims = (2 * tiles, 64)
+    x, doubled, received, out = (layout.tensor(dims) for _ in range(4))
+    row = _row(tiles)
+    double = _elementwise_kernel(
+        "double",
+        tiles,
+        op("vld", v(0), box(0, *row)),
+        op("vadd", v(0), v(0), v(0)),
+        op("vst", box(1, *row), v(0)),
+    )
+    add = _elementwise_kernel(
+        "add", tiles, op("vld", v(0), box(1, *row)), op("vld", v(1), box(2, *row)),
+        op("vadd", v(0), v(0), v(1)), op("vst", box(3, *row), v(0)),
+    )  # fmt: skip
+    commands = (
+        *launch((0, x), (1, doubled), (2, received), (3, out), dies=BOTH_DIES),
+        command("transfer", received, doubled, 0, dies=0b01),
+        command("transfer", received, doubled, 1, dies=0b10),
+        command("wait", 0, dies=BOTH_DIES),
+        command("wait", 1, dies=BOTH_DIES),
+        command("run", 1, 0, dies=BOTH_DIES),
+        command("barrier", "device", dies=BOTH_DIES),
+    )
+    halves = (Piece(0b01, x, (0, 0), dims), Piece(0b10, x, (2 * tiles, 0), dims))
+    program = layout.program(
+        "two_die_transfer",
+        (double, add),
+        commands,
+        inputs=(Port("x", "f32", (4 * tiles, 64), halves),),
+        outputs=(layout.port("out", out, BOTH_DIES),),
+        dies=2,
+    )
+    values = integers(10, (4 * tiles, 64))
+    expected = 2 * (values[: 2 * tiles] + values[2 * tiles :])
+    return Case("two_die_transfer", program, {"x": values}, {"out": expected})
+
+
+def command_loop(steps: int = 4, tiles: int = 2) -> Case:
+    """out[step] = x[step] * w[step]; each step copies its `w` into L2, `bind` moves `x` and `out`."""
+    layout = Layout()
+    dims = (2 * tiles, 64)
+    step_bytes = 4 * 64 * 2 * tiles
+    whole = (steps, *dims)
+    x, w, out = (layout.tensor(whole) for _ in range(3))
+    first = [layout.alias(Descriptor("hbm", layout.descriptors[entry].address, "f32", dims, row_major(dims)))
+             for entry in (x, w, out)]  # fmt: skip
+    buffer = layout.tensor(dims, space="l2")
+    row = _row(tiles)
+    kernel = _elementwise_kernel(
+        "multiply", tiles, op("vld", v(0), box(0, *row)), op("vld", v(1), box(1, *row)),
+        op("vmul", v(0), v(0), v(1)), op("vst", box(2, *row), v(0)),
+    )  # fmt: skip
+    step = (
+        command("copy", buffer, first[1], (0,), (step_bytes,), 3),
+        command("bind", 0, first[0], (step_bytes,)),
+        command("bind", 2, first[2], (step_bytes,)),
+        command("wait", 3),
+        command("run", 0, 0),
+        command("barrier", "die"),
+    )
+    program = layout.program(
+        "command_loop",
+        (kernel,),
+        (command("launch", SPCS, "main"), command("bind", 1, buffer, ()), CommandLoop(steps, step)),
+        inputs=(layout.port("x", x), layout.port("w", w)),
+        outputs=(layout.port("out", out),),
+    )
+    inputs = {"x": integers(11, whole), "w": integers(12, whole)}
+    return Case("command_loop", program, inputs, {"out": inputs["x"] * inputs["w"]})
+
+
+def tensor_buffer_chain(tiles: int = 4) -> Case:
+    """Two kernels without a barrier between: the first leaves its result in each SPC's tensor buffer."""
+    layout = Layout()
+    dims = (2 * tiles, 64)
+    x, out = layout.tensor(dims), layout.tensor(dims)
+    kept = layout.tensor((tiles, 64), space="tb")
+    row, own = _row(tiles), ((i(1), 1), (0, 64))
+    square = _elementwise_kernel(
+        "square",
+        tiles,
+        op("vld", v(0), box(0, *row)),
+        op("vmul", v(0), v(0), v(0)),
+        op("vst", box(1, *own), v(0)),
+    )
+    shift = _elementwise_kernel(
+        "shift",
+        tiles,
+        op("vld", v(0), box(1, *own)),
+        op("vsub", v(0), v(0), 1.0),
+        op("vst", box(2, *row), v(0)),
+    )
+    first, last = launch((0, x), (1, kept), (2, out))[:-1], command("barrier", "die")
+    program = layout.program(
+        "tensor_buffer_chain",
+        (square, shift),
+        (*first, command("run", 1, 0), last),
+        inputs=(layout.port("x", x),),
+        outputs=(layout.port("out", out),),
+    )
+    values = integers(13, dims)
+    return Case("tensor_buffer_chain", program, {"x": values}, {"out": values**2 - 1})
+
+
+def causal_sums(rows: int = 6) -> Case:
+    """out[r] = sum of the blocks 0..r of row r: a reduction whose length depends on an outer loop."""
+    layout = Layout()
+    x = layout.tensor((2, rows, 16 * rows))
+    out = layout.tensor((2, rows, 1))
+    block = box(0, (i(0), 1), (i(1), 1), (i(2, 16), 16))
+    row = par(
+        rows,
+        red(rows, op("vld", v(0), block), op("vfoldsum", v(1), v(0), 0b100), limit=i(1) + 1),
+        op("vredsum", v(2), v(1), 0b100),
+        op("vst", box(1, (i(0), 1), (i(1), 1), (0, 1)), v(2)),
+    )
+    program = layout.program(
+        "causal_sums",
+        (Kernel("causal_sums", (par(2, row, level="spc"),)),),
+        launch((0, x), (1, out)),
+        inputs=(layout.port("x", x),),
+        outputs=(layout.port("out", out),),
+    )
+    values = integers(14, (2, rows, 16 * rows))
+    expected = [[[values[d, r, : 16 * (r + 1)].sum()] for r in range(rows)] for d in range(2)]
+    return Case("causal_sums", program, {"x": values}, {"out": np.array(expected)})
+
+
+BUILDERS: tuple[Callable[[], Case], ...] = (
+    gemm,
+    vector_add,
+    max_pool,
+    gather,
+    two_die_transfer,
+    command_loop,
+    tensor_buffer_chain,
+    causal_sums,
+)
+
+
+def cases() -> tuple[Case, ...]:
+    """One case of every program here."""
+    return tuple(build() for build in BUILDERS)
