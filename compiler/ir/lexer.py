@@ -27,7 +27,7 @@ _TOKEN: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One piece of text; of a value or string `text` is what is between the quotes. `place`: file:line:column."""
+    """One piece of text; of values and strings `text` is what they say. `place`: file:line:column."""
 
     kind: TokenKind
     text: str

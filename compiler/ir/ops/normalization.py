@@ -248,8 +248,8 @@ ROWS: Final[tuple[OpRow, ...]] = (
             "k": Attribute("float", "added to the sum"),
         },
         samples=(
-            Sample(_types((1, 7, 3, 3)), {"size": 3, "alpha": 0.1, "beta": 0.75, "k": 1.0}),
-            Sample(_types((2, 5, 2, 2)), {"size": 4, "alpha": 0.2, "beta": 0.5, "k": 2.0}),
+            Sample(_types((5, 5, 3, 2)), {"size": 3, "alpha": 0.1, "beta": 0.75, "k": 1.0}),
+            Sample(_types((4, 4, 2, 2)), {"size": 4, "alpha": 0.2, "beta": 0.5, "k": 2.0}),
         ),
     ),
 )
