@@ -1,4 +1,4 @@
-"""What a node stands for when it is a call: a function of the model, a function of the standard, a decided `If`."""
+"""What a call stands for: a function of the model or of the standard, or the branch of a decided `If`."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def standard_body(proto: onnx.NodeProto, node: OnnxNode, build: GraphBuilder) ->
     if not onnx.defs.has(node.op_type, node.version, node.domain):
         return None
     schema = onnx.defs.get_schema(node.op_type, node.version, node.domain)
-    if schema.has_context_dependent_function:
+    if schema.has_context_dependent_function:  # type: ignore[attr-defined]
         function = _context_body(schema, proto, node, build)
-    elif schema.has_function:
+    elif schema.has_function:  # type: ignore[attr-defined]
         function = schema.function_body
     else:
         return None
@@ -63,9 +63,7 @@ def standard_body(proto: onnx.NodeProto, node: OnnxNode, build: GraphBuilder) ->
         if attribute.default_value.name and name not in node.attributes
     }
     complete = {**decode_attributes(list(defaults.values()), {}), **node.attributes}
-    called = OnnxNode(
-        node.name, node.op_type, node.domain, node.version, node.inputs, node.outputs, complete
-    )
+    called = OnnxNode(node.name, node.op_type, node.domain, node.version, node.inputs, node.outputs, complete)
     return function_body(function, called, is_named=False)
 
 
@@ -75,12 +73,26 @@ def _context_body(
     """Some standard functions depend on the types of the inputs and on which of them are there."""
     types = [_type_bytes(build, name) for name in node.inputs]
     version = schema.since_version
-    known = schema.context_dependent_function_opset_versions
+    known = schema.context_dependent_function_opset_versions  # type: ignore[attr-defined]
     chosen = max((entry for entry in known if entry <= max(node.version, version)), default=max(known))
-    content = schema.get_context_dependent_function_with_opset_version(chosen, proto.SerializeToString(), types)
+    content = schema.get_context_dependent_function_with_opset_version(  # type: ignore[attr-defined]
+        chosen, _resolved(proto, node).SerializeToString(), types
+    )
     function = onnx.FunctionProto()
     function.ParseFromString(content)
     return function
+
+
+def _resolved(proto: onnx.NodeProto, node: OnnxNode) -> onnx.NodeProto:
+    """`proto` with the values of attributes that refer to those of an enclosing function."""
+    resolved = onnx.NodeProto()
+    resolved.CopyFrom(proto)
+    del resolved.attribute[:]
+    resolved.attribute.extend(entry for entry in proto.attribute if not entry.ref_attr_name)
+    for entry in proto.attribute:
+        if entry.ref_attr_name and entry.name in node.attributes:
+            resolved.attribute.append(onnx.helper.make_attribute(entry.name, node.attributes[entry.name]))
+    return resolved
 
 
 def _type_bytes(build: GraphBuilder, name: str) -> bytes:

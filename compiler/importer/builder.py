@@ -1,31 +1,33 @@
-"""The graph under construction: emits core rows with inferred types and evaluates arithmetic on shapes at once."""
+"""The graph under construction: core rows with inferred types; arithmetic on shapes is done at once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from birc.compiler.importer.onnx_node import CannotLower
-from birc.compiler.ir.attributes import AttributeValue
+from birc.compiler.ir.attributes import Attributes, AttributeValue
 from birc.compiler.ir.graph import Constant, Fate, FateKind, Graph, Node, Value
+from birc.compiler.ir.op import OpRow
 from birc.compiler.ir.table import row
 from birc.compiler.ir.types import TensorType
+from birc.runtime.errors import BadModelError
 
 PASS_NAME: Final = "import"
 
-# Arithmetic on shapes is evaluated while importing, so that Reshape and Slice know their parameters; anything larger
-# is left to constant folding, which knows how to keep splats.
+# Arithmetic on shapes is evaluated while importing, so that Reshape and Slice know their parameters; anything
+# larger is left to constant folding, which knows how to keep splats.
 _SHAPE_ELEMENTS: Final = 65_536
 _FLOAT_ELEMENTS: Final = 64
 
 
 class GraphBuilder:
-    """Collects nodes and constants. Everything between two calls of `finish_node` belongs to one ONNX node."""
+    """Collects nodes and constants. What comes between two calls of `finish_node` is of one ONNX node."""
 
-    def __init__(self, reserved_names: Sequence[str]) -> None:
+    def __init__(self, reserved_names: Iterable[str]) -> None:
         self._types: dict[str, TensorType] = {}
         self._constants: dict[str, Constant] = {}
         self._nodes: list[Node] = []
@@ -43,7 +45,7 @@ class GraphBuilder:
         return self._types[value]
 
     def shape(self, value: str) -> tuple[int, ...]:
-        """The shape of a value made so far: always numbers, because the model's dimensions are fixed first."""
+        """The shape of a value made so far: always numbers, as the dimensions are fixed first."""
         return self._types[value].sizes
 
     def constant_of(self, value: str) -> np.ndarray | None:
@@ -104,11 +106,19 @@ class GraphBuilder:
         data = [self.constant_of(name) for name in inputs if name]
         known = [array for array in data if array is not None]
         if len(known) == len(data) and known and _is_shape_arithmetic(result):
-            return self.constant(np.asarray(entry.evaluate(tuple(known), values)[0]))
+            return self.constant(self._evaluated(entry, known, values))
         name = self._fresh_name()
         self._pending_nodes.append(Node(op, tuple(inputs), (Value(name, result),), values))
         self._types[name] = result
         return name
+
+    def _evaluated(self, entry: OpRow, data: Sequence[np.ndarray], attributes: Attributes) -> np.ndarray:
+        try:
+            return np.asarray(entry.evaluate(tuple(data), attributes)[0])
+        except (ValueError, IndexError, ZeroDivisionError) as error:
+            raise BadModelError(
+                f"{entry.name} fails on its constants: {error}", where=f"node {self._owner!r}"
+            ) from error
 
     def start_node(self, name: str) -> None:
         """Begin the lowering of the ONNX node called `name`, dropping what an abandoned one left."""
@@ -122,7 +132,9 @@ class GraphBuilder:
 
         Returns the names under which the results are known from now on.
         """
-        made = {value.name for node in self._pending_nodes for value in node.outputs} | set(self._pending_constants)
+        made = {value.name for node in self._pending_nodes for value in node.outputs} | set(
+            self._pending_constants
+        )
         renamed: dict[str, str] = {}
         for result, name in zip(results, wanted, strict=True):
             if result in made and result not in renamed and name and name not in self._types:
@@ -154,10 +166,16 @@ class GraphBuilder:
             self._name_output(wanted, value, {entry.name for entry in inputs}, set(outputs))
         used = {entry for node in self._nodes for entry in node.present_inputs} | set(outputs)
         constants = {key: constant for key, constant in self._constants.items() if key in used}
-        return Graph(name, tuple(inputs), tuple(outputs), tuple(self._nodes), constants, tuple(self._fates))
+        alive = {source for node in self._nodes for source in node.sources}
+        fates = {fate.source: fate for fate in self._fates if fate.source not in alive}
+        return Graph(
+            name, tuple(inputs), tuple(outputs), tuple(self._nodes), constants, tuple(fates.values())
+        )
 
     def _name_output(self, wanted: str, value: str, inputs: set[str], outputs: set[str]) -> None:
-        """See that the graph has a value called `wanted`: rename it, or copy it when it has another name to keep."""
+        """See that the graph has a value called `wanted`: rename it, or copy it when it has another name to
+        keep.
+        """
         if wanted == value:
             return
         if value in self._constants:

@@ -56,7 +56,7 @@ def _constant_of_shape(node: OnnxNode, build: GraphBuilder) -> Results:
 
 def _shape(node: OnnxNode, build: GraphBuilder) -> Results:
     shape = build.shape(node.input(0))
-    start, end = node.int("start", 0), node.int("end", len(shape))
+    start, end = node.int_attribute("start", 0), node.int_attribute("end", len(shape))
     return build.constant(np.array(shape[start:end], np.int64))
 
 
@@ -77,9 +77,9 @@ def _range(node: OnnxNode, build: GraphBuilder) -> Results:
 
 def _eye_like(node: OnnxNode, build: GraphBuilder) -> Results:
     like = build.type_of(node.input(0))
-    kind = _device_type(node.int("dtype", 0)) if node.has("dtype") else like.dtype
+    kind = _device_type(node.int_attribute("dtype", 0)) if node.has("dtype") else like.dtype
     rows, columns = like.sizes
-    return build.constant(np.eye(rows, columns, node.int("k", 0)).astype(kind.numpy))
+    return build.constant(np.eye(rows, columns, node.int_attribute("k", 0)).astype(kind.numpy))
 
 
 OP_TYPES: Final[tuple[OpType, ...]] = (

@@ -8,11 +8,14 @@ from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.window import read_window, resolve_pads
+from birc.compiler.ir.attributes import AttributeValue
 from birc.runtime.errors import BadModelError
 
 
 def _matmul(node: OnnxNode, build: GraphBuilder) -> Results:
-    """numpy's matmul; a vector is a matrix of one row (left) or one column (right) for the time of the product."""
+    """numpy's matmul; a vector is a matrix of one row (left) or one column (right) for the time of the
+    product.
+    """
     a, b = node.input(0), node.input(1)
     shape_a, shape_b = build.shape(a), build.shape(b)
     if len(shape_a) == 1:
@@ -31,14 +34,14 @@ def _matmul(node: OnnxNode, build: GraphBuilder) -> Results:
 def _gemm(node: OnnxNode, build: GraphBuilder) -> Results:
     """alpha op(A) op(B) + beta C"""
     a, b, c = node.input(0), node.input(1), node.optional(2)
-    if node.int("transA", 0):
+    if node.int_attribute("transA", 0):
         a = build.emit("transpose", (a,), {"perm": (1, 0)})
-    if node.int("transB", 0):
+    if node.int_attribute("transB", 0):
         b = build.emit("transpose", (b,), {"perm": (1, 0)})
-    product = _scaled(build, build.emit("matmul", (a, b)), node.float("alpha", 1.0))
+    product = _scaled(build, build.emit("matmul", (a, b)), node.float_attribute("alpha", 1.0))
     if not c:
         return product
-    return build.emit("add", (product, _scaled(build, c, node.float("beta", 1.0))))
+    return build.emit("add", (product, _scaled(build, c, node.float_attribute("beta", 1.0))))
 
 
 def _scaled(build: GraphBuilder, x: str, factor: float) -> str:
@@ -53,7 +56,9 @@ def _conv(node: OnnxNode, build: GraphBuilder) -> Results:
     if spatial not in (1, 2):
         raise CannotLower(f"convolution over {spatial} spatial dimensions; 1 and 2 are supported")
     if len(weights) != len(shape):
-        raise BadModelError(f"weights of rank {len(weights)} for an input of rank {len(shape)}", where=node.where)
+        raise BadModelError(
+            f"weights of rank {len(weights)} for an input of rank {len(shape)}", where=node.where
+        )
     window = read_window(node, weights[2:])
     begins, ends = resolve_pads(node, window, shape[2:])
     pads, lead = (*begins, *ends), (1,) * (2 - spatial)
@@ -61,11 +66,11 @@ def _conv(node: OnnxNode, build: GraphBuilder) -> Results:
         x = build.emit("reshape", (x,), {"shape": (*shape[:2], 1, *shape[2:])})
         w = build.emit("reshape", (w,), {"shape": (*weights[:2], 1, *weights[2:])})
         pads = (0, begins[0], 0, ends[0])
-    attributes = {
+    attributes: dict[str, AttributeValue] = {
         "stride": lead + window.stride,
         "pads": pads,
         "dilation": lead + window.dilation,
-        "group": node.int("group", 1),
+        "group": node.int_attribute("group", 1),
     }
     result = build.emit("conv2d", (x, w, bias) if bias else (x, w), attributes)
     if spatial == 2:

@@ -15,8 +15,9 @@ from birc.runtime.errors import BadModelError, UnsupportedError, UsageError
 def input_values(graph: onnx.GraphProto, dims: Mapping[str, int], batch: int | None) -> tuple[Value, ...]:
     """The inputs of `graph` that are not initialisers, with static types.
 
-    `dims` gives symbols their sizes; `batch` is the size of the first dimension of every input where it is open.
-    Raises `UsageError` for a symbol without a size, a size without a symbol, or a batch that contradicts the model.
+    `dims` gives symbols their sizes; `batch` is the size of the first dimension of every input where it is
+    open. Raises `UsageError` for a symbol without a size, a size without a symbol, or a batch that
+    contradicts the model.
     """
     initialised = {tensor.name for tensor in graph.initializer}
     declared = [entry for entry in graph.input if entry.name not in initialised]
@@ -48,7 +49,9 @@ def _declared_shape(entry: onnx.ValueInfoProto) -> tuple[Dim, ...]:
         raise UnsupportedError(f"input {entry.name!r} is a {kind}, not a tensor")
     tensor = entry.type.tensor_type
     if not tensor.HasField("shape"):
-        raise BadModelError(f"input {entry.name!r} declares no shape", hint="export the model with shaped inputs")
+        raise BadModelError(
+            f"input {entry.name!r} declares no shape", hint="export the model with shaped inputs"
+        )
     return tuple(
         dim.dim_value if dim.HasField("dim_value") else dim.dim_param or f"{entry.name}.{place}"
         for place, dim in enumerate(tensor.shape.dim)
@@ -60,7 +63,9 @@ def _batch_sizes(
 ) -> dict[str, int]:
     found: dict[str, int] = {}
     for name, shape in shapes.items():
-        leading = sizes.get(shape[0], shape[0]) if shape and isinstance(shape[0], str) else next(iter(shape), batch)
+        leading = (
+            sizes.get(shape[0], shape[0]) if shape and isinstance(shape[0], str) else next(iter(shape), batch)
+        )
         if isinstance(leading, str):
             found[leading] = batch
         elif leading != batch:
@@ -76,4 +81,7 @@ def _input_value(entry: onnx.ValueInfoProto, shape: tuple[Dim, ...], sizes: Mapp
     kind = element_type(number)
     if kind is None:
         raise UnsupportedError(f"input {entry.name!r} has elements of type {element_type_name(number)}")
-    return Value(entry.name, TensorType(kind, tuple(sizes.get(size, size) if isinstance(size, str) else size for size in shape)))
+    return Value(
+        entry.name,
+        TensorType(kind, tuple(sizes.get(size, size) if isinstance(size, str) else size for size in shape)),
+    )

@@ -46,18 +46,27 @@ def _pow(node: OnnxNode, build: GraphBuilder) -> Results:
 
 
 def _mod(node: OnnxNode, build: GraphBuilder) -> Results:
-    """With `fmod` the sign follows the dividend, as in C; the row's follows the divisor."""
-    if node.int("fmod", 0) == 0:
-        return build.emit("mod", node.inputs)
+    """With `fmod` the sign follows the dividend, else the divisor. The row: the divisor for integers, else
+    the dividend.
+    """
     dividend, divisor = node.input(0), node.input(1)
-    magnitude = build.emit("mod", (build.emit("abs", (dividend,)), build.emit("abs", (divisor,))))
-    return build.emit("mul", (build.emit("sign", (dividend,)), magnitude))
+    remainder = build.emit("mod", (dividend, divisor))
+    follows_dividend = build.type_of(dividend).dtype.is_float
+    if bool(node.int_attribute("fmod", 0)) == follows_dividend:
+        return remainder
+    wanted = divisor if follows_dividend else dividend
+    zero = build.scalar(0, remainder)
+    signs = (build.emit("less", (remainder, zero)), build.emit("less", (wanted, zero)))
+    is_rest = build.emit("not", (build.emit("equal", (remainder, zero)),))
+    is_wrong = build.emit("and", (is_rest, build.emit("xor", signs)))
+    shift = build.emit("add" if follows_dividend else "sub", (remainder, divisor))
+    return build.emit("where", (is_wrong, shift, remainder))
 
 
 def _clip_attributes(node: OnnxNode, build: GraphBuilder) -> Results:
     """Clip until operator set 10: the limits are attributes."""
-    lowest = node.float("min", -math.inf) if node.has("min") else None
-    highest = node.float("max", math.inf) if node.has("max") else None
+    lowest = node.float_attribute("min", -math.inf) if node.has("min") else None
+    highest = node.float_attribute("max", math.inf) if node.has("max") else None
     return _clipped(build, node.input(0), lowest, highest)
 
 
@@ -91,7 +100,7 @@ def cast(build: GraphBuilder, x: str, to: DType) -> str:
 
 
 def _cast(node: OnnxNode, build: GraphBuilder) -> Results:
-    target = node.int("to", 0)
+    target = node.int_attribute("to", 0)
     found = element_type(target)
     if found is None:
         raise CannotLower(f"element type {element_type_name(target)} is not on the device")
@@ -106,14 +115,14 @@ def _with_floats(op: str, **defaults: float) -> Lower:
     """An ONNX op that is a core row with float attributes of the same names."""
 
     def lower(node: OnnxNode, build: GraphBuilder) -> Results:
-        values = {name: node.float(name, default) for name, default in defaults.items()}
+        values = {name: node.float_attribute(name, default) for name, default in defaults.items()}
         return build.emit(op, (node.input(0),), values)
 
     return lower
 
 
 def _gelu(node: OnnxNode, build: GraphBuilder) -> Results:
-    return build.emit("gelu", (node.input(0),), {"approximate": node.string("approximate", "none")})
+    return build.emit("gelu", (node.input(0),), {"approximate": node.string_attribute("approximate", "none")})
 
 
 def _hard_swish(node: OnnxNode, build: GraphBuilder) -> Results:
@@ -122,7 +131,7 @@ def _hard_swish(node: OnnxNode, build: GraphBuilder) -> Results:
 
 
 def _swish(node: OnnxNode, build: GraphBuilder) -> Results:
-    x, alpha = node.input(0), node.float("alpha", 1.0)
+    x, alpha = node.input(0), node.float_attribute("alpha", 1.0)
     if alpha == 1.0:
         return build.emit("silu", (x,))
     gate = build.emit("sigmoid", (build.emit("mul", (x, build.scalar(alpha, x))),))
@@ -135,14 +144,14 @@ _SELU_GAMMA: Final = 1.05070102214813232421875
 
 
 def _selu(node: OnnxNode, build: GraphBuilder) -> Results:
-    curve = build.emit("elu", (node.input(0),), {"alpha": node.float("alpha", _SELU_ALPHA)})
-    return build.emit("mul", (curve, build.scalar(node.float("gamma", _SELU_GAMMA), curve)))
+    curve = build.emit("elu", (node.input(0),), {"alpha": node.float_attribute("alpha", _SELU_ALPHA)})
+    return build.emit("mul", (curve, build.scalar(node.float_attribute("gamma", _SELU_GAMMA), curve)))
 
 
 def _celu(node: OnnxNode, build: GraphBuilder) -> Results:
     """relu(x) + min(0, alpha (exp(x / alpha) - 1))"""
     x = node.input(0)
-    alpha = build.scalar(node.float("alpha", 1.0), x)
+    alpha = build.scalar(node.float_attribute("alpha", 1.0), x)
     grown = build.emit("exp", (build.emit("div", (x, alpha)),))
     bent = build.emit("mul", (alpha, build.emit("sub", (grown, build.scalar(1, x)))))
     return build.emit("add", (build.emit("relu", (x,)), build.emit("minimum", (bent, build.scalar(0, x)))))
@@ -156,7 +165,7 @@ def _prelu(node: OnnxNode, build: GraphBuilder) -> Results:
 
 def _thresholded_relu(node: OnnxNode, build: GraphBuilder) -> Results:
     x = node.input(0)
-    above = build.emit("greater", (x, build.scalar(node.float("alpha", 1.0), x)))
+    above = build.emit("greater", (x, build.scalar(node.float_attribute("alpha", 1.0), x)))
     return build.emit("where", (above, x, build.scalar(0, x)))
 
 
@@ -172,7 +181,7 @@ def _softsign(node: OnnxNode, build: GraphBuilder) -> Results:
 
 def _shrink(node: OnnxNode, build: GraphBuilder) -> Results:
     x = node.input(0)
-    bias, limit = build.scalar(node.float("bias", 0.0), x), node.float("lambd", 0.5)
+    bias, limit = build.scalar(node.float_attribute("bias", 0.0), x), node.float_attribute("lambd", 0.5)
     below = build.emit("less", (x, build.scalar(-limit, x)))
     above = build.emit("greater", (x, build.scalar(limit, x)))
     upper = build.emit("where", (above, build.emit("sub", (x, bias)), build.scalar(0, x)))
@@ -225,7 +234,7 @@ def _is_nan(node: OnnxNode, build: GraphBuilder) -> Results:
 
 def _is_inf(node: OnnxNode, build: GraphBuilder) -> Results:
     x = node.input(0)
-    positive, negative = node.int("detect_positive", 1), node.int("detect_negative", 1)
+    positive, negative = node.int_attribute("detect_positive", 1), node.int_attribute("detect_negative", 1)
     if positive and negative:
         return build.emit("equal", (build.emit("abs", (x,)), build.scalar(np.inf, x)))
     if positive or negative:

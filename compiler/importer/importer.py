@@ -18,6 +18,7 @@ from birc.compiler.importer.read import NEWEST_OPSET, ModelSource, ReadModel, re
 from birc.compiler.importer.tensors import element_type, element_type_name, tensor_array
 from birc.compiler.ir.errors import TypeRuleError
 from birc.compiler.ir.graph import Graph, Value
+from birc.compiler.ir.verify import verify_graph
 from birc.runtime.errors import BadModelError, UnsupportedError
 
 _DEEPEST_CALL = 64
@@ -48,11 +49,12 @@ class Imported:
 def import_model(
     source: ModelSource, dims: Mapping[str, int] | None = None, batch: int | None = None
 ) -> Graph:
-    """The graph of an ONNX model: core rows, static shapes, every ONNX node name on a node or among the fates.
+    """The graph of an ONNX model: core rows, static shapes, every ONNX node name on a node or among the
+    fates.
 
-    `source` is a path, the file's bytes, or the model; `dims` gives symbolic dimensions their sizes; `batch` the first
-    dimension of every input where it is open. Raises `BadModelError` (unreadable or contradictory), `UsageError`
-    (dimensions) or `UnsupportedError`, which lists every operator without a lowering.
+    `source` is a path, the file's bytes, or the model; `dims` gives symbolic dimensions their sizes; `batch`
+    the first dimension of every input where it is open. Raises `BadModelError` (unreadable or contradictory),
+    `UsageError` (dimensions) or `UnsupportedError`, which lists every operator without a lowering.
     """
     imported = try_import(source, dims, batch)
     if imported.graph is None:
@@ -62,7 +64,9 @@ def import_model(
     return imported.graph
 
 
-def try_import(source: ModelSource, dims: Mapping[str, int] | None = None, batch: int | None = None) -> Imported:
+def try_import(
+    source: ModelSource, dims: Mapping[str, int] | None = None, batch: int | None = None
+) -> Imported:
     """As `import_model`, but unsupported operators are a result and not an error."""
     model = read_model(source)
     inputs = input_values(model.proto.graph, dims or {}, batch)
@@ -81,7 +85,9 @@ class _Region:
     depth: int
 
     def node_name(self, proto: onnx.NodeProto, position: int, taken: set[str]) -> str:
-        """A stable name no other node has. Nodes of the standard's own functions go by the name of the caller."""
+        """A stable name no other node has. Nodes of the standard's own functions go by the name of the
+        caller.
+        """
         if self.owner:
             return self.owner
         stem = f"{self.prefix}{proto.name or f'{proto.op_type}_{position}'}"
@@ -124,7 +130,9 @@ class _Importer:
             if entry.name not in values:
                 raise BadModelError(f"output {entry.name!r} is computed by no node")
             outputs[entry.name] = values[entry.name]
-        return Imported(self._build.graph(self._model.name, self._inputs, outputs), ())
+        made = self._build.graph(self._model.name, self._inputs, outputs)
+        verify_graph(made)
+        return Imported(made, ())
 
     def _add_initializer(self, tensor: onnx.TensorProto) -> None:
         if element_type(tensor.data_type) is None:
@@ -143,7 +151,9 @@ class _Importer:
                 )
                 results = self._unknown_results(node, region)
             except TypeRuleError as error:
-                raise BadModelError(error.what, where=f"{node.where} ({node.op_type})", hint=error.hint) from error
+                raise BadModelError(
+                    error.what, where=f"{node.where} ({node.op_type})", hint=error.hint
+                ) from error
             for name, result in zip(node.outputs, results, strict=False):
                 if name and result:
                     region.values[name] = result
@@ -185,7 +195,9 @@ class _Importer:
         listed = (results,) if isinstance(results, str) else results
         if len(listed) != len(node.outputs):
             raise CannotLower(f"{len(node.outputs)} outputs are asked for, {len(listed)} are computed")
-        return self._build.finish_node(listed, [f"{region.prefix}{name}" if name else "" for name in node.outputs])
+        return self._build.finish_node(
+            listed, [f"{region.prefix}{name}" if name else "" for name in node.outputs]
+        )
 
     def _model_body(self, proto: onnx.NodeProto, node: OnnxNode, region: _Region) -> Body | None:
         """The nodes that the model itself puts in the place of `node`."""

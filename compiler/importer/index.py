@@ -14,19 +14,21 @@ from birc.compiler.importer.onnx_node import OnnxNode
 
 
 def _gather(node: OnnxNode, build: GraphBuilder) -> Results:
-    axis = positive_axis(node, node.int("axis", 0), len(build.shape(node.input(0))))
+    axis = positive_axis(node, node.int_attribute("axis", 0), len(build.shape(node.input(0))))
     return build.emit("gather", node.inputs, {"axis": axis})
 
 
 def _gather_nd(node: OnnxNode, build: GraphBuilder) -> Results:
-    return build.emit("gather_nd", node.inputs, {"batch_dims": node.int("batch_dims", 0)})
+    return build.emit("gather_nd", node.inputs, {"batch_dims": node.int_attribute("batch_dims", 0)})
 
 
 def _gather_elements(node: OnnxNode, build: GraphBuilder) -> Results:
-    """A gather from the flattened tensor: the position is the index times its stride plus what is known already."""
+    """A gather from the flattened tensor: the position is the index times its stride plus what is known
+    already.
+    """
     x, indices = node.input(0), node.input(1)
     shape, wanted = build.shape(x), build.shape(indices)
-    axis = positive_axis(node, node.int("axis", 0), len(shape))
+    axis = positive_axis(node, node.int_attribute("axis", 0), len(shape))
     negative = build.emit("less", (indices, build.scalar(0, indices)))
     counted = build.emit("add", (indices, build.scalar(shape[axis], indices)))
     counted = build.emit("where", (negative, counted, indices))

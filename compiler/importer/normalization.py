@@ -10,31 +10,34 @@ from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.elementwise import cast
 from birc.compiler.importer.lowering import Lower, OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
+from birc.compiler.ir.attributes import AttributeValue
 from birc.runtime.dtypes import dtype
 
 
 def _batch_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
-    if node.int("training_mode", 0) or any(node.uses_output(place) for place in range(1, 5)):
+    if node.int_attribute("training_mode", 0) or any(node.uses_output(place) for place in range(1, 5)):
         raise CannotLower("it computes training statistics; only inference is supported")
-    if not node.int("spatial", 1):
+    if not node.int_attribute("spatial", 1):
         raise CannotLower("spatial = 0 (statistics per element) is not supported")
-    return build.emit("batch_norm", node.inputs[:5], {"epsilon": node.float("epsilon", 1e-5)})
+    return build.emit("batch_norm", node.inputs[:5], {"epsilon": node.float_attribute("epsilon", 1e-5)})
 
 
 def _instance_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
     x, rank = node.input(0), len(build.shape(node.input(0)))
-    normal = _standardized(build, x, tuple(range(2, rank)), node.float("epsilon", 1e-5))
+    normal = _standardized(build, x, tuple(range(2, rank)), node.float_attribute("epsilon", 1e-5))
     per_channel = (build.shape(x)[1],) + (1,) * (rank - 2)
     return _affine(build, normal, node.input(1), node.input(2), per_channel)
 
 
 def _group_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
-    """Channels in groups: one group a row of the statistics. Until operator set 20 the scales are per group."""
-    x, shape, groups = node.input(0), build.shape(node.input(0)), node.int("num_groups", 1)
+    """Statistics per group of channels. Until operator set 20 the scales are per group too."""
+    x, shape, groups = node.input(0), build.shape(node.input(0)), node.int_attribute("num_groups", 1)
     batch, channels, *spatial = shape
     grouped_shape = (batch, groups, channels // groups, *spatial)
     grouped = build.emit("reshape", (x,), {"shape": grouped_shape})
-    normal = _standardized(build, grouped, tuple(range(2, len(grouped_shape))), node.float("epsilon", 1e-5))
+    normal = _standardized(
+        build, grouped, tuple(range(2, len(grouped_shape))), node.float_attribute("epsilon", 1e-5)
+    )
     per_group = node.version < 21
     if not per_group:
         normal = build.emit("reshape", (normal,), {"shape": shape})
@@ -51,7 +54,7 @@ def _standardized(build: GraphBuilder, x: str, axes: tuple[int, ...], epsilon: f
 
 def _statistics(build: GraphBuilder, x: str, axes: tuple[int, ...], epsilon: float) -> tuple[str, str, str]:
     """x - mean, 1 / sqrt(variance + epsilon) and the mean."""
-    over = {"axes": axes, "keepdims": 1}
+    over: dict[str, AttributeValue] = {"axes": axes, "keepdims": 1}
     mean = build.emit("reduce_mean", (x,), over)
     centred = build.emit("sub", (x, mean))
     variance = build.emit("reduce_mean", (build.emit("mul", (centred, centred)),), over)
@@ -60,7 +63,7 @@ def _statistics(build: GraphBuilder, x: str, axes: tuple[int, ...], epsilon: flo
 
 
 def _affine(build: GraphBuilder, x: str, scale: str, bias: str, shape: tuple[int, ...]) -> str:
-    """x * scale + bias, the vectors reshaped to `shape` (one entry may be -1) to line up with the channels."""
+    """x * scale + bias, the vectors in `shape` (one entry may be -1), lined up with the channels."""
     channels = build.shape(scale)[0]
     target = tuple(channels if size == -1 else size for size in shape)
     scaled = build.emit("mul", (x, build.emit("reshape", (scale,), {"shape": target})))
@@ -70,9 +73,14 @@ def _affine(build: GraphBuilder, x: str, scale: str, bias: str, shape: tuple[int
 def _layer_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
     """The core row, unless the statistics are asked for too."""
     x, rank = node.input(0), len(build.shape(node.input(0)))
-    axis, epsilon = positive_axis(node, node.int("axis", -1), rank), node.float("epsilon", 1e-5)
+    axis, epsilon = (
+        positive_axis(node, node.int_attribute("axis", -1), rank),
+        node.float_attribute("epsilon", 1e-5),
+    )
     if len(node.outputs) == 1 and build.shape(node.input(1)) == build.shape(x)[axis:]:
-        return build.emit("layer_norm", tuple(name for name in node.inputs[:3] if name), {"axis": axis, "epsilon": epsilon})
+        return build.emit(
+            "layer_norm", tuple(name for name in node.inputs[:3] if name), {"axis": axis, "epsilon": epsilon}
+        )
     centred, inverse, mean = _statistics(build, x, tuple(range(axis, rank)), epsilon)
     result = build.emit("mul", (build.emit("mul", (centred, inverse)), node.input(1)))
     if node.optional(2):
@@ -84,7 +92,10 @@ def _rms_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
     """Computes in the type `stash_type` names, f32 unless told, and scales in the type of the scale."""
     x, scale = node.input(0), node.input(1)
     rank = len(build.shape(x))
-    axis, epsilon = positive_axis(node, node.int("axis", -1), rank), node.float("epsilon", 1e-5)
+    axis, epsilon = (
+        positive_axis(node, node.int_attribute("axis", -1), rank),
+        node.float_attribute("epsilon", 1e-5),
+    )
     if build.shape(scale) == build.shape(x)[axis:] and build.type_of(x).dtype == build.type_of(scale).dtype:
         return build.emit("rms_norm", (x, scale), {"axis": axis, "epsilon": epsilon})
     wide = cast(build, x, dtype("f32"))
@@ -100,7 +111,7 @@ def _softmax(op: str) -> Lower:
     """Softmax over one axis: since operator set 13."""
 
     def lower(node: OnnxNode, build: GraphBuilder) -> Results:
-        axis = positive_axis(node, node.int("axis", -1), len(build.shape(node.input(0))))
+        axis = positive_axis(node, node.int_attribute("axis", -1), len(build.shape(node.input(0))))
         return build.emit(op, (node.input(0),), {"axis": axis})
 
     return lower
@@ -111,7 +122,7 @@ def _flat_softmax(op: str) -> Lower:
 
     def lower(node: OnnxNode, build: GraphBuilder) -> Results:
         x, shape = node.input(0), build.shape(node.input(0))
-        axis = positive_axis(node, node.int("axis", 1), len(shape), inclusive=True)
+        axis = positive_axis(node, node.int_attribute("axis", 1), len(shape), inclusive=True)
         if axis < len(shape) and all(size == 1 for size in shape[axis + 1 :]):
             return build.emit(op, (x,), {"axis": axis})
         flat = build.emit("reshape", (x,), {"shape": (math.prod(shape[:axis]), math.prod(shape[axis:]))})
@@ -122,18 +133,18 @@ def _flat_softmax(op: str) -> Lower:
 
 def _lrn(node: OnnxNode, build: GraphBuilder) -> Results:
     attributes = {
-        "size": node.int("size", 0),
-        "alpha": node.float("alpha", 1e-4),
-        "beta": node.float("beta", 0.75),
-        "k": node.float("bias", 1.0),
+        "size": node.int_attribute("size", 0),
+        "alpha": node.float_attribute("alpha", 1e-4),
+        "beta": node.float_attribute("beta", 0.75),
+        "k": node.float_attribute("bias", 1.0),
     }
     return build.emit("lrn", (node.input(0),), attributes)
 
 
 def _lp_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
     """x / ||x||_p along one axis, 0 where the norm is 0."""
-    x, power = node.input(0), node.int("p", 2)
-    axis = positive_axis(node, node.int("axis", -1), len(build.shape(x)))
+    x, power = node.input(0), node.int_attribute("p", 2)
+    axis = positive_axis(node, node.int_attribute("axis", -1), len(build.shape(x)))
     if power not in (1, 2):
         raise CannotLower(f"norm of order {power}; ONNX knows 1 and 2")
     terms = build.emit("abs", (x,)) if power == 1 else build.emit("mul", (x, x))

@@ -1,4 +1,4 @@
-"""One ONNX node as a lowering sees it: inputs already resolved, attributes decoded, the operator set known."""
+"""One ONNX node as a lowering sees it: inputs resolved, attributes decoded, operator set known."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from birc.runtime.errors import BadModelError
 OnnxAttribute = int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | object
 
 
-class CannotLower(Exception):  # noqa: N818  (it never leaves the importer: collected, then reported with all others)
+class CannotLower(Exception):
     """Why one node has no lowering; the reason is a phrase without a full stop."""
 
 
 @dataclass(frozen=True, slots=True)
 class OnnxNode:
-    """`inputs` are names of graph values ("" = absent), `outputs` the ONNX names of the results ("" = unused)."""
+    """`inputs` are names of graph values ("" = absent), `outputs` the ONNX names of the results ("" =
+    unused).
+    """
 
     name: str
     op_type: str
@@ -52,29 +54,31 @@ class OnnxNode:
         """Whether the attribute is given."""
         return name in self.attributes
 
-    def int(self, name: str, default: int) -> int:
+    def int_attribute(self, name: str, default: int) -> int:
         """An integer attribute, or its default."""
         value = self.attributes.get(name, default)
         if not isinstance(value, int):
             raise self._wrong(name, "an integer")
         return value
 
-    def float(self, name: str, default: float) -> float:
+    def float_attribute(self, name: str, default: float) -> float:
         """A float attribute, or its default."""
         value = self.attributes.get(name, default)
         if not isinstance(value, float):
             raise self._wrong(name, "a float")
         return value
 
-    def string(self, name: str, default: str) -> str:
+    def string_attribute(self, name: str, default: str) -> str:
         """A string attribute, or its default."""
         value = self.attributes.get(name, default)
         if not isinstance(value, str):
             raise self._wrong(name, "a string")
         return value
 
-    def ints(self, name: str, default: Sequence[int] | None = None) -> tuple[int, ...]:
-        """An attribute that lists integers, or its default. Raises `BadModelError` when it is absent without one."""
+    def ints_attribute(self, name: str, default: Sequence[int] | None = None) -> tuple[int, ...]:
+        """An attribute that lists integers, or its default. Raises `BadModelError` when it is absent without
+        one.
+        """
         value = self.attributes.get(name, None if default is None else tuple(default))
         if not isinstance(value, tuple) or not all(isinstance(entry, int) for entry in value):
             raise self._wrong(name, "a list of integers")
@@ -87,7 +91,9 @@ class OnnxNode:
 def decode_attributes(
     protos: Sequence[onnx.AttributeProto], given: Mapping[str, OnnxAttribute]
 ) -> dict[str, OnnxAttribute]:
-    """Attribute values by name; inside a function body, references are looked up in `given`, and absent ones stay so."""
+    """Attribute values by name; inside a function body, references are looked up in `given`, and absent ones
+    stay so.
+    """
     decoded: dict[str, OnnxAttribute] = {}
     for proto in protos:
         if proto.ref_attr_name:

@@ -1,4 +1,4 @@
-"""The importer's table: every ONNX op that is lowered, with the operator sets that each lowering holds for."""
+"""The importer's table: every ONNX op that is lowered, and the operator sets each lowering holds for."""
 
 from __future__ import annotations
 

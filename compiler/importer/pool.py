@@ -28,10 +28,10 @@ def _pool(op: str, node: OnnxNode, build: GraphBuilder) -> str:
     spatial = len(shape) - 2
     if spatial not in (1, 2):
         raise CannotLower(f"pooling over {spatial} spatial dimensions; 1 and 2 are supported")
-    window = read_window(node, node.ints("kernel_shape"))
+    window = read_window(node, node.ints_attribute("kernel_shape"))
     begins, ends = resolve_pads(node, window, shape[2:])
     counted = ends
-    if node.int("ceil_mode", 0):
+    if node.int_attribute("ceil_mode", 0):
         ends = ceil_ends(window, shape[2:], begins, ends)
     missing = 2 - spatial
     ones, zeros = (1,) * missing, (0,) * missing
@@ -39,11 +39,13 @@ def _pool(op: str, node: OnnxNode, build: GraphBuilder) -> str:
         "kernel": ones + window.kernel,
         "stride": ones + window.stride,
         "pads": zeros + begins + zeros + ends,
-        "dilation": ones + window.dilation,
     }
-    if op == "avg_pool2d":
-        included = node.int("count_include_pad", 0)
-        attributes["count_include_pad"] = included
+    if op == "max_pool2d":
+        attributes["dilation"] = ones + window.dilation
+    else:
+        if set(window.dilation) != {1}:
+            raise CannotLower(f"an average over a window dilated by {list(window.dilation)}")
+        attributes["count_include_pad"] = node.int_attribute("count_include_pad", 0)
         attributes["divisor_pads"] = zeros + begins + zeros + counted
     if spatial == 1:
         x = build.emit("reshape", (x,), {"shape": (*shape[:2], 1, *shape[2:])})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from birc.runtime.errors import BadModelError
 
@@ -107,7 +107,9 @@ def _check(model: ReadModel, where: str) -> None:
 
 
 def _is_checkable(model: ReadModel) -> bool:
-    """Whether the checker can judge: it stops at the first unknown operator, and reads external data by path only."""
+    """Whether the checker can judge: it stops at the first unknown operator, and reads external data by path
+    only.
+    """
     if model.proto.ByteSize() > _CHECKED_BYTES:
         return False
     versions = model.opsets
@@ -124,5 +126,5 @@ def _run_checker(proto: onnx.ModelProto, where: str) -> None:
     try:
         onnx.checker.check_model(proto)
     except (onnx.checker.ValidationError, ValueError) as error:
-        first_line = next(line for line in str(error).splitlines() + ["unknown reason"] if line.strip())
+        first_line = next(line for line in [*str(error).splitlines(), "unknown reason"] if line.strip())
         raise BadModelError(f"the model contradicts itself: {first_line}", where=where) from error

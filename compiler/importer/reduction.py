@@ -18,10 +18,10 @@ def _over(node: OnnxNode, build: GraphBuilder) -> dict[str, AttributeValue] | No
     rank = len(build.shape(node.input(0)))
     axes = axes_of(node, build, 1)
     if not axes:
-        if node.int("noop_with_empty_axes", 0):
+        if node.int_attribute("noop_with_empty_axes", 0):
             return None
         axes = tuple(range(rank))
-    return {"axes": positive_axes(node, axes, rank), "keepdims": node.int("keepdims", 1)}
+    return {"axes": positive_axes(node, axes, rank), "keepdims": node.int_attribute("keepdims", 1)}
 
 
 def _reduce(op: str, before: str = "", after: str = "") -> Lower:

@@ -28,9 +28,11 @@ def _reshape(node: OnnxNode, build: GraphBuilder) -> Results:
     old = build.shape(x)
     wanted = integers_of(node, build, 1, "shape") or ()
     sizes = list(wanted)
-    if not node.int("allowzero", 0):
+    if not node.int_attribute("allowzero", 0):
         if any(size == 0 and place >= len(old) for place, size in enumerate(sizes)):
-            raise BadModelError(f"shape {list(wanted)} copies a dimension that {list(old)} lacks", where=node.where)
+            raise BadModelError(
+                f"shape {list(wanted)} copies a dimension that {list(old)} lacks", where=node.where
+            )
         sizes = [old[place] if size == 0 else size for place, size in enumerate(sizes)]
     if -1 in sizes:
         known = math.prod(size for size in sizes if size != -1)
@@ -42,12 +44,12 @@ def _reshape(node: OnnxNode, build: GraphBuilder) -> Results:
 
 def _transpose(node: OnnxNode, build: GraphBuilder) -> Results:
     backwards = tuple(reversed(range(len(build.shape(node.input(0))))))
-    return build.emit("transpose", (node.input(0),), {"perm": node.ints("perm", backwards)})
+    return build.emit("transpose", (node.input(0),), {"perm": node.ints_attribute("perm", backwards)})
 
 
 def _flatten(node: OnnxNode, build: GraphBuilder) -> Results:
     shape = build.shape(node.input(0))
-    axis = positive_axis(node, node.int("axis", 1), len(shape), inclusive=True)
+    axis = positive_axis(node, node.int_attribute("axis", 1), len(shape), inclusive=True)
     target = (math.prod(shape[:axis]), math.prod(shape[axis:]))
     return build.emit("reshape", (node.input(0),), {"shape": target})
 
@@ -59,7 +61,9 @@ def _squeeze(node: OnnxNode, build: GraphBuilder) -> Results:
     else:
         dropped = positive_axes(node, given, len(shape))
     if any(shape[axis] != 1 for axis in dropped):
-        raise BadModelError(f"squeezes axes {list(dropped)} of {list(shape)}: not all of size 1", where=node.where)
+        raise BadModelError(
+            f"squeezes axes {list(dropped)} of {list(shape)}: not all of size 1", where=node.where
+        )
     target = tuple(size for axis, size in enumerate(shape) if axis not in dropped)
     return build.emit("reshape", (node.input(0),), {"shape": target})
 
@@ -78,7 +82,9 @@ def _expand(node: OnnxNode, build: GraphBuilder) -> Results:
     try:
         target = np.broadcast_shapes(shape, wanted)
     except ValueError as error:
-        raise BadModelError(f"{list(shape)} does not broadcast to {list(wanted)}", where=node.where) from error
+        raise BadModelError(
+            f"{list(shape)} does not broadcast to {list(wanted)}", where=node.where
+        ) from error
     return build.emit("expand", (node.input(0),), {"shape": target})
 
 
@@ -97,16 +103,20 @@ def _tile(node: OnnxNode, build: GraphBuilder) -> Results:
 
 def _concat(node: OnnxNode, build: GraphBuilder) -> Results:
     rank = len(build.shape(node.input(0)))
-    return build.emit("concat", node.inputs, {"axis": positive_axis(node, node.int("axis", 1), rank)})
+    return build.emit(
+        "concat", node.inputs, {"axis": positive_axis(node, node.int_attribute("axis", 1), rank)}
+    )
 
 
 def _split(node: OnnxNode, build: GraphBuilder) -> Results:
     """Sizes from the attribute, the second input, or equal parts of which the last may be smaller."""
     x, shape = node.input(0), build.shape(node.input(0))
-    axis = positive_axis(node, node.int("axis", 0), len(shape))
-    sizes = node.ints("split") if node.has("split") else integers_of(node, build, 1, "list of sizes")
+    axis = positive_axis(node, node.int_attribute("axis", 0), len(shape))
+    sizes = (
+        node.ints_attribute("split") if node.has("split") else integers_of(node, build, 1, "list of sizes")
+    )
     if sizes is None:
-        count = node.int("num_outputs", len(node.outputs))
+        count = node.int_attribute("num_outputs", len(node.outputs))
         part = -(-shape[axis] // count)
         sizes = tuple(max(min(part, shape[axis] - part * place), 0) for place in range(count))
     if sum(sizes) != shape[axis] or len(sizes) != len(node.outputs):
@@ -134,8 +144,10 @@ def take(build: GraphBuilder, x: str, axis: int, positions: np.ndarray) -> str:
 
 def _slice_attributes(node: OnnxNode, build: GraphBuilder) -> Results:
     """Slice until operator set 9: everything is an attribute."""
-    starts, ends = node.ints("starts"), node.ints("ends")
-    return _sliced(node, build, starts, ends, node.ints("axes", range(len(starts))), (1,) * len(starts))
+    starts, ends = node.ints_attribute("starts"), node.ints_attribute("ends")
+    return _sliced(
+        node, build, starts, ends, node.ints_attribute("axes", range(len(starts))), (1,) * len(starts)
+    )
 
 
 def _slice_inputs(node: OnnxNode, build: GraphBuilder) -> Results:
@@ -184,7 +196,9 @@ def _sliced(
 def _pad_attributes(node: OnnxNode, build: GraphBuilder) -> Results:
     """Pad until operator set 10: amounts and value are attributes."""
     rank = len(build.shape(node.input(0)))
-    return _padded(node, build, node.ints("pads"), tuple(range(rank)), node.float("value", 0.0))
+    return _padded(
+        node, build, node.ints_attribute("pads"), tuple(range(rank)), node.float_attribute("value", 0.0)
+    )
 
 
 def _pad_inputs(node: OnnxNode, build: GraphBuilder) -> Results:
@@ -198,9 +212,11 @@ def _pad_inputs(node: OnnxNode, build: GraphBuilder) -> Results:
     return _padded(node, build, pads, places, float(fill))
 
 
-def _padded(node: OnnxNode, build: GraphBuilder, pads: Sequence[int], axes: Sequence[int], value: float) -> str:
-    """Negative amounts cut; constant padding is the core row; other modes repeat known positions by gathers."""
-    x, rank, mode = node.input(0), len(build.shape(node.input(0))), node.string("mode", "constant")
+def _padded(
+    node: OnnxNode, build: GraphBuilder, pads: Sequence[int], axes: Sequence[int], value: float
+) -> str:
+    """Negative amounts cut; constant padding is the core row; other modes gather known positions."""
+    x, rank, mode = node.input(0), len(build.shape(node.input(0))), node.string_attribute("mode", "constant")
     if len(pads) != 2 * len(axes):
         raise BadModelError(f"{len(pads)} amounts of padding for {len(axes)} axes", where=node.where)
     before, after = [0] * rank, [0] * rank
@@ -224,11 +240,13 @@ def _padded(node: OnnxNode, build: GraphBuilder, pads: Sequence[int], axes: Sequ
 
 
 def _depth_to_space(node: OnnxNode, build: GraphBuilder) -> Results:
-    """Blocks of channels become blocks of pixels; DCR has the block outermost among the channels, CRD innermost."""
+    """Blocks of channels become blocks of pixels; DCR has the block outermost among the channels, CRD
+    innermost.
+    """
     batch, channels, height, width = build.shape(node.input(0))
-    block = node.int("blocksize", 1)
+    block = node.int_attribute("blocksize", 1)
     depth = channels // (block * block)
-    if node.string("mode", "DCR") == "DCR":
+    if node.string_attribute("mode", "DCR") == "DCR":
         split, perm = (batch, block, block, depth, height, width), (0, 3, 4, 1, 5, 2)
     else:
         split, perm = (batch, depth, block, block, height, width), (0, 1, 4, 2, 5, 3)
@@ -239,10 +257,11 @@ def _depth_to_space(node: OnnxNode, build: GraphBuilder) -> Results:
 
 def _space_to_depth(node: OnnxNode, build: GraphBuilder) -> Results:
     batch, channels, height, width = build.shape(node.input(0))
-    block = node.int("blocksize", 1)
+    block = node.int_attribute("blocksize", 1)
     split = (batch, channels, height // block, block, width // block, block)
+    perm = (0, 3, 5, 1, 2, 4) if node.string_attribute("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
     blocks = build.emit("reshape", (node.input(0),), {"shape": split})
-    moved = build.emit("transpose", (blocks,), {"perm": (0, 3, 5, 1, 2, 4)})
+    moved = build.emit("transpose", (blocks,), {"perm": perm})
     target = (batch, channels * block * block, height // block, width // block)
     return build.emit("reshape", (moved,), {"shape": target})
 
@@ -253,7 +272,7 @@ def _trilu(node: OnnxNode, build: GraphBuilder) -> Results:
     offset = integers_of(node, build, 1, "diagonal")
     square = np.ones(build.shape(x)[-2:], np.bool_)
     diagonal = offset[0] if offset else 0
-    mask = np.triu(square, diagonal) if node.int("upper", 1) else np.tril(square, diagonal)
+    mask = np.triu(square, diagonal) if node.int_attribute("upper", 1) else np.tril(square, diagonal)
     return build.emit("where", (build.constant(mask), x, build.scalar(0, x)))
 
 
@@ -279,13 +298,11 @@ def _one_hot(node: OnnxNode, build: GraphBuilder) -> Results:
     indices, values = node.input(0), node.input(2)
     depth = int(build.required_constant(node.input(1), "depth").reshape(()))
     shape = build.shape(indices)
-    axis = positive_axis(node, node.int("axis", -1), len(shape) + 1)
+    axis = positive_axis(node, node.int_attribute("axis", -1), len(shape) + 1)
     whole = cast(build, indices, dtype("i64"))
     negative = build.emit("less", (whole, build.scalar(0, whole)))
     shifted = build.emit("add", (whole, build.scalar(depth, whole)))
-    whole = reshape(
-        build, build.emit("where", (negative, shifted, whole)), (*shape[:axis], 1, *shape[axis:])
-    )
+    whole = reshape(build, build.emit("where", (negative, shifted, whole)), (*shape[:axis], 1, *shape[axis:]))
     line = (depth,) + (1,) * (len(shape) - axis)
     hot = build.emit("equal", (whole, build.constant(np.arange(depth, dtype=np.int64).reshape(line))))
     off = reshape(build, slice_axis(build, values, 0, 0, 1), ())

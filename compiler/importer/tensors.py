@@ -14,7 +14,7 @@ from birc.runtime.errors import BadModelError
 
 Proto = onnx.TensorProto
 
-_DTYPES: Final = {
+_DTYPES: Final[dict[int, str]] = {
     Proto.DOUBLE: "f64",
     Proto.FLOAT: "f32",
     Proto.FLOAT16: "f16",
@@ -38,7 +38,9 @@ _PACKED: Final = (Proto.INT4, Proto.UINT4)
 
 
 def element_type(onnx_type: int) -> DType | None:
-    """The element type for ONNX's number of it; None when the device has none such (strings, complex numbers, ...)."""
+    """The element type for ONNX's number of it; None when the device has none such (strings, complex numbers,
+    ...).
+    """
     name = _DTYPES.get(onnx_type)
     return None if name is None else dtype(name)
 
@@ -52,11 +54,14 @@ def element_type_name(onnx_type: int) -> str:
 def tensor_array(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
     """The values of `tensor`; external data may lie only inside `folder` and is mapped, not read.
 
-    Raises `BadModelError` when the data is missing, too short, outside the folder, or of a type without numbers.
+    Raises `BadModelError` when the data is missing, too short, outside the folder, or of a type without
+    numbers.
     """
     where = f"tensor {tensor.name!r}"
     if element_type(tensor.data_type) is None:
-        raise BadModelError(f"element type {element_type_name(tensor.data_type)} holds no numbers", where=where)
+        raise BadModelError(
+            f"element type {element_type_name(tensor.data_type)} holds no numbers", where=where
+        )
     if tensor.data_location == Proto.EXTERNAL:
         return _external_array(tensor, folder, where)
     try:
@@ -68,14 +73,15 @@ def tensor_array(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
 def _external_array(tensor: onnx.TensorProto, folder: Path | None, where: str) -> np.ndarray:
     info = ExternalDataInfo(tensor)
     path = _external_path(info.location, folder, where)
-    found = element_type(tensor.data_type)
-    if found is None:
-        raise BadModelError("its element type holds no numbers", where=where)
+    found = dtype(_DTYPES[tensor.data_type])
     shape = tuple(tensor.dims)
     size_bytes = found.bytes_for(int(np.prod(shape, dtype=np.int64)))
     offset_bytes = info.offset or 0
-    if info.length is not None and info.length != size_bytes:
-        raise BadModelError(f"states {info.length} bytes of external data, its shape needs {size_bytes}", where=where)
+    stated_bytes: int | None = info.length
+    if stated_bytes is not None and stated_bytes != size_bytes:
+        raise BadModelError(
+            f"states {stated_bytes} bytes of external data, its shape needs {size_bytes}", where=where
+        )
     if offset_bytes < 0 or offset_bytes + size_bytes > path.stat().st_size:
         raise BadModelError(
             f"needs bytes {offset_bytes} to {offset_bytes + size_bytes} of {path.name}, "

@@ -1,4 +1,4 @@
-"""The sliding window of convolutions and pools: kernel, stride, dilation, and what auto_pad and ceil_mode mean."""
+"""The sliding window of convolutions and pools, and what auto_pad and ceil_mode mean for it."""
 
 from __future__ import annotations
 
@@ -25,31 +25,45 @@ class Window:
 
 
 def read_window(node: OnnxNode, kernel: Sizes) -> Window:
-    """The window of `node`, whose default kernel is `kernel`. Raises `BadModelError` for wrong lengths or values."""
+    """The window of `node`, whose default kernel is `kernel`. Raises `BadModelError` for wrong lengths or
+    values.
+    """
     ones = (1,) * len(kernel)
-    window = Window(node.ints("kernel_shape", kernel), node.ints("strides", ones), node.ints("dilations", ones))
-    for name, sizes in (("kernel_shape", window.kernel), ("strides", window.stride), ("dilations", window.dilation)):
+    window = Window(
+        node.ints_attribute("kernel_shape", kernel),
+        node.ints_attribute("strides", ones),
+        node.ints_attribute("dilations", ones),
+    )
+    for name, sizes in (
+        ("kernel_shape", window.kernel),
+        ("strides", window.stride),
+        ("dilations", window.dilation),
+    ):
         if len(sizes) != len(kernel) or min(sizes, default=1) < 1:
             raise BadModelError(
                 f"{name} is {list(sizes)}, not {len(kernel)} numbers of at least 1", where=node.where
             )
     if window.kernel != kernel:
-        raise BadModelError(f"kernel_shape {list(window.kernel)} against weights of {list(kernel)}", where=node.where)
+        raise BadModelError(
+            f"kernel_shape {list(window.kernel)} against weights of {list(kernel)}", where=node.where
+        )
     return window
 
 
 def resolve_pads(node: OnnxNode, window: Window, spatial: Sizes) -> tuple[Sizes, Sizes]:
     """The pads before and after each dimension of sizes `spatial`, with auto_pad resolved.
 
-    Source: ONNX operator reference, Conv: SAME gives ceil(size / stride) outputs and splits the padding, the odd
-    element after (UPPER) or before (LOWER).
+    Source: ONNX operator reference, Conv: SAME gives ceil(size / stride) outputs and splits the padding, the
+    odd element after (UPPER) or before (LOWER).
     """
-    mode = node.string("auto_pad", "NOTSET")
+    mode = node.string_attribute("auto_pad", "NOTSET")
     rank = len(spatial)
     if mode == "NOTSET":
-        pads = node.ints("pads", (0,) * (2 * rank))
+        pads = node.ints_attribute("pads", (0,) * (2 * rank))
         if len(pads) != 2 * rank or min(pads, default=0) < 0:
-            raise BadModelError(f"pads is {list(pads)}, not {2 * rank} numbers of at least 0", where=node.where)
+            raise BadModelError(
+                f"pads is {list(pads)}, not {2 * rank} numbers of at least 0", where=node.where
+            )
         return pads[:rank], pads[rank:]
     if mode == "VALID":
         return (0,) * rank, (0,) * rank
@@ -71,7 +85,9 @@ def ceil_ends(window: Window, spatial: Sizes, begins: Sizes, ends: Sizes) -> Siz
     (ONNX operator reference, MaxPool).
     """
     result = []
-    for size, extent, stride, begin, end in zip(spatial, window.extent, window.stride, begins, ends, strict=True):
+    for size, extent, stride, begin, end in zip(
+        spatial, window.extent, window.stride, begins, ends, strict=True
+    ):
         count = -(-(size + begin + end - extent) // stride) + 1
         if (count - 1) * stride >= size + begin:
             count -= 1

@@ -17,7 +17,9 @@ from birc.runtime.errors import BircError, InternalError
 
 @dataclass(frozen=True, slots=True)
 class PassResult:
-    """What a pass gives back: an unchanged graph is the very object that it was given. `stats` counts what it did."""
+    """What a pass gives back: an unchanged graph is the very object that it was given. `stats` counts what it
+    did.
+    """
 
     graph: Graph
     changed: bool
@@ -27,7 +29,8 @@ class PassResult:
 class Pass(ABC):
     """A pure function of a graph. Subclasses are frozen dataclasses: their fields are the pass's options.
 
-    The docstring of every pass shows a graph `before:` and `after:` it, in the text form of the IR; tests run it.
+    The docstring of every pass shows a graph `before:` and `after:` it, in the text form of the IR; tests run
+    it.
     """
 
     name: ClassVar[str]
@@ -44,7 +47,8 @@ OnPass = Callable[[Pass, Graph, PassResult], None]
 def run_passes(graph: Graph, passes: Sequence[Pass], on_pass: OnPass | None = None) -> Graph:
     """Run `passes` in order, checking the graph after each.
 
-    Raises `InternalError` with the pass and the node when one breaks the graph, its interface or its own promise.
+    Raises `InternalError` with the pass and the node when one breaks the graph, its interface or its own
+    promise.
     """
     for step in passes:
         result = run_pass(step, graph)
@@ -79,10 +83,9 @@ def _check_interface(step: Pass, before: Graph, after: Graph) -> None:
     if before.outputs != after.outputs:
         raise InternalError(f"pass {step} renamed outputs {list(before.outputs)} to {list(after.outputs)}")
     for name in before.outputs:
-        if before.type_of(name).logical != after.type_of(name).logical:
-            raise InternalError(
-                f"pass {step} changed the type of output %{name}, {before.type_of(name)} to {after.type_of(name)}"
-            )
+        old, new = before.type_of(name), after.type_of(name)
+        if old.logical != new.logical:
+            raise InternalError(f"pass {step} changed the type of output %{name} from {old} to {new}")
 
 
 def finish_edit(editor: GraphEditor, before: Graph) -> Graph:
@@ -95,7 +98,7 @@ def finish_edit(editor: GraphEditor, before: Graph) -> Graph:
 
 
 def _with_output_name(graph: Graph, place: int, wanted: str) -> Graph:
-    """Give output `place` the name `wanted`: rename the value, or copy it when it has another name to keep."""
+    """Give output `place` the name `wanted`: rename the value, or copy it when it has a name to keep."""
     current = graph.outputs[place]
     outputs = tuple(wanted if index == place else name for index, name in enumerate(graph.outputs))
     if current in graph.constants:
@@ -105,9 +108,13 @@ def _with_output_name(graph: Graph, place: int, wanted: str) -> Graph:
         return graph.replace(outputs=outputs, constants=constants)
     if graph.producer(current) is None or current in outputs:
         type = graph.type_of(current).logical
-        copy = Node("reshape", (current,), (Value(wanted, type),), {"shape": type.sizes}, _sources(graph, current))
+        copy = Node(
+            "reshape", (current,), (Value(wanted, type),), {"shape": type.sizes}, _sources(graph, current)
+        )
         return graph.replace(outputs=outputs, nodes=(*graph.nodes, copy))
-    return graph.replace(outputs=outputs, nodes=tuple(_renamed(node, current, wanted) for node in graph.nodes))
+    return graph.replace(
+        outputs=outputs, nodes=tuple(_renamed(node, current, wanted) for node in graph.nodes)
+    )
 
 
 def _sources(graph: Graph, name: str) -> tuple[str, ...]:

@@ -45,6 +45,5 @@ def canonicalize(graph: Graph, on_pass: OnPass | None = None) -> Graph:
         graph = run_passes(graph, CANONICALIZE, observe)
         if not changed:
             return graph
-    raise InternalError(
-        f"canonicalisation does not settle in {_MOST_ROUNDS} rounds: {', '.join(changed)} still change the graph"
-    )
+    names = ", ".join(changed)
+    raise InternalError(f"canonicalisation does not settle in {_MOST_ROUNDS} rounds: {names} still change it")

@@ -66,7 +66,7 @@ def _merge_constants(editor: GraphEditor, graph: Graph) -> int:
 def _constant_key(constant: Constant) -> Hashable:
     """Equal for equal bits: the digest of what is stored, and for splats of one element."""
     stored = np.asarray(constant.data.flat[:1]) if constant.is_splat else np.ascontiguousarray(constant.data)
-    digest = hashlib.blake2b(stored.reshape(-1).view(np.uint8), digest_size=16).digest() if stored.size else b""
+    digest = hashlib.blake2b(stored.reshape(-1).view(np.uint8).data, digest_size=16).digest()
     return (constant.type, constant.is_splat, digest)
 
 

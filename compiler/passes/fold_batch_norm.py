@@ -15,7 +15,9 @@ from birc.compiler.passes.rules import Rewriter, Rule, apply_rules
 
 
 def _scale_and_shift(rewriter: Rewriter, node: Node) -> tuple[np.ndarray, np.ndarray] | None:
-    """scale / sqrt(variance + epsilon) and bias - mean * that, in double precision; None unless all are constants."""
+    """scale / sqrt(variance + epsilon) and bias - mean * that, in double precision; None unless all are
+    constants.
+    """
     found = [rewriter.constant(name) for name in node.inputs[1:]]
     known = [constant.data.astype(np.float64) for constant in found if constant is not None]
     if len(known) != 4:
@@ -59,7 +61,9 @@ def to_scale_and_shift(rewriter: Rewriter, node: Node) -> str | None:
         replaces=(node,),
     )
     return rewriter.emit(
-        "add", (scaled, rewriter.add_constant(uniform_or_dense(shift), f"{node.name}.shift")), replaces=(node,)
+        "add",
+        (scaled, rewriter.add_constant(uniform_or_dense(shift), f"{node.name}.shift")),
+        replaces=(node,),
     )
 
 
@@ -87,7 +91,7 @@ class FoldBatchNorm(Pass):
         graph "g" {
           input %x : f32[1,2,4,4]
           const %y.scale : f32[2,1,1] = splat(1.0)
-          const %y.shift : f32[2,1,1] = [[[-0.5]], [[-1.0]]]
+          const %y.shift : f32[2,1,1] = [-0.5, -1.0]
           %y.1 : f32[1,2,4,4] = mul(%x, %y.scale) from "bn"
           %y : f32[1,2,4,4] = add(%y.1, %y.shift) from "bn"
           output %y

@@ -1,4 +1,4 @@
-"""Reads a chain of arithmetic as a polynomial of one value, whatever the order in which an exporter wrote it."""
+"""Reads a chain of arithmetic as a polynomial of one value, in whatever order it was written."""
 
 from __future__ import annotations
 

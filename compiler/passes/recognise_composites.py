@@ -12,7 +12,8 @@ from birc.compiler.passes.base import Pass, PassResult
 from birc.compiler.passes.polynomials import Polynomial, polynomial_of
 from birc.compiler.passes.rules import Rewriter, Rule, apply_rules
 
-# Exporters round their constants to single precision and sometimes to four digits (0.7978846 for sqrt(2 / pi)).
+# Exporters round their constants to single precision and sometimes to four digits (0.7978846 for sqrt(2 /
+# pi)).
 _RELATIVE_TOLERANCE: Final = 1e-5
 
 _ERF_SLOPE: Final[Polynomial] = {1: math.sqrt(0.5)}
@@ -100,7 +101,9 @@ def _same(found: Polynomial | None, wanted: Polynomial) -> bool:
     if found is None:
         return False
     significant = {power: value for power, value in found.items() if value}
-    return set(significant) == set(wanted) and all(_close(significant[power], wanted[power]) for power in wanted)
+    return set(significant) == set(wanted) and all(
+        _close(significant[power], wanted[power]) for power in wanted
+    )
 
 
 def _close(found: float, wanted: float) -> bool:
@@ -184,7 +187,9 @@ def layer_norm(rewriter: Rewriter, node: Node) -> str | None:
         same_shape = rewriter.type_of(bias).logical == rewriter.type_of(outer.inputs[1]).logical
         if over_same and same_shape and integer(mean.attributes, "keepdims") == 1:
             inputs = (mean.inputs[0], outer.inputs[1], bias)
-            return rewriter.emit("layer_norm", inputs, outer.attributes, replaces=(node, outer, centred, mean))
+            return rewriter.emit(
+                "layer_norm", inputs, outer.attributes, replaces=(node, outer, centred, mean)
+            )
     return None
 
 

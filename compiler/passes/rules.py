@@ -1,4 +1,4 @@
-"""Rewrite rules: small named functions from a node to the value that replaces it, and the driver that applies them."""
+"""Rewrite rules: small named functions from a node to its replacement, and the driver for them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ class Rewriter:
         return len(users) == 1 and users[0].inputs.count(value) == 1 and not self.is_output(value)
 
     def may_stand_for(self, value: str, output: str) -> bool:
-        """Whether `value` can take the place of `output`: an output of the graph needs a value of its own to name."""
+        """Whether `value` can take the place of `output`: an output of the graph needs a value of its own to
+        name.
+        """
         if not self.is_output(output):
             return True
         return value not in self._inputs and not self.is_output(value)
@@ -80,7 +82,9 @@ class Rewriter:
     ) -> str:
         """Add a node that stands for the nodes `replaces`, of which the first is the root of the rule."""
         sources = [source for node in replaces for source in node.sources]
-        name = self.editor.add(op, inputs, attributes, stem=replaces[0].name, sources=sources, before=replaces[0])
+        name = self.editor.add(
+            op, inputs, attributes, stem=replaces[0].name, sources=sources, before=replaces[0]
+        )
         self.added.append(name)
         return name
 
@@ -90,7 +94,8 @@ class Rewriter:
 
 
 Rewrite = Callable[[Rewriter, Node], str | None]
-"""Gives the value that replaces the only output of the node, or None, without having added anything, when it does not
+"""Gives the value that replaces the only output of the node, or None, without having added anything, when it
+does not
 match."""
 
 
@@ -119,10 +124,10 @@ def apply_rules(graph: Graph, rules: Sequence[Rule], by: str) -> PassResult:
         node = rewriter.editor.producer(name)
         if node is None or node.name != name:
             continue
-        rule = _apply_first(by_root.get(node.op, ()), rewriter, node, waiting)
-        if rule is None:
+        applied = _apply_first(by_root.get(node.op, ()), rewriter, node, waiting)
+        if applied is None:
             continue
-        hits[rule.name] += 1
+        hits[applied.name] += 1
         if hits.total() > budget:
             repeating = ", ".join(f"{found} ({count})" for found, count in hits.most_common(3))
             raise InternalError(f"the rules do not come to an end: {repeating}", where=f"value %{name}")
@@ -139,7 +144,9 @@ def _apply_first(rules: Sequence[Rule], rewriter: Rewriter, node: Node, waiting:
         result = rule.rewrite(rewriter, node)
         if result is None:
             if rewriter.added:
-                raise InternalError(f"rule {rule.name} added nodes and then did not match", where=f"%{node.name}")
+                raise InternalError(
+                    f"rule {rule.name} added nodes and then did not match", where=f"%{node.name}"
+                )
             continue
         rewriter.editor.replace(node, result, "merged")
         _drop_unread(rewriter.editor, node, result)

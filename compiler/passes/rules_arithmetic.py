@@ -1,4 +1,4 @@
-"""Rules on arithmetic: neutral elements, powers, exact divisions, reciprocal roots, chains of constants, choices."""
+"""Rules on arithmetic: neutral elements, powers, divisions, roots, chains of constants, choices."""
 
 from __future__ import annotations
 

@@ -14,7 +14,9 @@ _CHANNEL_AXIS: Final = 1  # of the logical NCHW tensors that convolutions make
 
 
 def _convolution_and_channels(rewriter: Rewriter, node: Node) -> tuple[Node, np.ndarray] | None:
-    """The convolution among the operands, read by nobody else, and the other operand as one number per channel."""
+    """The convolution among the operands, read by nobody else, and the other operand as one number per
+    channel.
+    """
     for value, other in (node.inputs, reversed(node.inputs)):
         conv, constant = rewriter.producer(value, "conv2d"), rewriter.constant(other)
         if conv is None or constant is None or not rewriter.has_one_use(conv.name):

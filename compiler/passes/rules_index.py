@@ -13,7 +13,9 @@ from birc.compiler.passes.rules import Rewriter, Rule
 
 
 def gather_nd_known(rewriter: Rewriter, node: Node) -> str | None:
-    """gather_nd(x, constant) = a reshape when it takes everything in order, a gather from the flattened x otherwise"""
+    """gather_nd(x, constant) = a reshape when it takes everything in order, a gather from the flattened x
+    otherwise
+    """
     indices = rewriter.constant(node.inputs[1])
     if indices is None or integer(node.attributes, "batch_dims") != 0 or indices.data.size == 0:
         return None
@@ -21,14 +23,16 @@ def gather_nd_known(rewriter: Rewriter, node: Node) -> str | None:
     leading, rest = shape[:depth], shape[depth:]
     positions = indices.data.reshape(-1, depth).astype(np.int64)
     positions = np.where(positions < 0, positions + np.array(leading), positions)
-    flat = np.ravel_multi_index(tuple(positions.T), leading)
+    flat = np.asarray(np.ravel_multi_index(tuple(positions.T), leading))
     target = {"shape": node.output.type.sizes}
     if np.array_equal(flat, np.arange(math.prod(leading))):
         return rewriter.emit("reshape", (node.inputs[0],), target, replaces=(node,))
     rows = rewriter.emit(
         "reshape", (node.inputs[0],), {"shape": (math.prod(leading), *rest)}, replaces=(node,)
     )
-    taken = rewriter.add_constant(flat.reshape(indices.data.shape[:-1]).astype(np.int64), f"{node.name}.positions")
+    taken = rewriter.add_constant(
+        flat.reshape(indices.data.shape[:-1]).astype(np.int64), f"{node.name}.positions"
+    )
     return rewriter.emit("gather", (rows, taken), {"axis": 0}, replaces=(node,))
 
 
