@@ -92,11 +92,11 @@ def _drain(spc: Spc, step: Step, fields: Mapping[str, Any]) -> Effect:
 
 
 def _read(spc: Spc, step: Step, register: Register) -> Array:
-    return spc.registers.read(register.number.at(step.variables), step.queue)
+    return spc.registers.read(register.number.at(step.variables))
 
 
 def _write(spc: Spc, step: Step, register: Register, lanes: Array) -> None:
-    spc.registers.write(register.number.at(step.variables), step.queue, lanes)
+    spc.registers.write(register.number.at(step.variables), lanes)
 
 
 def _source(spc: Spc, step: Step, operand: Register | float) -> Array | float:

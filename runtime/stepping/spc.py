@@ -40,10 +40,10 @@ class Tile:
 class InputBuffer:
     """One of the two input buffers of the T-core: tiles by address."""
 
-    __slots__ = ("_num_bytes", "_tiles", "name")
+    __slots__ = ("_name", "_num_bytes", "_tiles")
 
     def __init__(self, name: str, num_bytes: int) -> None:
-        self.name = name
+        self._name = name
         self._num_bytes = num_bytes
         self._tiles: dict[int, Tile] = {}
 
@@ -52,31 +52,23 @@ class InputBuffer:
         end = address + tile.num_bytes
         if address < 0 or end > self._num_bytes:
             raise MachineFault(
-                f"input buffer {self.name} has {self._num_bytes} bytes, a tile lies at {address}:{end}"
+                f"a tile lies at {address}:{end} of {self._name}, which has {self._num_bytes} bytes"
             )
-        kept = {
-            start: old
-            for start, old in self._tiles.items()
-            if start + old.num_bytes <= address or start >= end
-        }
-        self._tiles = {**kept, address: tile}
+        for start, old in list(self._tiles.items()):
+            if start < end and address < start + old.num_bytes:
+                del self._tiles[start]
+        self._tiles[address] = tile
 
     def get(self, address: int, format_name: str, shape: tuple[int, int]) -> Array:
         """The upper left `shape` of the tile at `address`. Raises `MachineFault` unless it is all there."""
         tile = self._tiles.get(address)
         if tile is None:
-            raise MachineFault(
-                f"input buffer {self.name} holds no tile at {address}: never loaded, or overwritten"
-            )
+            raise MachineFault(f"there is no tile at {address} of {self._name}: never loaded, or overwritten")
         if tile.format != format_name:
-            raise MachineFault(
-                f"the tile at {address} of input buffer {self.name} is {tile.format}, not {format_name}"
-            )
+            raise MachineFault(f"the tile at {address} of {self._name} is {tile.format}, not {format_name}")
         rows, columns = shape
         if rows > tile.values.shape[0] or columns > tile.values.shape[1]:
-            raise MachineFault(
-                f"the tile at {address} of input buffer {self.name} has {tile.values.shape}, not {shape}"
-            )
+            raise MachineFault(f"the tile at {address} of {self._name} has {tile.values.shape}, not {shape}")
         return tile.values[:rows, :columns]
 
 
@@ -115,33 +107,30 @@ class Accumulator:
 
 
 class Registers:
-    """The vector registers, shared by the vector programs: a register is one program's at a time."""
+    """The vector registers; the vector programs of the SPC share them."""
 
-    __slots__ = ("_lanes", "_machine", "_writers")
+    __slots__ = ("_lanes", "_machine")
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._lanes: dict[int, Array] = {}
-        self._writers: dict[int, str] = {}
 
-    def read(self, number: int, queue: str) -> Array:
-        """The lanes of a register that this vector program wrote before."""
+    def read(self, number: int) -> Array:
+        """The lanes of a register that was written before."""
         if number not in self._lanes:
             raise MachineFault(f"reads register v{number}, which was never written")
-        if self._writers[number] != queue:
-            raise MachineFault(f"{queue} reads register v{number}, last written by {self._writers[number]}")
         return self._lanes[number]
 
-    def write(self, number: int, queue: str, lanes: Array) -> None:
+    def write(self, number: int, lanes: Array) -> None:
         """Replace a register."""
         if not 0 <= number < self._machine.vector_registers:
             raise MachineFault(f"there are {self._machine.vector_registers} registers, v{number} is written")
-        if lanes.size > self._machine.vector_tile_elements or lanes.ndim > MAX_BOX_RANK:
+        most = self._machine.vector_tile_elements
+        if lanes.size > limit or lanes.ndim > MAX_BOX_RANK:
             raise MachineFault(
-                f"a register of shape {lanes.shape}: at most {self._machine.vector_tile_elements} lanes"
+                f"a register of shape {lanes.shape}: at most {most} lanes, {MAX_BOX_RANK} axes"
             )
         self._lanes[number] = lanes
-        self._writers[number] = queue
 
 
 class Semaphores:
@@ -221,8 +210,8 @@ class Spc:
         self.die = die
         self.spc = spc
         self.buffers = {
-            "a": InputBuffer("A", machine.gib_a_bytes),
-            "b": InputBuffer("B", machine.gib_b_bytes),
+            "a": InputBuffer("input buffer A", machine.gib_a_bytes),
+            "b": InputBuffer("input buffer B", machine.gib_b_bytes),
         }
         self.accumulator = Accumulator()
         self.registers = Registers(machine)
