@@ -1,0 +1,247 @@
+"""Across commands: memory that runs, copies and transfers share, in every order that the machine allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from birc.runtime.machine import Machine
+from birc.runtime.program import Descriptor, Program
+from birc.runtime.verifier.access import Access
+from birc.runtime.verifier.boxes import Boxes, byte_hulls, overlaps, whole_view
+from birc.runtime.verifier.findings import Findings
+from birc.runtime.verifier.initialised import Initialised
+from birc.runtime.verifier.kernels import KernelModel, relative, used_slots
+from birc.runtime.verifier.layout import byte_span, capacity_bytes
+from birc.runtime.verifier.ordering import Ordering
+from birc.runtime.verifier.stream import Issue, issues
+
+LIMIT_ORDER = "conflicting accesses are ordered by a barrier, or by a wait for the copy's event"
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A use of a die's memory by an operation.
+
+    `boxes` has one box for each SPC (`by_spc`: of a run) or one in all; `low`, `high` is the byte range around.
+    """
+
+    operation: int
+    name: str
+    descriptor: Descriptor
+    boxes: Boxes
+    by_spc: bool
+    store: bool
+    low: int
+    high: int
+
+
+class CommandCheck:
+    """Goes through the commands of a program in the sequential order and checks each against those before it."""
+
+    def __init__(self, program: Program, machine: Machine, findings: Findings) -> None:
+        self._program = program
+        self._machine = machine
+        self._findings = findings
+        self._ordering = Ordering(program, findings)
+        self._initialised = Initialised(program, machine, findings)
+        self._slots: list[dict[int, Descriptor]] = [{} for _ in range(program.dies)]
+        self._spcs: list[int | None] = [None] * program.dies
+        self._uses: list[list[Use]] = [[] for _ in range(program.dies)]
+        self._models: dict[tuple[object, ...], KernelModel] = {}
+        self._apart: dict[tuple[object, ...], bool] = {}
+
+    def check(self) -> None:
+        """Find everything that is wrong between commands, and inside the kernels that they run."""
+        actions: dict[str, Callable[[Issue], None]] = {
+            "launch": self._launch,
+            "bind": self._bind,
+            "run": self._run,
+            "barrier": self._barrier,
+            "copy": self._copy,
+            "transfer": self._transfer,
+            "wait": self._wait,
+        }
+        for issue in issues(self._program):
+            actions[issue.command.mnemonic](issue)
+        self._ordering.finish()
+        self._initialised.check_outputs()
+
+    def _dies(self, issue: Issue) -> list[int]:
+        return [die for die in range(self._program.dies) if issue.command.dies >> die & 1]
+
+    def _launch(self, issue: Issue) -> None:
+        mask = issue.number("spcs")
+        if not 0 < mask < 1 << self._machine.spcs_per_die:
+            self._findings.add(issue.text, f"SPC mask {mask:#x}", f"{self._machine.spcs_per_die} SPCs a die")
+        for die in self._dies(issue):
+            self._spcs[die] = mask
+
+    def _bind(self, issue: Issue) -> None:
+        descriptor = self._advanced(issue, "descriptor", "advance")
+        for die in self._dies(issue):
+            self._slots[die][issue.number("slot")] = descriptor
+
+    def _advanced(self, issue: Issue, name: str, advance: str | None) -> Descriptor:
+        """A command's descriptor in this iteration; a finding when it leaves its memory."""
+        index = issue.number(name)
+        descriptor = self._program.descriptors[index]
+        if advance is not None:
+            descriptor = issue.advanced(descriptor, advance)
+        low, high = byte_span(descriptor)
+        capacity = capacity_bytes(descriptor.space, self._program, self._machine)
+        if low < 0 or high > capacity:
+            what = f"descriptor {index} reaches bytes {low} to {high} of {descriptor.space}"
+            self._findings.add(issue.text, what, f"{capacity} B", place=issue.place)
+        return descriptor
+
+    def _wait(self, issue: Issue) -> None:
+        for die in self._dies(issue):
+            self._ordering.wait(issue, die)
+        self._forget()
+
+    def _barrier(self, issue: Issue) -> None:
+        self._ordering.barrier(issue)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop uses that everything to come is ordered after."""
+        done = self._ordering.known_everywhere()
+        self._uses = [[use for use in uses if not done >> use.operation & 1] for uses in self._uses]
+
+    # Runs.
+
+    def _run(self, issue: Issue) -> None:
+        for die in self._dies(issue):
+            model = self._model(issue, die)
+            if model is None:
+                continue
+            name = f"{issue.text} on die {die}"
+            views = self._slots[die]
+            self._initialised.run(name, die, model, views)
+            known = self._ordering.known(die)
+            operation = self._ordering.run(die)
+            seen: set[tuple[object, ...]] = set()
+            for access in model.accesses:
+                view = views[access.slot]
+                key = (access.slot, access.store, access.hulls.low.tobytes(), access.hulls.high.tobytes())
+                if view.space == "tb" or key in seen or not access.hulls.present.any():
+                    continue
+                seen.add(key)
+                self._use(die, known, _use_of_run(operation, name, view, access))
+
+    def _model(self, issue: Issue, die: int) -> KernelModel | None:
+        """The kernel with the die's bindings, checked when it is met for the first time."""
+        index = issue.number("kernel")
+        kernel = self._program.kernels[index]
+        mask = self._spcs[die]
+        if mask is None:
+            self._findings.add(issue.text, f"die {die} has no launch before it", "a run belongs to a launch")
+            return None
+        slots = used_slots(kernel)
+        unbound = [slot for slot in slots if slot not in self._slots[die]]
+        if unbound:
+            what = f"kernel {kernel.name} uses slots {unbound}, which are not bound on die {die}"
+            self._findings.add(issue.text, what, "slots are bound before they are used")
+            return None
+        bindings = relative({slot: self._slots[die][slot] for slot in slots})
+        key = (index, *bindings.items())
+        model = self._models.get(key)
+        if model is None:
+            model = self._models[key] = KernelModel(kernel, bindings, self._machine)
+            model.check(self._findings)
+        needed = (1 << model.spcs) - 1
+        if needed & ~mask:
+            what = f"kernel {kernel.name} spreads over {model.spcs} SPCs, the launch has {mask:#x}"
+            self._findings.add(issue.text, what, "the SPCs of the launch")
+        return model
+
+    # Copies and transfers.
+
+    def _copy(self, issue: Issue) -> None:
+        target = self._advanced(issue, "dst", "dst_advance")
+        source = self._advanced(issue, "src", "src_advance")
+        if not self._check_pair(issue, target, source):
+            return
+        for die in self._dies(issue):
+            known = self._ordering.known(die)
+            operation = self._ordering.start()
+            name = f"{issue.text} on die {die}"
+            self._initialised.copy(name, source, die, target, die)
+            self._use(die, known, _use_of_copy(operation, name, source, store=False))
+            self._use(die, known, _use_of_copy(operation, name, target, store=True))
+            self._ordering.copy_done(issue, die, operation, known)
+
+    def _transfer(self, issue: Issue) -> None:
+        target = self._advanced(issue, "dst", None)
+        source = self._advanced(issue, "src", None)
+        if self._program.dies != 2:
+            self._findings.add(issue.text, f"a transfer in a program for {self._program.dies} dies", "2 dies")
+            return
+        if not self._check_pair(issue, target, source):
+            return
+        operations: dict[int, int] = {}
+        known = {die: self._ordering.known(die) for die in self._dies(issue)}
+        for die in known:
+            operations[die] = self._ordering.start()
+            name = f"{issue.text} from die {die}"
+            self._initialised.copy(name, source, die, target, 1 - die)
+            self._use(die, known[die], _use_of_copy(operations[die], name, source, store=False))
+            self._use(1 - die, known[die], _use_of_copy(operations[die], name, target, store=True))
+        self._ordering.transfer_done(issue, operations, known)
+
+    def _check_pair(self, issue: Issue, target: Descriptor, source: Descriptor) -> bool:
+        if target.dims != source.dims or target.dtype != source.dtype:
+            what = f"copies {source.dtype} {source.dims} to {target.dtype} {target.dims}"
+            self._findings.add(issue.text, what, "the same type and dims", place=issue.place)
+            return False
+        if "tb" in (target.space, source.space):
+            what = "reaches into a tensor buffer"
+            self._findings.add(issue.text, what, "it belongs to its SPC", place=issue.place)
+            return False
+        return True
+
+    # Conflicts.
+
+    def _use(self, die: int, known: int, use: Use) -> None:
+        """Check a use against all before it that are not known to be done, and remember it."""
+        for other in self._uses[die]:
+            if other.descriptor.space != use.descriptor.space or not (other.store or use.store):
+                continue
+            if other.low >= use.high or use.low >= other.high or known >> other.operation & 1:
+                continue
+            if other.operation == use.operation and use.by_spc:
+                continue  # inside one kernel: checked there
+            if self._meet(use, other):
+                deed = "writes" if use.store else "reads"
+                theirs = "writes" if other.store else "reads"
+                what = f"{deed} {use.descriptor.space} bytes {use.low} to {use.high}, which {other.name} {theirs}"
+                self._findings.add(use.name, what, LIMIT_ORDER)
+        self._uses[die].append(use)
+
+    def _meet(self, use: Use, other: Use) -> bool:
+        """Whether the two may touch the same byte unordered; on the same SPC kernels follow each other."""
+        key = (
+            use.descriptor, use.boxes.low.tobytes(), use.boxes.high.tobytes(), use.by_spc,
+            other.descriptor, other.boxes.low.tobytes(), other.boxes.high.tobytes(), other.by_spc,
+        )  # fmt: skip
+        known = self._apart.get(key)
+        if known is None:
+            pairs = overlaps(use.descriptor, use.boxes, other.descriptor, other.boxes)
+            if use.by_spc and other.by_spc:
+                pairs &= ~np.eye(*pairs.shape, dtype=np.bool_)
+            known = self._apart[key] = bool(pairs.any())
+        return known
+
+
+def _use_of_run(operation: int, name: str, view: Descriptor, access: Access) -> Use:
+    low, high = byte_hulls(view, access.hulls)
+    present = access.hulls.present
+    ends = int(low[present].min()), int(high[present].max())
+    return Use(operation, name, view, access.hulls, True, access.store, *ends)
+
+
+def _use_of_copy(operation: int, name: str, view: Descriptor, *, store: bool) -> Use:
+    return Use(operation, name, view, whole_view(view), False, store, *byte_span(view))
