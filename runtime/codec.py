@@ -287,7 +287,7 @@ def stream_digest() -> bytes:
     return hashlib.sha256(repr((isa_digest(), words)).encode()).digest()
 
 
-def encode(program: Program) -> bytes:
+def encode_program(program: Program) -> bytes:
     """The bytes of a program. Raises `InternalError`, naming the field, for a value that its field cannot
     hold."""
     out = ByteWriter()
@@ -299,7 +299,7 @@ def encode(program: Program) -> bytes:
     return bytes(out.data)
 
 
-def decode(data: bytes) -> Program:
+def decode_program(data: bytes) -> Program:
     """The program that the bytes stand for.
 
     Raises `BadPackageError` with byte offset and field for everything that is not a program of this

@@ -126,7 +126,7 @@ class Registers:
         if not 0 <= number < self._machine.vector_registers:
             raise MachineFault(f"there are {self._machine.vector_registers} registers, v{number} is written")
         most = self._machine.vector_tile_elements
-        if lanes.size > limit or lanes.ndim > MAX_BOX_RANK:
+        if lanes.size > most or lanes.ndim > MAX_BOX_RANK:
             raise MachineFault(
                 f"a register of shape {lanes.shape}: at most {most} lanes, {MAX_BOX_RANK} axes"
             )
