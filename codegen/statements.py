@@ -1,0 +1,68 @@
+"""Vector statements of the plan as instructions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from birc.codegen.nest import NestBuilder, mask
+from birc.compiler.ir.registers import Registers
+from birc.codegen.slots import Slots
+from birc.compiler.ir.plan import Kernel, Statement
+from birc.runtime.errors import InternalError
+from birc.runtime.program import Affine, Instruction, Operand, Register, Sync, affine
+
+
+@dataclass(slots=True)
+class StatementWriter:
+    """Writes statements into a nest. `program_depth` is the loop whose iterations run on different vector programs."""
+
+    kernel: Kernel
+    nest: NestBuilder
+    slots: Slots
+    tile: dict[str, int]
+    registers: Registers
+    program_depth: int | None = None
+
+    def register(self, name: str) -> Register:
+        """The register of a value in the current vector program."""
+        number = self.registers.numbers[name]
+        return Register(self._in_program(number))
+
+    def _in_program(self, number: int) -> Affine:
+        if self.program_depth is None:
+            return Affine(number)
+        return affine(number, {self.program_depth: self.registers.count})
+
+    def write(self, statement: Statement, fold_loops: Sequence[int | None] = ()) -> None:
+        """Append the instruction of a statement; folds restart in the first iteration of `fold_loops`."""
+        self.nest.append(Instruction(statement.op, self._operands(statement, fold_loops)))
+
+    def write_drain(self, destination: Register, first: int, waits: tuple[Sync, ...], posts: tuple[Sync, ...]) -> None:
+        """Append the drain of the accumulator."""
+        shape = tuple(self.tile[d.name] for d in self.kernel.par_dims)
+        self.nest.append(Instruction("vacc", (destination, shape, first), waits, posts))
+
+    def _operands(self, statement: Statement, fold_loops: Sequence[int | None]) -> tuple[Operand, ...]:
+        arguments = tuple(self._source(a) for a in statement.arguments)
+        if statement.op == "vst":
+            return (self._box(statement), *arguments)
+        result = self.register(statement.result)
+        if statement.op == "vld":
+            return (result, self._box(statement))
+        if statement.op == "vldx":
+            return (result, self._box(statement), *arguments, statement.index_axis, statement.index_count)
+        if statement.op.startswith("vred"):
+            positions = [d.name for d in self.kernel.par_dims]
+            return (result, *arguments, sum(1 << positions.index(name) for name in statement.dims))
+        if statement.op.startswith("vfold"):
+            return (result, *arguments, mask(list(fold_loops)))
+        return (result, *arguments)
+
+    def _source(self, argument: str | float) -> Register | float:
+        return argument if isinstance(argument, float) else self.register(argument)
+
+    def _box(self, statement: Statement) -> Operand:
+        if statement.access is None:
+            raise InternalError(f"{statement.op} without an access", where=self.kernel.name)
+        return self.nest.box(self.slots.number(statement.access.view), statement.access, self.tile)

@@ -1,0 +1,237 @@
+"""The plan: what is computed in which order, in which loops, from which buffers (the scheduled IR).
+
+A plan is a list of steps over buffers. A kernel step is a loop nest given by its *iteration space*; every operand is
+an affine access of that space, and the body is a short list of vector statements, optionally after a contraction on
+the T-core. Tile extents, the mapping to SPCs and dies and the addresses of buffers are filled in by later phases; the
+same classes describe the plan before and after.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+PAR = "par"
+RED = "red"
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """One dimension of an iteration space: independent (`par`) or reduced over (`red`)."""
+
+    name: str
+    extent: int
+    kind: str = PAR
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A strided window on a buffer, in elements: coordinates c lie at `offset + sum(c * strides)`.
+
+    Coordinates are inside for `lower <= c < lower + dims`; `lower` is empty when it is zero everywhere.
+    """
+
+    buffer: str
+    offset: int
+    dims: tuple[int, ...]
+    strides: tuple[int, ...]
+    lower: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A coordinate: `constant + sum(factor * dimension)`, by dimension name."""
+
+    terms: tuple[tuple[str, int], ...] = ()
+    constant: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How an operand is read or written at a point of the iteration space: one index a view dimension."""
+
+    view: View
+    index: tuple[Index, ...]
+    fill: str = "zero"
+
+
+@dataclass(frozen=True, slots=True)
+class Contraction:
+    """`accumulator = sum over the red dimensions of a * b` on the T-core, operands rounded to `format`.
+
+    The axes of `a` are rows then depth, those of `b` depth then columns; `rows` and `depth` count them.
+    `row_dims` and `column_dims` name the iteration dimensions that make up the rows and columns of a tile; the other
+    par dimensions select independent products.
+    """
+
+    a: Access
+    b: Access
+    rows: int
+    depth: int
+    row_dims: tuple[str, ...]
+    column_dims: tuple[str, ...]
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One vector operation on register values, which have one axis per par dimension of the kernel (SSA).
+
+    `op` is a vector mnemonic of the instruction table: `vld` and `vst` use `access`, `vldx` also `index_axis` and
+    `index_count`; reductions (`vred...`) name the dimensions they collapse in `dims`; folds (`vfold...`) accumulate
+    over the loops of their phase. `vacc` is the finished accumulator. Arguments are value names or immediates.
+    """
+
+    op: str
+    result: str = ""
+    arguments: tuple[str | float, ...] = ()
+    access: Access | None = None
+    dims: tuple[str, ...] = ()
+    index_axis: int = 0
+    index_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Statements executed for every tile of the dimensions `loops`, inside the kernel's outer tile loops."""
+
+    statements: tuple[Statement, ...]
+    loops: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How the iteration space is cut.
+
+    `tile`: extent of a tile per dimension (missing = 1). `spcs`: SPCs per dimension. `rows`/`columns`: row and
+    column tiles computed from one load of the other operand; `resident`: how many of the innermost depth loops stay
+    in the input buffers at once (the others are streamed in chunks); `hoist`: the operand kept over the loop of the
+    other one ("a", "b" or ""); `a_buffers` and `b_buffers`: 1 or 2 copies of the input blocks; `programs`: vector
+    programs that take tiles in turn.
+    """
+
+    tile: tuple[tuple[str, int], ...]
+    spcs: tuple[tuple[str, int], ...] = ()
+    rows: int = 1
+    columns: int = 1
+    resident: int = 0
+    hoist: str = ""
+    a_buffers: int = 2
+    b_buffers: int = 2
+    programs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One fused kernel: iteration space, optional contraction, phases of vector statements.
+
+    `macs` are the model's own multiply-adds. `outer` lists the par dimensions that are looped outside all phases
+    (the others are tiled whole or looped by phases). `sources` are the ONNX nodes it computes.
+    """
+
+    name: str
+    space: tuple[Dimension, ...]
+    phases: tuple[Phase, ...]
+    contraction: Contraction | None = None
+    macs: int = 0
+    sources: tuple[str, ...] = ()
+    tiling: Tiling | None = None
+
+    def dimension(self, name: str) -> Dimension:
+        """The dimension called `name`."""
+        return next(d for d in self.space if d.name == name)
+
+    @property
+    def par_dims(self) -> tuple[Dimension, ...]:
+        """The independent dimensions, outermost first: the axes of every register."""
+        return tuple(d for d in self.space if d.kind == PAR)
+
+    @property
+    def red_dims(self) -> tuple[Dimension, ...]:
+        """The reduced dimensions, outermost first."""
+        return tuple(d for d in self.space if d.kind == RED)
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A block of memory with a lifetime in steps [first, last].
+
+    `role`: input, output, constant or scratch; `home` names the constant that an on-chip copy mirrors. `space` is
+    hbm or l2, `address` is assigned by allocation. `dies` is the bit mask of the dies that hold it.
+    """
+
+    name: str
+    dtype: str
+    num_bytes: int
+    role: str
+    space: str = "hbm"
+    address: int = -1
+    first: int = -1
+    last: int = -1
+    home: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelStep:
+    """Runs the kernel once per die of `dies`, each with its own kernel instance when the split is ragged."""
+
+    kernels: tuple[Kernel | None, ...]
+
+    @property
+    def kernel(self) -> Kernel:
+        """The instance of the first die that takes part."""
+        return next(kernel for kernel in self.kernels if kernel is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class CopyStep:
+    """Starts a DMA copy of a whole buffer into another on each die; whoever needs it waits for it."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Sends a box of a buffer from one die to the same place on the other one."""
+
+    view: View
+    sender: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeStep:
+    """Transfers over the die-to-die link between two barriers."""
+
+    exchanges: tuple[Exchange, ...]
+
+
+Step = KernelStep | CopyStep | ExchangeStep
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """A graph input or output: its logical type, and for each die the view that holds its part (from `start`)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    pieces: tuple[tuple[int, tuple[int, ...], View], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All of a compiled model but its encoding."""
+
+    name: str
+    target: str
+    dies: int
+    buffers: tuple[Buffer, ...]
+    steps: tuple[Step, ...]
+    inputs: tuple[Boundary, ...]
+    outputs: tuple[Boundary, ...]
+    macs: int = 0
+    notes: tuple[str, ...] = field(default=())
+
+    def buffer(self, name: str) -> Buffer:
+        """The buffer called `name`."""
+        return next(b for b in self.buffers if b.name == name)

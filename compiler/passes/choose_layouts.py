@@ -1,0 +1,71 @@
+"""Choosing how tensors lie in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from birc.compiler.ir.graph import Graph, Node, Value
+from birc.compiler.ir.table import row
+from birc.compiler.ir.types import TensorType
+from birc.compiler.passes.base import Pass, PassResult
+
+CHANNELS_LAST = (0, 2, 3, 1)
+_IMAGE_OPS = frozenset({"conv2d", "max_pool2d", "avg_pool2d", "lrn"})
+_FOLLOWING = frozenset({"elementwise", "reduction", "movement"})
+
+
+@dataclass(frozen=True, slots=True)
+class ChooseLayouts(Pass):
+    """Images lie channels last, so that a tile's depth is contiguous; what follows an image keeps its order.
+
+    Outputs of the graph stay row-major. Views (reshape, transpose, ...) have no layout of their own.
+
+    before:
+        graph "g" {
+          input %x : f32[1,4,8,8]
+          %p : f32[1,4,4,4] = max_pool2d(%x) {kernel = [2, 2], stride = [2, 2], pads = [0, 0, 0, 0], dilation = [1, 1]}
+          %y : f32[1,4,4,4] = relu(%p)
+          output %y
+        }
+    after:
+        graph "g" {
+          input %x : f32[1,4,8,8]
+          %p : f32[1,4,4,4]{0,2,3,1} = max_pool2d(%x) {kernel = [2, 2], stride = [2, 2], pads = [0, 0, 0, 0], dilation = [1, 1]}
+          %y : f32[1,4,4,4] = relu(%p)
+          output %y
+        }
+    """
+
+    name: ClassVar[str] = "choose-layouts"
+
+    def run(self, graph: Graph) -> PassResult:
+        layouts: dict[str, tuple[int, ...] | None] = {}
+        nodes = []
+        for node in graph.nodes:
+            layout = _layout(graph, node, layouts)
+            outputs = tuple(
+                Value(v.name, _with_layout(v.type, None if v.name in graph.outputs else layout)) for v in node.outputs
+            )
+            layouts.update((v.name, v.type.layout) for v in outputs)
+            nodes.append(node if outputs == node.outputs else node.replace(outputs=outputs))
+        changed = any(new is not old for new, old in zip(nodes, graph.nodes, strict=True))
+        result = graph.replace(nodes=tuple(nodes)) if changed else graph
+        return PassResult(result, changed, {"channels last": sum(layout is not None for layout in layouts.values())})
+
+
+def _layout(graph: Graph, node: Node, layouts: dict[str, tuple[int, ...] | None]) -> tuple[int, ...] | None:
+    if node.op in _IMAGE_OPS:
+        return CHANNELS_LAST
+    if row(node.op).category not in _FOLLOWING:
+        return None
+    shape = node.output.type.shape
+    for name in node.present_inputs:
+        layout = layouts.get(name)
+        if layout is not None and len(layout) == len(shape):
+            return layout
+    return None
+
+
+def _with_layout(type: TensorType, layout: tuple[int, ...] | None) -> TensorType:
+    return type if layout is None or len(layout) != type.rank else replace(type, layout=layout)

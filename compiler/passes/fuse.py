@@ -1,0 +1,119 @@
+"""Putting nodes together that one kernel computes without a round trip through memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from birc.compiler.ir.edit import GraphEditor
+from birc.compiler.ir.graph import Graph, Node
+from birc.compiler.passes.base import Pass, PassResult, finish_edit
+from birc.compiler.passes.lower.lower import MOVEMENTS, VIEWS, is_element_wise_op
+from birc.compiler.passes.lower.rows import REDUCTIONS
+
+ROW_ANCHORS = frozenset({"softmax", "log_softmax", "layer_norm", "rms_norm", *REDUCTIONS})
+"""Anchors that can read an element-wise expression instead of a tensor."""
+
+LARGEST_GROUP = 24
+"""Nodes a group; more would run out of vector registers."""
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A group in the making."""
+
+    nodes: list[Node] = field(default_factory=list)
+    anchor: Node | None = None
+
+    @property
+    def kind(self) -> str:
+        return self.anchor.op if self.anchor is not None else "elementwise"
+
+
+@dataclass(frozen=True, slots=True)
+class Fuse(Pass):
+    """Element-wise nodes join the kernel of their producer when nobody else reads what lies between them.
+
+    A group has at most one anchor: a product, convolution, pool, norm, reduction or gather. Element-wise nodes follow any
+    anchor but a reduction, and precede a norm or a reduction.
+
+    before:
+        graph "g" {
+          input %a : f32[4,8]
+          input %b : f32[8,4]
+          %c : f32[4,4] = matmul(%a, %b)
+          %y : f32[4,4] = relu(%c)
+          output %y
+        }
+    after:
+        graph "g" {
+          input %a : f32[4,8]
+          input %b : f32[8,4]
+          %y : f32[4,4] = group(%a, %b) {kind = "matmul"} {
+            input %a : f32[4,8]
+            input %b : f32[8,4]
+            %c : f32[4,4] = matmul(%a, %b)
+            %y : f32[4,4] = relu(%c)
+            output %y
+          }
+          output %y
+        }
+    """
+
+    name: ClassVar[str] = "fuse"
+
+    def run(self, graph: Graph) -> PassResult:
+        drafts: dict[str, _Draft] = {}
+        order: list[_Draft] = []
+        for node in graph.nodes:
+            if node.op in VIEWS or node.op in MOVEMENTS:
+                continue
+            draft = _joinable(graph, node, drafts)
+            if draft is None:
+                draft = _Draft()
+                order.append(draft)
+            draft.nodes.append(node)
+            if not is_element_wise_op(node.op):
+                draft.anchor = node
+            for value in node.outputs:
+                drafts[value.name] = draft
+        fused = [draft for draft in order if len(draft.nodes) > 1]
+        if not fused:
+            return PassResult(graph, False)
+        editor = GraphEditor(graph, self.name)
+        for draft in fused:
+            editor.group(draft.nodes, draft.kind)
+        merged = sum(len(draft.nodes) for draft in fused)
+        return PassResult(finish_edit(editor, graph), True, {"groups": len(fused), "nodes in groups": merged})
+
+
+def _joinable(graph: Graph, node: Node, drafts: dict[str, _Draft]) -> _Draft | None:
+    """The group that `node` can join: that of the latest operand which allows it."""
+    element_wise = is_element_wise_op(node.op)
+    if not element_wise and node.op not in ROW_ANCHORS:
+        return None
+    candidates = [
+        drafts[name]
+        for name in node.present_inputs
+        if name in drafts and _allows(graph, node, name, drafts[name], element_wise)
+    ]
+    anchored = [draft for draft in candidates if draft.anchor is not None]
+    return (anchored or candidates or [None])[-1]
+
+
+def _allows(graph: Graph, node: Node, name: str, draft: _Draft, element_wise: bool) -> bool:
+    """Whether `node` may join the group that makes its operand `name`."""
+    if len(draft.nodes) >= LARGEST_GROUP or name in graph.outputs:
+        return False
+    members = {id(member) for member in draft.nodes}
+    if any(user is not node and id(user) not in members for user in graph.users(name)):
+        return False
+    if draft.nodes[-1].name != name:
+        return False
+    produced, own = graph.type_of(name), node.outputs[0].type
+    if element_wise:
+        is_reduction = draft.anchor is not None and draft.anchor.op in REDUCTIONS
+        return produced.sizes == own.sizes and not is_reduction
+    return draft.anchor is None and node.inputs[0] == name
+
+

@@ -1,0 +1,1 @@
+"""From fused groups of the graph to the kernels of the plan."""

@@ -1,0 +1,157 @@
+"""Matrix products and convolutions as contractions on the T-core."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from birc.compiler.ir.attributes import integer, integers
+from birc.compiler.ir.graph import Node
+from birc.compiler.ir.plan import RED, Access, Contraction, Dimension, Index, View
+from birc.compiler.passes.lower.expression import Expression
+from birc.compiler.passes.lower.frame import Frame, unit
+from birc.compiler.passes.lower.group import GroupLowering
+from birc.compiler.passes.lower.views import broadcast, dense_view
+from birc.runtime.errors import DoesNotFitError
+
+
+def matmul(lowering: GroupLowering, node: Node) -> Expression:
+    """Batched matrix product. Batch dimensions over which b repeats are rows like any other."""
+    a, b = (lowering.view(name) for name in node.inputs[:2])
+    out = node.output.type.sizes
+    rank = len(out)
+    a_shape, b_shape = (lowering.type_of(name).sizes for name in node.inputs[:2])
+    if len(a_shape) == 1 or len(b_shape) == 1:
+        raise DoesNotFitError("a matrix product with a vector", where=node.name, hint="reshape the vector to a matrix")
+    batch = rank - 2
+    a = broadcast(a, (*out[:-1], a_shape[-1]))
+    b = broadcast(b, (*out[:-2], *b_shape[-2:]))
+    names = (*(f"b{i}" for i in range(batch)), "m", "n")
+    lowering.frame = Frame.of(out, None, names)
+    depth = _factor(a_shape[-1], lowering.env.max_dim, node)
+    reds = tuple(Dimension(f"k{i}", extent, RED) for i, extent in enumerate(depth))
+    lowering.red_dims = reds
+    rows = tuple(name for i, name in enumerate(names[:-1]) if i == batch or (b.strides[i] == 0 and a.strides[i]))
+    source = lowering.outer[node.inputs[1]]
+    if source in lowering.env.graph.constants:
+        b = _packed(lowering, source, b, ("matmul", b_shape), tuple(b.strides[:batch]))
+    a_view = _split_axis(a, len(a.dims) - 1, depth)
+    b_view = _split_axis(b, len(b.dims) - 2, depth)
+    k_index = tuple(unit(d.name) for d in reds)
+    a_access = _moving(a_view, (*(unit(name) for name in names[:-1]), *k_index), batch + 1)
+    b_access = _moving(b_view, (*(unit(name) for name in names[:batch]), *k_index, unit("n")), batch)
+    lowering.contraction = Contraction(
+        a_access,
+        b_access,
+        len(a_access.index) - len(reds),
+        len(b_access.index) - 1,
+        rows,
+        ("n",),
+        lowering.env.tcore_format(source),
+    )
+    lowering.macs = math.prod(out) * a_shape[-1]
+    return lowering.builder.op("vacc")
+
+
+def conv2d(lowering: GroupLowering, node: Node) -> Expression:
+    """Convolution as an implicit matrix product: rows are output pixels, depth is (kernel row, column, channel)."""
+    stride_y, stride_x = integers(node.attributes, "stride")
+    top, left = integers(node.attributes, "pads")[:2]
+    dilation_y, dilation_x = integers(node.attributes, "dilation")
+    groups = integer(node.attributes, "group")
+    x = lowering.view(node.inputs[0])
+    n, channels, height, width = lowering.type_of(node.inputs[0]).sizes
+    o, c, kernel_y, kernel_x = lowering.type_of(node.inputs[1]).sizes
+    _, _, out_y, out_x = node.output.type.sizes
+    lowering.frame = Frame(
+        node.output.type.sizes,
+        ((n,), (groups, o // groups), (out_y,), (out_x,)),
+        (0, 1, 3, 4, 2),
+        ("n", "g", "y", "x", "o"),
+    )
+    sn, sc, sh, sw = x.strides
+    x_view = View(x.buffer, x.offset, (n, groups, height, width, c), (sn, sc * c, sh, sw, sc))
+    x_index = (
+        unit("n"),
+        unit("g"),
+        Index((("y", stride_y), ("r", dilation_y)), -top),
+        Index((("x", stride_x), ("s", dilation_x)), -left),
+        unit("c"),
+    )
+    w_view = _weights(lowering, node, (groups, o // groups, c, kernel_y, kernel_x))
+    w_index = (unit("g"), unit("r"), unit("s"), unit("c"), unit("o"))
+    lowering.red_dims = (Dimension("r", kernel_y, RED), Dimension("s", kernel_x, RED), Dimension("c", c, RED))
+    format = lowering.env.tcore_format(lowering.outer[node.inputs[0]])
+    lowering.contraction = Contraction(
+        Access(x_view, x_index), Access(w_view, w_index), 4, 4, ("n", "y", "x"), ("o",), format
+    )
+    lowering.macs = n * o * out_y * out_x * c * kernel_y * kernel_x
+    result = lowering.builder.op("vacc")
+    if len(node.inputs) > 2 and node.inputs[2]:
+        bias = _channel_vector(lowering, node.inputs[2], o)
+        result = lowering.builder.op("vadd", result, lowering.builder.load(lowering.frame.access(bias)))
+    return result
+
+
+def _weights(lowering: GroupLowering, node: Node, shape: tuple[int, int, int, int, int]) -> View:
+    """The weights [group, out, in, row, column] seen as [group, row, column, in, out], dense when constant."""
+    outer = lowering.outer[node.inputs[1]]
+    order = (0, 3, 4, 2, 1)
+    constant = lowering.env.graph.constants.get(outer)
+    if constant is not None:
+        data = np.asarray(constant.data).reshape(shape).transpose(order)
+        return lowering.env.packed_constant(outer, ("conv", shape), data, lowering.env.storage(constant.type))
+    view = lowering.view(node.inputs[1])
+    so, sc, sr, ss = view.strides
+    return View(view.buffer, view.offset, tuple(shape[i] for i in order), (so * shape[1], sr, ss, sc, so))
+
+
+def _channel_vector(lowering: GroupLowering, name: str, channels: int) -> View:
+    """A vector over channels, seen as [1, C, 1, 1]."""
+    view = lowering.view(name)
+    return View(view.buffer, view.offset, (1, channels, 1, 1), (0, view.strides[0], 0, 0))
+
+
+def _packed(
+    lowering: GroupLowering, name: str, view: View, key: tuple[object, ...], batch_strides: tuple[int, ...]
+) -> View:
+    """A constant b operand, stored in the T-core's element type; repeated batch dimensions stay repeated."""
+    constant = lowering.env.graph.constants[name]
+    packed = lowering.env.packed_constant(name, key, np.asarray(constant.data), lowering.env.storage(constant.type))
+    return broadcast(dense_view(packed.buffer, constant.type.sizes), view.dims)
+
+
+def _factor(extent: int, limit: int, node: Node) -> tuple[int, ...]:
+    """The depth as one dimension, or two when it is larger than a descriptor dimension may be."""
+    if extent <= limit:
+        return (extent,)
+    inner = next((d for d in range(limit, 1, -1) if extent % d == 0), 0)
+    if not inner or extent // inner > limit:
+        raise DoesNotFitError(
+            f"depth {extent} has no factors of at most {limit}", where=node.name, hint="pad the depth of the product"
+        )
+    return (extent // inner, inner)
+
+
+def _split_axis(view: View, axis: int, factors: Sequence[int]) -> View:
+    """The view with one axis split into `factors`."""
+    strides, step = [], view.strides[axis]
+    for extent in reversed(factors):
+        strides.append(step)
+        step *= extent
+    return View(
+        view.buffer,
+        view.offset,
+        (*view.dims[:axis], *factors, *view.dims[axis + 1 :]),
+        (*view.strides[:axis], *reversed(strides), *view.strides[axis + 1 :]),
+    )
+
+
+def _moving(view: View, index: Sequence[Index], optional: int) -> Access:
+    """The access without those of the first `optional` axes along which the operand repeats."""
+    kept = [axis for axis, stride in enumerate(view.strides) if stride or axis >= optional]
+    dims = tuple(view.dims[axis] for axis in kept)
+    strides = tuple(view.strides[axis] for axis in kept)
+    return Access(View(view.buffer, view.offset, dims, strides), tuple(index[axis] for axis in kept))

@@ -1,0 +1,107 @@
+"""Where each value of the graph lives while kernels are made: buffers, views on them, immediates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from birc.compiler.ir.graph import Graph
+from birc.compiler.ir.plan import Access, Buffer, Kernel, View
+from birc.compiler.ir.types import TensorType
+from birc.compiler.passes.lower.expression import Builder, Expression
+from birc.compiler.passes.lower.frame import Frame
+from birc.compiler.passes.lower.views import dense_view
+from birc.runtime.dtypes import dtype
+
+
+@dataclass(slots=True)
+class Environment:
+    """The state of lowering one graph: `views` by value name, buffers, data of constants, kernels so far."""
+
+    graph: Graph
+    precision: str
+    max_dim: int
+    tile_elements: int
+    views: dict[str, View] = field(default_factory=dict)
+    buffers: dict[str, Buffer] = field(default_factory=dict)
+    data: dict[str, np.ndarray] = field(default_factory=dict)
+    kernels: list[Kernel] = field(default_factory=list)
+    packed: dict[tuple[object, ...], str] = field(default_factory=dict)
+
+    def storage(self, type: TensorType) -> str:
+        """The element type in memory: floats are BF16 in a `bf16` package."""
+        name = type.dtype.name
+        return "bf16" if self.precision == "bf16" and name in ("f32", "f16") else name
+
+    def tcore_format(self, name: str) -> str:
+        """The T-core input format for values of the graph's type."""
+        storage = self.storage(self.graph.type_of(name))
+        return "bf16" if storage == "bf16" else "tf32p"
+
+    def is_float(self, name: str) -> bool:
+        """Whether registers hold the value as floating point."""
+        return self.graph.type_of(name).dtype.kind == "float"
+
+    def immediate(self, name: str) -> float | None:
+        """The one number that a constant consists of, or None."""
+        constant = self.graph.constants.get(name)
+        if constant is None or constant.data.size == 0:
+            return None
+        first = constant.data.reshape(-1)[0] if constant.data.ndim else constant.data[()]
+        if constant.data.size > 1 and not constant.is_splat:
+            return None
+        return float(first)
+
+    def view(self, name: str) -> View:
+        """The view of a value; constants get a buffer of their own at the first use."""
+        if name not in self.views:
+            constant = self.graph.constants[name]
+            self.views[name] = self.constant(name, np.asarray(constant.data), constant.type.dtype.name)
+        return self.views[name]
+
+    def constant(self, name: str, data: np.ndarray, element_type: str) -> View:
+        """A dense constant buffer with the given contents and element type in memory."""
+        buffer = self._fresh(name)
+        self.buffers[buffer] = Buffer(buffer, element_type, _bytes(data.shape, element_type), "constant")
+        self.data[buffer] = data
+        return dense_view(buffer, data.shape)
+
+    def packed_constant(self, name: str, key: tuple[object, ...], data: np.ndarray, element_type: str) -> View:
+        """As `constant`, once for all uses with the same key."""
+        whole = (name, element_type, *key)
+        if whole not in self.packed:
+            self.packed[whole] = self.constant(f"{name}.packed", data, element_type).buffer
+        return dense_view(self.packed[whole], data.shape)
+
+    def new_buffer(self, name: str, type: TensorType, role: str = "scratch") -> View:
+        """A dense buffer for a value, in the layout of its type; the value's view becomes the whole of it."""
+        buffer = self._fresh(name)
+        storage = self.storage(type)
+        self.buffers[buffer] = Buffer(buffer, storage, _bytes(type.sizes, storage), role)
+        self.views[name] = dense_view(buffer, type.sizes, type.layout)
+        return self.views[name]
+
+    def load(self, builder: Builder, frame: Frame, name: str) -> Expression | float:
+        """An operand of an element-wise op, aligned with the frame: an immediate or a load."""
+        number = self.immediate(name)
+        if number is not None and (math.isfinite(number) or self.is_float(name)):
+            return number
+        return builder.load(frame.access(self.view(name)), self.is_float(name))
+
+    def access(self, frame: Frame, name: str) -> Access:
+        """The access of the whole value in a frame of its shape."""
+        return frame.access(self.view(name))
+
+    def _fresh(self, name: str) -> str:
+        candidate, count = name, 1
+        while candidate in self.buffers:
+            count += 1
+            candidate = f"{name}.{count}"
+        return candidate
+
+
+def _bytes(shape: Sequence[int], element_type: str) -> int:
+    return math.prod(shape) * dtype(element_type).bits // 8

@@ -1,0 +1,77 @@
+"""Iteration frames: how the dimensions of a value map to the dimensions of a kernel's space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from birc.compiler.ir.plan import Access, Dimension, Index, View
+from birc.compiler.passes.lower.views import broadcast
+
+
+def unit(name: str) -> Index:
+    """The coordinate that is a dimension itself."""
+    return Index(((name, 1),))
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The par dimensions of a space over a value of logical `shape`.
+
+    Each space dimension is one factor of one logical axis: `factors[i]` are the extents that axis i is split into
+    (usually one), and `order` lists the factors, counted axis by axis, in the order of the space (outermost first).
+    """
+
+    shape: tuple[int, ...]
+    factors: tuple[tuple[int, ...], ...]
+    order: tuple[int, ...]
+    names: tuple[str, ...]
+
+    @staticmethod
+    def of(shape: Sequence[int], layout: Sequence[int] | None = None, names: Sequence[str] = ()) -> Frame:
+        """One space dimension a logical axis, in physical order."""
+        order = tuple(layout) if layout is not None else tuple(range(len(shape)))
+        return Frame(
+            tuple(shape),
+            tuple((extent,) for extent in shape),
+            order,
+            tuple(names) or tuple(f"d{axis}" for axis in range(len(shape))),
+        )
+
+    @property
+    def dimensions(self) -> tuple[Dimension, ...]:
+        """The par dimensions of the space."""
+        extents = [extent for factors in self.factors for extent in factors]
+        return tuple(Dimension(name, extents[i]) for name, i in zip(self.names, self.order, strict=True))
+
+    def name_of_axis(self, axis: int) -> str:
+        """The space dimension of an axis that is not split."""
+        first = sum(len(factors) for factors in self.factors[:axis])
+        return self.names[self.order.index(first)]
+
+    def view(self, view: View) -> View:
+        """An operand, broadcast to the logical shape and seen with the dimensions of the space."""
+        whole = broadcast(view, self.shape)
+        dims: list[int] = []
+        strides: list[int] = []
+        for factors, stride in zip(self.factors, whole.strides, strict=True):
+            step = stride
+            split = []
+            for extent in reversed(factors):
+                split.append(step)
+                step *= extent
+            dims.extend(factors)
+            strides.extend(reversed(split))
+        return View(
+            view.buffer, view.offset, tuple(dims[i] for i in self.order), tuple(strides[i] for i in self.order)
+        )
+
+    def access(self, view: View) -> Access:
+        """The access of an operand that is aligned with the value."""
+        seen = self.view(view)
+        # A repeated axis has one element: its coordinate never moves.
+        dims = tuple(1 if stride == 0 else extent for extent, stride in zip(seen.dims, seen.strides, strict=True))
+        index = tuple(
+            Index() if extent == 1 else unit(name) for extent, name in zip(dims, self.names, strict=True)
+        )
+        return Access(View(seen.buffer, seen.offset, dims, seen.strides), index)

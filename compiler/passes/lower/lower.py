@@ -1,0 +1,190 @@
+"""From the fused graph to kernels over buffers: the first half of the partition phase."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from birc.compiler.ir.attributes import integer, integers
+from birc.compiler.ir.graph import Graph, Node
+from birc.compiler.ir.plan import Buffer, Kernel, View
+from birc.compiler.passes.lower.coalesce import coalesce
+from birc.compiler.passes.lower.contraction import conv2d, matmul
+from birc.compiler.passes.lower.environment import Environment
+from birc.compiler.passes.lower.frame import Frame
+from birc.compiler.passes.lower.group import (
+    Anchor,
+    GroupLowering,
+    close_group,
+    element_wise,
+    is_element_wise,
+    open_group,
+)
+from birc.compiler.passes.lower.movement import concat, copy, gather, materialised_reshape, pad
+from birc.compiler.passes.lower.rows import (
+    REDUCTIONS,
+    kept_frame,
+    layer_norm,
+    log_softmax,
+    reduction,
+    rms_norm,
+    softmax,
+)
+from birc.compiler.passes.lower.views import broadcast, narrow, reshape, transpose
+from birc.compiler.passes.lower.window import avg_pool2d, depthwise_conv2d, lrn, max_pool2d
+from birc.runtime.errors import UnsupportedError
+from birc.runtime.machine import Machine
+
+ANCHORS: dict[str, Anchor] = {
+    "matmul": matmul,
+    "conv2d": conv2d,
+    "max_pool2d": max_pool2d,
+    "avg_pool2d": avg_pool2d,
+    "lrn": lrn,
+    "softmax": softmax,
+    "log_softmax": log_softmax,
+    "layer_norm": layer_norm,
+    "rms_norm": rms_norm,
+    "gather": gather,
+}
+MOVEMENTS: dict[str, Callable[[Environment, Node], list[Kernel]]] = {"concat": concat, "pad": pad}
+VIEWS = frozenset({"reshape", "transpose", "slice", "expand"})
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """Kernels in order, the buffers they use, the data of constants, and the views of the graph's boundary."""
+
+    kernels: tuple[Kernel, ...]
+    buffers: tuple[Buffer, ...]
+    data: dict[str, np.ndarray]
+    inputs: dict[str, View]
+    outputs: dict[str, View]
+
+
+def is_supported(op: str) -> bool:
+    """Whether the device has a lowering for a core op."""
+    return op in ANCHORS or op in MOVEMENTS or op in VIEWS or op in REDUCTIONS or is_element_wise_op(op)
+
+
+def is_element_wise_op(op: str) -> bool:
+    """Whether an op is computed element by element on the vector cores."""
+    return is_element_wise(Node(op, (), ()))
+
+
+def lower_graph(graph: Graph, machine: Machine, precision: str) -> Lowered:
+    """Kernels for a graph of groups and single nodes. Raises `UnsupportedError` listing every op without a lowering."""
+    _check_supported(graph)
+    env = Environment(graph, precision, machine.max_dim, machine.vector_tile_elements)
+    inputs = {value.name: env.new_buffer(value.name, value.type, "input") for value in graph.inputs}
+    outputs = {name: _output_view(env, name) for name in _direct_outputs(graph)}
+    for node in graph.nodes:
+        _lower_node(env, node)
+    for name in graph.outputs:
+        if name not in outputs:
+            outputs[name] = _copied_output(env, name)
+    used = _used_buffers(env)
+    buffers = tuple(b for b in env.buffers.values() if b.name in used or b.role in ("input", "output"))
+    kernels = tuple(coalesce(kernel, machine.max_dim) for kernel in env.kernels)
+    return Lowered(kernels, buffers, {k: v for k, v in env.data.items() if k in used}, inputs, outputs)
+
+
+def _check_supported(graph: Graph) -> None:
+    missing = []
+    for node in graph.nodes:
+        for inner in node.body.nodes if node.body is not None else (node,):
+            if not is_supported(inner.op):
+                missing.append(f"{inner.op} ({', '.join(inner.sources) or inner.name})")
+    if missing:
+        raise UnsupportedError(f"{len(missing)} operators have no device code: {'; '.join(missing)}")
+
+
+def _direct_outputs(graph: Graph) -> list[str]:
+    """Outputs that a kernel can write where the caller expects them."""
+    result = []
+    for name in dict.fromkeys(graph.outputs):
+        producer = graph.producer(name)
+        if producer is not None and producer.op not in VIEWS:
+            result.append(name)
+    return result
+
+
+def _output_view(env: Environment, name: str) -> View:
+    type = env.graph.type_of(name)
+    view = env.new_buffer(name, type, "output")
+    return view
+
+
+def _copied_output(env: Environment, name: str) -> View:
+    """An output that is an input, a constant or a view of another value: copied into a buffer of its own."""
+    source = env.view(name)
+    type = env.graph.type_of(name).logical
+    del env.views[name]
+    target = env.new_buffer(f"{name}.output", type, "output")
+    env.views[name] = source
+    producer = env.graph.producer(name)
+    env.kernels.append(copy(env, f"{name}.output", source, target, None, producer.sources if producer else ()))
+    return target
+
+
+def _lower_node(env: Environment, node: Node) -> None:
+    if node.op in VIEWS:
+        env.views[node.name] = _view(env, node)
+    elif node.op in MOVEMENTS:
+        env.kernels.extend(MOVEMENTS[node.op](env, node))
+    else:
+        env.kernels.append(_lower_group(env, node))
+
+
+def _lower_group(env: Environment, node: Node) -> Kernel:
+    lowering = open_group(env, node)
+    anchor = next((n for n in lowering.nodes if not is_element_wise(n)), None)
+    if anchor is not None and (anchor.op in REDUCTIONS):
+        type = lowering.type_of(anchor.inputs[0])
+        lowering.frame = Frame.of(type.sizes, _operand_layout(lowering, anchor.inputs[0]))
+    output: Frame | None = None
+    for inner in lowering.nodes:
+        if is_element_wise(inner):
+            lowering.values[inner.name] = element_wise(lowering, inner)
+        elif inner.op in REDUCTIONS:
+            lowering.values[inner.name] = reduction(lowering, inner)
+            output = kept_frame(lowering.frame, integers(inner.attributes, "axes"))
+        elif inner.op == "conv2d" and _is_depthwise(lowering, inner):
+            lowering.values[inner.name] = depthwise_conv2d(lowering, inner)
+        else:
+            lowering.values[inner.name] = ANCHORS[inner.op](lowering, inner)
+    return close_group(lowering, node, output)
+
+
+def _operand_layout(lowering: GroupLowering, name: str) -> tuple[int, ...] | None:
+    return lowering.type_of(name).layout
+
+
+def _is_depthwise(lowering: GroupLowering, node: Node) -> bool:
+    channels = lowering.type_of(node.inputs[0]).sizes[1]
+    return integer(node.attributes, "group") == channels == lowering.type_of(node.inputs[1]).sizes[0] > 1
+
+
+def _view(env: Environment, node: Node) -> View:
+    source = env.view(node.inputs[0])
+    if node.op == "transpose":
+        return transpose(source, integers(node.attributes, "perm"))
+    if node.op == "expand":
+        return broadcast(source, node.output.type.sizes)
+    if node.op == "slice":
+        starts, steps = integers(node.attributes, "starts"), integers(node.attributes, "steps")
+        return narrow(source, starts, node.output.type.sizes, steps)
+    return reshape(source, node.output.type.sizes) or materialised_reshape(env, node)
+
+
+def _used_buffers(env: Environment) -> set[str]:
+    used = set()
+    for kernel in env.kernels:
+        accesses = [s.access for phase in kernel.phases for s in phase.statements if s.access is not None]
+        if kernel.contraction is not None:
+            accesses += [kernel.contraction.a, kernel.contraction.b]
+        used.update(access.view.buffer for access in accesses)
+    return used
+

@@ -1,0 +1,193 @@
+"""Element-wise ops as expressions of vector instructions (the machine has no exp, erf, division or sigmoid)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from birc.compiler.ir.attributes import AttributeValue
+from birc.compiler.passes.lower.expression import Builder, Expression
+
+Value = Expression | float
+Macro = Callable[[Builder, tuple[Value, ...], Mapping[str, AttributeValue]], Value]
+
+LOG2_E = 1.0 / math.log(2.0)
+LN_2 = math.log(2.0)
+
+# Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: |error| <= 1.5e-7.
+ERF_P = 0.3275911
+ERF_COEFFICIENTS = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
+
+
+def exp(b: Builder, x: Value) -> Expression:
+    """e to the power x."""
+    return b.op("vexp2", b.op("vmul", x, LOG2_E))
+
+
+def log(b: Builder, x: Value) -> Expression:
+    """Natural logarithm."""
+    return b.op("vmul", b.op("vlog2", x), LN_2)
+
+
+def sqrt(b: Builder, x: Value) -> Expression:
+    """Square root: 1 / rsqrt(x) is right at 0 and infinity too."""
+    return b.op("vrcp", b.op("vrsqrt", x))
+
+
+def divide(b: Builder, x: Value, y: Value) -> Value:
+    """x / y; by a constant as a multiplication."""
+    if isinstance(y, float) and y != 0.0:
+        return b.op("vmul", x, 1.0 / y)
+    return b.op("vmul", x, b.op("vrcp", y))
+
+
+def sigmoid(b: Builder, x: Value) -> Expression:
+    """1 / (1 + exp(-x))"""
+    return b.op("vrcp", b.op("vadd", b.op("vexp2", b.op("vmul", x, -LOG2_E)), 1.0))
+
+
+def erf(b: Builder, x: Value) -> Expression:
+    """The error function, by a polynomial in 1 / (1 + p |x|) times exp(-x^2)."""
+    magnitude = b.op("vabs", x)
+    t = b.op("vrcp", b.op("vfma", magnitude, ERF_P, 1.0))
+    polynomial: Value = ERF_COEFFICIENTS[0]
+    for coefficient in ERF_COEFFICIENTS[1:]:
+        polynomial = b.op("vfma", polynomial, t, coefficient)
+    decay = b.op("vexp2", b.op("vmul", b.op("vmul", x, x), -LOG2_E))
+    tail = b.op("vmul", b.op("vmul", polynomial, t), decay)
+    return b.op("vmul", b.op("vsign", x), b.op("vsub", 1.0, tail))
+
+
+def gelu(b: Builder, x: Value, approximate: str) -> Expression:
+    """x times the normal distribution function, exactly (erf) or by tanh."""
+    if approximate == "tanh":
+        cube = b.op("vmul", b.op("vmul", x, x), x)
+        inner = b.op("vmul", b.op("vfma", cube, 0.044715, x), math.sqrt(2.0 / math.pi))
+        factor = b.op("vadd", b.op("vtanh", inner), 1.0)
+    else:
+        factor = b.op("vadd", erf(b, b.op("vmul", x, math.sqrt(0.5))), 1.0)
+    return b.op("vmul", b.op("vmul", x, 0.5), factor)
+
+
+def power(b: Builder, x: Value, y: Value) -> Value:
+    """x to the power y: small integers by multiplication, else by logarithms (x >= 0)."""
+    if isinstance(y, float) and y.is_integer() and 1 <= abs(y) <= 4:
+        result = x
+        for _ in range(int(abs(y)) - 1):
+            result = b.op("vmul", result, x)
+        return result if y > 0 else b.op("vrcp", result)
+    return b.op("vexp2", b.op("vmul", b.op("vlog2", x), y))
+
+
+def softplus(b: Builder, x: Value) -> Expression:
+    """log(1 + exp(x)), as max(x, 0) + log(1 + exp(-|x|)) which cannot overflow."""
+    tail = log(b, b.op("vadd", exp(b, b.op("vneg", b.op("vabs", x))), 1.0))
+    return b.op("vadd", b.op("vmax", x, 0.0), tail)
+
+
+def _direct(mnemonic: str, is_float: bool = True) -> Macro:
+    """An op that is one instruction on the same operands; the result is an integer if an operand is one."""
+
+    def build(b: Builder, values: tuple[Value, ...], _: Mapping[str, AttributeValue]) -> Value:
+        floats = is_float and all(isinstance(v, float) or v.is_float for v in values) if is_float else False
+        if any(isinstance(v, Expression) and not v.is_float for v in values):
+            floats = False
+        return b.op(mnemonic, *values, is_float=floats)
+
+    return build
+
+
+def _swapped(mnemonic: str) -> Macro:
+    return lambda b, v, _: b.op(mnemonic, v[1], v[0], is_float=False)
+
+
+def _unary(function: Callable[[Builder, Value], Value]) -> Macro:
+    return lambda b, v, _: function(b, v[0])
+
+
+def _number(value: AttributeValue) -> float:
+    if not isinstance(value, int | float):
+        raise TypeError(f"expected a number, not {value!r}")
+    return float(value)
+
+
+def _clip(b: Builder, v: tuple[Value, ...], a: Mapping[str, AttributeValue]) -> Value:
+    result = v[0]
+    low, high = _number(a["minimum"]), _number(a["maximum"])
+    if low > -math.inf:
+        result = b.op("vmax", result, low)
+    return b.op("vmin", result, high) if high < math.inf else result
+
+
+def _elu(b: Builder, v: tuple[Value, ...], a: Mapping[str, AttributeValue]) -> Value:
+    grown = b.op("vmul", b.op("vsub", exp(b, b.op("vmin", v[0], 0.0)), 1.0), _number(a["alpha"]))
+    return b.op("vsel", b.op("vlt", 0.0, v[0], is_float=False), v[0], grown)
+
+
+def _leaky_relu(b: Builder, v: tuple[Value, ...], a: Mapping[str, AttributeValue]) -> Value:
+    return b.op("vfma", b.op("vmin", v[0], 0.0), _number(a["alpha"]), b.op("vmax", v[0], 0.0))
+
+
+def _hard_sigmoid(b: Builder, v: tuple[Value, ...], a: Mapping[str, AttributeValue]) -> Value:
+    line = b.op("vfma", v[0], _number(a["alpha"]), _number(a["beta"]))
+    return b.op("vmin", b.op("vmax", line, 0.0), 1.0)
+
+
+def _where(b: Builder, v: tuple[Value, ...], _: Mapping[str, AttributeValue]) -> Value:
+    is_float = all(isinstance(x, float) or x.is_float for x in v[1:])
+    return b.op("vsel", *v, is_float=is_float)
+
+
+def _not(b: Builder, v: tuple[Value, ...], _: Mapping[str, AttributeValue]) -> Value:
+    return b.op("vnot", v[0], is_float=False)
+
+
+MACROS: dict[str, Macro] = {
+    "add": _direct("vadd"),
+    "sub": _direct("vsub"),
+    "mul": _direct("vmul"),
+    "div": lambda b, v, _: divide(b, *v),
+    "pow": lambda b, v, _: power(b, *v),
+    "maximum": _direct("vmax"),
+    "minimum": _direct("vmin"),
+    "and": _direct("vand", is_float=False),
+    "or": _direct("vor", is_float=False),
+    "xor": _direct("vxor", is_float=False),
+    "equal": _direct("veq", is_float=False),
+    "less": _direct("vlt", is_float=False),
+    "less_equal": _direct("vle", is_float=False),
+    "greater": _swapped("vlt"),
+    "greater_equal": _swapped("vle"),
+    "neg": _direct("vneg"),
+    "abs": _direct("vabs"),
+    "floor": _direct("vfloor"),
+    "ceil": _direct("vceil"),
+    "round": _direct("vround"),
+    "sign": _direct("vsign"),
+    "not": _not,
+    "relu": lambda b, v, _: b.op("vmax", v[0], 0.0),
+    "exp": _unary(exp),
+    "log": _unary(log),
+    "sqrt": _unary(sqrt),
+    "rsqrt": _direct("vrsqrt"),
+    "reciprocal": _direct("vrcp"),
+    "tanh": _direct("vtanh"),
+    "sin": _direct("vsin"),
+    "cos": _direct("vcos"),
+    "sigmoid": _unary(sigmoid),
+    "silu": lambda b, v, _: b.op("vmul", v[0], sigmoid(b, v[0])),
+    "erf": _unary(erf),
+    "gelu": lambda b, v, a: gelu(b, v[0], str(a["approximate"])),
+    "softplus": _unary(softplus),
+    "leaky_relu": _leaky_relu,
+    "elu": _elu,
+    "hard_sigmoid": _hard_sigmoid,
+    "clip": _clip,
+    "where": _where,
+}
+
+FLOAT_ONLY = frozenset(
+    "div pow exp log sqrt rsqrt reciprocal tanh sin cos sigmoid silu erf gelu softplus leaky_relu elu hard_sigmoid "
+    "floor ceil round".split()
+)
+"""Element-wise ops that the vector cores compute on floating-point values alone."""

@@ -1,0 +1,120 @@
+"""Ops that fold a window around each element on the vector cores: pools, depthwise convolution, response norm."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from birc.compiler.ir.attributes import integer, integers, number
+from birc.compiler.ir.graph import Node
+from birc.compiler.ir.plan import RED, Access, Dimension, Index
+from birc.compiler.passes.lower.expression import Expression
+from birc.compiler.passes.lower.frame import Frame, unit
+from birc.compiler.passes.lower.group import GroupLowering
+from birc.compiler.passes.lower.macros import power
+from birc.compiler.passes.lower.views import transpose
+
+CHANNELS_LAST = (0, 2, 3, 1)
+WINDOW = ("r", "s")
+
+
+def max_pool2d(lowering: GroupLowering, node: Node) -> Expression:
+    """The maximum of each window; positions outside the image never win."""
+    window = _window(lowering, node, integers(node.attributes, "dilation"), "lowest")
+    return lowering.builder.fold("vfoldmax", window, WINDOW)
+
+
+def avg_pool2d(lowering: GroupLowering, node: Node) -> Expression:
+    """The mean of each window. Where windows reach over the edge, the divisor is a small table."""
+    window = _window(lowering, node, (1, 1), "zero")
+    total = lowering.builder.fold("vfoldsum", window, WINDOW)
+    scale = 1.0 / _divisors(lowering, node)
+    if np.all(scale == scale.flat[0]):
+        return lowering.builder.op("vmul", total, float(scale.flat[0]))
+    table = scale.astype(np.float32)[None, None]
+    view = lowering.env.packed_constant(f"{node.name}.divisors", (), table, "f32")
+    return lowering.builder.op("vmul", total, lowering.builder.load(lowering.frame.access(view)))
+
+
+def depthwise_conv2d(lowering: GroupLowering, node: Node) -> Expression:
+    """A convolution with one input channel a group: products and sums on the vector cores."""
+    o, _, kernel_y, kernel_x = lowering.type_of(node.inputs[1]).sizes
+    window = _window(lowering, node, integers(node.attributes, "dilation"), "zero", (kernel_y, kernel_x))
+    outer = lowering.outer[node.inputs[1]]
+    constant = lowering.env.graph.constants.get(outer)
+    if constant is not None:
+        data = np.asarray(constant.data).reshape(o, kernel_y, kernel_x).transpose(1, 2, 0)
+        storage = lowering.env.storage(constant.type)
+        weights = lowering.env.packed_constant(outer, ("depthwise",), data, storage)
+        shape = (kernel_y, kernel_x, o)
+        strides = weights.strides
+    else:
+        view = lowering.view(node.inputs[1])
+        shape = (kernel_y, kernel_x, o)
+        strides = (view.strides[2], view.strides[3], view.strides[0])
+        weights = view
+    w_view = type(weights)(weights.buffer, weights.offset, (*shape[:2], 1, shape[2]), (*strides[:2], 0, strides[2]))
+    # The register has the axes n, y, x, o: the window dimensions take the places of y and x with extent 1.
+    seen = type(w_view)(w_view.buffer, w_view.offset, (1, kernel_y, kernel_x, o), (0, *strides))
+    access = Access(seen, (Index(), unit("r"), unit("s"), unit("d1")))
+    product = lowering.builder.op("vmul", window, lowering.builder.load(access))
+    lowering.macs = math.prod(node.output.type.sizes) * kernel_y * kernel_x
+    total = lowering.builder.fold("vfoldsum", product, WINDOW)
+    if len(node.inputs) > 2 and node.inputs[2]:
+        bias = lowering.view(node.inputs[2])
+        seen = type(bias)(bias.buffer, bias.offset, (1, o, 1, 1), (0, bias.strides[0], 0, 0))
+        total = lowering.builder.op("vadd", total, lowering.builder.load(lowering.frame.access(seen)))
+    return total
+
+
+def lrn(lowering: GroupLowering, node: Node) -> Expression:
+    """Local response normalisation over a window of channels."""
+    size = integer(node.attributes, "size")
+    alpha, beta, k = (number(node.attributes, name) for name in ("alpha", "beta", "k"))
+    lowering.frame = Frame.of(node.output.type.sizes, CHANNELS_LAST)
+    lowering.red_dims = (Dimension("r", size, RED),)
+    view = lowering.frame.view(lowering.view(node.inputs[0]))
+    channel = Index((("d1", 1), ("r", 1)), -((size - 1) // 2))
+    neighbour = lowering.builder.load(Access(view, (unit("d0"), unit("d2"), unit("d3"), channel)))
+    squares = lowering.builder.fold("vfoldsum", lowering.builder.op("vmul", neighbour, neighbour), ("r",))
+    scale = power(lowering.builder, lowering.builder.op("vfma", squares, alpha / size, k), -beta)
+    return lowering.builder.op("vmul", lowering.expression(node.inputs[0]), scale)
+
+
+def _window(
+    lowering: GroupLowering,
+    node: Node,
+    dilation: tuple[int, ...],
+    fill: str,
+    kernel: tuple[int, ...] = (),
+) -> Expression:
+    """The input under the window, at every output element; sets the frame (channels last) and the window loops."""
+    kernel = kernel or integers(node.attributes, "kernel")
+    stride = integers(node.attributes, "stride")
+    pads = integers(node.attributes, "pads")
+    lowering.frame = Frame.of(node.output.type.sizes, CHANNELS_LAST)
+    lowering.red_dims = (Dimension("r", kernel[0], RED), Dimension("s", kernel[1], RED))
+    view = transpose(lowering.view(node.inputs[0]), CHANNELS_LAST)
+    index = (
+        unit("d0"),
+        Index((("d2", stride[0]), ("r", dilation[0])), -pads[0]),
+        Index((("d3", stride[1]), ("s", dilation[1])), -pads[1]),
+        unit("d1"),
+    )
+    return lowering.builder.load(Access(view, index, fill))
+
+
+def _divisors(lowering: GroupLowering, node: Node) -> np.ndarray:
+    """How many elements each window averages, [out height, out width]."""
+    kernel, stride, pads = (integers(node.attributes, name) for name in ("kernel", "stride", "pads"))
+    counted = integers(node.attributes, "divisor_pads") if integer(node.attributes, "count_include_pad") else (0,) * 4
+    _, _, height, width = lowering.type_of(node.inputs[0]).sizes
+    _, _, out_y, out_x = node.output.type.sizes
+    axes = []
+    for axis, (extent, out) in enumerate(((height, out_y), (width, out_x))):
+        starts = np.arange(out) * stride[axis] - pads[axis]
+        low = np.maximum(starts, -counted[axis])
+        high = np.minimum(starts + kernel[axis], extent + counted[axis + 2])
+        axes.append(high - low)
+    return np.outer(axes[0], axes[1]).astype(np.float64)

@@ -1,0 +1,89 @@
+"""Tile extents and SPC mapping of kernels that run on the vector cores alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from birc.compiler.ir.plan import Dimension, Kernel, Tiling
+from birc.compiler.ir.registers import assign
+from birc.runtime.errors import DoesNotFitError
+from birc.runtime.machine import Machine
+
+LEAST_TILE_ELEMENTS = 512
+PROGRAM_CHOICES = (4, 3, 2)
+
+
+def tile_vector_kernel(kernel: Kernel, machine: Machine) -> Tiling:
+    """Whole reduced dimensions in a tile, then as much of the inner ones as a register holds, on as many SPCs as can."""
+    registers = assign(kernel.phases).count
+    if registers > machine.vector_registers:
+        raise DoesNotFitError(f"{registers} vector registers, there are {machine.vector_registers}", where=kernel.name)
+    tile = _tile(kernel, machine.vector_tile_elements)
+    looped = {name for phase in kernel.phases for name in phase.loops}
+    outer = [d for d in kernel.par_dims if d.name not in looped]
+    reduced = _reduced(kernel)
+    free = [d for d in outer if d.name not in reduced]
+    while _tiles(free, tile) < machine.spcs_per_die and math.prod(tile.values()) > LEAST_TILE_ELEMENTS:
+        largest = next((d for d in free if tile[d.name] > 1), None)
+        if largest is None:
+            break
+        tile[largest.name] = -(-tile[largest.name] // 2)
+    counts = [-(-d.extent // tile[d.name]) for d in outer]
+    spcs = best_split(counts, machine.spcs_per_die)
+    shares = [-(-count // split) for count, split in zip(counts, spcs, strict=True)]
+    innermost = next((share for share in reversed(shares) if share > 1), 1)
+    programs = next((p for p in PROGRAM_CHOICES if innermost % p == 0 and p * registers <= machine.vector_registers), 1)
+    return Tiling(
+        tuple(tile.items()),
+        tuple((d.name, split) for d, split in zip(outer, spcs, strict=True) if split > 1),
+        programs=programs,
+    )
+
+
+def best_split(counts: Sequence[int], spcs: int) -> tuple[int, ...]:
+    """SPCs per dimension, product at most `spcs`, that leave the fewest tiles on the busiest SPC."""
+    return min(
+        factorisations(counts, spcs),
+        key=lambda split: (
+            math.prod(-(-count // s) for count, s in zip(counts, split, strict=True)),
+            math.prod(split),
+        ),
+    )
+
+
+def factorisations(counts: Sequence[int], limit: int) -> Iterator[tuple[int, ...]]:
+    """Every way to give each dimension at most as many SPCs as it has tiles, `limit` in all."""
+    if not counts:
+        yield ()
+        return
+    for first in range(1, min(counts[0], limit) + 1):
+        for rest in factorisations(counts[1:], limit // first):
+            yield (first, *rest)
+
+
+def _reduced(kernel: Kernel) -> set[str]:
+    return {n for phase in kernel.phases for s in phase.statements if s.op.startswith("vred") for n in s.dims}
+
+
+def _tile(kernel: Kernel, capacity: int) -> dict[str, int]:
+    """Tile extents: reduced dimensions first, then the others from the inside out."""
+    reduced = _reduced(kernel)
+    tile: dict[str, int] = {}
+    budget = capacity
+    order = [d for d in reversed(kernel.par_dims) if d.name in reduced]
+    order += [d for d in reversed(kernel.par_dims) if d.name not in reduced]
+    for d in order:
+        tile[d.name] = _even(d, max(1, budget))
+        budget //= tile[d.name]
+    return tile
+
+
+def _even(dimension: Dimension, most: int) -> int:
+    """The extent of the fewest nearly equal tiles of at most `most`."""
+    count = -(-dimension.extent // most)
+    return -(-dimension.extent // count)
+
+
+def _tiles(dims: Sequence[Dimension], tile: dict[str, int]) -> int:
+    return math.prod(-(-d.extent // tile[d.name]) for d in dims)
