@@ -40,13 +40,14 @@ class Memory:
     __slots__ = ("hbm", "l2", "tb")
 
     def __init__(self, program: Program, machine: Machine, *, poison: bool = True) -> None:
-        def block(num_bytes: int) -> Bytes:
-            return np.full(num_bytes, POISON, np.uint8) if poison else np.zeros(num_bytes, np.uint8)
+        def block(*shape: int) -> Bytes:
+            return np.full(shape, POISON, np.uint8) if poison else np.zeros(shape, np.uint8)
 
-        dies, spcs = range(program.dies), range(machine.spcs_per_die)
+        dies, spcs = range(program.dies), machine.spcs_per_die
         self.hbm = tuple(block(program.hbm_bytes) for _ in dies)
-        self.l2 = tuple(block(program.l2_bytes * machine.spcs_per_die) for _ in dies)
-        self.tb = tuple(tuple(block(program.tensor_buffer_bytes) for _ in spcs) for _ in dies)
+        self.l2 = tuple(block(program.l2_bytes * spcs) for _ in dies)
+        # One array a die, a row an SPC: an engine that executes all SPCs at once sees one strided memory.
+        self.tb = tuple(block(spcs, program.tensor_buffer_bytes) for _ in dies)
 
     def space(self, name: str, die: int, spc: int = 0) -> Bytes:
         """The bytes of a memory space as one die (for `tb`: one SPC of it) sees them."""
