@@ -162,8 +162,11 @@ class GraphBuilder:
 
     def graph(self, name: str, inputs: Sequence[Value], outputs: Mapping[str, str]) -> Graph:
         """The finished graph; `outputs` maps the names it must have to the values that they are."""
+        kept = {entry.name for entry in inputs} | set(outputs)
+        renamed: dict[str, str] = {}
         for wanted, value in outputs.items():
-            self._name_output(wanted, value, {entry.name for entry in inputs}, set(outputs))
+            if self._name_output(wanted, renamed.get(value, value), kept):
+                renamed[value] = wanted
         used = {entry for node in self._nodes for entry in node.present_inputs} | set(outputs)
         constants = {key: constant for key, constant in self._constants.items() if key in used}
         alive = {source for node in self._nodes for source in node.sources}
@@ -172,21 +175,23 @@ class GraphBuilder:
             name, tuple(inputs), tuple(outputs), tuple(self._nodes), constants, tuple(fates.values())
         )
 
-    def _name_output(self, wanted: str, value: str, inputs: set[str], outputs: set[str]) -> None:
-        """See that the graph has a value called `wanted`: rename it, or copy it when it has another name to
-        keep.
+    def _name_output(self, wanted: str, value: str, kept: set[str]) -> bool:
+        """See that there is a value called `wanted`: rename `value`, or copy it when it is one of `kept`.
+
+        Returns whether it was renamed.
         """
         if wanted == value:
-            return
+            return False
+        type = self._types[wanted] = self._types[value]
         if value in self._constants:
             self._constants[wanted] = self._constants[value]
-        elif value in inputs or value in outputs:
-            type = self._types[value]
+            return False
+        if value in kept:
             self._nodes.append(Node("reshape", (value,), (Value(wanted, type),), {"shape": type.sizes}))
-        else:
-            self._nodes = [_renamed(node, {value: wanted}) for node in self._nodes]
-            self._fates = [replace(fate, into=wanted) if fate.into == value else fate for fate in self._fates]
-        self._types[wanted] = self._types[value]
+            return False
+        self._nodes = [_renamed(node, {value: wanted}) for node in self._nodes]
+        self._fates = [replace(fate, into=wanted) if fate.into == value else fate for fate in self._fates]
+        return True
 
     def _pending_constant(self, constant: Constant) -> str:
         name = self._fresh_name()

