@@ -63,7 +63,9 @@ def kernel_accesses(kernel: Kernel, bindings: Bindings, coordinates: Ints) -> tu
     The slots must be bound to tensors of the boxes' ranks.
     """
     return tuple(
-        _access(place, box, bindings[box.slot], coordinates) for place in places(kernel) for box in boxes_of(place)
+        _access(place, box, bindings[box.slot], coordinates)
+        for place in places(kernel)
+        for box in boxes_of(place)
     )
 
 
@@ -82,9 +84,9 @@ def _access(place: Place, box: Box, descriptor: Descriptor, coordinates: Ints) -
     trips = _trips(place.loops, coordinates)
     low = np.zeros((len(coordinates), len(box.axes)), np.int64)
     high = np.zeros_like(low)
-    for number, axis in enumerate(box.axes):
-        first, last = _interval(axis.start.constant, axis.start.terms, trips, coordinates)
-        reach = axis_reach(axis, indexed, number)
+    for number, side in enumerate(box.axes):
+        first, last = _interval(side.start.constant, side.start.terms, trips, coordinates)
+        reach = axis_reach(side, indexed, number)
         low[:, number] = first + min(0, reach)
         high[:, number] = last + max(0, reach) + 1
     runs = np.all(trips > 0, axis=1) if trips.shape[1] else np.ones(len(coordinates), np.bool_)

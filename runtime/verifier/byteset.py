@@ -87,7 +87,7 @@ def _runs(descriptor: Descriptor, low: Ints, high: Ints) -> tuple[Ints, Ints] | 
         if count > 1 and step:
             axes.append((abs(step), count))
     length = size
-    outer = []
+    outer: list[tuple[int, int]] = []
     for step, count in sorted(axes):
         if not outer and step <= length:  # touches or overlaps its neighbour: one run
             length += step * (count - 1)

@@ -17,6 +17,7 @@ from birc.runtime.verifier.kernels import KernelModel, relative, used_slots
 from birc.runtime.verifier.layout import byte_span, capacity_bytes
 from birc.runtime.verifier.ordering import Ordering
 from birc.runtime.verifier.stream import Issue, issues
+from birc.runtime.verifier.traffic import Traffic
 
 LIMIT_ORDER = "conflicting accesses are ordered by a barrier, or by a wait for the copy's event"
 
@@ -50,7 +51,7 @@ class CommandCheck:
         self._slots: list[dict[int, Descriptor]] = [{} for _ in range(program.dies)]
         self._spcs: list[int | None] = [None] * program.dies
         self._uses: list[list[Use]] = [[] for _ in range(program.dies)]
-        self._models: dict[tuple[object, ...], KernelModel] = {}
+        self._models: dict[tuple[object, ...], Traffic | None] = {}
         self._apart: dict[tuple[object, ...], bool] = {}
 
     def check(self) -> None:
@@ -115,16 +116,16 @@ class CommandCheck:
 
     def _run(self, issue: Issue) -> None:
         for die in self._dies(issue):
-            model = self._model(issue, die)
-            if model is None:
+            traffic = self._traffic(issue, die)
+            if traffic is None:
                 continue
             name = f"{issue.text} on die {die}"
             views = self._slots[die]
-            self._initialised.run(name, die, model, views)
+            self._initialised.run(name, die, traffic, views)
             known = self._ordering.known(die)
             operation = self._ordering.run(die)
             seen: set[tuple[object, ...]] = set()
-            for access in model.accesses:
+            for access in traffic.model.accesses:
                 view = views[access.slot]
                 key = (access.slot, access.store, access.hulls.low.tobytes(), access.hulls.high.tobytes())
                 if view.space == "tb" or key in seen or not access.hulls.present.any():
@@ -132,7 +133,7 @@ class CommandCheck:
                 seen.add(key)
                 self._use(die, known, _use_of_run(operation, name, view, access))
 
-    def _model(self, issue: Issue, die: int) -> KernelModel | None:
+    def _traffic(self, issue: Issue, die: int) -> Traffic | None:
         """The kernel with the die's bindings, checked when it is met for the first time."""
         index = issue.number("kernel")
         kernel = self._program.kernels[index]
@@ -148,15 +149,14 @@ class CommandCheck:
             return None
         bindings = relative({slot: self._slots[die][slot] for slot in slots})
         key = (index, *bindings.items())
-        model = self._models.get(key)
-        if model is None:
-            model = self._models[key] = KernelModel(kernel, bindings, self._machine)
-            model.check(self._findings)
-        needed = (1 << model.spcs) - 1
-        if needed & ~mask:
-            what = f"kernel {kernel.name} spreads over {model.spcs} SPCs, the launch has {mask:#x}"
+        if key not in self._models:
+            model = KernelModel(kernel, bindings, self._machine)
+            self._models[key] = Traffic(model) if model.check(self._findings) else None
+        traffic = self._models[key]
+        if traffic is not None and ((1 << traffic.model.spcs) - 1) & ~mask:
+            what = f"kernel {kernel.name} spreads over {traffic.model.spcs} SPCs, the launch has {mask:#x}"
             self._findings.add(issue.text, what, "the SPCs of the launch")
-        return model
+        return traffic
 
     # Copies and transfers.
 
@@ -184,12 +184,12 @@ class CommandCheck:
             return
         operations: dict[int, int] = {}
         known = {die: self._ordering.known(die) for die in self._dies(issue)}
-        for die in known:
+        for die, before in known.items():
             operations[die] = self._ordering.start()
             name = f"{issue.text} from die {die}"
             self._initialised.copy(name, source, die, target, 1 - die)
-            self._use(die, known[die], _use_of_copy(operations[die], name, source, store=False))
-            self._use(1 - die, known[die], _use_of_copy(operations[die], name, target, store=True))
+            self._use(die, before, _use_of_copy(operations[die], name, source, store=False))
+            self._use(1 - die, before, _use_of_copy(operations[die], name, target, store=True))
         self._ordering.transfer_done(issue, operations, known)
 
     def _check_pair(self, issue: Issue, target: Descriptor, source: Descriptor) -> bool:
@@ -219,7 +219,20 @@ class CommandCheck:
                 theirs = "writes" if other.store else "reads"
                 what = f"{deed} {use.descriptor.space} bytes {use.low} to {use.high}, which {other.name} {theirs}"
                 self._findings.add(use.name, what, LIMIT_ORDER)
+        if use.store and use.descriptor.space == "hbm":
+            self._check_constants(die, use)
         self._uses[die].append(use)
+
+    def _check_constants(self, die: int, use: Use) -> None:
+        """Constants are loaded once for all calls."""
+        for image in self._program.constants:
+            if (
+                image.dies >> die & 1
+                and use.low < image.address + image.num_bytes
+                and image.address < use.high
+            ):
+                what = f"may write constant {image.key}, by bytes {use.low} to {use.high} of HBM"
+                self._findings.add(use.name, what, "constants are never written")
 
     def _meet(self, use: Use, other: Use) -> bool:
         """Whether the two may touch the same byte unordered; on the same SPC kernels follow each other."""

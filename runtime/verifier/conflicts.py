@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from birc.runtime.verifier.access import Access
-from birc.runtime.verifier.boxes import MOST_PAIRS, Boxes, Bools, byte_hulls, concatenate, overlaps, unique
+from birc.runtime.verifier.boxes import MOST_PAIRS, Bools, Boxes, byte_hulls, concatenate, overlaps, unique
 from birc.runtime.verifier.findings import Findings
 from birc.runtime.verifier.onchip import common_par_depths, queue_name
 from birc.runtime.verifier.unroll import Ints
@@ -71,7 +71,9 @@ def check_between_spcs(conflict: Conflict, variables: Variables, findings: Findi
     meets = overlaps(left.descriptor, these, right.descriptor, those) & (owners[:, None] != others[None, :])
     if meets.any():
         a, b = (int(index[0]) for index in np.nonzero(meets))
-        what = f"SPC {owners[a]} and SPC {others[b]} (in {right.place.name()}) share bytes of slot {left.slot}"
+        what = (
+            f"SPC {owners[a]} and SPC {others[b]} (in {right.place.name()}) share bytes of slot {left.slot}"
+        )
         findings.add(where, what, LIMIT_SPCS)
 
 

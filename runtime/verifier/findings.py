@@ -58,5 +58,9 @@ class Findings:
         if seen < FINDINGS_PER_PLACE:
             self.found.append(Finding(where, what, limit))
 
+    def extend(self, other: Findings) -> None:
+        """Take over all findings of another collection."""
+        self.found.extend(other.found)
+
     def __bool__(self) -> bool:
         return bool(self.found)

@@ -9,7 +9,7 @@ from birc.runtime.program import Descriptor, Program
 from birc.runtime.verifier.boxes import whole_view
 from birc.runtime.verifier.byteset import ByteSet, byte_range, bytes_of, empty
 from birc.runtime.verifier.findings import Findings
-from birc.runtime.verifier.kernels import KernelModel
+from birc.runtime.verifier.traffic import Traffic
 
 LIMIT_WRITTEN = "memory is written before it is read"
 
@@ -27,24 +27,28 @@ class Initialised:
             hbm = [_given(program, die)]
             self._written.append({"hbm": hbm, "l2": [empty()], "tb": tensor_buffers})
 
-    def run(self, name: str, die: int, model: KernelModel, views: Mapping[int, Descriptor]) -> None:
+    def run(self, name: str, die: int, traffic: Traffic, views: Mapping[int, Descriptor]) -> None:
         """Check what a kernel reads, then add what it writes."""
-        for access in model.accesses:
+        for access in traffic.model.accesses:
             if access.store:
                 continue
             view = views[access.slot]
-            if self._missing(die, view, model.read_hulls(access)) is None:
+            if self._missing(die, view, traffic.read_hulls(access)) is None:
                 continue
-            missing = self._missing(die, view, model.reads(access))
+            missing = self._missing(die, view, traffic.reads(access))
             if missing is not None:
                 what = f"reads {view.space} bytes {missing[0]} to {missing[1]}, not written by then ({name})"
-                self._findings.add(access.place.name(), what, LIMIT_WRITTEN, place=(access.place.name(), "written"))
-        for access in model.accesses:
+                self._findings.add(
+                    access.place.name(), what, LIMIT_WRITTEN, place=(access.place.name(), "written")
+                )
+        for access in traffic.model.accesses:
             if access.store:
                 view = views[access.slot]
-                self._add(die, view, model.writes(access))
+                self._add(die, view, traffic.writes(access))
 
-    def copy(self, name: str, source: Descriptor, source_die: int, target: Descriptor, target_die: int) -> None:
+    def copy(
+        self, name: str, source: Descriptor, source_die: int, target: Descriptor, target_die: int
+    ) -> None:
         """Check what a copy reads, then add what it writes."""
         missing = self._missing(source_die, source, [bytes_of(source, whole_view(source))])
         if missing is not None:

@@ -1,4 +1,4 @@
-"""One kernel with what is bound to its slots: all checks inside it, and what it reads and writes as a whole."""
+"""One kernel with what is bound to its slots: all checks inside it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import numpy as np
 from birc.runtime.machine import Machine
 from birc.runtime.program import Descriptor, Kernel
 from birc.runtime.verifier.access import Access, Bindings, boxes_of, kernel_accesses
-from birc.runtime.verifier.boxes import Boxes, concatenate, unique
-from birc.runtime.verifier.byteset import ByteSet, bytes_of, empty
 from birc.runtime.verifier.conflicts import (
     Conflict,
     Executions,
@@ -21,19 +19,27 @@ from birc.runtime.verifier.conflicts import (
     check_on_spc,
     find_conflicts,
 )
-from birc.runtime.verifier.feed import unfed_boxes
 from birc.runtime.verifier.findings import Findings
 from birc.runtime.verifier.layout import byte_span
-from birc.runtime.verifier.onchip import queues_of
+from birc.runtime.verifier.onchip import check_balance, queues_of
 from birc.runtime.verifier.scope import places
-from birc.runtime.verifier.shorten import Shortener, most_events
-from birc.runtime.verifier.unroll import Ints, Unrolled, spc_classes, spc_coordinates, unroll, whole
+from birc.runtime.verifier.shorten import Shortener
+from birc.runtime.verifier.unroll import (
+    Ints,
+    Unrolled,
+    most_events,
+    spc_classes,
+    spc_coordinates,
+    unroll,
+    whole,
+)
 from birc.runtime.verifier.walk import Walk
 
 # Kernels with more executions on an SPC are walked with shortened loops.
 WALKED_WHOLE: Final = 20_000
-# The most executions on an SPC that are unrolled at all.
-MOST_EVENTS: Final = 1 << 20
+# The most executions on an SPC that are walked at all, and that are unrolled into arrays.
+MOST_WALKED: Final = 400_000
+MOST_UNROLLED: Final = 1 << 21
 
 
 def used_slots(kernel: Kernel) -> tuple[int, ...]:
@@ -63,7 +69,7 @@ def relative(bindings: Bindings) -> dict[int, Descriptor]:
 
 
 class KernelModel:
-    """A kernel bound to views. `check` looks for faults; the other members describe its traffic.
+    """A kernel bound to views, unrolled on demand; `check` looks for faults.
 
     Addresses of the views count only relative to each other (see `relative`).
     """
@@ -73,12 +79,9 @@ class KernelModel:
         self.bindings = bindings
         self.machine = machine
         self.coordinates = spc_coordinates(kernel)
-        self.events = most_events(kernel)
-        self._shortener = Shortener(kernel)
         self._classes = spc_classes(kernel, self.coordinates)
         self._class_of = {spc: first for first, members in self._classes for spc in members}
         self._unrolled: dict[int, Unrolled] = {}
-        self._written: dict[int, list[ByteSet]] = {}
 
     @property
     def spcs(self) -> int:
@@ -93,35 +96,66 @@ class KernelModel:
         """The loop variables of all executions of a static instruction on an SPC, [n, depth]."""
         return self._of_spc(self._whole(spc).instances[static].variables, spc)
 
-    def check(self, findings: Findings) -> None:
-        """Find everything that is wrong inside the kernel."""
-        before = len(findings.found)
-        self._check_bindings(findings)
-        if len(findings.found) > before:
-            return
+    def positions(self, static: int, spc: int) -> Ints:
+        """The places in sequential order of all executions of a static instruction on an SPC."""
+        return self._whole(spc).instances[static].position
+
+    def check(self, findings: Findings) -> bool:
+        """Find everything that is wrong inside the kernel; False when it cannot be looked at further."""
+        events = most_events(self.kernel)
+        if events > MOST_UNROLLED:
+            what = f"up to {events} executions on an SPC are too many to prove it"
+            findings.add(f"kernel {self.kernel.name}", what, f"{MOST_UNROLLED}; split the kernel")
+            return False
+        if not self._check_ranks(findings):
+            return False
+        for access in self.accesses:
+            self._check_dims(access, findings)
+            if access.box.fill == "refuse":
+                self._check_inside(access, findings)
         conflicts = tuple(find_conflicts(self.accesses))
-        meeting = [conflict for conflict in conflicts if len(conflict.spcs)]
-        if self.events > MOST_EVENTS and (conflicts or most_events(self.kernel, self._shortener) > MOST_EVENTS):
-            what = f"{self.events} executions on an SPC are too many to prove it"
-            findings.add(f"kernel {self.kernel.name}", what, f"{MOST_EVENTS}")
-            return
         for conflict in conflicts:
             check_between_spcs(conflict, self.variables, findings)
-        observed = frozenset(access.place.index for pair in meeting for access in (pair.left, pair.right))
+        meeting = [conflict for conflict in conflicts if len(conflict.spcs)]
         for spc, members in self._classes:
-            self._walk(spc, members, meeting, observed, findings)
+            self._check_class(spc, members, meeting, findings)
+        return True
+
+    def _check_class(
+        self, spc: int, members: tuple[int, ...], meeting: list[Conflict], findings: Findings
+    ) -> None:
+        """Walk the kernel for SPCs that execute the same, by shortened loops if it is long."""
+        unrolled = self._whole(spc)
+        observed = frozenset(access.place.index for pair in meeting for access in (pair.left, pair.right))
+        if unrolled.events <= WALKED_WHOLE or observed:
+            if unrolled.events > MOST_WALKED:
+                what = f"{unrolled.events} executions, some of which meet in memory, are too many to prove it"
+                findings.add(f"kernel {self.kernel.name}", what, f"{MOST_WALKED}; split the kernel")
+                return
+            clocks = self._walk(unrolled, findings, observed)
+            self._check_meeting(meeting, members, unrolled, clocks, findings)
+            return
+        check_balance(self.kernel, unrolled, findings)
+        doubts = Findings()
+        self._walk(unroll(self.kernel, self.coordinates[spc], Shortener(self.kernel)), doubts)
+        if doubts and unrolled.events <= MOST_WALKED:
+            self._walk(unrolled, findings)
+        elif doubts:
+            findings.extend(doubts)
 
     def _walk(
+        self, unrolled: Unrolled, findings: Findings, observed: frozenset[int] = frozenset()
+    ) -> dict[int, Ints]:
+        return Walk(self.kernel, self.bindings, self.machine, unrolled, findings).run(observed)
+
+    def _check_meeting(
         self,
-        spc: int,
-        members: tuple[int, ...],
         meeting: list[Conflict],
-        observed: frozenset[int],
+        members: tuple[int, ...],
+        unrolled: Unrolled,
+        clocks: dict[int, Ints],
         findings: Findings,
     ) -> None:
-        long = self.events > WALKED_WHOLE and not observed
-        unrolled = unroll(self.kernel, self.coordinates[spc], self._shortener) if long else self._whole(spc)
-        clocks = Walk(self.kernel, self.bindings, self.machine, unrolled, findings).run(observed)
         for conflict in meeting:
             for member in conflict.spcs:
                 if member in members:
@@ -129,7 +163,9 @@ class KernelModel:
                     right = self._executions(conflict.right, int(member), unrolled, clocks)
                     check_on_spc(conflict, left, right, findings)
 
-    def _executions(self, access: Access, spc: int, unrolled: Unrolled, clocks: dict[int, Ints]) -> Executions:
+    def _executions(
+        self, access: Access, spc: int, unrolled: Unrolled, clocks: dict[int, Ints]
+    ) -> Executions:
         instances = unrolled.instances[access.place.index]
         variables = self._of_spc(instances.variables, spc)
         return Executions(variables, instances.position, queues_of(instances), clocks[access.place.index])
@@ -148,19 +184,16 @@ class KernelModel:
         moved[:, :depth] = self.coordinates[spc]
         return moved
 
-    def _check_bindings(self, findings: Findings) -> None:
-        """Ranks, sizes and `refuse` boxes against the bound views."""
+    def _check_ranks(self, findings: Findings) -> bool:
+        """Whether every box has one axis a dimension of what is bound to its slot."""
         for place in places(self.kernel):
             for box in boxes_of(place):
-                descriptor = self.bindings[box.slot]
-                if len(descriptor.dims) != len(box.axes):
-                    what = f"a box of {len(box.axes)} axes on a tensor of {len(descriptor.dims)} in slot {box.slot}"
+                rank = len(self.bindings[box.slot].dims)
+                if rank != len(box.axes):
+                    what = f"a box of {len(box.axes)} axes on a tensor of {rank} in slot {box.slot}"
                     findings.add(place.name(), what, "one axis a dimension")
-                    return
-        for access in self.accesses:
-            self._check_dims(access, findings)
-            if access.box.fill == "refuse":
-                self._check_inside(access, findings)
+                    return False
+        return True
 
     def _check_dims(self, access: Access, findings: Findings) -> None:
         free = access.indexed[0] if access.indexed else None
@@ -176,9 +209,6 @@ class KernelModel:
         hulls = access.unclipped.take(present)
         if np.all(hulls.low >= lower) and np.all(hulls.high <= upper):
             return
-        if self.events > MOST_EVENTS:
-            findings.add(access.place.name(), "cannot prove the box inside its tensor", "fill is refuse")
-            return
         for spc in np.flatnonzero(present):
             variables = self.variables(access.place.index, int(spc))
             boxes = access.exact(variables)
@@ -188,75 +218,3 @@ class KernelModel:
                 what = f"a box leaves its tensor {access.descriptor.dims}"
                 findings.add(access.place.name(iteration), what, "fill is refuse")
                 return
-
-    # What the kernel moves, for the checks between commands. Byte sets are for address 0 of the view.
-
-    def spc_boxes(self, access: Access, spc: int) -> Boxes:
-        """The different boxes in bounds of an instruction on one SPC."""
-        return unique(access.boxes(self.variables(access.place.index, spc)))
-
-    def read_hulls(self, access: Access) -> list[ByteSet | None]:
-        """At least the bytes that a load reads: for each SPC in the tensor buffer, else of all SPCs together."""
-        if access.descriptor.space == "tb":
-            return [bytes_of(access.descriptor, access.hulls.take(np.array([spc]))) for spc in range(self.spcs)]
-        return [bytes_of(access.descriptor, _joined(unique(access.hulls)))]
-
-    def reads(self, access: Access) -> list[ByteSet | None]:
-        """The bytes that a load reads and that the kernel itself has not written before; as `read_hulls`."""
-        if self.events > MOST_EVENTS:
-            return self.read_hulls(access)
-        parts = [
-            unfed_boxes(access, self.accesses, self.positions, self.variables, spc) for spc in range(self.spcs)
-        ]
-        if access.descriptor.space == "tb":
-            return [bytes_of(access.descriptor, part) for part in parts]
-        return [bytes_of(access.descriptor, _joined(unique(concatenate(parts))))]
-
-    def positions(self, static: int, spc: int) -> Ints:
-        """The places in sequential order of all executions of a static instruction on an SPC."""
-        return self._whole(spc).instances[static].position
-
-    def writes(self, access: Access) -> list[ByteSet]:
-        """The bytes that a store surely writes: for each SPC in the tensor buffer, else of all SPCs together."""
-        known = self._written.get(access.place.index)
-        if known is None:
-            known = self._written[access.place.index] = self._surely_written(access)
-        return known
-
-    def _surely_written(self, access: Access) -> list[ByteSet]:
-        if self.events > MOST_EVENTS:
-            return [empty() for _ in range(self.spcs if access.descriptor.space == "tb" else 1)]
-        parts = [self._dense_boxes(access, spc) for spc in range(self.spcs)]
-        if access.descriptor.space != "tb":
-            parts = [concatenate(parts)]
-        return [bytes_of(access.descriptor, _joined(unique(part))) or empty() for part in parts]
-
-    def _dense_boxes(self, access: Access, spc: int) -> Boxes:
-        """Boxes without gaps: an axis with a step becomes one box an element."""
-        variables = self.variables(access.place.index, spc)
-        boxes = access.boxes(variables)
-        for number, axis in enumerate(access.box.axes):
-            if abs(axis.step) == 1 or axis.extent == 1:
-                continue
-            exact = access.exact(variables)
-            elements = exact.low[:, number, None] + abs(axis.step) * np.arange(axis.extent)
-            inside = (elements >= boxes.low[:, number, None]) & (elements < boxes.high[:, number, None])
-            which, _ = np.nonzero(inside)
-            boxes = boxes.take(which)
-            variables = variables[which]
-            boxes.low[:, number] = elements[inside]
-            boxes.high[:, number] = elements[inside] + 1
-        return boxes
-
-
-def _joined(boxes: Boxes) -> Boxes:
-    """One box instead of many that fill it like a grid; else the boxes as they are."""
-    if len(boxes) <= 1:
-        return boxes
-    cells = 1
-    for axis in range(boxes.low.shape[1]):
-        sides = np.unique(np.stack([boxes.low[:, axis], boxes.high[:, axis]], axis=1), axis=0)
-        if np.any(sides[1:, 0] != sides[:-1, 1]):
-            return boxes
-        cells *= len(sides)
-    return boxes.hull() if cells == len(boxes) else boxes

@@ -65,7 +65,11 @@ def byte_span(descriptor: Descriptor) -> tuple[int, int]:
 def _check_machine(program: Program, machine: Machine, findings: Findings) -> None:
     rules = (
         (program.machine == machine.name, f"is for machine {program.machine}", f"this is {machine.name}"),
-        (program.machine_digest == machine.digest, "is for another description of the machine", machine.digest),
+        (
+            program.machine_digest == machine.digest,
+            "is for another description of the machine",
+            machine.digest,
+        ),
         (1 <= program.dies <= machine.dies, f"{program.dies} dies", f"{machine.dies} dies"),
         (min(program.l2_bytes, program.tensor_buffer_bytes) >= 0, "a negative memory split", "at least 0 B"),
         (
@@ -166,8 +170,13 @@ def _check_port(port: Port, program: Program, findings: Findings) -> None:
         descriptor = program.descriptors[piece.descriptor]
         rank = len(port.shape)
         ends = [start + extent for start, extent in zip(piece.start, piece.shape, strict=False)]
-        if len(piece.start) != rank or len(piece.shape) != rank or any(
-            start < 0 or end > extent for start, end, extent in zip(piece.start, ends, port.shape, strict=True)
+        if (
+            len(piece.start) != rank
+            or len(piece.shape) != rank
+            or any(
+                start < 0 or end > extent
+                for start, end, extent in zip(piece.start, ends, port.shape, strict=True)
+            )
         ):
             findings.add(where, f"a piece at {piece.start} of {piece.shape}", f"the shape {port.shape}")
         elif math.prod(descriptor.dims) != math.prod(piece.shape):
@@ -188,7 +197,9 @@ def _check_overlaps(program: Program, findings: Findings) -> None:
         spans.sort()
         for (_, end, name), (start, _, other) in zip(spans, spans[1:], strict=False):
             if start < end:
-                findings.add(name, f"overlaps {other} in the HBM of die {die}", "constants and ports lie apart")
+                findings.add(
+                    name, f"overlaps {other} in the HBM of die {die}", "constants and ports lie apart"
+                )
 
 
 def _reserved(program: Program, die: int) -> Iterator[tuple[int, int, str]]:

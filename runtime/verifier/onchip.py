@@ -26,6 +26,8 @@ LOAD_A, LOAD_B, COMPUTE, FIRST_PROGRAM = range(4)
 QUEUE_OF: Final = {"load_a": LOAD_A, "load_b": LOAD_B, "compute": COMPUTE}
 QUEUE_NAMES: Final = ("load A", "load B", "compute")
 
+LIMIT_BALANCE: Final = "semaphores return to their initial counts"
+
 Clock = tuple[int, ...]
 
 
@@ -108,7 +110,7 @@ class Order:
         for number, (posted, count) in enumerate(zip(self._posted, self._initial, strict=True)):
             if len(posted) != count:
                 what = f"semaphore {number} ends at {len(posted)}, it began at {count}"
-                self.findings.add(f"kernel {self._kernel}", what, "semaphores return to their initial counts")
+                self.findings.add(f"kernel {self._kernel}", what, LIMIT_BALANCE)
 
     def _wait(self, number: int, queue: int, clock: list[int], step: Step, iteration: int) -> None:
         waiter = self._waiter[number]
@@ -116,7 +118,9 @@ class Order:
             self._waiter[number] = queue
         elif waiter != queue:
             what = f"semaphore {number} is waited for by {queue_name(waiter)} and {queue_name(queue)}"
-            self.findings.add(step.name(iteration), what, "one waiting queue a semaphore", place=step.place.index)
+            self.findings.add(
+                step.name(iteration), what, "one waiting queue a semaphore", place=step.place.index
+            )
         if not self._posted[number]:
             what = f"deadlock: waits for semaphore {number}, which nothing before it in program order posts"
             limit = "every wait has its post before it"
@@ -147,17 +151,16 @@ class Hazards:
         self._findings = findings
         self._par_depths: dict[tuple[int, int], tuple[int, ...]] = {}
 
-    def read(self, shared: Shared, event: Event, what: str) -> bool:
-        """A read of `shared`; False when nothing was ever written there."""
+    def read(self, shared: Shared, event: Event, what: str) -> None:
+        """A read of `shared`."""
         writer = shared.writer
         if writer is None:
             self.fault(event, f"reads {what}, which was never written", "written before it is read")
-            return False
+            return
         if writer.queue != event.queue and not self._order.knows(event, writer):
             self._race(event, writer, f"reads {what} while it is written")
         self._check_carried(event, writer, what)
         shared.readers[event.queue] = event
-        return True
 
     def write(self, shared: Shared, event: Event, what: str) -> None:
         """A write of `shared`, which becomes its content."""
@@ -175,7 +178,9 @@ class Hazards:
                 self._race(event, reader, f"overwrites {what} while it is read")
 
     def fault(self, event: Event, what: str, limit: str) -> None:
-        self._findings.add(event.step.name(event.iteration), what, limit, place=(event.step.place.index, limit))
+        self._findings.add(
+            event.step.name(event.iteration), what, limit, place=(event.step.place.index, limit)
+        )
 
     def _race(self, event: Event, other: Event, what: str) -> None:
         by = f"{what} by {queue_name(other.queue)} in {other.step.name(other.iteration)}"
@@ -207,6 +212,22 @@ def common_par_depths(left: Place, right: Place) -> tuple[int, ...]:
         if loop.kind == "par" and loop.level != "spc":
             depths.append(depth)
     return tuple(depths)
+
+
+def check_balance(kernel: Kernel, unrolled: Unrolled, findings: Findings) -> None:
+    """Over the whole kernel every semaphore must be posted as often as it is waited for."""
+    sums = np.zeros(len(kernel.semaphores), np.int64)
+    for instances in unrolled.instances:
+        instruction = instances.place.instruction
+        for syncs, sign in ((instruction.posts, 1), (instruction.waits, -1)):
+            for sync in syncs:
+                taking = instances.values(sync.semaphore)[instances.where(sync.first, sync.last)]
+                sums += sign * np.bincount(taking, minlength=len(sums))
+    for number in np.flatnonzero(sums):
+        what = f"semaphore {number} ends at {kernel.semaphores[number] + sums[number]}"
+        findings.add(
+            f"kernel {kernel.name}", f"{what}, it began at {kernel.semaphores[number]}", LIMIT_BALANCE
+        )
 
 
 def steps_of(unrolled: Unrolled) -> tuple[Step, ...]:

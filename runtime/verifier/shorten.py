@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from birc.runtime.program import Affine, Kernel, Loop, Register, RingAddress
+from birc.runtime.program import Affine, Kernel, Register, RingAddress
 from birc.runtime.verifier.scope import Place, places, trip_limits
 from birc.runtime.verifier.unroll import Ints, LoopPath, by_path
 
@@ -33,7 +33,7 @@ class Shortener:
                 inside[place.path[: depth + 1]].append(place)
         for path, loop in by_path(kernel).items():
             depth = len(path) - 1
-            if loop.level == "tile" and not _is_fixed(loop, depth, inside[path]):
+            if loop.level == "tile" and not _is_fixed(depth, inside[path]):
                 self._trips[path] = (_least(kernel, depth, inside[path]), _period(depth, inside[path]))
 
     def __call__(self, path: LoopPath, trips: Ints) -> Ints:
@@ -45,26 +45,8 @@ class Shortener:
         return np.minimum(trips, least + (trips - least) % period)
 
 
-def most_events(kernel: Kernel, shortener: Shortener | None = None) -> int:
-    """An upper bound of the executions of all instructions on one SPC."""
-    total = 0
-    for place in places(kernel):
-        count = 1
-        for depth, (loop, trips) in enumerate(zip(place.loops, trip_limits(place.loops), strict=True)):
-            if loop.level == "spc":
-                continue
-            walked = trips
-            if shortener is not None:
-                walked = int(shortener(place.path[: depth + 1], np.array([trips]))[0])
-            count *= walked
-        total += count
-    return total
-
-
-def _is_fixed(loop: Loop, depth: int, inside: list[Place]) -> bool:
+def _is_fixed(depth: int, inside: list[Place]) -> bool:
     """Whether every iteration has to be walked: they differ in trip counts, registers, semaphores or tile places."""
-    if loop.limit is not None:
-        return True
     numbers: list[Affine] = []
     for place in inside:
         numbers += [inner.limit for inner in place.loops if inner.limit is not None]

@@ -12,6 +12,7 @@ from birc.runtime.program import (
     LOOP_LEVELS,
     MAX_LOOP_DEPTH,
     MULTICAST_MODES,
+    Affine,
     Box,
     Instruction,
     Kernel,
@@ -84,19 +85,25 @@ def _loop_fault(loop: Loop, depth: int) -> tuple[str, str] | None:
 
 
 def _check_spc_loops(kernel: Kernel, machine: Machine, findings: Findings) -> None:
-    heads = {}
+    heads: dict[tuple[tuple[int, Affine | None], ...], Place] = {}
     for place in places(kernel):
         head = spc_loops(place.loops)
         heads.setdefault(tuple((loop.extent, loop.limit) for loop in head), place)
         if any(loop.level == "spc" for loop in place.loops[len(head) :]):
-            findings.add(place.name(), "a loop of level spc inside another", "loops of level spc are outermost")
+            findings.add(
+                place.name(), "a loop of level spc inside another", "loops of level spc are outermost"
+            )
     if len(heads) > 1:
         shapes = ", ".join(str([extent for extent, _ in head]) for head in heads)
-        findings.add(f"kernel {kernel.name}", f"nests begin with different spc loops {shapes}", "the same in all")
-    for head, place in heads.items():
-        product = math.prod(extent for extent, _ in head)
+        findings.add(
+            f"kernel {kernel.name}", f"nests begin with different spc loops {shapes}", "the same in all"
+        )
+    for extents, place in heads.items():
+        product = math.prod(extent for extent, _ in extents)
         if product > machine.spcs_per_die:
-            findings.add(place.name(), f"spc loops of {product} iterations", f"{machine.spcs_per_die} SPCs a die")
+            findings.add(
+                place.name(), f"spc loops of {product} iterations", f"{machine.spcs_per_die} SPCs a die"
+            )
 
 
 def _check_place(place: Place, kernel: Kernel, machine: Machine, findings: Findings) -> None:
@@ -139,7 +146,9 @@ def _mask_faults(place: Place) -> list[tuple[str, str]]:
         if field.kind == "mask" and field.name == "first" and isinstance(value, int)
     ]
     return [
-        (f"mask {name} is {value:#b}", f"{depth} loops are around it") for name, value in masks if value >> depth
+        (f"mask {name} is {value:#b}", f"{depth} loops are around it")
+        for name, value in masks
+        if value >> depth
     ]
 
 
@@ -238,7 +247,9 @@ def _ring_faults(
     if depth > form.k_max:
         faults.append((f"a tile of depth {depth}", f"k_max of {format_name} = {form.k_max}"))
     lanes, capacity = (
-        (machine.tcore_rows, machine.gib_a_bytes) if engine == "load_a" else (machine.tcore_cols, machine.gib_b_bytes)
+        (machine.tcore_rows, machine.gib_a_bytes)
+        if engine == "load_a"
+        else (machine.tcore_cols, machine.gib_b_bytes)
     )
     low, high = ring_interval(ring, trips)
     end = high + lanes * depth * form.bytes
@@ -246,5 +257,7 @@ def _ring_faults(
         faults.append((f"input buffer bytes {low} to {end}", f"{capacity} B"))
     steps = [ring.base.constant, ring.stride, *(factor for _, factor in ring.base.terms)]
     if any(step % RING_ALIGNMENT_BYTES[engine] for step in steps):
-        faults.append((f"input buffer address steps {steps}", f"multiples of {RING_ALIGNMENT_BYTES[engine]} B"))
+        faults.append(
+            (f"input buffer address steps {steps}", f"multiples of {RING_ALIGNMENT_BYTES[engine]} B")
+        )
     return faults

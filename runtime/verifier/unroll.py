@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from birc.runtime.program import Affine, Instruction, Kernel, Loop, Register, RingAddress
-from birc.runtime.verifier.scope import Place, places
+from birc.runtime.verifier.scope import Place, places, trip_limits
 from birc.runtime.verifier.structure import spc_loops
 
 Ints = npt.NDArray[np.int64]
@@ -91,9 +92,19 @@ def whole(path: LoopPath, trips: Ints) -> Ints:
     return trips
 
 
+def most_events(kernel: Kernel) -> int:
+    """An upper bound of the executions of all instructions on one SPC."""
+    total = 0
+    for place in places(kernel):
+        trips = zip(place.loops, trip_limits(place.loops), strict=True)
+        total += math.prod(count for loop, count in trips if loop.level != "spc")
+    return total
+
+
 def unroll(kernel: Kernel, spc: Ints, shorten: Shorten = whole) -> Unrolled:
     """The executions of a kernel on the SPC whose spc loop variables are `spc`."""
-    root = _Node(np.zeros(1, np.int64), np.zeros((1, 0), np.int64), *_zeros(3), children=[], instruction=False)
+    start = np.zeros(1, np.int64)
+    root = _Node(start, np.zeros((1, 0), np.int64), start, start, start.copy(), [], instruction=False)
     root.children = [_expand(nest, root, spc, (index,), shorten) for index, nest in enumerate(kernel.nests)]
     _count(root)
     leaves: list[tuple[_Node, Ints]] = []
@@ -103,10 +114,6 @@ def unroll(kernel: Kernel, spc: Ints, shorten: Shorten = whole) -> Unrolled:
         for place, (node, position) in zip(places(kernel), leaves, strict=True)
     )
     return Unrolled(instances, int(root.events.sum()))
-
-
-def _zeros(count: int) -> tuple[Ints, ...]:
-    return tuple(np.zeros(1, np.int64) for _ in range(count))
 
 
 def _expand(item: Loop | Instruction, around: _Node, spc: Ints, path: LoopPath, shorten: Shorten) -> _Node:
@@ -137,7 +144,9 @@ def _expand(item: Loop | Instruction, around: _Node, spc: Ints, path: LoopPath, 
         [],
         instruction=False,
     )
-    node.children = [_expand(child, node, spc, (*path, index), shorten) for index, child in enumerate(item.body)]
+    node.children = [
+        _expand(child, node, spc, (*path, index), shorten) for index, child in enumerate(item.body)
+    ]
     return node
 
 
@@ -168,10 +177,24 @@ def spc_classes(kernel: Kernel, coordinates: Ints) -> tuple[tuple[int, tuple[int
     """SPCs whose trip counts, rings, registers and semaphores are the same: (representative, members)."""
     affines = _control_affines(kernel, coordinates.shape[1])
     columns = [affine_values(affine, coordinates) for affine in affines]
+    if _masks(kernel) & ((1 << coordinates.shape[1]) - 1):
+        columns += list(coordinates.T)
     groups: dict[tuple[int, ...], list[int]] = {}
     for spc in range(len(coordinates)):
         groups.setdefault(tuple(int(column[spc]) for column in columns), []).append(spc)
     return tuple((members[0], tuple(members)) for members in groups.values())
+
+
+def _masks(kernel: Kernel) -> int:
+    """All loops that some wait, post or instruction distinguishes the first or last iteration of."""
+    mask = 0
+    for place in places(kernel):
+        for sync in place.instruction.waits + place.instruction.posts:
+            mask |= sync.first | sync.last
+        for field, value in zip(place.row.fields, place.instruction.operands, strict=True):
+            if field.kind == "mask" and isinstance(value, int):
+                mask |= value
+    return mask
 
 
 def _control_affines(kernel: Kernel, spc_depth: int) -> list[Affine]:

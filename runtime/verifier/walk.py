@@ -22,6 +22,7 @@ from birc.runtime.verifier.onchip import (
     Step,
     numbers,
     program_order,
+    queue_name,
     steps_of,
 )
 from birc.runtime.verifier.structure import tile_extents
@@ -63,6 +64,7 @@ class _Tile(Shared):
 class _Accumulator(Shared):
     rows: int = 0
     columns: int = 0
+    drained: bool = True
 
 
 @dataclass(slots=True)
@@ -145,7 +147,12 @@ class Walk:
         a, b, m, n, k, form, first = step.place.instruction.operands
         if not isinstance(a, RingAddress) or not isinstance(b, RingAddress):
             raise TypeError(step.place.name())
-        if not isinstance(m, int) or not isinstance(n, int) or not isinstance(k, int) or not isinstance(first, int):
+        if (
+            not isinstance(m, int)
+            or not isinstance(n, int)
+            or not isinstance(k, int)
+            or not isinstance(first, int)
+        ):
             raise TypeError(step.place.name())
         sides = ((LOAD_A, "A", numbers(step.instances, a), m), (LOAD_B, "B", numbers(step.instances, b), n))
         starts = step.instances.where(first).tolist()
@@ -156,11 +163,14 @@ class Walk:
                 self._read_tile(event, queue, side, addresses[iteration], wide, k, str(form))
             if not starts[iteration]:
                 hazards.read(accumulator, event, "the accumulator")
-                if m > accumulator.rows or n > accumulator.columns:
+                if (m, n) != (accumulator.rows, accumulator.columns):
                     held = f"{accumulator.rows} x {accumulator.columns}"
                     hazards.fault(event, f"adds {m} x {n} to an accumulator of {held}", "one shape a sum")
+            elif not accumulator.drained:
+                what = "starts a sum before the last one was drained"
+                hazards.fault(event, what, "every sum is drained")
             hazards.write(accumulator, event, "the accumulator")
-            accumulator.rows, accumulator.columns = m, n
+            accumulator.rows, accumulator.columns, accumulator.drained = m, n, False
 
         return multiply
 
@@ -205,6 +215,7 @@ class Walk:
                 contents.insert(0, self._read(event, targets[iteration]))
             if instruction.mnemonic == "vacc":
                 self._hazards.read(self._accumulator, event, "the accumulator")
+                self._accumulator.drained = True
             result = self._result(event, rule, begins, tuple(contents))
             if targets is not None:
                 register = self._registers[targets[iteration]]
@@ -216,6 +227,9 @@ class Walk:
     def _read(self, event: Event, number: int) -> Content | None:
         register = self._registers[number]
         self._hazards.read(register, event, f"register {number}")
+        if register.writer is not None and register.writer.queue != event.queue:
+            what = f"reads register {number}, last written by {queue_name(register.writer.queue)}"
+            self._hazards.fault(event, what, "a register is read by the program that wrote it")
         return register.content
 
     def _result(
