@@ -1,0 +1,348 @@
+"""The command processors: when each kernel starts on each SPC, and what the SPCs wait for in between.
+
+Commands are taken in the order of the stream, on every die of their mask. What a command waits for was issued
+before it in the stream, so that its time is known when it is reached.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any
+
+from birc.runtime.dtypes import dtype
+from birc.runtime.errors import BadPackageError
+from birc.runtime.isa import BY_MNEMONIC
+from birc.runtime.machine import Machine
+from birc.runtime.program import Command, CommandLoop, Descriptor, Program
+from birc.runtime.timing.dma import Copies, Job
+from birc.runtime.timing.kernels import KernelTimer, SpcClass
+from birc.runtime.timing.routes import exact, streaming_bytes_per_cycle
+from birc.runtime.timing.traffic import copy_bytes, payload_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One execution of a command; `index` counts the commands of the text, `iteration` the loops around it."""
+
+    index: int
+    command: Command
+    iteration: tuple[int, ...]
+
+    def operand(self, name: str) -> Any:
+        """The operand of the field called `name`."""
+        fields = BY_MNEMONIC[self.command.mnemonic].fields
+        return next(v for f, v in zip(fields, self.command.operands, strict=True) if f.name == name)
+
+    def advanced(self, descriptor: Descriptor, advance: tuple[int, ...]) -> Descriptor:
+        """The descriptor with its address moved by `advance` bytes an iteration."""
+        moved = sum(step * iteration for step, iteration in zip(advance, self.iteration, strict=False))
+        return replace(descriptor, address=descriptor.address + moved) if moved else descriptor
+
+
+def issues(program: Program) -> Iterator[Issue]:
+    """The unrolled command stream."""
+    return _unrolled(program.commands, 0, ())
+
+
+def _unrolled(
+    items: tuple[Command | CommandLoop, ...], index: int, iteration: tuple[int, ...]
+) -> Iterator[Issue]:
+    for item in items:
+        if isinstance(item, Command):
+            yield Issue(index, item, iteration)
+        else:
+            for number in range(item.count):
+                yield from _unrolled(item.body, index, (*iteration, number))
+        index += _size(item)
+
+
+def _size(item: Command | CommandLoop) -> int:
+    return 1 if isinstance(item, Command) else sum(_size(inner) for inner in item.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of one SPC's time in one class of the ledger; `awaited` names what a wait is for."""
+
+    start: int
+    end: int
+    kind: str
+    awaited: str = ""
+
+
+@dataclass(slots=True)
+class Work:
+    """A kernel on one SPC: its walk between `start` and `end`, for run number `run`."""
+
+    run: int
+    start: int
+    end: int
+    member: SpcClass
+
+
+@dataclass(slots=True)
+class Run:
+    """One execution of a `run` command on all its dies."""
+
+    issue: Issue
+    start: int
+    end: int
+    work: list[tuple[int, int, Work]] = field(default_factory=list)  # die, SPC
+
+
+@dataclass(slots=True)
+class Die:
+    """One die: the time of its command processor, what it did before, and the work of its SPCs."""
+
+    number: int
+    spcs: int
+    time: int = 0
+    log: list[Span] = field(default_factory=list)
+    log_starts: list[int] = field(default_factory=list)
+    mask: int = 0
+    slots: dict[int, Descriptor] = field(default_factory=dict)
+    multicast: str | None = None
+    events: dict[int, list[tuple[Job, Issue]]] = field(default_factory=dict)
+    work: list[list[Work]] = field(default_factory=list)
+    gaps: list[list[Span]] = field(default_factory=list)
+    runs: list[tuple[int, int, int]] = field(default_factory=list)  # run, start, end on this die
+
+    def __post_init__(self) -> None:
+        self.work = [[] for _ in range(self.spcs)]
+        self.gaps = [[] for _ in range(self.spcs)]
+
+    def spend(self, until: int, kind: str, awaited: str = "") -> None:
+        """The command processor is busy or waits until a time."""
+        if until > self.time:
+            self.log.append(Span(self.time, until, kind, awaited))
+            self.log_starts.append(self.time)
+            self.time = until
+
+    def idle_at(self, spc: int) -> int:
+        """When the SPC's last kernel ends."""
+        return self.work[spc][-1].end if self.work[spc] else 0
+
+    def all_idle_at(self) -> int:
+        """When the last kernel on this die ends."""
+        return max(self.idle_at(spc) for spc in range(self.spcs))
+
+    def last_run(self) -> int:
+        """The run that ends last: what a barrier waits for; -1 without any."""
+        return max(self.runs, key=lambda entry: entry[2], default=(-1, 0, 0))[0]
+
+    def runs_after(self, number: int) -> list[tuple[int, int]]:
+        """Start and end of the runs on this die after run `number`."""
+        found = []
+        for run, start, end in reversed(self.runs):
+            if run <= number:
+                break
+            found.append((start, end))
+        return found
+
+
+class Processors:
+    """Executes a program's command stream in time."""
+
+    def __init__(self, program: Program, machine: Machine, timer: KernelTimer) -> None:
+        self.program = program
+        self.machine = machine
+        self.timer = timer
+        self.dies = [Die(number, machine.spcs_per_die) for number in range(program.dies)]
+        self.runs: list[Run] = []
+        self.jobs: list[tuple[Issue, int, Job, int]] = []
+        self.fixed_cycles = 0
+        lanes = {("dma", die): machine.dma_engines_per_die for die in range(program.dies)}
+        lanes |= {("link", die): 1 for die in range(program.dies)}
+        hbm_rate = streaming_bytes_per_cycle(machine, machine.hbm_sections_per_die)
+        self.copies = Copies(hbm_rate, lanes)
+
+    def execute(self) -> int:
+        """Run the whole stream; returns the latency in cycles."""
+        for issue in issues(self.program):
+            dies = [die for die in self.dies if issue.command.dies >> die.number & 1]
+            self._execute(issue, dies)
+        self.copies.finish_all()
+        ends = [job.end for _, _, job, _ in self.jobs]
+        return max([*ends, *(max(die.time, die.all_idle_at()) for die in self.dies)])
+
+    def _execute(self, issue: Issue, dies: list[Die]) -> None:
+        machine = self.machine
+        match issue.command.mnemonic:
+            case "launch":
+                for die in dies:
+                    die.spend(die.time + machine.launch_cycles, "launch_barrier")
+                    die.mask = issue.operand("spcs")
+                    die.multicast = None
+            case "bind":
+                for die in dies:
+                    die.spend(die.time + machine.bind_cycles, "launch_barrier")
+                    bound = self.program.descriptors[issue.operand("descriptor")]
+                    die.slots[issue.operand("slot")] = issue.advanced(bound, issue.operand("advance"))
+            case "run":
+                self._run(issue, dies)
+            case "barrier":
+                self._barrier(issue, dies)
+            case "copy" | "transfer":
+                self._copy(issue, dies)
+            case "wait":
+                for die in dies:
+                    self._wait(issue, die)
+
+    # Kernels.
+
+    def _run(self, issue: Issue, dies: list[Die]) -> None:
+        kernel = self.program.kernels[issue.operand("kernel")]
+        number = len(self.runs)
+        run = Run(issue, 0, 0)
+        self.runs.append(run)
+        for die in dies:
+            spcs = tuple(spc for spc in range(die.spcs) if die.mask >> spc & 1)
+            classes = self.timer.classes(kernel, die.slots, spcs)
+            barrier = self._multicast_start(die, kernel.multicast, [spc for c in classes for spc in c.spcs])
+            for member in classes:
+                for spc in member.spcs:
+                    self._work(die, spc, member, number, barrier)
+            started = [work for spc in range(die.spcs) for work in die.work[spc][-1:] if work.run == number]
+            if started:
+                span = (min(work.start for work in started), max(work.end for work in started))
+                die.runs.append((number, *span))
+                self._use_memory(die, started)
+        if run.work:
+            run.start = min(work.start for _, _, work in run.work)
+            run.end = max(work.end for _, _, work in run.work)
+
+    def _multicast_start(self, die: Die, mode: str, spcs: list[int]) -> int:
+        """The time before which a kernel with multicast does not start: its SPCs meet, after a change of mode
+        at a die barrier."""
+        changed = die.multicast not in (None, mode)
+        die.multicast = mode
+        if changed:
+            return die.all_idle_at() + self.machine.multicast_switch_cycles
+        if mode == "none":
+            return 0
+        return max((die.idle_at(spc) for spc in spcs), default=0)
+
+    def _work(self, die: Die, spc: int, member: SpcClass, number: int, barrier: int) -> None:
+        """Append a kernel to an SPC's queue, and classify the time since its last one."""
+        begun = die.idle_at(spc)
+        queue_free = begun + self.machine.spc_barrier_cycles if die.work[spc] else 0
+        start = max(queue_free, die.time, barrier)
+        self._gap(die, spc, begun, queue_free, start)
+        work = Work(number, start, start + member.result.cycles, member)
+        die.work[spc].append(work)
+        self.runs[number].work.append((die.number, spc, work))
+
+    def _use_memory(self, die: Die, started: list[Work]) -> None:
+        """Note the kernel's use of HBM; SPCs of a class that started together are one entry."""
+        groups = Counter((work.start, work.end, id(work.member)) for work in started)
+        members = {id(work.member): work.member for work in started}
+        for (start, end, member), count in groups.items():
+            num_bytes = members[member].result.traffic().get("hbm", Fraction(0)) * count
+            self.copies.kernel_uses(die.number, start, end, num_bytes)
+
+    def _gap(self, die: Die, spc: int, begun: int, queue_free: int, start: int) -> None:
+        """Classify the time of an SPC between two of its kernels.
+
+        In this order: another kernel runs in which this SPC has no part; the SPC's own barrier; what the command
+        processor did, if it had not yet come to this kernel; other SPCs at a multicast.
+        """
+        last_run = die.work[spc][-1].run if die.work[spc] else -1
+        time = begun
+        while time < start:
+            span = self._idle_span(die, last_run, time, queue_free, start)
+            die.gaps[spc].append(span)
+            time = span.end
+
+    def _idle_span(self, die: Die, last_run: int, time: int, queue_free: int, start: int) -> Span:
+        foreign = [(a, b) for a, b in die.runs_after(last_run) if b > time and a < start]
+        inside = [b for a, b in foreign if a <= time]
+        if inside:
+            return Span(time, min(max(inside), start), "finished_masked")
+        limit = min([start, *(a for a, _ in foreign if a > time)])
+        if time < queue_free:
+            return Span(time, min(queue_free, limit), "launch_barrier")
+        if time < die.time:
+            entry = die.log[bisect_right(die.log_starts, time) - 1]
+            return Span(time, min(entry.end, limit), entry.kind, entry.awaited)
+        return Span(time, limit, "wait_dependency", "multicast partners")
+
+    def _barrier(self, issue: Issue, dies: list[Die]) -> None:
+        machine = self.machine
+        for die in dies:
+            die.spend(die.all_idle_at(), "wait_dependency", self._run_name(die.last_run()))
+        cycles = machine.die_barrier_cycles
+        if issue.operand("scope") == "device":
+            together = max(max(die.time, die.all_idle_at()) for die in self.dies)
+            cycles += machine.cross_die_flag_cycles
+            for die in dies:
+                die.spend(together, "wait_other_die", "device barrier")
+        for die in dies:
+            die.spend(die.time + cycles, "launch_barrier")
+
+    def _run_name(self, number: int) -> str:
+        if number < 0:
+            return ""
+        return self.program.kernels[self.runs[number].issue.operand("kernel")].name
+
+    # Copies.
+
+    def _copy(self, issue: Issue, dies: list[Die]) -> None:
+        transfer = issue.command.mnemonic == "transfer"
+        event = issue.operand("event")
+        descriptors = self.program.descriptors
+        source, target = descriptors[issue.operand("src")], descriptors[issue.operand("dst")]
+        jobs = []
+        for die in dies:
+            job = self._job(die, source, target, transfer)
+            self.copies.submit(job)
+            self.jobs.append((issue, die.number, job, _payload(source)))
+            jobs.append((job, issue))
+            if not transfer:
+                die.events.setdefault(event, []).append((job, issue))
+        if transfer:
+            for die in self.dies:
+                die.events.setdefault(event, []).extend(jobs)
+
+    def _job(self, die: Die, source: Descriptor, target: Descriptor, transfer: bool) -> Job:
+        machine = self.machine
+        if transfer and self.program.dies != 2:
+            raise BadPackageError(f"a transfer needs two dies, the program has {self.program.dies}")
+        other = 1 - die.number if transfer else die.number
+        sides = ((source, die.number), (target, other))
+        traffic = max(self._traffic(descriptor) for descriptor, _ in sides)
+        hbm = tuple(number for descriptor, number in sides if descriptor.space == "hbm")
+        if transfer:
+            rate = exact(machine.d2d_bytes_per_cycle)
+        else:
+            rate = machine.spcs_per_die * exact(machine.noc_bytes_per_cycle)
+        return Job(
+            lane=("link" if transfer else "dma", die.number),
+            issued=die.time,
+            setup_cycles=machine.dma_start_cycles,
+            traffic=traffic,
+            hbm=hbm,
+            rate=rate,
+            done_after=machine.cross_die_flag_cycles if transfer else 0,
+        )
+
+    def _traffic(self, view: Descriptor) -> int:
+        element_bytes = dtype(view.dtype).bits // 8
+        return copy_bytes(view.dims, view.strides, element_bytes, self.machine.granule_bytes)
+
+    def _wait(self, issue: Issue, die: Die) -> None:
+        event = issue.operand("event")
+        pending = die.events.pop(event, [])
+        if not pending:
+            raise BadPackageError(f"die {die.number} waits for event {event}, which nothing before it sets")
+        self.copies.finish([job for job, _ in pending])
+        last, started = max(pending, key=lambda entry: entry[0].end)
+        kind = "wait_other_die" if last.lane[0] == "link" else "wait_hbm" if last.hbm else "wait_l2_noc"
+        die.spend(last.end, kind, f"{started.command.mnemonic} {started.index}")
+
+
+def _payload(view: Descriptor) -> int:
+    return payload_bytes(view.dims, dtype(view.dtype).bits // 8)

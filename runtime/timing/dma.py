@@ -1,0 +1,138 @@
+"""DMA copies and die-to-die transfers in time: what the kernels leave of HBM, and the links.
+
+The jobs of a lane (the DMA engines of a die, or one direction of the link) start in the order in which they were
+issued. A job moves as fast as its lane allows and as HBM is left by kernels and by jobs issued before it. It is
+fixed when the command stream waits for it: by then everything that can run beside it is known.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from birc.runtime.errors import BadPackageError
+
+Use = tuple[int, int, Fraction]  # start, end, bytes a cycle
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One copy or transfer of `traffic` bytes on each side, issued at `issued`.
+
+    `hbm` lists the dies whose HBM it uses, once for each side; `rate` is the most that its other resources allow.
+    It moves data `setup_cycles` after its start; its event is set `done_after` cycles after the last byte.
+    """
+
+    lane: tuple[str, int]
+    issued: int
+    setup_cycles: int
+    traffic: int
+    hbm: tuple[int, ...]
+    rate: Fraction
+    done_after: int = 0
+    start: int = 0
+    moved: int = 0  # the time of its last byte
+    is_fixed: bool = False
+
+    @property
+    def end(self) -> int:
+        """When its event is set."""
+        return self.moved + self.done_after
+
+
+@dataclass(slots=True)
+class Copies:
+    """All jobs of the device. `lanes` says how many jobs a lane runs at once."""
+
+    hbm_rate: Fraction  # of one die
+    lanes: dict[tuple[str, int], int]
+    _open: list[Job] = field(default_factory=list)
+    _lane_ends: defaultdict[tuple[str, int], list[int]] = field(default_factory=lambda: defaultdict(list))
+    _uses: defaultdict[int, list[Use]] = field(default_factory=lambda: defaultdict(list))
+
+    def kernel_uses(self, die: int, start: int, end: int, num_bytes: Fraction) -> None:
+        """A kernel moves `num_bytes` of the die's HBM between two times."""
+        if num_bytes and end > start:
+            self._uses[die].append((start, end, num_bytes / (end - start)))
+
+    def submit(self, job: Job) -> None:
+        """Add a job."""
+        self._open.append(job)
+
+    def finish(self, jobs: list[Job]) -> None:
+        """Fix the ends of these jobs. Jobs that stay open are reckoned with, and fixed later."""
+        wanted = [job for job in jobs if not job.is_fixed]
+        if not wanted:
+            return
+        uses = defaultdict(list, {die: list(entries) for die, entries in self._uses.items()})
+        ends = defaultdict(list, {lane: list(times) for lane, times in self._lane_ends.items()})
+        for job in list(self._open):
+            pieces = self._place(job, uses, ends)
+            if job in wanted:
+                self._fix(job, pieces)
+                wanted.remove(job)
+            if not wanted:
+                return
+
+    def finish_all(self) -> None:
+        """Fix all jobs."""
+        self.finish(list(self._open))
+
+    def _place(
+        self, job: Job, uses: dict[int, list[Use]], ends: dict[tuple[str, int], list[int]]
+    ) -> list[Use]:
+        """Give a job its times, take what it uses and return that."""
+        busy = sorted(ends[job.lane])[-self.lanes[job.lane] :]
+        free = busy[0] if len(busy) == self.lanes[job.lane] else 0
+        job.start = max(job.issued, free)
+        begin = job.start + job.setup_cycles
+        pieces = self._pieces(job, begin, uses)
+        job.moved = pieces[-1][1] if pieces else begin
+        ends[job.lane].append(job.moved)
+        for die in job.hbm:
+            uses[die].extend(pieces)
+        return pieces
+
+    def _fix(self, job: Job, pieces: list[Use]) -> None:
+        job.is_fixed = True
+        self._open.remove(job)
+        self._lane_ends[job.lane].append(job.moved)
+        for die in job.hbm:
+            self._uses[die].extend(pieces)
+
+    def _pieces(self, job: Job, begin: int, uses: dict[int, list[Use]]) -> list[Use]:
+        """Stretches of constant rate from `begin` until all bytes are moved."""
+        changes = sorted(self._changes(job, begin, uses).items())
+        used = {die: Fraction(0) for die in set(job.hbm)}
+        left, time, pieces = Fraction(job.traffic), begin, []
+        for position, (_, deltas) in enumerate(changes):
+            for die, delta in deltas:
+                used[die] += delta
+            rate = min(
+                [job.rate, *(max(Fraction(0), self.hbm_rate - used[d]) / job.hbm.count(d) for d in used)]
+            )
+            horizon = changes[position + 1][0] if position + 1 < len(changes) else None
+            needed = time - int(-left // rate) if rate else None
+            if needed is None and horizon is None:
+                raise BadPackageError("a copy gets no bandwidth and never ends")
+            stop = min(t for t in (needed, horizon) if t is not None)
+            if rate and stop > time:
+                pieces.append((time, stop, min(rate, left / (stop - time))))
+                left -= pieces[-1][2] * (stop - time)
+            time = stop
+            if left <= 0:
+                break
+        return pieces
+
+    def _changes(
+        self, job: Job, begin: int, uses: dict[int, list[Use]]
+    ) -> dict[int, list[tuple[int, Fraction]]]:
+        """When the use of the job's memories changes from `begin` on: time -> (die, difference)."""
+        changes: dict[int, list[tuple[int, Fraction]]] = {begin: []}
+        for die in set(job.hbm):
+            for start, end, rate in uses.get(die, ()):
+                if end > begin:
+                    changes.setdefault(max(start, begin), []).append((die, rate))
+                    changes.setdefault(end, []).append((die, -rate))
+        return changes

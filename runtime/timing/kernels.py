@@ -1,0 +1,80 @@
+"""A kernel on all SPCs of a die: classes of SPCs that behave alike, each walked once, and remembered."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from birc.runtime.machine import Machine
+from birc.runtime.program import Box, Descriptor, Kernel
+from birc.runtime.timing.result import WalkResult
+from birc.runtime.timing.routes import RoutePlan, sections_of
+from birc.runtime.timing.specialise import spc_variables, specialise
+from birc.runtime.timing.steps import SpcKernel
+from birc.runtime.timing.walk import walk
+
+Bindings = Mapping[int, Descriptor]
+
+
+@dataclass(frozen=True, slots=True)
+class SpcClass:
+    """SPCs of a die that behave alike in a kernel."""
+
+    spcs: tuple[int, ...]
+    result: WalkResult
+
+
+@dataclass(slots=True)
+class KernelTimer:
+    """Times kernels; what was walked once is looked up.
+
+    A walk depends on the kernel, on shapes, strides, types and spaces of the descriptors bound to its slots, and
+    on which SPCs share the memory; addresses only matter where the mapping is narrower than the die.
+    """
+
+    machine: Machine
+    extrapolate: bool = True
+    _kernels: dict[tuple, tuple[SpcClass, ...]] = field(default_factory=dict)
+    _walks: dict[SpcKernel, WalkResult] = field(default_factory=dict)
+    walked: int = 0
+
+    def classes(self, kernel: Kernel, bindings: Bindings, spcs: tuple[int, ...]) -> tuple[SpcClass, ...]:
+        """The classes of the SPCs among `spcs` that have something to do, with their walks."""
+        used = {slot: self._normal(bindings[slot]) for slot in _slots(kernel) if slot in bindings}
+        key = (kernel, tuple(sorted(used.items(), key=lambda entry: entry[0])), spcs)
+        known = self._kernels.get(key)
+        if known is None:
+            known = self._kernels[key] = self._classify(kernel, used, spcs)
+        return known
+
+    def _normal(self, descriptor: Descriptor) -> Descriptor:
+        """The descriptor without its address where that does not matter."""
+        everywhere = sections_of(descriptor.mapping, self.machine) == self.machine.hbm_sections_per_die
+        return replace(descriptor, address=0) if everywhere or descriptor.space != "hbm" else descriptor
+
+    def _classify(self, kernel: Kernel, bindings: Bindings, spcs: tuple[int, ...]) -> tuple[SpcClass, ...]:
+        variables = {spc: spc_variables(kernel, spc) for spc in spcs}
+        active = {spc: values for spc, values in variables.items() if values is not None}
+        boxes = [(box, bindings[box.slot]) for box in _boxes(kernel) if box.slot in bindings]
+        plan = RoutePlan(self.machine, kernel.multicast, active, boxes)
+        alike: defaultdict[SpcKernel, list[int]] = defaultdict(list)
+        for spc in active:
+            alike[specialise(kernel, spc, bindings, self.machine, plan)].append(spc)
+        return tuple(SpcClass(tuple(members), self._walk(spec)) for spec, members in alike.items())
+
+    def _walk(self, kernel: SpcKernel) -> WalkResult:
+        result = self._walks.get(kernel)
+        if result is None:
+            result = self._walks[kernel] = walk(kernel, self.machine, extrapolate=self.extrapolate)
+            self.walked += result.walked
+        return result
+
+
+def _boxes(kernel: Kernel) -> list[Box]:
+    operands = (operand for instruction in kernel.instructions() for operand in instruction.operands)
+    return [operand for operand in operands if isinstance(operand, Box)]
+
+
+def _slots(kernel: Kernel) -> list[int]:
+    return sorted({box.slot for box in _boxes(kernel)})

@@ -1,0 +1,245 @@
+"""The walk: one SPC executes one kernel, event by event, in integer cycles.
+
+Every queue issues its instructions in order. An instruction starts when its waits are satisfied, its registers are
+ready and its pipe is free; loads and stores run on through the ports, and what an instruction posts is seen by the
+waiter `semaphore_cycles` after its end. Between two events the SPC's state is constant, so each cycle is put in one
+class of the ledger as time passes.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+from birc.runtime.errors import BadPackageError, InternalError
+from birc.runtime.machine import Machine
+from birc.runtime.timing.memory_unit import MemoryUnit
+from birc.runtime.timing.ports import NEVER
+from birc.runtime.timing.queues import NO_LOOP, Queue, affine_at, queue_codes
+from birc.runtime.timing.repeat import Repeats
+from birc.runtime.timing.result import WalkResult
+from birc.runtime.timing.state import (
+    ALU_BUSY,
+    CLASSES,
+    FINISHED,
+    ISSUE,
+    LOADS_FULL,
+    REGISTER,
+    SEMAPHORE,
+    SFU_BUSY,
+    STORES_FULL,
+    SpcState,
+)
+from birc.runtime.timing.steps import (
+    ALU,
+    CROSS,
+    DRAIN,
+    LOAD,
+    MULTIPLY,
+    SFU,
+    STORE,
+    TILE_LOAD,
+    VECTOR,
+    SpcKernel,
+    StepSpec,
+)
+from birc.runtime.timing.vector_unit import VectorUnit
+
+
+def walk(kernel: SpcKernel, machine: Machine, *, extrapolate: bool = True) -> WalkResult:
+    """Execute a kernel on one SPC, from idle to idle.
+
+    With `extrapolate`, stretches that repeat exactly are computed instead of simulated; the result is the same.
+    Raises `BadPackageError` when the kernel never ends.
+    """
+    return Walk(kernel, machine, extrapolate=extrapolate).run()
+
+
+class Walk:
+    """The event loop and the issue of instructions."""
+
+    __slots__ = ("_handlers", "_repeats", "_vector_waits", "_walked", "memory", "state", "vector")
+
+    def __init__(self, kernel: SpcKernel, machine: Machine, *, extrapolate: bool) -> None:
+        tcore, warp = machine.outstanding_loads_per_tcore_queue, machine.outstanding_loads_per_warp
+        queues = [Queue(code, warp if code.queue >= VECTOR else tcore) for code in queue_codes(kernel)]
+        routes = list(
+            dict.fromkeys(step.access.route for step, _ in kernel.steps() if step.access is not None)
+        )
+        self.state = SpcState(machine, queues, kernel.semaphores)
+        self.memory = MemoryUnit(self.state, routes)
+        self.vector = VectorUnit(self.state)
+        self._vector_waits = _awaited_by_programs(kernel)
+        self._walked = 0
+        self._repeats = Repeats(kernel, self.state, self.memory, self.vector) if extrapolate else None
+        arithmetic = self.vector.arithmetic
+        handlers = {TILE_LOAD: self.memory.load, LOAD: self.memory.load, STORE: self.memory.store}
+        handlers |= {MULTIPLY: self._multiply, DRAIN: self.vector.drain}
+        handlers |= {ALU: arithmetic, SFU: arithmetic, CROSS: arithmetic}
+        self._handlers = tuple(handlers[pipe] for pipe in range(len(handlers)))
+
+    def run(self) -> WalkResult:
+        """Execute the kernel. Raises `BadPackageError` when it never ends."""
+        state, ports = self.state, self.memory.ports
+        events = state.events
+        for slot, queue in enumerate(state.queues):
+            self._fetch(queue)
+            state.push(0, ISSUE, slot)
+        while events or ports.next_time != NEVER:
+            if not events or ports.next_time <= events[0][0]:
+                state.now = ports.next_time
+                state.account(state.now)
+                self.memory.transfers_end(state.now)
+                continue
+            state.now, kind, index, _, details = heapq.heappop(events)
+            if kind == ISSUE:
+                self._issue(index)
+            elif kind == SEMAPHORE:
+                self._count_up(index)
+            else:
+                self._arrive(index, details)
+        return self._result()
+
+    def _result(self) -> WalkResult:
+        state = self.state
+        stuck = [queue for queue in state.queues if queue.step is not None]
+        if stuck:
+            names = ", ".join(f"queue {queue.number} at semaphore {queue.blocked}" for queue in stuck)
+            raise BadPackageError(f"a kernel never ends: {names}", hint="the verifier says where")
+        end = max(state.accounted, state.matrix_free, state.vector_free)
+        state.account(end)
+        classes = state.sums[:CLASSES]
+        if sum(classes) != end or sum(state.by_semaphore.values()) != classes[-1]:
+            raise InternalError(f"the ledger of a walk holds {sum(classes)} of {end} cycles")
+        return WalkResult(
+            cycles=end,
+            classes=(classes[0], classes[1], classes[2], classes[3], classes[4]),
+            alu_cycles=state.sums[ALU_BUSY],
+            sfu_cycles=state.sums[SFU_BUSY],
+            awaited=tuple(sorted(state.by_semaphore.items())),
+            executed=tuple((v, n) for v, n in zip(state.variants, state.executed, strict=True) if n),
+            walked=self._walked,
+        )
+
+    def _count_up(self, semaphore: int) -> None:
+        state = self.state
+        state.semaphores[semaphore] += 1
+        slot = state.waiter.pop(semaphore, None)
+        if slot is not None:
+            state.account(state.now)
+            state.wake(slot)
+
+    def _arrive(self, slot: int, details: tuple) -> None:
+        state = self.state
+        state.account(state.now)
+        store, hbm = details
+        state.in_flight(hbm, -1)
+        queue = state.queues[slot]
+        if store:
+            queue.stores -= 1
+        else:
+            queue.loads -= 1
+        if queue.blocked == (STORES_FULL if store else LOADS_FULL):
+            state.wake(slot)
+
+    def _issue(self, slot: int) -> None:
+        """Start the queue's next instruction, or note why it cannot start."""
+        state = self.state
+        state.account(state.now)
+        queue = state.queues[slot]
+        if queue.cursor.crossed != NO_LOOP:
+            if self._repeats is not None:
+                self._repeats.went_round(slot)
+            queue.cursor.crossed = NO_LOOP
+        if queue.draining >= 0:
+            self._next(slot, queue, self.vector.accumulate(queue))
+            return
+        if not self._may_start(slot, queue):
+            return
+        step = queue.step
+        if step is None:
+            raise InternalError("a queue issues after its end")
+        next_issue = self._handlers[step.pipe](slot, queue, step)
+        if next_issue < 0:
+            return
+        for semaphore in queue.waits:
+            state.semaphores[semaphore] -= 1
+        self._walked += 1
+        if queue.draining >= 0:
+            state.push(next_issue, ISSUE, slot)
+        else:
+            self._next(slot, queue, next_issue)
+
+    def _may_start(self, slot: int, queue: Queue) -> bool:
+        """Whether waits and registers are ready; if not, the queue is blocked or tries again when they are."""
+        state = self.state
+        for semaphore in queue.waits:
+            if state.semaphores[semaphore] <= 0:
+                queue.blocked = semaphore
+                state.waiter[semaphore] = slot
+                return False
+        if not queue.registers:
+            return True
+        needed = self._registers_ready(queue)
+        if needed <= state.now:
+            return True
+        if needed == NEVER:
+            queue.blocked = REGISTER
+        else:
+            state.push(needed, ISSUE, slot)
+        return False
+
+    def _registers_ready(self, queue: Queue) -> int:
+        ready = self.state.ready
+        return max([ready.get(register, 0) for register in queue.registers])
+
+    def _next(self, slot: int, queue: Queue, time: int) -> None:
+        """Fetch the next instruction and let it try at `time`, or when its registers are known to be ready."""
+        self._fetch(queue)
+        if queue.step is None:
+            return
+        if queue.registers and not queue.waits:
+            needed = self._registers_ready(queue)
+            if time < needed < NEVER:
+                time = needed
+        self.state.push(time, ISSUE, slot)
+
+    def _fetch(self, queue: Queue) -> None:
+        step = queue.step = queue.cursor.advance()
+        if step is None:
+            queue.blocked = FINISHED
+            queue.waits = queue.registers = ()
+            return
+        queue.waits = self.state.resolve(step.waits, queue.cursor)
+        if queue.number < VECTOR:
+            return
+        variables = queue.cursor.variables
+        registers = [affine_at(number, variables) for number in step.reads]
+        if step.writes is not None:
+            registers.append(affine_at(step.writes, variables))
+        queue.registers = tuple(registers)
+
+    def _multiply(self, slot: int, queue: Queue, step: StepSpec) -> int:
+        """tmma: the next one follows back to back; its sums can be drained `tcore_fill_cycles` after its end."""
+        state = self.state
+        end = state.now + step.cycles
+        state.matrix_free = end
+        for semaphore in state.resolve(step.posts, queue.cursor):
+            fill = state.machine.tcore_fill_cycles if semaphore in self._vector_waits else 0
+            state.push(end + fill + state.post_delay, SEMAPHORE, semaphore)
+        state.count(step)
+        return end
+
+
+def _awaited_by_programs(kernel: SpcKernel) -> frozenset[int]:
+    """The semaphores for which vector programs wait."""
+    found: set[int] = set()
+    for step, loops in kernel.steps():
+        if step.queue < VECTOR:
+            continue
+        for sync in step.waits:
+            values = {sync.semaphore.constant}
+            trips = {loop.depth: loop.extent for loop in loops}
+            for depth, coefficient in sync.semaphore.terms:
+                values = {value + coefficient * i for value in values for i in range(trips[depth])}
+            found |= values
+    return frozenset(found)
