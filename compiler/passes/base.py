@@ -101,6 +101,8 @@ def _with_output_name(graph: Graph, place: int, wanted: str) -> Graph:
     """Give output `place` the name `wanted`: rename the value, or copy it when it has a name to keep."""
     current = graph.outputs[place]
     outputs = tuple(wanted if index == place else name for index, name in enumerate(graph.outputs))
+    if graph.has_value(wanted):  # an output that is given out twice is there already
+        return graph.replace(outputs=outputs)
     if current in graph.constants:
         constants = {**graph.constants, wanted: graph.constants[current]}
         if current not in outputs and not graph.users(current):

@@ -13,7 +13,7 @@ from birc.runtime.errors import UsageError
 
 
 def model() -> onnx.ModelProto:
-    """Shape arithmetic as exporters write it: flatten all but the batch, whose size is read from the input."""
+    """Shape arithmetic as exporters write it: flatten all but the batch, read from the input."""
     return parser.parse_model("""
         <ir_version: 8, opset_import: ["" : 18]>
         open (float[batch, rows, 4] x, float[batch, 1] z) => (float[a, b] y)

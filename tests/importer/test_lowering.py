@@ -80,14 +80,66 @@ X = f32(2, 3, 4)
 IMAGE = f32(2, 4, 7, 9)
 SIGNAL = f32(2, 4, 9)
 UNARY = (
-    "Abs", "Asinh", "Ceil", "Cos", "Cosh", "Elu", "Erf", "Exp", "Floor", "HardSigmoid", "HardSwish", "LeakyRelu",
-    "Mish", "Neg", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign",
-    "Tan", "Tanh", "ThresholdedRelu", "Celu", "Shrink", "Identity", "IsNaN", "IsInf",
-)  # fmt: skip
-BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Mean", "Greater", "GreaterOrEqual", "Less", "LessOrEqual",
-          "Equal", "PRelu")  # fmt: skip
-REDUCTIONS = ("ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
-              "ReduceSum", "ReduceSumSquare")  # fmt: skip
+    "Abs",
+    "Asinh",
+    "Ceil",
+    "Celu",
+    "Cos",
+    "Cosh",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Floor",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "IsInf",
+    "IsNaN",
+    "LeakyRelu",
+    "Mish",
+    "Neg",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "Selu",
+    "Shrink",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Sinh",
+    "Softplus",
+    "Softsign",
+    "Tan",
+    "Tanh",
+    "ThresholdedRelu",
+)
+BINARY = (
+    "Add",
+    "Div",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+    "Max",
+    "Mean",
+    "Min",
+    "Mul",
+    "PRelu",
+    "Sub",
+    "Sum",
+)
+REDUCTIONS = (
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
+)
 NORM = {"axis": 1, "epsilon": 1e-3}
 
 CASES = (

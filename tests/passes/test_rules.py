@@ -1,0 +1,344 @@
+"""Every rule fires on its cases, changes nothing numerically, and does not match its own result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from graph_maker import GraphMaker, random_inputs, sources_of
+
+from birc.compiler.ir.graph import Graph
+from birc.compiler.ir.interpreter import run_graph
+from birc.compiler.ir.verify import verify_graph
+from birc.compiler.passes import fold_batch_norm, recognise_composites, simplify
+from birc.compiler.passes.rules import Rule, apply_rules
+from birc.runtime.dtypes import dtype
+
+F32 = dtype("f32")
+EXACT = 0.0
+ROUNDED = 3e-6  # a few roundings of f32 in another order
+RULES = {rule.name: rule for rule in (*simplify.RULES, *fold_batch_norm.RULES, *recognise_composites.RULES)}
+Body = Callable[[GraphMaker], str]
+
+
+@dataclass(frozen=True)
+class Case:
+    """`rule` alone turns the graph into one of `ops` (in order of execution)."""
+
+    rule: str
+    ops: str
+    body: Body
+    tolerance: float = EXACT
+    low: float = -2.0
+
+
+def conv(make: GraphMaker, *, bias: bool, group: int = 1) -> str:
+    inputs = [make.input(2, 4, 5, 6), make.random(6, 4 // group, 3, 3), *([make.random(6)] if bias else [])]
+    return make("conv2d", *inputs, stride=(1, 2), pads=(1, 0, 1, 0), dilation=(1, 1), group=group)
+
+
+def batch_norm(make: GraphMaker, x: str, channels: int) -> str:
+    parameters = (make.random(channels), make.random(channels), make.random(channels))
+    return make("batch_norm", x, *parameters, make.random(channels, low=0.5, high=2.0), epsilon=1e-3)
+
+
+def slices(make: GraphMaker) -> str:
+    inner = make("slice", make.input(9, 10), starts=(1, 0), ends=(9, 10), steps=(2, 3))
+    return make("slice", inner, starts=(1, 1), ends=(4, 4), steps=(2, 1))
+
+
+def chain(op: str) -> Body:
+    def body(make: GraphMaker) -> str:
+        inner = make(op, make.random(3, 1), make.input(2, 3, 4))
+        return make(op, inner, make.random(3, 1))
+
+    return body
+
+
+def scale_and_shift(make: GraphMaker) -> str:
+    scaled = make("mul", make.input(2, 3, 4), make.random(3, 1))
+    return make("mul", make("add", scaled, make.random(3, 1)), make.constant(1.7))
+
+
+def erf_gelu(order: int) -> Body:
+    """0.5 x (1 + erf(x / sqrt 2)) as different exporters write it."""
+
+    def body(make: GraphMaker) -> str:
+        x = make.input(3, 5)
+        root = make.constant(math.sqrt(2))
+        inner = make("div", x, root) if order != 2 else make("mul", make.constant(math.sqrt(0.5)), x)
+        gate = make("add", make("erf", inner), make.constant(1.0))
+        half = make.constant(0.5)
+        if order == 0:
+            return make("mul", make("mul", x, gate), half)
+        if order == 1:
+            return make("mul", make("mul", half, x), gate)
+        if order == 2:
+            return make("mul", x, make("mul", gate, half))
+        return make("mul", make("div", x, make.constant(2.0)), gate)
+
+    return body
+
+
+def tanh_gelu(order: int) -> Body:
+    """0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) as different exporters write it."""
+
+    def body(make: GraphMaker) -> str:
+        x, slope = make.input(3, 5), make.constant(math.sqrt(2 / math.pi))
+        cubic = make.constant(0.044715)
+        square = make("mul", x, x) if order else ""
+        if order == 0:
+            inner = make("mul", slope, make("add", x, make("mul", cubic, make("pow", x, make.constant(3.0)))))
+        elif order == 1:
+            inner = make("mul", make("add", x, make("mul", make("mul", square, x), cubic)), slope)
+        else:
+            curve = make("add", make.constant(1.0), make("mul", cubic, square))
+            inner = make("mul", make("mul", slope, x), curve)
+        gate = make("add", make.constant(1.0), make("tanh", inner))
+        return make("mul", make("mul", make.constant(0.5), x), gate)
+
+    return body
+
+
+def mean_square(make: GraphMaker, x: str, square: str) -> str:
+    squared = make("mul", x, x) if square == "mul" else make("pow", x, make.constant(2.0))
+    mean = make("reduce_mean", squared, axes=(2,), keepdims=1)
+    return make("add", mean, make.constant(1e-5))
+
+
+def rms_norm(order: int) -> Body:
+    def body(make: GraphMaker) -> str:
+        x, scale = make.input(2, 3, 8), make.random(8) if order != 2 else make.random(1, 1, 8)
+        inverse = make("rsqrt", mean_square(make, x, "mul" if order else "pow"))
+        if order == 0:
+            return make("mul", make("mul", x, inverse), scale)
+        return make("mul", scale, make("mul", inverse, x))
+
+    return body
+
+
+def rms_norm_by_division(make: GraphMaker) -> str:
+    x = make.input(2, 3, 8)
+    quotient = make("div", x, make("sqrt", mean_square(make, x, "mul")))
+    return make("mul", make.random(8), quotient)
+
+
+def layer_norm(make: GraphMaker) -> str:
+    """Its inside is already an RMSNorm of the centred values: that rule comes first."""
+    x = make.input(2, 3, 8)
+    centred = make("sub", x, make("reduce_mean", x, axes=(2,), keepdims=1))
+    return make("add", make("rms_norm", centred, make.random(8), axis=2, epsilon=1e-5), make.random(8))
+
+
+def gather_nd(make: GraphMaker, *shape: int, positions: list) -> str:
+    return make("gather_nd", make.input(*shape), make.constant(positions, "i64"), batch_dims=0)
+
+
+def where(make: GraphMaker, condition: bool, *shape: int) -> str:
+    return make("where", make.splat(condition, *shape, element="bool"), make.input(3), make.input(2, 3))
+
+
+EVERYTHING = [[[row, column] for column in range(3)] for row in range(2)]
+
+CASES = (
+    Case("same-shape-reshape", "neg", lambda m: m("neg", m("reshape", m.input(2, 3), shape=(2, 3)))),
+    Case("same-shape-expand", "neg", lambda m: m("neg", m("expand", m.input(2, 3), shape=(2, 3)))),
+    Case("same-order-transpose", "neg", lambda m: m("neg", m("transpose", m.input(2, 3), perm=(0, 1)))),
+    Case("same-type-cast", "neg", lambda m: m("neg", m("cast", m.input(2, 3), to=F32))),
+    Case(
+        "whole-slice",
+        "neg",
+        lambda m: m("neg", m("slice", m.input(2, 3), starts=(0, 0), ends=(2, 3), steps=(1, 1))),
+    ),
+    Case("single-concat", "neg", lambda m: m("neg", m("concat", m.input(2, 3), axis=1))),
+    Case("no-padding", "neg", lambda m: m("neg", m("pad", m.input(2, 3), pads=(0, 0, 0, 0), value=1.0))),
+    Case(
+        "reshape-of-reshape",
+        "reshape",
+        lambda m: m("reshape", m("reshape", m.input(2, 6), shape=(12,)), shape=(3, 4)),
+    ),
+    Case(
+        "transpose-of-transpose",
+        "transpose",
+        lambda m: m("transpose", m("transpose", m.input(2, 3, 4), perm=(1, 2, 0)), perm=(0, 2, 1)),
+    ),
+    Case(
+        "expand-of-expand",
+        "expand",
+        lambda m: m("expand", m("expand", m.input(1, 3, 1), shape=(1, 3, 4)), shape=(2, 3, 4)),
+    ),
+    Case("slice-of-slice", "slice", slices),
+    Case("add-zero", "neg", lambda m: m("neg", m("add", m.constant(0.0), m.input(2, 3)))),
+    Case("multiply-by-one", "neg", lambda m: m("neg", m("mul", m.input(2, 3), m.splat(1.0, 3)))),
+    Case("subtract-zero", "neg", lambda m: m("neg", m("sub", m.input(2, 3), m.constant(0.0)))),
+    Case("divide-by-one", "neg", lambda m: m("neg", m("div", m.input(2, 3), m.constant(1.0)))),
+    Case(
+        "divide-by-power-of-two", "mul", lambda m: m("div", m.input(2, 3), m.constant([0.25, -2.0, 1024.0]))
+    ),
+    Case("divide-by-power-of-two", "mul", lambda m: m("div", m.input(2, 3), m.splat(8.0, 3))),
+    Case("one-over-root", "rsqrt", lambda m: m("div", m.constant(1.0), m("sqrt", m.input(3))), ROUNDED, 0.1),
+    Case("reciprocal-of-root", "rsqrt", lambda m: m("reciprocal", m("sqrt", m.input(3))), ROUNDED, 0.1),
+    Case("small-power", "neg", lambda m: m("neg", m("pow", m.input(5), m.constant(1.0)))),
+    Case("small-power", "mul", lambda m: m("pow", m.input(5), m.constant(2.0)), ROUNDED),
+    Case("small-power", "mul mul", lambda m: m("pow", m.input(5), m.splat(3.0, 5)), ROUNDED),
+    Case("small-power", "sqrt", lambda m: m("pow", m.input(5), m.constant(0.5)), ROUNDED, 0.1),
+    Case("small-power", "rsqrt", lambda m: m("pow", m.input(5), m.constant(-0.5)), ROUNDED, 0.1),
+    Case("small-power", "reciprocal", lambda m: m("pow", m.input(5), m.constant(-1.0)), ROUNDED, 0.1),
+    Case("merge-factors", "mul", chain("mul"), ROUNDED),
+    Case("merge-terms", "add", chain("add"), ROUNDED),
+    Case("merge-scale-and-shift", "mul add", scale_and_shift, ROUNDED),
+    Case("known-choice", "neg", lambda m: m("neg", where(m, False, 3))),
+    Case("known-choice", "expand", lambda m: where(m, True, 2, 1)),
+    Case(
+        "term-into-convolution-bias",
+        "conv2d",
+        lambda m: m("add", m.random(1, 6, 1, 1), conv(m, bias=True)),
+        ROUNDED,
+    ),
+    Case(
+        "term-into-convolution-bias",
+        "conv2d",
+        lambda m: m("add", conv(m, bias=False), m.constant(2.0)),
+        ROUNDED,
+    ),
+    Case(
+        "factor-into-convolution-weights",
+        "conv2d",
+        lambda m: m("mul", conv(m, bias=True, group=2), m.random(6, 1, 1)),
+        ROUNDED,
+    ),
+    Case(
+        "factor-into-convolution-weights",
+        "conv2d",
+        lambda m: m("mul", m.constant(0.3), conv(m, bias=False)),
+        ROUNDED,
+    ),
+    Case("gather-nd-known", "reshape", lambda m: gather_nd(m, 2, 3, positions=EVERYTHING)),
+    Case("gather-nd-known", "reshape gather", lambda m: gather_nd(m, 2, 3, 4, positions=[[1, -1], [0, 0]])),
+    Case(
+        "gather-of-a-run", "slice", lambda m: m("gather", m.input(2, 5), m.constant([2, -2], "i64"), axis=1)
+    ),
+    Case("batch-norm-into-convolution", "conv2d", lambda m: batch_norm(m, conv(m, bias=False), 6), ROUNDED),
+    Case("batch-norm-into-convolution", "conv2d", lambda m: batch_norm(m, conv(m, bias=True), 6), ROUNDED),
+    Case("batch-norm-to-scale-and-shift", "mul add", lambda m: batch_norm(m, m.input(2, 3, 4), 3), ROUNDED),
+    Case("silu", "silu", silu, ROUNDED),
+    *(Case("erf-gelu", "gelu", erf_gelu(order), ROUNDED) for order in range(4)),
+    *(Case("tanh-gelu", "gelu", tanh_gelu(order), ROUNDED) for order in range(3)),
+    *(
+        Case("rms-norm", "rms_norm" if order < 2 else "reshape rms_norm", rms_norm(order), ROUNDED)
+        for order in range(3)
+    ),
+    Case("rms-norm-by-division", "rms_norm", rms_norm_by_division, ROUNDED),
+    Case("layer-norm", "layer_norm", layer_norm, ROUNDED),
+)
+
+
+def silu(make: GraphMaker) -> str:
+    x = make.input(2, 3)
+    return make("mul", make("sigmoid", x), x)
+
+
+def refusals() -> tuple[tuple[str, Body], ...]:
+    """Near misses: the rule must leave the graph alone."""
+
+    def shared_conv(m: GraphMaker) -> str:
+        shared = conv(m, bias=False)
+        return m("add", m("mul", shared, m.constant(2.0)), m("relu", shared))
+
+    def other_gate(m: GraphMaker) -> str:
+        return m("mul", m("sigmoid", m.input(2, 3)), m.input(2, 3))
+
+    def wrong_half(m: GraphMaker) -> str:
+        x = m.input(3)
+        gate = m("add", m("erf", m("div", x, m.constant(1.5))), m.constant(1.0))
+        return m("mul", m("mul", x, gate), m.constant(0.5))
+
+    def mean_of_all(m: GraphMaker) -> str:
+        x = m.input(2, 3, 8)
+        mean = m("reduce_mean", m("mul", x, x), axes=(1,), keepdims=1)
+        inverse = m("rsqrt", m("add", mean, m.constant(1e-5)))
+        return m("mul", m("mul", x, inverse), m.random(8))
+
+    return (
+        ("add-zero", lambda m: m("add", m.input(3), m.splat(0.0, 2, 3))),
+        ("multiply-by-one", lambda m: m("mul", m.input(3), m.constant([1.0, 1.0, 1.5]))),
+        ("divide-by-power-of-two", lambda m: m("div", m.input(3), m.constant([2.0, 4.0, 3.0]))),
+        ("divide-by-power-of-two", lambda m: m("div", m.input(2), m.constant([1e-45, 2.0**127]))),
+        ("divide-by-power-of-two", lambda m: m("div", m.input(2), m.constant([0.0, np.inf]))),
+        ("divide-by-power-of-two", lambda m: m("div", m.input(2, element="i32"), m.constant([2, 4], "i32"))),
+        ("small-power", lambda m: m("pow", m.input(3), m.constant(2.5))),
+        ("small-power", lambda m: m("pow", m.input(3), m.splat(2.0, 2, 3))),
+        ("merge-factors", lambda m: m("mul", m("mul", m.input(2, 1), m.random(1, 5)), m.random(2, 1))),
+        ("known-choice", lambda m: m("where", m.constant([True, False], "bool"), m.input(2), m.input(2))),
+        ("factor-into-convolution-weights", shared_conv),
+        ("factor-into-convolution-weights", lambda m: m("mul", conv(m, bias=False), m.random(5, 1))),
+        ("gather-of-a-run", lambda m: m("gather", m.input(5), m.constant([3, 4, 0], "i64"), axis=0)),
+        ("silu", other_gate),
+        ("erf-gelu", wrong_half),
+        ("rms-norm", mean_of_all),
+        ("same-shape-reshape", lambda m: m("reshape", m.input(2, 3), shape=(2, 3))),
+    )
+
+
+def built(body: Body) -> Graph:
+    make = GraphMaker()
+    return make.graph(body(make))
+
+
+def check_equal(before: Graph, after: Graph, tolerance: float, low: float) -> None:
+    inputs = random_inputs(before, low=low)
+    expected, actual = run_graph(before, inputs), run_graph(after, inputs)
+    for name, reference in expected.items():
+        scale = np.abs(reference).max()
+        assert actual[name].dtype == reference.dtype
+        assert np.abs(actual[name] - reference).max() <= tolerance * scale
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule)
+def test_rule_fires_and_both_sides_agree(case: Case) -> None:
+    before = built(case.body)
+    result = apply_rules(before, (RULES[case.rule],), "test")
+    assert dict(result.stats) == {case.rule: 1}
+    assert " ".join(node.op for node in result.graph.nodes) == case.ops
+    verify_graph(result.graph)
+    assert result.graph.outputs == before.outputs
+    check_equal(before, result.graph, case.tolerance, case.low)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule)
+def test_rule_does_not_match_its_own_result(case: Case) -> None:
+    once = apply_rules(built(case.body), (RULES[case.rule],), "test").graph
+    again = apply_rules(once, (RULES[case.rule],), "test")
+    assert not again.changed
+    assert again.graph is once
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule)
+def test_every_source_stays_accounted_for(case: Case) -> None:
+    before = built(case.body)
+    after = apply_rules(before, (RULES[case.rule],), "test").graph
+    alive, gone = sources_of(after)
+    assert set(alive) | set(gone) == {source for node in before.nodes for source in node.sources}
+    assert not set(alive) & set(gone)
+
+
+@pytest.mark.parametrize(
+    ("name", "body"), refusals(), ids=lambda entry: entry if isinstance(entry, str) else ""
+)
+def test_near_misses_are_left_alone(name: str, body: Body) -> None:
+    before = built(body)
+    result = apply_rules(before, (RULES[name],), "test")
+    assert not result.changed
+    assert result.graph is before
+
+
+def test_every_rule_has_a_case() -> None:
+    assert {case.rule for case in CASES} == set(RULES)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.name)
+def test_every_rule_says_what_it_does(rule: Rule) -> None:
+    assert rule.rewrite.__doc__
