@@ -37,11 +37,13 @@ def gather_nd_known(rewriter: Rewriter, node: Node) -> str | None:
 
 
 def gather_of_a_run(rewriter: Rewriter, node: Node) -> str | None:
-    """gather(x, [a, a + 1, ..., b]) = slice(x), in the shape of the indices (a single one takes the axis away)"""
+    """gather(x, [a, a + 1, ..., b]) = slice(x), in the shape of the indices (a scalar takes the axis away)"""
     indices = rewriter.constant(node.inputs[1])
     if indices is None or indices.data.size == 0:
         return None
     axis, shape = integer(node.attributes, "axis"), rewriter.sizes(node.inputs[0])
+    if indices.data.min() < -shape[axis] or indices.data.max() >= shape[axis]:
+        return None  # fails on these very positions: left for the run, which says where
     picked = indices.data.reshape(-1) % shape[axis]
     first = int(picked[0])
     if first + picked.size > shape[axis] or not np.array_equal(picked, np.arange(first, first + picked.size)):

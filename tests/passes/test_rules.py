@@ -141,6 +141,11 @@ def where(make: GraphMaker, condition: bool, *shape: int) -> str:
     return make("where", make.splat(condition, *shape, element="bool"), make.input(3), make.input(2, 3))
 
 
+def silu(make: GraphMaker) -> str:
+    x = make.input(2, 3)
+    return make("mul", make("sigmoid", x), x)
+
+
 EVERYTHING = [[[row, column] for column in range(3)] for row in range(2)]
 
 CASES = (
@@ -221,6 +226,11 @@ CASES = (
     Case(
         "gather-of-a-run", "slice", lambda m: m("gather", m.input(2, 5), m.constant([2, -2], "i64"), axis=1)
     ),
+    Case(
+        "gather-of-a-run",
+        "slice reshape",
+        lambda m: m("gather", m.input(2, 5), m.constant(-1, "i64"), axis=1),
+    ),
     Case("batch-norm-into-convolution", "conv2d", lambda m: batch_norm(m, conv(m, bias=False), 6), ROUNDED),
     Case("batch-norm-into-convolution", "conv2d", lambda m: batch_norm(m, conv(m, bias=True), 6), ROUNDED),
     Case("batch-norm-to-scale-and-shift", "mul add", lambda m: batch_norm(m, m.input(2, 3, 4), 3), ROUNDED),
@@ -234,11 +244,6 @@ CASES = (
     Case("rms-norm-by-division", "rms_norm", rms_norm_by_division, ROUNDED),
     Case("layer-norm", "layer_norm", layer_norm, ROUNDED),
 )
-
-
-def silu(make: GraphMaker) -> str:
-    x = make.input(2, 3)
-    return make("mul", make("sigmoid", x), x)
 
 
 def refusals() -> tuple[tuple[str, Body], ...]:
@@ -276,6 +281,7 @@ def refusals() -> tuple[tuple[str, Body], ...]:
         ("factor-into-convolution-weights", shared_conv),
         ("factor-into-convolution-weights", lambda m: m("mul", conv(m, bias=False), m.random(5, 1))),
         ("gather-of-a-run", lambda m: m("gather", m.input(5), m.constant([3, 4, 0], "i64"), axis=0)),
+        ("gather-of-a-run", lambda m: m("gather", m.input(5), m.constant([5, 6], "i64"), axis=0)),
         ("silu", other_gate),
         ("erf-gelu", wrong_half),
         ("rms-norm", mean_of_all),
