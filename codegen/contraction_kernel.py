@@ -141,7 +141,7 @@ class ContractionWriter:
         operand.scope = self.nest.inner_depths()
         with ExitStack() as loops:
             tile = loops.enter_context(
-                self.nest.loop(operand.count, self.tile[operand.dimension], operand.dimension)
+                self.nest.loop(operand.count, self.tile.get(operand.dimension, 1), operand.dimension)
             )
             steps = [
                 loops.enter_context(self.nest.loop(self._steps(d), self.tile[d.name], d.name, kind="red"))
@@ -221,7 +221,7 @@ class ContractionWriter:
         """Loops over the row and column tiles of a block; the finer one spreads over vector programs."""
         by_column = self.b.count > 1
         row = loops.enter_context(
-            self.nest.loop(self.a.count, self.tile[self.row], self.row, level="tile" if by_column else "program")
+            self.nest.loop(self.a.count, self.tile.get(self.row, 1), self.row, level="tile" if by_column else "program")
         )
         column = loops.enter_context(self.nest.loop(self.b.count, self.tile[self.column], self.column, level="program"))
         if row is not None or column is not None:

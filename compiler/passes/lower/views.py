@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from birc.compiler.ir.copies import row_major_strides
 from birc.compiler.ir.plan import View
-
-
-def row_major_strides(dims: Sequence[int]) -> tuple[int, ...]:
-    """Element strides of a dense array in row-major order."""
-    strides, step = [], 1
-    for extent in reversed(dims):
-        strides.append(step)
-        step *= extent
-    return tuple(reversed(strides))
 
 
 def dense_view(buffer: str, dims: Sequence[int], layout: Sequence[int] | None = None) -> View:

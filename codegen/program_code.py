@@ -1,0 +1,241 @@
+"""The command stream: kernels, descriptors, copies and the barriers and waits that order them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from birc.codegen.contraction_kernel import emit_contraction_kernel
+from birc.codegen.regions import Pending, Range, view_range
+from birc.codegen.slots import Slots
+from birc.codegen.vector_kernel import emit_vector_kernel
+from birc.compiler.ir.copies import copy_dims, row_major_strides
+from birc.compiler.ir.plan import Boundary, Buffer, CopyStep, ExchangeStep, Kernel, KernelStep, Plan, View
+from birc.runtime.dtypes import dtype
+from birc.runtime.errors import InternalError
+from birc.runtime.isa import BY_MNEMONIC
+from birc.runtime.machine import Machine
+from birc.runtime.program import Command, ConstantImage, Descriptor, Piece, Port, Program
+from birc.runtime.program import Kernel as KernelCode
+
+EVENTS = next(f.high or 0 for f in BY_MNEMONIC["wait"].fields if f.name == "event")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSource:
+    """Where a `run` command comes from: the plan's kernel and the ONNX nodes it computes."""
+
+    name: str
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """The program and, for every `run` command in order, its source."""
+
+    program: Program
+    runs: tuple[RunSource, ...]
+
+
+@dataclass(slots=True)
+class DieState:
+    """What is known of one die while its commands are written."""
+
+    bound: dict[int, int] = field(default_factory=dict)
+    pending: Pending = field(default_factory=Pending)
+    copies: dict[str, int] = field(default_factory=dict)
+
+
+class ProgramWriter:
+    """Writes the program of a plan."""
+
+    def __init__(self, plan: Plan, machine: Machine) -> None:
+        self.plan = plan
+        self.machine = machine
+        self.buffers: Mapping[str, Buffer] = {b.name: b for b in plan.buffers}
+        self.descriptors: dict[Descriptor, int] = {}
+        self.kernels: dict[tuple[object, ...], int] = {}
+        self.kernel_codes: list[KernelCode] = []
+        self.commands: list[Command] = []
+        self.runs: list[RunSource] = []
+        self.dies = tuple(DieState() for _ in range(plan.dies))
+        self.next_event = 0
+
+    def write(self) -> Generated:
+        """The whole program. Raises `InternalError` for a plan without tilings or addresses."""
+        everyone = (1 << self.plan.dies) - 1
+        spcs = (1 << self.machine.spcs_per_die) - 1
+        self.commands.append(Command("launch", (spcs, self.plan.name), everyone))
+        for step in self.plan.steps:
+            match step:
+                case KernelStep():
+                    self._run(step)
+                case CopyStep(source, target):
+                    self._copy(self.buffers[source], self.buffers[target], self._users(target))
+                case ExchangeStep():
+                    self._exchange(step)
+        self.commands.append(Command("barrier", ("device" if self.plan.dies > 1 else "die",), everyone))
+        hbm_bytes = max((b.address + b.num_bytes for b in self.plan.buffers if b.space == "hbm"), default=0)
+        program = Program(
+            name=self.plan.name,
+            machine=self.machine.name,
+            machine_digest=self.machine.digest,
+            dies=self.plan.dies,
+            l2_bytes=self.machine.spc_sram_bytes,
+            tensor_buffer_bytes=0,
+            hbm_bytes=-(-hbm_bytes // 512) * 512,
+            descriptors=(),
+            kernels=tuple(self.kernel_codes),
+            commands=tuple(self.commands),
+            inputs=tuple(self._port(b) for b in self.plan.inputs),
+            outputs=tuple(self._port(b) for b in self.plan.outputs),
+            constants=tuple(
+                ConstantImage(b.name, b.num_bytes, b.address, everyone)
+                for b in self.plan.buffers
+                if b.role == "constant"
+            ),
+            useful_macs=self.plan.macs,
+        )
+        # Ports add descriptors, so the table is complete only now.
+        return Generated(replace(program, descriptors=tuple(self.descriptors)), tuple(self.runs))
+
+    def _run(self, step: KernelStep) -> None:
+        instances = [(die, kernel) for die, kernel in enumerate(step.kernels) if kernel is not None]
+        codes = [(die, kernel, *self._code(kernel)) for die, kernel in instances]
+        for die, kernel, _, _ in codes:
+            self._order(die, kernel)
+        dies_of_run: dict[int, list[tuple[int, Kernel]]] = {}
+        for die, kernel, number, slots in codes:
+            self._bind(1 << die, tuple(self._descriptor(view) for view in slots.views))
+            dies_of_run.setdefault(number, []).append((die, kernel))
+        for number, members in dies_of_run.items():
+            mask = sum(1 << die for die, _ in members)
+            macs = sum(kernel.macs for _, kernel in members)
+            self.commands.append(Command("run", (number, macs), mask))
+            self.runs.append(RunSource(members[0][1].name, members[0][1].sources))
+
+    def _code(self, kernel: Kernel) -> tuple[int, Slots]:
+        """The number of the kernel's code, new unless another kernel has the same, and its slots."""
+        if kernel.tiling is None:
+            raise InternalError("a kernel without tiling", where=kernel.name)
+        if kernel.contraction is not None:
+            code, slots = emit_contraction_kernel(kernel, kernel.contraction, kernel.tiling, self.machine)
+        else:
+            code, slots = emit_vector_kernel(kernel, kernel.tiling)
+        key = (code.nests, code.semaphores, code.multicast)
+        if key not in self.kernels:
+            self.kernels[key] = len(self.kernel_codes)
+            self.kernel_codes.append(code)
+        return self.kernels[key], slots
+
+    def _order(self, die: int, kernel: Kernel) -> None:
+        """Waits and a barrier, where the kernel touches what is still on its way or in use."""
+        state = self.dies[die]
+        reads, writes = self._ranges(kernel)
+        for name in sorted({v.buffer for v in _views(kernel)} & set(state.copies)):
+            self.commands.append(Command("wait", (state.copies.pop(name),), 1 << die))
+        if state.pending.conflicts(reads, writes):
+            self._barrier(1 << die)
+        state.pending.add(reads, writes)
+
+    def _barrier(self, mask: int, scope: str = "die") -> None:
+        self.commands.append(Command("barrier", (scope,), mask))
+        for die, state in enumerate(self.dies):
+            if mask >> die & 1:
+                state.pending.clear()
+
+    def _ranges(self, kernel: Kernel) -> tuple[set[Range], set[Range]]:
+        reads, writes = set(), set()
+        for phase in kernel.phases:
+            for statement in phase.statements:
+                if statement.access is not None:
+                    view = statement.access.view
+                    (writes if statement.op == "vst" else reads).add(view_range(view, self.buffers[view.buffer]))
+        if kernel.contraction is not None:
+            for access in (kernel.contraction.a, kernel.contraction.b):
+                reads.add(view_range(access.view, self.buffers[access.view.buffer]))
+        return reads, writes
+
+    def _bind(self, mask: int, descriptors: tuple[int, ...]) -> None:
+        for slot, descriptor in enumerate(descriptors):
+            needed = 0
+            for die, state in enumerate(self.dies):
+                if mask >> die & 1 and state.bound.get(slot) != descriptor:
+                    needed |= 1 << die
+                    state.bound[slot] = descriptor
+            if needed:
+                self.commands.append(Command("bind", (slot, descriptor, ()), needed))
+
+    def _copy(self, source: Buffer, target: Buffer, mask: int) -> None:
+        """A DMA copy to be waited for by the first kernel that reads the target."""
+        event = self.next_event % EVENTS
+        self.next_event += 1
+        written = (target.space, target.address, target.address + target.num_bytes)
+        states = [state for die, state in enumerate(self.dies) if mask >> die & 1]
+        if any(state.pending.conflicts((), (written,)) for state in states):
+            self._barrier(mask)
+        operands = (self._bytes(target), self._bytes(source), (), (), event)
+        self.commands.append(Command("copy", operands, mask))
+        for state in states:
+            state.copies[target.name] = event
+
+    def _users(self, name: str) -> int:
+        """The mask of the dies whose kernels touch a buffer."""
+        return sum(
+            1 << die
+            for die in range(self.plan.dies)
+            if any(
+                view.buffer == name
+                for step in self.plan.steps
+                if isinstance(step, KernelStep) and (kernel := step.kernels[die]) is not None
+                for view in _views(kernel)
+            )
+        )
+
+    def _exchange(self, step: ExchangeStep) -> None:
+        """Transfers between the dies, with everything before them finished and everything after them waiting."""
+        everyone = (1 << self.plan.dies) - 1
+        self._barrier(everyone, "device")
+        events = []
+        for exchange in step.exchanges:
+            event = self.next_event % EVENTS
+            self.next_event += 1
+            descriptor = self._descriptor(exchange.view)
+            self.commands.append(Command("transfer", (descriptor, descriptor, event), 1 << exchange.sender))
+            events.append(event)
+        for event in events:
+            self.commands.append(Command("wait", (event,), everyone))
+
+    def _bytes(self, buffer: Buffer) -> int:
+        """The descriptor of a whole buffer as bytes."""
+        dims = copy_dims(buffer, self.machine.max_dim)
+        if dims is None:
+            raise InternalError(f"{buffer.num_bytes} B cannot be described for a copy", where=buffer.name)
+        return self._number(Descriptor(buffer.space, buffer.address, "u8", dims, row_major_strides(dims)))
+
+    def _descriptor(self, view: View) -> int:
+        buffer = self.buffers[view.buffer]
+        address = buffer.address + view.offset * (dtype(buffer.dtype).bits // 8)
+        return self._number(Descriptor(buffer.space, address, buffer.dtype, view.dims, view.strides, view.lower))
+
+    def _number(self, descriptor: Descriptor) -> int:
+        return self.descriptors.setdefault(descriptor, len(self.descriptors))
+
+    def _port(self, boundary: Boundary) -> Port:
+        pieces = tuple(
+            Piece(mask, self._descriptor(view), start, view.dims) for mask, start, view in boundary.pieces
+        )
+        element = self.buffers[boundary.pieces[0][2].buffer].dtype
+        return Port(boundary.name, element, boundary.shape, pieces)
+
+
+def _views(kernel: Kernel) -> list[View]:
+    views = [s.access.view for phase in kernel.phases for s in phase.statements if s.access is not None]
+    if kernel.contraction is not None:
+        views += [kernel.contraction.a.view, kernel.contraction.b.view]
+    return views
+
+
+def generate(plan: Plan, machine: Machine) -> Generated:
+    """The program of a tiled, scheduled and allocated plan."""
+    return ProgramWriter(plan, machine).write()

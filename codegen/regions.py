@@ -1,0 +1,52 @@
+"""Byte ranges that commands touch, and the conflicts between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from birc.compiler.ir.plan import Buffer, View
+from birc.runtime.dtypes import dtype
+
+Range = tuple[str, int, int]
+"""Space, first byte, end byte."""
+
+
+def view_range(view: View, buffer: Buffer) -> Range:
+    """The bytes from the first to the last element of a view."""
+    lower = view.lower or (0,) * len(view.dims)
+    first = last = view.offset
+    for low, extent, stride in zip(lower, view.dims, view.strides, strict=True):
+        ends = (low * stride, (low + extent - 1) * stride)
+        first, last = first + min(ends), last + max(ends)
+    size = dtype(buffer.dtype).bits // 8
+    return buffer.space, buffer.address + first * size, buffer.address + (last + 1) * size
+
+
+@dataclass(slots=True)
+class Pending:
+    """What has been read and written on a die since its last barrier."""
+
+    reads: set[Range] = field(default_factory=set)
+    writes: set[Range] = field(default_factory=set)
+
+    def conflicts(self, reads: Iterable[Range], writes: Iterable[Range]) -> bool:
+        """Whether an access must wait for one before it."""
+        return any(_overlap(r, self.writes) for r in reads) or any(
+            _overlap(w, self.writes) or _overlap(w, self.reads) for w in writes
+        )
+
+    def add(self, reads: Iterable[Range], writes: Iterable[Range]) -> None:
+        """Record accesses."""
+        self.reads.update(reads)
+        self.writes.update(writes)
+
+    def clear(self) -> None:
+        """After a barrier nothing is pending."""
+        self.reads.clear()
+        self.writes.clear()
+
+
+def _overlap(one: Range, others: set[Range]) -> bool:
+    space, first, end = one
+    return any(space == s and first < e and f < end for s, f, e in others)

@@ -1,0 +1,65 @@
+"""The tile phase: every kernel gets tile extents, blocking and a mapping to SPCs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from birc.compiler.ir.plan import Access, Kernel, KernelStep, Plan, Tiling
+from birc.compiler.passes.tile_contraction import tile_contraction_kernel
+from birc.compiler.passes.tile_vector import tile_vector_kernel
+from birc.runtime.machine import Machine
+
+
+def tile(plan: Plan, machine: Machine) -> Plan:
+    """The plan with a tiling on every kernel; kernels of equal structure are solved once."""
+    elements = {b.name: b.dtype for b in plan.buffers}
+    solved: dict[object, Tiling] = {}
+
+    def tiled(kernel: Kernel | None) -> Kernel | None:
+        if kernel is None:
+            return None
+        key = signature(kernel, elements)
+        if key not in solved:
+            solved[key] = _solve(kernel, machine, elements)
+        return replace(kernel, tiling=solved[key])
+
+    steps = tuple(
+        KernelStep(tuple(tiled(kernel) for kernel in step.kernels)) if isinstance(step, KernelStep) else step
+        for step in plan.steps
+    )
+    return replace(plan, steps=steps)
+
+
+def _solve(kernel: Kernel, machine: Machine, elements: dict[str, str]) -> Tiling:
+    if kernel.contraction is None:
+        return tile_vector_kernel(kernel, machine)
+    element = elements[kernel.contraction.a.view.buffer]
+    return tile_contraction_kernel(kernel, kernel.contraction, machine, element)
+
+
+def signature(kernel: Kernel, elements: dict[str, str]) -> object:
+    """What the tiling depends on: the space and the accesses, without names and places of buffers."""
+
+    def access_key(access: Access | None) -> object:
+        if access is None:
+            return None
+        view = access.view
+        return (view.dims, view.strides, view.lower, access.index, elements[view.buffer])
+
+    contraction = kernel.contraction
+    return (
+        kernel.space,
+        contraction
+        and (
+            access_key(contraction.a),
+            access_key(contraction.b),
+            contraction.rows,
+            contraction.depth,
+            contraction.row_dims,
+            contraction.format,
+        ),
+        tuple(
+            (phase.loops, tuple((s.op, s.arguments, s.dims, access_key(s.access)) for s in phase.statements))
+            for phase in kernel.phases
+        ),
+    )
