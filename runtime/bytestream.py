@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final, NoReturn
 
 from birc.runtime.errors import BadPackageError, InternalError
@@ -29,14 +27,12 @@ class FieldPath:
         # How many entries the tables have that an index may refer to, by the index's kind.
         self.counts: dict[str, int] = {}
 
-    @contextmanager
-    def inside(self, name: str) -> Iterator[None]:
-        """Everything within belongs to the field `name`."""
+    def enter(self, name: str) -> None:
+        """What follows, until `leave`, belongs to the field `name`."""
         self._names.append(name)
-        try:
-            yield
-        finally:
-            self._names.pop()
+
+    def leave(self) -> None:
+        self._names.pop()
 
     @property
     def text(self) -> str:
@@ -76,7 +72,10 @@ class ByteWriter(FieldPath):
             self.fail(f"{value!r} is no 32-bit float")
 
     def text_value(self, value: str) -> None:
-        encoded = value.encode()
+        try:
+            encoded = value.encode()
+        except UnicodeEncodeError:
+            self.fail("a text has no UTF-8 form")
         self.unsigned(len(encoded))
         self.data += encoded
 

@@ -148,10 +148,12 @@ def _row(out: ByteWriter, value: Instruction | Command) -> InstructionRow:
 
 
 def _write_operands(out: ByteWriter, value: Instruction | Command) -> None:
-    with out.inside(value.mnemonic):
-        for (name, codec), operand in zip(_operand_codecs(value.mnemonic), value.operands, strict=True):
-            with out.inside(name):
-                codec.write(out, operand)
+    out.enter(value.mnemonic)
+    for (name, codec), operand in zip(_operand_codecs(value.mnemonic), value.operands, strict=True):
+        out.enter(name)
+        codec.write(out, operand)
+        out.leave()
+    out.leave()
 
 
 def _write_instruction(out: ByteWriter, value: Instruction) -> None:
@@ -171,21 +173,26 @@ def _write_instruction(out: ByteWriter, value: Instruction) -> None:
 
 def _read_instruction(source: ByteReader, opcode: int) -> Instruction:
     row = _known_row(source, opcode, commands=False)
-    with source.inside(row.mnemonic):
-        program = source.unsigned(U8) if row.engine == "vector" else 0
-        numbers = source.byte()
-        with source.inside("waits"):
-            waits = tuple(SYNC.read(source) for _ in range(numbers >> 4))
-        with source.inside("posts"):
-            posts = tuple(SYNC.read(source) for _ in range(numbers & 0xF))
-        return Instruction(row.mnemonic, _read_operands(source, row), waits, posts, program)
+    source.enter(row.mnemonic)
+    program = source.unsigned(U8) if row.engine == "vector" else 0
+    numbers = source.byte()
+    source.enter("waits")
+    waits = tuple(SYNC.read(source) for _ in range(numbers >> 4))
+    source.leave()
+    source.enter("posts")
+    posts = tuple(SYNC.read(source) for _ in range(numbers & 0xF))
+    source.leave()
+    operands = _read_operands(source, row)
+    source.leave()
+    return Instruction(row.mnemonic, operands, waits, posts, program)
 
 
 def _read_operands(source: ByteReader, row: InstructionRow) -> tuple[Operand, ...]:
     operands: list[Operand] = []
     for name, codec in _operand_codecs(row.mnemonic):
-        with source.inside(name):
-            operands.append(codec.read(source))
+        source.enter(name)
+        operands.append(codec.read(source))
+        source.leave()
     return tuple(operands)
 
 
@@ -219,9 +226,11 @@ class _Stream:
         opcode = source.byte()
         if opcode != _LOOP_OPCODE:
             row = _known_row(source, opcode, commands=True)
-            with source.inside(row.mnemonic):
-                dies = _DIES.read(source)
-                return Command(row.mnemonic, _read_operands(source, row), dies)
+            source.enter(row.mnemonic)
+            dies = _DIES.read(source)
+            operands = _read_operands(source, row)
+            source.leave()
+            return Command(row.mnemonic, operands, dies)
         if self.depth >= MAX_COMMAND_LOOP_DEPTH:
             source.fail(f"command loops are nested deeper than {MAX_COMMAND_LOOP_DEPTH}", start)
         loop: CommandLoop = _command_loop_record(self.depth).read(source)
@@ -306,8 +315,9 @@ def decode_program(data: bytes) -> Program:
     instruction set. Only the form is checked here; what the program does is the verifier's affair.
     """
     source = ByteReader(data)
-    with source.inside("header"):
-        _check_header(source)
+    source.enter("header")
+    _check_header(source)
+    source.leave()
     program: Program = _PROGRAM.read(source)
     if source.remaining:
         source.fail(f"{source.remaining} bytes follow the program")

@@ -154,14 +154,16 @@ class Sequence:
             out.fail(f"{len(value)} entries, at most {self.limit}")
         out.unsigned(len(value))
         for number, item in enumerate(value):
-            with out.inside(str(number)):
-                self.item.write(out, item)
+            out.enter(str(number))
+            self.item.write(out, item)
+            out.leave()
 
     def read(self, source: ByteReader) -> tuple[Any, ...]:
         items = []
         for number in range(source.count(self.limit)):
-            with source.inside(str(number)):
-                items.append(self.item.read(source))
+            source.enter(str(number))
+            items.append(self.item.read(source))
+            source.leave()
         return tuple(items)
 
 
@@ -174,14 +176,16 @@ class Record:
 
     def write(self, out: ByteWriter, value: Any) -> None:
         for name, codec in self.attributes:
-            with out.inside(name):
-                codec.write(out, getattr(value, name))
+            out.enter(name)
+            codec.write(out, getattr(value, name))
+            out.leave()
 
     def read(self, source: ByteReader) -> Any:
         values = {}
         for name, codec in self.attributes:
-            with source.inside(name):
-                values[name] = codec.read(source)
+            source.enter(name)
+            values[name] = codec.read(source)
+            source.leave()
         return self.build(**values)
 
 
