@@ -1,4 +1,4 @@
-"""Every row of the operator table: its numpy meaning fits its type rule, and wrong uses are refused with a message."""
+"""Every row of the operator table: its meaning fits its type rule, and wrong uses are refused with a message."""
 
 from __future__ import annotations
 
@@ -155,8 +155,18 @@ REFUSED = [
     ("matmul", _types(("f32", (2, 3)), ("f32", (4, 5))), {}, "columns of .* and rows of .* differ: 3 and 4"),
     ("matmul", _types(("f32", (3,)), ("f32", (3, 5))), {}, "takes matrices"),
     ("conv2d", _types(("f32", (1, 3, 8, 8)), ("f32", (4, 2, 3, 3))), CONV, "has 3 channels"),
-    ("conv2d", _types(("f32", (1, 3, 2, 2)), ("f32", (4, 3, 3, 3))), CONV, r"a window of \[3, 3\] does not fit"),
-    ("conv2d", _types(("f32", (1, 3, 8, 8)), ("f32", (4, 3, 3, 3)), ("f32", (3,))), CONV, "bias has the shape"),
+    (
+        "conv2d",
+        _types(("f32", (1, 3, 2, 2)), ("f32", (4, 3, 3, 3))),
+        CONV,
+        r"a window of \[3, 3\] does not fit",
+    ),
+    (
+        "conv2d",
+        _types(("f32", (1, 3, 8, 8)), ("f32", (4, 3, 3, 3)), ("f32", (3,))),
+        CONV,
+        "bias has the shape",
+    ),
     ("conv2d", _types(("f32", (1, 4, 8, 8)), ("f32", (3, 2, 3, 3))), {**CONV, "group": 2}, "do not divide"),
     ("conv2d", _types(("f32", (1, 3, "H", 8)), ("f32", (4, 3, 3, 3))), CONV, "--dim H=N"),
     ("reshape", _types(("f32", (2, 3))), {"shape": (4,)}, "has 6 elements"),
