@@ -9,15 +9,14 @@ import numpy as np
 
 from birc.runtime.machine import Machine
 from birc.runtime.program import Descriptor, Program
-from birc.runtime.verifier.access import Access
-from birc.runtime.verifier.boxes import Boxes, byte_hulls, overlaps, whole_view
+from birc.runtime.verifier.boxes import Boxes, overlaps, whole_view
 from birc.runtime.verifier.findings import Findings
 from birc.runtime.verifier.initialised import Initialised
 from birc.runtime.verifier.kernels import KernelModel, relative, used_slots
 from birc.runtime.verifier.layout import byte_span, capacity_bytes
 from birc.runtime.verifier.ordering import Ordering
 from birc.runtime.verifier.stream import Issue, issues
-from birc.runtime.verifier.traffic import Traffic
+from birc.runtime.verifier.traffic import Touch, Traffic
 
 LIMIT_ORDER = "conflicting accesses are ordered by a barrier, or by a wait for the copy's event"
 
@@ -124,14 +123,8 @@ class CommandCheck:
             self._initialised.run(name, die, traffic, views)
             known = self._ordering.known(die)
             operation = self._ordering.run(die)
-            seen: set[tuple[object, ...]] = set()
-            for access in traffic.model.accesses:
-                view = views[access.slot]
-                key = (access.slot, access.store, access.hulls.low.tobytes(), access.hulls.high.tobytes())
-                if view.space == "tb" or key in seen or not access.hulls.present.any():
-                    continue
-                seen.add(key)
-                self._use(die, known, _use_of_run(operation, name, view, access))
+            for touch in traffic.touches:
+                self._use(die, known, _use_of_run(operation, name, views[touch.slot], touch))
 
     def _traffic(self, issue: Issue, die: int) -> Traffic | None:
         """The kernel with the die's bindings, checked when it is met for the first time."""
@@ -249,11 +242,9 @@ class CommandCheck:
         return known
 
 
-def _use_of_run(operation: int, name: str, view: Descriptor, access: Access) -> Use:
-    low, high = byte_hulls(view, access.hulls)
-    present = access.hulls.present
-    ends = int(low[present].min()), int(high[present].max())
-    return Use(operation, name, view, access.hulls, True, access.store, *ends)
+def _use_of_run(operation: int, name: str, view: Descriptor, touch: Touch) -> Use:
+    ends = view.address + touch.low, view.address + touch.high
+    return Use(operation, name, view, touch.boxes, True, touch.store, *ends)
 
 
 def _use_of_copy(operation: int, name: str, view: Descriptor, *, store: bool) -> Use:

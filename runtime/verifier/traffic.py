@@ -1,54 +1,90 @@
-"""What a kernel moves as a whole, for the checks between commands."""
+"""What a kernel moves as a whole, for the checks between commands; computed once a kernel and form of its views."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from birc.runtime.verifier.access import Access
-from birc.runtime.verifier.boxes import Boxes, concatenate, unique
+from birc.runtime.verifier.boxes import Boxes, byte_hulls, concatenate, unique
 from birc.runtime.verifier.byteset import ByteSet, bytes_of, empty
 from birc.runtime.verifier.feed import unfed_boxes
 from birc.runtime.verifier.kernels import KernelModel
 
 
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """Memory shared by SPCs that loads or stores of one slot touch: a box for each SPC, and the bytes around all."""
+
+    slot: int
+    store: bool
+    boxes: Boxes
+    low: int
+    high: int
+
+
 class Traffic:
-    """The bytes that a kernel reads and writes. All byte sets are for address 0 of the view."""
+    """The bytes that a kernel reads and writes. All addresses are for address 0 of the view.
+
+    Byte sets come as lists: of each SPC for views of the tensor buffer, else one of all SPCs together.
+    """
 
     def __init__(self, model: KernelModel) -> None:
         self.model = model
         self._written: dict[int, list[ByteSet]] = {}
+        self._hulls: dict[int, list[ByteSet | None]] = {}
+        self._reads: dict[int, list[ByteSet | None]] = {}
+
+    @cached_property
+    def touches(self) -> tuple[Touch, ...]:
+        """What the kernel touches in HBM and L2, each different hull once."""
+        found: dict[tuple[object, ...], Touch] = {}
+        for access in self.model.accesses:
+            hulls = access.hulls
+            present = hulls.present
+            key = (access.slot, access.store, hulls.low.tobytes(), hulls.high.tobytes())
+            if access.descriptor.space == "tb" or key in found or not present.any():
+                continue
+            low, high = byte_hulls(access.descriptor, hulls, address=0)
+            ends = int(low[present].min()), int(high[present].max())
+            found[key] = Touch(access.slot, access.store, hulls, *ends)
+        return tuple(found.values())
 
     def read_hulls(self, access: Access) -> list[ByteSet | None]:
-        """At least the bytes that a load reads: for each SPC in the tensor buffer, else of all SPCs together."""
-        if access.descriptor.space == "tb":
-            return [
-                bytes_of(access.descriptor, access.hulls.take(np.array([spc])))
-                for spc in range(self.model.spcs)
-            ]
-        return [bytes_of(access.descriptor, _joined(unique(access.hulls)))]
+        """At least the bytes that a load reads."""
+        key = access.place.index
+        if key not in self._hulls:
+            each = [access.hulls.take(np.array([spc])) for spc in range(self.model.spcs)]
+            parts = each if access.descriptor.space == "tb" else [_joined(unique(access.hulls))]
+            self._hulls[key] = [bytes_of(access.descriptor, part) for part in parts]
+        return self._hulls[key]
 
     def reads(self, access: Access) -> list[ByteSet | None]:
-        """The bytes that a load reads and that the kernel itself has not written before; as `read_hulls`."""
-        parts = [
-            unfed_boxes(access, self.model.accesses, self.model.positions, self.model.variables, spc)
-            for spc in range(self.model.spcs)
-        ]
-        if access.descriptor.space == "tb":
-            return [bytes_of(access.descriptor, part) for part in parts]
-        return [bytes_of(access.descriptor, _joined(unique(concatenate(parts))))]
+        """The bytes that a load reads and that the kernel itself has not written before."""
+        key = access.place.index
+        if key not in self._reads:
+            model = self.model
+            parts = [
+                unfed_boxes(access, model.accesses, model.positions, model.variables, spc)
+                for spc in range(model.spcs)
+            ]
+            if access.descriptor.space != "tb":
+                parts = [_joined(unique(concatenate(parts)))]
+            self._reads[key] = [bytes_of(access.descriptor, part) for part in parts]
+        return self._reads[key]
 
     def writes(self, access: Access) -> list[ByteSet]:
-        """The bytes that a store surely writes: for each SPC in the tensor buffer, else of all SPCs together."""
-        known = self._written.get(access.place.index)
-        if known is None:
-            known = self._written[access.place.index] = self._surely_written(access)
-        return known
-
-    def _surely_written(self, access: Access) -> list[ByteSet]:
-        parts = [self._dense_boxes(access, spc) for spc in range(self.model.spcs)]
-        if access.descriptor.space != "tb":
-            parts = [concatenate(parts)]
-        return [bytes_of(access.descriptor, _joined(unique(part))) or empty() for part in parts]
+        """The bytes that a store surely writes."""
+        key = access.place.index
+        if key not in self._written:
+            parts = [self._dense_boxes(access, spc) for spc in range(self.model.spcs)]
+            if access.descriptor.space != "tb":
+                parts = [concatenate(parts)]
+            found = (bytes_of(access.descriptor, _joined(unique(part))) for part in parts)
+            self._written[key] = [part or empty() for part in found]
+        return self._written[key]
 
     def _dense_boxes(self, access: Access, spc: int) -> Boxes:
         """Boxes without gaps: an axis with a step becomes one box an element."""
