@@ -57,7 +57,7 @@ class GraphBuilder:
         """The data of a value. Raises `CannotLower` when it depends on the model's inputs."""
         data = self.constant_of(value)
         if data is None:
-            raise CannotLower(f"its {meaning} depends on the inputs of the model")
+            raise CannotLower(f"the {meaning} must be known, but comes from the inputs of the model")
         return data
 
     # Building
