@@ -1,1 +1,27 @@
-"""The compiler: from an ONNX model to a scheduled plan."""
+"""The compiler: from an ONNX model to a package for the device."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from birc.compiler.driver import PHASES, compile_model, resume, run_named_passes
+    from birc.compiler.importer.reference import reference_outputs
+
+__all__ = ["PHASES", "compile_model", "reference_outputs", "resume", "run_named_passes"]
+
+_HOMES = {
+    "PHASES": "birc.compiler.driver",
+    "compile_model": "birc.compiler.driver",
+    "reference_outputs": "birc.compiler.importer.reference",
+    "resume": "birc.compiler.driver",
+    "run_named_passes": "birc.compiler.driver",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(home), name)

@@ -1,0 +1,175 @@
+"""`birc compile`: from an ONNX model, or from a dumped phase, to a package."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from birc import compiler
+from birc.cli.files import refuse_existing
+from birc.cli.output import Format, FormatOption, count, print_json, print_text, size
+from birc.cli.progress import Tell, progress
+from birc.runtime.errors import UsageError
+from birc.runtime.package import Package
+
+IR_SUFFIX = ".ir"
+
+
+class Precision(StrEnum):
+    """How FP32 values are stored and multiplied."""
+
+    MODEL = "model"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    INT8 = "int8"
+
+
+AVAILABLE_PRECISIONS = (Precision.MODEL, Precision.BF16)
+
+
+def compile_command(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL.onnx|FILE.ir", help="An ONNX model, or a dumped phase.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="OUT.birc", help="Default: the model's name, here."),
+    ] = None,
+    target: Annotated[
+        str, typer.Option(help="A name from `birc targets`, or the path of a .toml file.")
+    ] = "br100",
+    precision: Annotated[
+        Precision, typer.Option(help="model: the model's own types; bf16: store and multiply in BF16.")
+    ] = Precision.MODEL,
+    dim: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=N", help="Fix a symbolic dimension; may be repeated.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Fix the first dimension of the inputs.")] = None,
+    opt_level: Annotated[int, typer.Option("-O", min=0, max=3, help="0: plain, 3: everything.")] = 3,
+    dump_ir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the text of every phase here.")
+    ] = None,
+    stop_after: Annotated[
+        str | None, typer.Option(metavar="PHASE", help="Go no further than this phase; needs --dump-ir.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.birc if it is there.")] = False,
+    debug_info: Annotated[
+        bool, typer.Option("--debug-info/--no-debug-info", help="Keep names and texts in the package.")
+    ] = True,
+    format: FormatOption = Format.TEXT,
+) -> None:
+    """Compile an ONNX model to a package.
+
+    Examples:
+
+        birc compile resnet50.onnx
+
+        birc compile bert.onnx -o bert.birc --precision bf16 --dim seq=128 --batch 8
+
+        birc compile net.onnx --dump-ir phases --stop-after fuse
+
+        birc compile phases/fuse.ir -o net.birc
+    """
+    if precision not in AVAILABLE_PRECISIONS:
+        hint = f"use {' or '.join(AVAILABLE_PRECISIONS)}"
+        raise UsageError(f"precision {precision} is not available yet", where="--precision", hint=hint)
+    _check_phase(stop_after, dump_ir)
+    path = output or Path(model.with_suffix(".birc").name)
+    if stop_after is None:
+        refuse_existing(path, overwrite=overwrite)
+    started = time.monotonic()
+    with progress(f"compiling {model.name}") as tell:
+        if model.suffix == IR_SUFFIX:
+            _refuse_for_ir(dim, batch)
+            package = compiler.resume(
+                model, target=target, precision=precision.value, opt_level=opt_level, dump_ir=dump_ir,
+                stop_after=stop_after, progress=tell,
+            )  # fmt: skip
+        else:
+            package = compiler.compile_model(
+                model, target=target, precision=precision.value, dims=_dimensions(dim or []), batch=batch,
+                opt_level=opt_level, dump_ir=dump_ir, stop_after=stop_after, progress=tell,
+            )  # fmt: skip
+        if package is not None:
+            _save(package if debug_info else package.without_debug(), path, tell, overwrite=overwrite)
+    seconds = time.monotonic() - started
+    if package is None:
+        print_text(f"stopped after {stop_after}; the texts are in {dump_ir}")
+        return
+    summary = _summary(package, path, seconds)
+    if format is Format.JSON:
+        print_json(summary)
+    else:
+        print_text(*_summary_lines(summary))
+
+
+def _check_phase(stop_after: str | None, dump_ir: Path | None) -> None:
+    if stop_after is None:
+        return
+    if stop_after not in compiler.PHASES:
+        hint = f"one of {', '.join(compiler.PHASES)}"
+        raise UsageError(f"there is no phase {stop_after!r}", where="--stop-after", hint=hint)
+    if dump_ir is None:
+        raise UsageError(
+            "leaves nothing behind without --dump-ir", where="--stop-after", hint="add --dump-ir DIR"
+        )
+
+
+def _refuse_for_ir(dim: list[str] | None, batch: int | None) -> None:
+    if dim or batch is not None:
+        what = "the dimensions of a dumped phase are fixed"
+        raise UsageError(what, where="--dim, --batch", hint="give them when compiling the ONNX model")
+
+
+def _dimensions(options: list[str]) -> dict[str, int]:
+    """{"seq": 128} from ["seq=128"]."""
+    dimensions: dict[str, int] = {}
+    for option in options:
+        name, separator, value = option.rpartition("=")
+        if not separator or not name or not value.isdecimal() or int(value) == 0:
+            raise UsageError(f"is {option!r}", where="--dim", hint="write NAME=N, N a whole number above 0")
+        if dimensions.setdefault(name, int(value)) != int(value):
+            raise UsageError(f"gives {name!r} two values, {dimensions[name]} and {value}", where="--dim")
+    return dimensions
+
+
+def _save(package: Package, path: Path, tell: Tell, *, overwrite: bool) -> None:
+    tell(f"writing {path.name}")
+    package.save(path, overwrite=overwrite)
+
+
+def _summary(package: Package, path: Path, seconds: float) -> dict[str, Any]:
+    program, manifest = package.program, package.manifest
+    nodes = {name for source in package.run_sources for name in source.onnx_nodes}
+    return {
+        "schema": "birc.compile/1",
+        "package": str(path),
+        "package_bytes": path.stat().st_size,
+        "model": manifest.model,
+        "target": manifest.target,
+        "precision": manifest.precision,
+        "onnx_nodes": len(nodes),
+        "kernels": len(program.kernels),
+        "instructions": sum(1 for kernel in program.kernels for _ in kernel.instructions()),
+        "macs": program.useful_macs,
+        "sram_bytes_per_spc": {"l2": program.l2_bytes, "tensor_buffer": program.tensor_buffer_bytes},
+        "hbm_bytes_per_die": program.hbm_bytes,
+        "compile_seconds": round(seconds, 3),
+    }
+
+
+def _summary_lines(summary: dict[str, Any]) -> list[str]:
+    sram = summary["sram_bytes_per_spc"]
+    made_from = f"{count(summary['onnx_nodes'], 'ONNX node')} in " if summary["onnx_nodes"] else ""
+    return [
+        f"{summary['package']}: {summary['model']} for {summary['target']}, precision {summary['precision']}",
+        f"  {made_from}{count(summary['kernels'], 'kernel')}, {count(summary['instructions'], 'instruction')}",
+        f"  {summary['macs']:,} multiply-adds",
+        f"  SRAM of an SPC: {size(sram['l2'])} as L2, {size(sram['tensor_buffer'])} as tensor buffer; "
+        f"HBM of a die: {size(summary['hbm_bytes_per_die'])}",
+        f"  {size(summary['package_bytes'])}, compiled in {summary['compile_seconds']:.1f} s",
+    ]

@@ -1,0 +1,76 @@
+"""The command `birc`: the list of its commands, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from birc.cli import asm, compile, disasm, inspect, ops, opt, profile, run, targets, verify
+from birc.cli.failure import exit_code_of
+from birc.runtime.errors import EXIT_OK, exit_codes
+from birc.runtime.version import birc_version
+
+DEBUG_OPTION = "--debug"
+
+COMMANDS = (
+    compile.compile_command,
+    run.run_command,
+    profile.profile_command,
+    inspect.inspect_command,
+    disasm.disasm_command,
+    verify.verify_command,
+    asm.asm_command,
+    targets.targets_command,
+    ops.ops_command,
+    opt.opt_command,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"birc {birc_version()}")
+        raise typer.Exit
+
+
+def _root(
+    debug: Annotated[bool, typer.Option(DEBUG_OPTION, help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Compile ONNX models for the Biren BR100 GPU and run them on a model of that chip."""
+
+
+def application() -> typer.Typer:
+    """The command line: one command for each function in `COMMANDS`."""
+    codes = "Exit codes: " + ", ".join(f"{code} {meaning}" for code, meaning in exit_codes()) + "."
+    app = typer.Typer(
+        name="birc", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", epilog=codes
+    )
+    app.callback(epilog=codes)(_root)
+    for command in COMMANDS:
+        app.command(command.__name__.removesuffix("_command"), no_args_is_help=_needs_arguments(command))(
+            command
+        )
+    return app
+
+
+def _needs_arguments(command: object) -> bool:
+    """Whether a command called without arguments is asked for its help: those that work without are not."""
+    return command not in (targets.targets_command, ops.ops_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (by default the process's own). Returns the exit code; prints errors on stderr."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = DEBUG_OPTION in given
+    rest = [argument for argument in given if argument != DEBUG_OPTION]
+    try:
+        outcome = application()(rest, prog_name="birc", standalone_mode=False)
+        sys.stdout.flush()
+    except BaseException as error:  # the last resort: a user never sees a traceback that was not asked for
+        return exit_code_of(error, given, debug=debug)
+    return outcome if isinstance(outcome, int) else EXIT_OK
