@@ -15,18 +15,11 @@ from birc.runtime.dtypes import dtype
 from birc.runtime.errors import InternalError
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.machine import Machine
+from birc.runtime.package_sources import RunSource
 from birc.runtime.program import Command, ConstantImage, Descriptor, Piece, Port, Program
 from birc.runtime.program import Kernel as KernelCode
 
 EVENTS = next(f.high or 0 for f in BY_MNEMONIC["wait"].fields if f.name == "event")
-
-
-@dataclass(frozen=True, slots=True)
-class RunSource:
-    """Where a `run` command comes from: the plan's kernel and the ONNX nodes it computes."""
-
-    name: str
-    sources: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

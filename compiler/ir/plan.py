@@ -224,6 +224,7 @@ class Plan:
 
     name: str
     target: str
+    precision: str
     dies: int
     buffers: tuple[Buffer, ...]
     steps: tuple[Step, ...]

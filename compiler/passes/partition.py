@@ -16,6 +16,7 @@ def partition(graph: Graph, lowered: Lowered, machine: Machine) -> Plan:
     return Plan(
         graph.name,
         machine.name,
+        lowered.precision,
         machine.dies,
         lowered.buffers,
         steps,

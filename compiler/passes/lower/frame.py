@@ -35,7 +35,7 @@ class Frame:
             tuple(shape),
             tuple((extent,) for extent in shape),
             order,
-            tuple(names) or tuple(f"d{axis}" for axis in range(len(shape))),
+            tuple(names) or tuple(f"d{axis}" for axis in order),
         )
 
     @property

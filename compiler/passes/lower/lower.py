@@ -57,6 +57,7 @@ VIEWS = frozenset({"reshape", "transpose", "slice", "expand"})
 class Lowered:
     """Kernels in order, the buffers they use, the data of constants, and the views of the graph's boundary."""
 
+    precision: str
     kernels: tuple[Kernel, ...]
     buffers: tuple[Buffer, ...]
     data: dict[str, np.ndarray]
@@ -88,7 +89,7 @@ def lower_graph(graph: Graph, machine: Machine, precision: str) -> Lowered:
     used = _used_buffers(env)
     buffers = tuple(b for b in env.buffers.values() if b.name in used or b.role in ("input", "output"))
     kernels = tuple(coalesce(kernel, machine.max_dim) for kernel in env.kernels)
-    return Lowered(kernels, buffers, {k: v for k, v in env.data.items() if k in used}, inputs, outputs)
+    return Lowered(precision, kernels, buffers, {k: v for k, v in env.data.items() if k in used}, inputs, outputs)
 
 
 def _check_supported(graph: Graph) -> None:

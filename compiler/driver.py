@@ -1,0 +1,264 @@
+"""The driver: from an ONNX model through the named phases to a package. The one module that sees all layers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from birc.codegen.program_code import Generated, generate
+from birc.compiler.dump import DumpWriter, load_dump
+from birc.compiler.importer.importer import import_model
+from birc.compiler.importer.read import ModelSource
+from birc.compiler.ir.graph import Graph
+from birc.compiler.ir.plan import Boundary, Plan
+from birc.compiler.ir.plan_verify import verify_plan
+from birc.compiler.ir.printer import print_graph
+from birc.compiler.passes.allocate import allocate
+from birc.compiler.passes.base import Pass, PassResult, run_pass
+from birc.compiler.passes.canonicalize import CANONICALIZE, canonicalize
+from birc.compiler.passes.choose_layouts import ChooseLayouts
+from birc.compiler.passes.fuse import Fuse
+from birc.compiler.passes.lower.lower import lower_graph
+from birc.compiler.passes.partition import partition
+from birc.compiler.passes.schedule import schedule
+from birc.compiler.passes.tile import tile
+from birc.runtime.conversion import memory_type
+from birc.runtime.errors import UsageError
+from birc.runtime.machine import Machine, load_machine
+from birc.runtime.manifest import BoundaryTensor, Manifest
+from birc.runtime.package import Package
+from birc.runtime.program import Port
+
+PHASES = (
+    "import",
+    "canonicalize",
+    "legalize",
+    "fuse",
+    "partition",
+    "tile",
+    "schedule",
+    "allocate",
+    "codegen",
+    "assemble",
+)
+"""Every phase in order. Graph text is written up to `fuse`, plan text up to `allocate`, assembly after `codegen`."""
+
+GRAPH_PASSES: tuple[Pass, ...] = (*dict.fromkeys(CANONICALIZE), ChooseLayouts(), Fuse())
+"""The passes on graphs, each once, in the order of their first use."""
+
+PRECISIONS = ("model", "bf16")
+Progress = Callable[[str], None]
+Data = Mapping[str, np.ndarray]
+
+
+@dataclass(slots=True)
+class Compilation:
+    """One run of the phases: options, and what is written and reported on the way."""
+
+    machine: Machine
+    precision: str = "model"
+    opt_level: int = 3
+    stop_after: str | None = None
+    dump: DumpWriter | None = None
+    progress: Progress = lambda _: None
+    onnx_sha256: str | None = None
+    passes: list[str] = field(default_factory=list)
+    dumped: int = 0
+
+    def compile_graph(self, graph: Graph, done: str) -> Package | None:
+        """Go on from a graph after the phase `done`; None when `stop_after` comes first."""
+        if self._runs("canonicalize", done):
+            self.progress("canonicalize")
+            graph = canonicalize(graph, self._after_pass("canonicalize"))
+            self._dump_graph("canonicalize", graph)
+        if self._stopped("canonicalize"):
+            return None
+        for phase, step in (("legalize", ChooseLayouts()), ("fuse", Fuse())):
+            if self._runs(phase, done) and (phase != "fuse" or self.opt_level > 0):
+                self.progress(phase)
+                result = run_pass(step, graph)
+                self._after_pass(phase)(step, graph, result)
+                graph = result.graph
+            if self._runs(phase, done):
+                self._dump_graph(phase, graph)
+            if self._stopped(phase):
+                return None
+        self.progress("partition")
+        lowered = lower_graph(graph, self.machine, self.precision)
+        plan = partition(graph, lowered, self.machine)
+        self._dump_plan("partition", plan, lowered.data)
+        if self._stopped("partition"):
+            return None
+        return self.compile_plan(plan, lowered.data, "partition")
+
+    def compile_plan(self, plan: Plan, data: Data, done: str) -> Package | None:
+        """Go on from a plan after the phase `done`."""
+        for phase, step in (("tile", tile), ("schedule", schedule), ("allocate", allocate)):
+            if self._runs(phase, done):
+                self.progress(phase)
+                plan = step(plan, self.machine)
+                self._dump_plan(phase, plan, data)
+            if self._stopped(phase):
+                return None
+        self.progress("codegen")
+        generated = generate(plan, self.machine)
+        if self.dump is not None:
+            self.dump.program(self._number(), "codegen", generated.program)
+        if self._stopped("codegen"):
+            return None
+        self.progress("assemble")
+        return self._package(plan, data, generated)
+
+    def _package(self, plan: Plan, data: Data, generated: Generated) -> Package:
+        elements = {b.name: b.dtype for b in plan.buffers}
+        weights = {
+            image.key: np.asarray(data[image.key]).astype(memory_type(elements[image.key]), copy=False)
+            for image in generated.program.constants
+        }
+        manifest = Manifest(
+            model=plan.name,
+            target=self.machine.name,
+            target_digest=self.machine.digest,
+            precision=plan.precision,
+            inputs=_boundary(plan.inputs, generated.program.inputs),
+            outputs=_boundary(plan.outputs, generated.program.outputs),
+            options={"opt_level": self.opt_level},
+            passes=tuple(self.passes),
+            onnx_sha256=self.onnx_sha256,
+        )
+        return Package.create(generated.program, weights, manifest, self.machine, sources=generated.runs)
+
+    def _runs(self, phase: str, done: str) -> bool:
+        return PHASES.index(phase) > PHASES.index(done)
+
+    def _stopped(self, phase: str) -> bool:
+        return self.stop_after is not None and PHASES.index(phase) >= PHASES.index(self.stop_after)
+
+    def _after_pass(self, phase: str) -> Callable[[Pass, Graph, PassResult], None]:
+        def record(step: Pass, _: Graph, result: PassResult) -> None:
+            self.passes.append(step.name)
+            if result.changed and phase == "canonicalize":
+                self._dump_graph(f"{phase}.{step.name}", result.graph)
+
+        return record
+
+    def _number(self) -> int:
+        self.dumped += 1
+        return self.dumped - 1
+
+    def _dump_graph(self, name: str, graph: Graph) -> None:
+        if self.dump is not None:
+            self.dump.graph(self._number(), name, graph)
+
+    def _dump_plan(self, phase: str, plan: Plan, data: Data) -> None:
+        verify_plan(plan, phase)
+        self.passes.append(phase)
+        if self.dump is not None:
+            self.dump.plan(self._number(), phase, plan, data)
+
+
+def compile_model(
+    model: ModelSource,
+    target: str | Path = "br100",
+    precision: str = "model",
+    dims: Mapping[str, int] | None = None,
+    batch: int | None = None,
+    opt_level: int = 3,
+    dump_ir: str | Path | None = None,
+    stop_after: str | None = None,
+    progress: Progress | None = None,
+) -> Package | None:
+    """Compile an ONNX model: a path, the bytes of a file, or a `ModelProto`.
+
+    `dims` fixes symbolic dimensions by name and `batch` the first dimension of every input. With `dump_ir` each phase
+    leaves its text in that folder; after the phase `stop_after` the result is None. Raises the errors of
+    `birc.runtime.errors`: unreadable model, unsupported operators, does not fit.
+    """
+    compilation = _compilation(target, precision, opt_level, dump_ir, stop_after, progress)
+    compilation.progress("import")
+    graph = import_model(model, dims, batch)
+    compilation.onnx_sha256 = _digest(model)
+    compilation._dump_graph("import", graph)
+    if compilation._stopped("import"):
+        return None
+    return compilation.compile_graph(graph, "import")
+
+
+def resume(
+    path: str | Path,
+    target: str | Path = "br100",
+    precision: str = "model",
+    opt_level: int = 3,
+    dump_ir: str | Path | None = None,
+    stop_after: str | None = None,
+    progress: Progress | None = None,
+) -> Package | None:
+    """Go on from a text that an earlier run left with `dump_ir`, from the phase after it."""
+    dump = load_dump(path)
+    if isinstance(dump.content, Plan):
+        precision = dump.content.precision
+        if load_machine(target).name != dump.content.target:
+            raise UsageError(f"the plan is for {dump.content.target}", where=str(path), hint="pass --target")
+    compilation = _compilation(target, precision, opt_level, dump_ir, stop_after, progress)
+    if isinstance(dump.content, Plan):
+        return compilation.compile_plan(dump.content, dump.constants, dump.phase)
+    if isinstance(dump.content, Graph):
+        return compilation.compile_graph(dump.content, dump.phase)
+    raise UsageError("a program is finished: use `birc asm`", where=str(path))
+
+
+def run_named_passes(path: str | Path, names: list[str]) -> str:
+    """The text of a dumped graph after the named passes. Raises `UsageError` for an unknown pass."""
+    dump = load_dump(path)
+    if not isinstance(dump.content, Graph):
+        raise UsageError("passes by name run on graphs, up to the phase `fuse`", where=str(path))
+    known = {step.name: step for step in GRAPH_PASSES}
+    graph = dump.content
+    for name in names:
+        if name not in known:
+            raise UsageError(f"there is no pass {name!r}", where="--passes", hint=f"one of {', '.join(known)}")
+        graph = run_pass(known[name], graph).graph
+    return print_graph(graph)
+
+
+def _compilation(
+    target: str | Path,
+    precision: str,
+    opt_level: int,
+    dump_ir: str | Path | None,
+    stop_after: str | None,
+    progress: Progress | None,
+) -> Compilation:
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision {precision!r} is not available", hint=f"one of {', '.join(PRECISIONS)}")
+    if stop_after is not None and stop_after not in PHASES:
+        raise UsageError(f"there is no phase {stop_after!r}", hint=f"one of {', '.join(PHASES)}")
+    return Compilation(
+        load_machine(target),
+        precision,
+        opt_level,
+        stop_after,
+        DumpWriter(Path(dump_ir)) if dump_ir is not None else None,
+        progress or (lambda _: None),
+    )
+
+
+def _digest(model: ModelSource) -> str:
+    """SHA-256 of the model's bytes."""
+    if isinstance(model, bytes):
+        return hashlib.sha256(model).hexdigest()
+    if isinstance(model, str | Path):
+        with open(model, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _boundary(boundaries: tuple[Boundary, ...], ports: tuple[Port, ...]) -> tuple[BoundaryTensor, ...]:
+    return tuple(
+        BoundaryTensor(boundary.name, boundary.dtype, boundary.shape, port.dtype)
+        for boundary, port in zip(boundaries, ports, strict=True)
+    )
