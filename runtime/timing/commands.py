@@ -26,7 +26,7 @@ from birc.runtime.timing.traffic import copy_bytes, payload_bytes
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One execution of a command; `index` counts the commands of the text, `iteration` the loops around it."""
+    """One execution of a command: `index` in the text, `iteration` of the loops around it."""
 
     index: int
     command: Command
@@ -247,8 +247,8 @@ class Processors:
     def _gap(self, die: Die, spc: int, begun: int, queue_free: int, start: int) -> None:
         """Classify the time of an SPC between two of its kernels.
 
-        In this order: another kernel runs in which this SPC has no part; the SPC's own barrier; what the command
-        processor did, if it had not yet come to this kernel; other SPCs at a multicast.
+        In this order: another kernel runs in which this SPC has no part; the SPC's own barrier; what the
+        command processor did, if it had not yet come to this kernel; other SPCs at a multicast.
         """
         last_run = die.work[spc][-1].run if die.work[spc] else -1
         time = begun

@@ -1,8 +1,8 @@
 """DMA copies and die-to-die transfers in time: what the kernels leave of HBM, and the links.
 
-The jobs of a lane (the DMA engines of a die, or one direction of the link) start in the order in which they were
-issued. A job moves as fast as its lane allows and as HBM is left by kernels and by jobs issued before it. It is
-fixed when the command stream waits for it: by then everything that can run beside it is known.
+The jobs of a lane (the DMA engines of a die, or one direction of the link) start in the order in which they
+were issued. A job moves as fast as its lane allows and as HBM is left by kernels and by jobs issued before
+it. It is fixed when the command stream waits for it: by then everything that can run beside it is known.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ Use = tuple[int, int, Fraction]  # start, end, bytes a cycle
 class Job:
     """One copy or transfer of `traffic` bytes on each side, issued at `issued`.
 
-    `hbm` lists the dies whose HBM it uses, once for each side; `rate` is the most that its other resources allow.
-    It moves data `setup_cycles` after its start; its event is set `done_after` cycles after the last byte.
+    `hbm` lists the dies whose HBM it uses, once for each side; `rate` is the most that its other resources
+    allow. It moves data `setup_cycles` after its start; its event is set `done_after` cycles after the last
+    byte.
     """
 
     lane: tuple[str, int]

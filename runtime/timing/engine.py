@@ -19,9 +19,9 @@ _WALK_CLASSES = ("tcore", "vector", "wait_hbm", "wait_l2_noc", "wait_dependency"
 def simulate(program: Program, machine: Machine, *, extrapolate: bool = True) -> TimingResult:
     """Execute `program` on `machine` in time, without values.
 
-    With `extrapolate` (the default) exact repetitions are computed instead of walked; the result is the same.
-    Raises `UsageError` when the machine has fewer dies than the program needs and `BadPackageError` for a program
-    that never ends.
+    With `extrapolate` (the default) exact repetitions are computed instead of walked; the result is the
+    same. Raises `UsageError` when the machine has fewer dies than the program needs and `BadPackageError`
+    for a program that never ends.
     """
     if program.dies > machine.dies:
         raise UsageError(f"the program needs {program.dies} dies, {machine.name} has {machine.dies}")
@@ -134,7 +134,7 @@ class _Summary:
     def _split_matrix_cycles(
         self, useful_macs: int, cycles: dict[str, int], macs: dict[str, int], ledger: Ledger
     ) -> None:
-        """Matrix cycles are useful as far as the model's own multiply-adds fill them at the format's peak rate.
+        """Matrix cycles are useful as far as the model's own multiply-adds fill them at peak rate.
 
         What a run declares beyond the multiply-adds of its T-core instructions was done by the vector cores.
         """
@@ -183,7 +183,7 @@ class _Summary:
         ]
 
     def _dependency_cycles(self) -> int:
-        """The longest chain of one SPC: a launch, and kernel after kernel what its busiest pipe alone needs."""
+        """The longest chain of one SPC: kernel after kernel what its busiest pipe alone needs."""
         longest = 0
         for die in self.processors.dies:
             for work in die.work:

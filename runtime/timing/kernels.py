@@ -29,8 +29,9 @@ class SpcClass:
 class KernelTimer:
     """Times kernels; what was walked once is looked up.
 
-    A walk depends on the kernel, on shapes, strides, types and spaces of the descriptors bound to its slots, and
-    on which SPCs share the memory; addresses only matter where the mapping is narrower than the die.
+    A walk depends on the kernel, on shapes, strides, types and spaces of the descriptors bound to its
+    slots, and on which SPCs share the memory; addresses only matter where the mapping is narrower than the
+    die.
     """
 
     machine: Machine

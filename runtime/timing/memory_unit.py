@@ -6,111 +6,121 @@ import math
 from fractions import Fraction
 from typing import Final
 
+from birc.runtime.errors import InternalError
+from birc.runtime.timing.ops import Op, Shape
 from birc.runtime.timing.ports import NEVER, Route, SharedPorts
 from birc.runtime.timing.queues import Queue, affine_at
 from birc.runtime.timing.result import Variant
 from birc.runtime.timing.state import LOADS_FULL, STORES_FULL, SpcState
-from birc.runtime.timing.steps import AccessSpec, StepSpec
+from birc.runtime.timing.steps import AccessSpec
 from birc.runtime.timing.traffic import count_in_bounds, touched_bytes
 
 _WHOLE: Final = Fraction(1)
 
 
 class MemoryUnit:
-    """The memory side of an SPC. Handlers return when the queue may issue again, or -1 when they could not start."""
+    """The memory side of an SPC.
 
-    __slots__ = ("_known", "_numbers", "ports", "routes", "state")
+    Handlers return when the queue may issue again, or -1 when they could not start.
+    """
+
+    __slots__ = ("_is_hbm", "_issue_cycles", "ports", "routes", "state")
 
     def __init__(self, state: SpcState, routes: list[Route]) -> None:
         self.state = state
         self.routes = routes
-        self._numbers = {route: number for number, route in enumerate(routes)}
         self.ports = SharedPorts(routes, 2 * len(state.queues))
-        # What one execution of a step moves, by its elements in bounds and the shape of its index register:
-        # (number of the variant, bytes over the ports).
-        self._known: dict[tuple, tuple[int, int]] = {}
+        self._is_hbm = [route.kind == "hbm" for route in routes]
+        self._issue_cycles = state.machine.issue_cycles
 
-    def load(self, slot: int, queue: Queue, step: StepSpec) -> int:
+    def prepare(self, op: Op) -> None:
+        """Look up the route of a memory instruction."""
+        op.route = self.routes.index(_access(op).route)
+        op.handler = self.store if _access(op).route.store else self.load
+
+    def load(self, slot: int, queue: Queue, op: Op) -> int:
         """tlda, tldb, vld, vldx."""
-        state = self.state
         if queue.loads >= queue.max_loads:
             queue.blocked = LOADS_FULL
             return -1
         queue.loads += 1
+        state = self.state
         register = -1
-        index_shape: tuple[int, ...] = ()
-        access = step.access
-        if step.writes is not None and access is not None:
+        index_shape: Shape = ()
+        if queue.registers:
             register = queue.registers[-1]
-            if access.indexed:
-                index_shape = state.shapes.get(queue.registers[0], ())
-            state.shapes[register] = _broadcast(access.shape, index_shape) if index_shape else access.shape
+            shape = _access(op).shape
+            if _access(op).indexed:
+                index_shape = state.shapes[queue.registers[0]]
+                shape = _broadcast(shape, index_shape)
+            state.shapes[register] = shape
             state.ready[register] = NEVER
-        self._start(slot, queue, step, register, index_shape)
-        return state.now + state.machine.issue_cycles
+        self._start(slot, queue, op, register, index_shape)
+        return state.now + self._issue_cycles
 
-    def store(self, slot: int, queue: Queue, step: StepSpec) -> int:
+    def store(self, slot: int, queue: Queue, op: Op) -> int:
         """vst."""
         if queue.stores >= queue.max_loads:
             queue.blocked = STORES_FULL
             return -1
         queue.stores += 1
-        self._start(slot, queue, step, -1, ())
-        return self.state.now + self.state.machine.issue_cycles
+        self._start(slot, queue, op, -1, ())
+        return self.state.now + self._issue_cycles
 
-    def _start(
-        self, slot: int, queue: Queue, step: StepSpec, register: int, index_shape: tuple[int, ...]
-    ) -> None:
-        access = step.access
-        if access is None:
-            raise TypeError(f"{step.mnemonic} without a box")
+    def _start(self, slot: int, queue: Queue, op: Op, register: int, index_shape: Shape) -> None:
+        """Send the transfer to its ports; one without any byte in bounds only takes the latency."""
         state = self.state
-        variables = queue.cursor.variables
+        cursor = queue.cursor
+        variables = cursor.variables
         counts = tuple(
-            axis.fixed
-            if axis.fixed is not None
-            else count_in_bounds(
-                affine_at(axis.start, variables), axis.step, axis.extent, axis.low, axis.high
-            )
-            for axis in access.axes
+            [
+                axis.fixed
+                if axis.fixed is not None
+                else count_in_bounds(
+                    affine_at(axis.start, variables), axis.step, axis.extent, axis.low, axis.high
+                )
+                for axis in op.spec.access.axes  # type: ignore[union-attr]
+            ]
         )
-        key = (step.index, queue.number, counts, index_shape)
-        known = self._known.get(key)
+        key = (counts, index_shape)
+        known = op.known.get(key)
         if known is None:
-            known = self._known[key] = self._measure(step, access, counts, index_shape)
+            known = op.known[key] = self._measure(op, counts, index_shape)
         variant, num_bytes = known
         state.executed[variant] += 1
-        route = access.route
-        hbm = route.kind == "hbm"
-        state.in_flight(hbm, 1)
-        posts = state.resolve(step.posts, queue.cursor)
-        tag = (slot, register, posts)
-        if num_bytes:
-            self.ports.submit(2 * slot + route.store, self._numbers[route], num_bytes, tag, state.now)
+        hbm = self._is_hbm[op.route]
+        if hbm:
+            state.hbm_loads += 1
         else:
+            state.chip_loads += 1
+        tag = (slot, register, op.posts_at(cursor))
+        if num_bytes:
+            store = register < 0 and self.routes[op.route].store
+            self.ports.submit(2 * slot + store, op.route, num_bytes, tag, state.now)
+        else:
+            route = self.routes[op.route]
             state.arrives(state.now + route.latency_cycles, tag, route.store, hbm)
 
     def transfers_end(self, now: int) -> None:
         """The last bytes of transfers have left their ports; a latency later they have arrived."""
         for number, tag in self.ports.finish(now):
             route = self.routes[number]
-            self.state.arrives(now + route.latency_cycles, tag, route.store, route.kind == "hbm")
+            self.state.arrives(now + route.latency_cycles, tag, route.store, self._is_hbm[number])
 
-    def _measure(
-        self, step: StepSpec, access: AccessSpec, counts: tuple[int, ...], index_shape: tuple[int, ...]
-    ) -> tuple[int, int]:
+    def _measure(self, op: Op, counts: tuple[int, ...], index_shape: Shape) -> tuple[int, int]:
         """The variant and the bytes over the ports of an access with these elements in bounds."""
-        granule = self.state.machine.granule_bytes
+        access = _access(op)
         rows = 1
         if access.indexed:
             rows = math.prod(_broadcast(access.shape, index_shape)) // max(1, math.prod(access.shape))
+        granule = self.state.machine.granule_bytes
         moved = rows * touched_bytes(counts, access.pitches, access.element_bytes, granule)
         payload = rows * math.prod(counts) * access.element_bytes
         route = access.route
         memory = (route.kind, moved * Fraction(1, route.shared_by))
         noc = () if route.kind == "tb" else (("noc out" if route.store else "noc in", moved * _WHOLE),)
         variant = Variant(
-            step.index,
+            op.spec.index,
             bytes_read=0 if route.store else payload,
             bytes_written=payload if route.store else 0,
             traffic=(memory, *noc),
@@ -118,7 +128,13 @@ class MemoryUnit:
         return self.state.add_variant(variant), moved
 
 
-def _broadcast(shape: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+def _access(op: Op) -> AccessSpec:
+    if op.spec.access is None:
+        raise InternalError(f"{op.spec.mnemonic} has no box")
+    return op.spec.access
+
+
+def _broadcast(shape: Shape, other: Shape) -> Shape:
     if len(shape) != len(other):
         return shape
     return tuple(max(pair) for pair in zip(shape, other, strict=True))

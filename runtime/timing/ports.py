@@ -1,8 +1,9 @@
 """Ports that transfers share fairly, in exact integer arithmetic.
 
-A transfer takes a *route* over one or more ports. Transfers of one queue are served one after the other; those of
-different queues share their ports max-min fairly: every port's rate is divided evenly among the transfers on it,
-and what one of them cannot use because another of its ports is narrower goes to the others.
+A transfer takes a *route* over one or more ports. Transfers of one queue are served one after the other;
+those of different queues share their ports max-min fairly: every port's rate is divided evenly among the
+transfers on it, and what one of them cannot use because another of its ports is narrower goes to the
+others.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class Port:
 class Route:
     """The way of one kind of transfer: ports with the part of each byte that loads them.
 
-    `kind` says which bytes these are: "hbm", "l2" or "tb"; `store` the direction. A multicast loads the memory
-    side of its route with only its share of each byte (`shared_by` receivers).
+    `kind` says which bytes these are: "hbm", "l2" or "tb"; `store` the direction. A multicast loads the
+    memory side of its route with only its share of each byte (`shared_by` receivers).
     """
 
     kind: str
@@ -42,7 +43,7 @@ class Route:
 
 
 def fair_rates(routes: Sequence[Route], active: Sequence[int]) -> list[Fraction]:
-    """Bytes a cycle of one transfer of each route while `active[i]` transfers are on route i (max-min fair)."""
+    """Bytes a cycle of one transfer on each route, while `active[i]` transfers are on route i."""
     rates = [Fraction(0)] * len(routes)
     open_routes = {index for index, count in enumerate(active) if count}
     left = {port: port.bytes_per_cycle for index in open_routes for port, _ in routes[index].usage}
@@ -64,9 +65,9 @@ def fair_rates(routes: Sequence[Route], active: Sequence[int]) -> list[Fraction]
 class SharedPorts:
     """The transfers in progress of one SPC.
 
-    Each flow (one direction of one queue) is served first in, first out. All transfers on a route progress at the
-    same rate, so a route keeps one running sum of bytes per transfer (`_service`, scaled by `RATE_SCALE`) and a
-    transfer ends when that sum reaches its mark. Ends are rounded up to whole cycles.
+    Each flow (one direction of one queue) is served first in, first out. All transfers on a route progress
+    at the same rate, so a route keeps one running sum of bytes per transfer (`_service`, scaled by
+    `RATE_SCALE`) and a transfer ends when that sum reaches its mark. Ends are rounded up to whole cycles.
     """
 
     __slots__ = (

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from birc.runtime.program import MAX_LOOP_DEPTH, Affine
 from birc.runtime.timing.steps import VECTOR, LoopSpec, SpcKernel, StepSpec, steps_below
 
-# Code entries are (STEP, spec), (BEGIN, depth, first iteration, last iteration + 1 or None, loop, exit position),
-# (NEXT, depth, position of the body, loop number) and (END,).
+# Code entries are (STEP, spec), (BEGIN, depth, first iteration, last iteration + 1 or None, loop, exit
+# position), (NEXT, depth, position of the body, loop number) and (END,).
 STEP, BEGIN, NEXT, END = range(4)
 
 NO_LOOP: Final = -1
@@ -107,7 +107,7 @@ class _Writer:
 
 
 class Cursor:
-    """Where a queue is in its code: `position`, and by depth the iteration, the end and the trip count of loops."""
+    """Where a queue is in its code: `position`, and by depth iteration, end and trip count of the loops."""
 
     __slots__ = ("code", "crossed", "ends", "position", "trips", "variables")
 
@@ -119,8 +119,11 @@ class Cursor:
         self.trips = [0] * MAX_LOOP_DEPTH
         self.crossed = NO_LOOP
 
-    def advance(self) -> StepSpec | None:
-        """Go to the next instruction; None at the end. `crossed` becomes the last loop that went round."""
+    def advance(self) -> Any:
+        """Go to the next instruction and return what the code holds for it; None at the end.
+
+        `crossed` becomes the last loop that went round.
+        """
         code = self.code
         position = self.position + 1
         while True:
@@ -164,21 +167,23 @@ def affine_at(affine: Affine, variables: list[int]) -> int:
 
 
 class Queue:
-    """The state of one queue: its cursor, the instruction to issue next, and what it waits for.
+    """The state of one queue: its cursor, the instruction `op` to issue next, and what it waits for.
 
-    `waits` and `registers` are the semaphores and registers of that instruction (the register written is the last).
-    `blocked` is a reason of `state.py`; `draining` the register whose accumulation follows the drain in progress.
+    `waits` and `registers` are the semaphores and registers of that instruction (the register written is
+    the last). `blocked` is a reason of `state.py`; `draining` the register whose accumulation follows the
+    drain in progress.
     """
 
     __slots__ = (
-        "blocked", "code", "cursor", "draining", "loads", "max_loads", "number", "registers", "step", "stores", "waits",
+        "blocked", "code", "cursor", "draining", "loads", "max_loads", "number", "op", "registers",
+        "stores", "waits",
     )  # fmt: skip
 
     def __init__(self, code: QueueCode, max_loads: int) -> None:
         self.code = code
         self.number = code.queue
         self.cursor = Cursor(code.code)
-        self.step: StepSpec | None = None
+        self.op: Any = None
         self.waits: tuple[int, ...] = ()
         self.registers: tuple[int, ...] = ()
         self.blocked = -1

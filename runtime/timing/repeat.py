@@ -1,10 +1,11 @@
 """Extrapolation: when the whole relative state of an SPC repeats, whole periods are added instead of walked.
 
-Each time the first queue of a loop begins another iteration, everything that decides the future is compared with a
-saved state, without absolute times and without absolute iterations of that loop. If they are equal, and every queue
-inside the loop stays in the loop's steady range (`steady.py`), the SPC does the same again and again: time,
-iterations and all sums move on by a whole number of periods. The saved state is renewed at doubling intervals, so
-that a period of any length is found. Since the state is compared whole, the result is that of the full walk.
+Each time the first queue of a loop begins another iteration, everything that decides the future is compared
+with a saved state, without absolute times and without absolute iterations of that loop. If they are equal,
+and every queue inside the loop stays in the loop's steady range (`steady.py`), the SPC does the same again
+and again: time, iterations and all sums move on by a whole number of periods. The saved state is renewed at
+doubling intervals, so that a period of any length is found. Since the state is compared whole, the result
+is that of the full walk.
 """
 
 from __future__ import annotations
@@ -157,9 +158,7 @@ class Repeats:
         state.matrix_free += cycles
         state.vector_free += cycles
         state.events[:] = [(event[0] + cycles, *event[1:]) for event in state.events]
-        for register, time in state.ready.items():
-            if time != NEVER:
-                state.ready[register] = time + cycles
+        state.ready[:] = [time if time == NEVER else time + cycles for time in state.ready]
         self.memory.ports.shift(cycles)
         self.vector.shift(cycles)
 
@@ -183,10 +182,8 @@ class Repeats:
         events = tuple(
             (time - now, kind, index, details) for time, kind, index, _, details in sorted(state.events)
         )
-        registers = tuple(
-            (register, time if time == NEVER else max(0, time - now), state.shapes.get(register))
-            for register, time in sorted(state.ready.items())
-        )
+        ready = tuple(time if time == NEVER else max(0, time - now) for time in state.ready)
+        registers = (ready, tuple(state.shapes))
         busy = (max(0, state.matrix_free - now), max(0, state.vector_free - now))
         queues = tuple(self._queue_state(queue, watch, iteration) for queue in state.queues)
         flights = (state.hbm_loads, state.chip_loads)

@@ -27,10 +27,10 @@ Ledger = dict[str, Fraction]
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A static instruction (`index` in its kernel) with one way of lying in its tensor: what one execution does.
+    """What one execution of an instruction (`index` in its kernel) does, at one way of lying in its tensor.
 
-    `traffic` is bytes through the ports: "hbm", "l2", "tb" memory and "noc in", "noc out". A multicast load counts
-    in the memory only the part that this SPC fetches.
+    `traffic` is bytes through the ports: "hbm", "l2", "tb" memory and "noc in", "noc out". A multicast load
+    counts in the memory only the part that this SPC fetches.
     """
 
     index: int
@@ -46,8 +46,8 @@ class Variant:
 class WalkResult:
     """One SPC in one kernel. `classes`: cycles of matrix work, vector work, waits for HBM, chip, dependency.
 
-    `awaited` splits the last class by the semaphore awaited (-1: the depth of a pipeline), `walked` is the number
-    of instructions that were simulated one by one.
+    `awaited` splits the last class by the semaphore awaited (-1: the depth of a pipeline), `walked` is the
+    number of instructions that were simulated one by one.
     """
 
     cycles: int
@@ -80,9 +80,9 @@ class WalkResult:
 class RunTiming:
     """One execution of a `run` command: all its dies and SPCs.
 
-    `command` indexes `static_commands`, `iteration` are the variables of the command loops around it. `spans` are
-    the (die, SPC, start, end) of the SPCs that worked in it. `ledger` holds their cycles between start and end,
-    `awaited` the producers that the dependency waits were for, most cycles first.
+    `command` indexes `static_commands`, `iteration` are the variables of the command loops around it.
+    `spans` are the (die, SPC, start, end) of the SPCs that worked in it. `ledger` holds their cycles
+    between start and end, `awaited` the producers that the dependency waits were for, most cycles first.
     """
 
     command: int
@@ -121,9 +121,9 @@ class CopyTiming:
 class TimingResult:
     """The execution of a program.
 
-    `ledger` sums to `spcs` x `latency_cycles`. `traffic` is in bytes: those of `Variant.traffic` over all SPCs and
-    the DMA's, "d2d" over both directions, "d2d one way" for the busier direction. `tcore_useful_cycles` etc. are in
-    SPC cycles.
+    `ledger` sums to `spcs` x `latency_cycles`. `traffic` is in bytes: those of `Variant.traffic` over all
+    SPCs and the DMA's, "d2d" over both directions, "d2d one way" for the busier direction.
+    `tcore_useful_cycles` etc. are in SPC cycles.
     """
 
     latency_cycles: int

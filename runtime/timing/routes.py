@@ -33,8 +33,8 @@ def streaming_bytes_per_cycle(machine: Machine, sections: int) -> Fraction:
 class RoutePlan:
     """The routes of one kernel on one die.
 
-    `active` maps the SPCs that work in the kernel to the variables of their SPC loops; `multicast` is the kernel's
-    mode. HBM is shared evenly by the SPCs that use the same sections in this kernel.
+    `active` maps the SPCs that work in the kernel to the variables of their SPC loops; `multicast` is the
+    kernel's mode. HBM is shared evenly by the SPCs that use the same sections in this kernel.
     """
 
     machine: Machine
@@ -96,7 +96,7 @@ class RoutePlan:
         return sections, address // group_bytes
 
     def _receivers(self, box: Box, descriptor: Descriptor, spc: int) -> int:
-        """How many SPCs receive one multicast of this load: those of the mode's group, if all load the same."""
+        """How many SPCs receive one multicast of this load: the mode's group, if all load the same."""
         group_of = self._multicast_group()
         if group_of is None or not descriptor.mapping.startswith("uma"):
             return 1

@@ -42,6 +42,7 @@ from birc.runtime.timing.steps import (
     SpcKernel,
     StepSpec,
     SyncSpec,
+    affine_range,
 )
 from birc.runtime.timing.traffic import count_in_bounds
 
@@ -81,12 +82,6 @@ def substitute(affine: Affine, values: Values) -> Affine:
         return affine
     constant = affine.constant + sum(c * values[d] for d, c in affine.terms if d in values)
     return Affine(constant, tuple(term for term in affine.terms if term[0] not in values))
-
-
-def affine_range(affine: Affine, trips: Mapping[int, int]) -> tuple[int, int]:
-    """The smallest and largest value while the variable at depth d runs through `trips[d]` iterations."""
-    reach = [coefficient * (trips[depth] - 1) for depth, coefficient in affine.terms]
-    return affine.constant + sum(min(0, r) for r in reach), affine.constant + sum(max(0, r) for r in reach)
 
 
 def specialise(

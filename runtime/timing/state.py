@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from birc.runtime.machine import Machine
-from birc.runtime.timing.queues import Cursor, Queue, affine_at
+from birc.runtime.timing.queues import Queue
 from birc.runtime.timing.result import Variant
-from birc.runtime.timing.steps import COMPUTE, StepSpec, SyncSpec
+from birc.runtime.timing.steps import COMPUTE
 
 # Kinds of events; at one time, in this order.
 SEMAPHORE, ARRIVED, ISSUE = range(3)
@@ -17,7 +17,8 @@ SEMAPHORE, ARRIVED, ISSUE = range(3)
 # Why a queue does not issue; a number from 0 up is the semaphore that it waits for.
 RUNNING, LOADS_FULL, STORES_FULL, REGISTER, FINISHED = -1, -2, -3, -4, -5
 
-# Classes of cycles in a walk: a cycle belongs to the first that applies. The pipes' busy cycles follow in the list.
+# Classes of cycles in a walk: a cycle belongs to the first that applies. The pipes' busy cycles follow in
+# the list.
 MATRIX, VECTOR_WORK, FROM_HBM, FROM_CHIP, DEPENDENCY, ALU_BUSY, SFU_BUSY = range(7)
 CLASSES = 5
 
@@ -27,15 +28,20 @@ Tag = tuple[
 
 
 class SpcState:
-    """What the parts of a walk share. `slot` numbers the queues in use; times are cycles from the kernel's start."""
+    """What the parts of a walk share.
+
+    A slot numbers a queue in use; times are cycles from the kernel's start.
+    """
 
     __slots__ = (
-        "accounted", "by_semaphore", "chip_loads", "events", "executed", "hbm_loads", "machine", "matrix_free", "now",
-        "post_delay", "priority", "queues", "ready", "semaphores", "serial", "shapes", "step_variants", "sums", "variants",
-        "vector_free", "waiter",
+        "accounted", "by_semaphore", "chip_loads", "events", "executed", "hbm_loads", "machine", 
+        "matrix_free", "now", "post_delay", "priority", "queues", "ready", "semaphores", "serial", "shapes",
+        "sums", "variants", "vector_free", "waiter",
     )  # fmt: skip
 
-    def __init__(self, machine: Machine, queues: list[Queue], semaphores: Sequence[int]) -> None:
+    def __init__(
+        self, machine: Machine, queues: list[Queue], semaphores: Sequence[int], registers: int
+    ) -> None:
         self.machine = machine
         self.queues = queues
         # Whose semaphore a dependency wait is put down to: the matrix queue, vector programs, load queues.
@@ -47,8 +53,8 @@ class SpcState:
             tuple[int, int, int, int, tuple]
         ] = []  # time, kind, semaphore or slot, serial, details
         self.serial = 0
-        self.ready: dict[int, int] = {}  # register -> time, `NEVER` while a load's end is unknown
-        self.shapes: dict[int, tuple[int, ...]] = {}
+        self.ready = [0] * registers  # by register; `NEVER` while a load's end is unknown
+        self.shapes: list[tuple[int, ...]] = [()] * registers
         self.now = 0
         self.accounted = 0  # every cycle before this one is in a class
         self.matrix_free = 0
@@ -59,7 +65,6 @@ class SpcState:
         self.by_semaphore: defaultdict[int, int] = defaultdict(int)
         self.variants: list[Variant] = []
         self.executed: list[int] = []  # by variant
-        self.step_variants: dict[int, int] = {}
 
     # Events and semaphores.
 
@@ -67,25 +72,6 @@ class SpcState:
         """Add an event."""
         self.serial += 1
         heapq.heappush(self.events, (time, kind, index, self.serial, details))
-
-    def resolve(self, syncs: Sequence[SyncSpec], cursor: Cursor) -> tuple[int, ...]:
-        """The semaphores of the waits or posts that happen in this iteration."""
-        if not syncs:
-            return ()
-        variables, trips = cursor.variables, cursor.trips
-        found = []
-        for sync in syncs:
-            if sync.first and any(variables[depth] for depth in sync.first):
-                continue
-            if sync.last and any(variables[depth] != trips[depth] - 1 for depth in sync.last):
-                continue
-            found.append(affine_at(sync.semaphore, variables))
-        return tuple(found)
-
-    def post(self, queue: Queue, step: StepSpec, end: int) -> None:
-        """What the instruction that ends at `end` posts reaches its waiters `semaphore_cycles` later."""
-        for semaphore in self.resolve(step.posts, queue.cursor):
-            self.push(end + self.post_delay, SEMAPHORE, semaphore)
 
     def arrives(self, time: int, tag: Tag, store: bool, hbm: bool) -> None:
         """A transfer's data, or the acknowledgement of a store, will have come at `time`."""
@@ -113,14 +99,6 @@ class SpcState:
         self.executed.append(0)
         return len(self.variants) - 1
 
-    def count(self, step: StepSpec) -> None:
-        """Count an execution of an instruction that moves no data."""
-        number = self.step_variants.get(step.index)
-        if number is None:
-            variant = Variant(step.index, macs=step.macs, cycles=step.cycles, format=step.format)
-            number = self.step_variants[step.index] = self.add_variant(variant)
-        self.executed[number] += 1
-
     def in_flight(self, hbm: bool, change: int) -> None:
         """A transfer from or to HBM, or on the chip, begins (+1) or has come (-1)."""
         if hbm:
@@ -131,7 +109,7 @@ class SpcState:
     # The ledger.
 
     def account(self, until: int) -> None:
-        """Put the cycles since the last call into their classes; nothing that decides them changed in between."""
+        """Put the cycles since the last call into their classes; what decides them did not change since."""
         start = self.accounted
         if until <= start:
             return

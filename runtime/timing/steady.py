@@ -1,7 +1,7 @@
 """Which iterations of a loop cost the same: the range in which nothing depends on its variable.
 
-The walk may skip iterations only inside that range: no box is clipped differently, no `first` or `last` condition
-holds, no inner loop is shortened, and no semaphore or register number moves.
+The walk may skip iterations only inside that range: no box is clipped differently, no `first` or `last`
+condition holds, no inner loop is shortened, and no semaphore or register number moves.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _UNBOUNDED = 1 << 60
 
 @dataclass(frozen=True, slots=True)
 class SteadyRange:
-    """Iterations `first` up to `end` (exclusive) cost the same; `spares_last`: never the last of the actual trip."""
+    """Iterations first:end cost the same; `spares_last`: but never the last of the actual trip."""
 
     first: int
     end: int

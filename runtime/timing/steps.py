@@ -5,11 +5,13 @@ Two SPCs with equal trees behave alike: they are one class, and are simulated on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from birc.runtime.program import Affine
 from birc.runtime.timing.ports import Route
+
+_NOWHERE = Affine()
 
 # What an instruction occupies.
 TILE_LOAD, MULTIPLY, LOAD, STORE, DRAIN, ALU, SFU, CROSS = range(8)
@@ -33,10 +35,10 @@ class SyncSpec:
 
 @dataclass(frozen=True, slots=True)
 class AxisSpec:
-    """An axis of a box: `fixed` elements in bounds in every iteration, or None when that depends on the loops."""
+    """An axis of a box: `fixed` elements in bounds in every iteration, or None when it depends on loops."""
 
     fixed: int | None
-    start: Affine = Affine()
+    start: Affine = _NOWHERE
     step: int = 1
     extent: int = 1
     low: int = 0
@@ -45,7 +47,7 @@ class AxisSpec:
 
 @dataclass(frozen=True, slots=True)
 class AccessSpec:
-    """What a memory instruction moves, and over which route; `pitches` are bytes between neighbours on an axis."""
+    """What a memory instruction moves, by which route; `pitches`: bytes between neighbours on an axis."""
 
     route: Route
     axes: tuple[AxisSpec, ...]
@@ -59,9 +61,9 @@ class AccessSpec:
 class StepSpec:
     """One instruction: `index` counts as `Kernel.instructions()`, `pipe` is what it occupies.
 
-    `reads` and `writes` are registers; `shape` is that of the result where the instruction states it, `axes` those
-    of a reduction; `first` the loops whose first iteration replaces the register; `cycles` and `macs` are those of
-    a matrix operation, `format` its format.
+    `reads` and `writes` are registers; `shape` is that of the result where the instruction states it,
+    `axes` those of a reduction; `first` the loops whose first iteration replaces the register; `cycles` and
+    `macs` are those of a matrix operation, `format` its format.
     """
 
     index: int
@@ -114,3 +116,9 @@ def steps_below(
             yield item, loops
         else:
             yield from steps_below(item.body, (*loops, item))
+
+
+def affine_range(affine: Affine, trips: Mapping[int, int]) -> tuple[int, int]:
+    """The smallest and largest value while the variable at depth d runs through `trips[d]` iterations."""
+    reach = [coefficient * (trips[depth] - 1) for depth, coefficient in affine.terms]
+    return affine.constant + sum(min(0, r) for r in reach), affine.constant + sum(max(0, r) for r in reach)

@@ -20,10 +20,10 @@ def touched_bytes(
 ) -> int:
     """Bytes of the distinct granules that a box touches.
 
-    `counts` are the elements in bounds on each axis, `pitches` the bytes from one to the next. Axes are taken
-    from the smallest pitch up. While the gap between neighbours is smaller than a granule they form one run;
-    what lies further apart repeats that run. Windows that overlap (an axis whose pitch is a multiple of the one
-    below, within its reach) are counted once, and so is a broadcast (pitch 0).
+    `counts` are the elements in bounds on each axis, `pitches` the bytes from one to the next. Axes are
+    taken from the smallest pitch up. While the gap between neighbours is smaller than a granule they form
+    one run; what lies further apart repeats that run. Windows that overlap (an axis whose pitch is a
+    multiple of the one below, within its reach) are counted once, and so is a broadcast (pitch 0).
     """
     if 0 in counts:
         return 0

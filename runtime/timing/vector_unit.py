@@ -1,65 +1,85 @@
-"""The vector cores of one SPC: arithmetic and special-function pipes, the accumulator's drain, register shapes."""
+"""The vector cores of one SPC: their pipes, the accumulator's drain, the shapes in the registers."""
 
 from __future__ import annotations
 
 import math
 from typing import Final
 
-from birc.runtime.timing.queues import NO_LOOP, Cursor, Queue
-from birc.runtime.timing.state import ALU_BUSY, SFU_BUSY, SpcState
-from birc.runtime.timing.steps import CROSS, SFU, StepSpec
+from birc.runtime.timing.ops import Op, Shape
+from birc.runtime.timing.queues import Cursor, Queue
+from birc.runtime.timing.result import Variant
+from birc.runtime.timing.state import ALU_BUSY, SEMAPHORE, SFU_BUSY, SpcState
+from birc.runtime.timing.steps import CROSS, DRAIN, SFU, StepSpec
 
 # A reduction across lanes passes the shuffle network twice; its result is there a warp's width later.
 CROSS_PASSES: Final = 2
 CROSS_LATENCY_CYCLES: Final = 32
 
-_NO_REGISTER: Final = NO_LOOP
+_NO_REGISTER: Final = -1
 
 
 class VectorUnit:
-    """The pipes that the vector programs of an SPC share, each first come, first served."""
+    """The pipes that the vector programs of an SPC share, each first come, first served.
 
-    __slots__ = ("_alu_free", "_drain_free", "_known", "_sfu_free", "state")
+    Handlers return when the queue may issue again.
+    """
+
+    __slots__ = ("_alu_free", "_drain_free", "_issue_cycles", "_sfu_free", "state")
 
     def __init__(self, state: SpcState) -> None:
         self.state = state
         self._alu_free = self._sfu_free = self._drain_free = 0
-        # (result shape, pipe cycles) by step and shapes of its operands.
-        self._known: dict[tuple, tuple[tuple[int, ...], int]] = {}
+        self._issue_cycles = state.machine.issue_cycles
 
-    def arithmetic(self, slot: int, queue: Queue, step: StepSpec) -> int:
-        """An instruction of the ALU, SFU or cross-lane pipe; returns when the queue may issue again."""
+    def prepare(self, op: Op) -> None:
+        """Choose the handler of a vector instruction that moves no data."""
+        op.handler = self.drain if op.spec.pipe == DRAIN else self.arithmetic
+        op.variant = self.state.add_variant(Variant(op.spec.index))
+
+    def arithmetic(self, slot: int, queue: Queue, op: Op) -> int:
+        """An instruction of the ALU, SFU or cross-lane pipe."""
         state = self.state
         shapes = state.shapes
-        key = (step.index, *(shapes.get(register) for register in queue.registers[:-1]))
-        if step.first is not None:
-            key = (*key, not any(queue.cursor.variables[depth] for depth in step.first))
-        known = self._known.get(key)
+        registers = queue.registers
+        operands = tuple([shapes[register] for register in registers[:-1]])
+        replaced = op.spec.first is not None and replaces(op.spec, queue.cursor)
+        known = op.known.get((operands, replaced))
         if known is None:
-            known = self._known[key] = self._cost(step, key)
-        shape, cycles = known
-        latency = CROSS_LATENCY_CYCLES if step.pipe == CROSS else 0
-        if step.pipe == SFU:
-            start = max(state.now, self._sfu_free)
-            self._sfu_free = start + cycles
+            known = op.known[operands, replaced] = self._cost(op.spec, operands, replaced)
+        shape, cycles, latency = known
+        start = state.now
+        if op.spec.pipe == SFU:
+            start = max(start, self._sfu_free)
+            end = self._sfu_free = start + cycles
             state.sums[SFU_BUSY] += cycles
         else:
-            start = max(state.now, self._alu_free)
-            self._alu_free = start + cycles
+            start = max(start, self._alu_free)
+            end = self._alu_free = start + cycles
             state.sums[ALU_BUSY] += cycles
-        self._finish(queue, step, shape, start + cycles, latency)
-        return start + state.machine.issue_cycles
+        state.vector_free = max(state.vector_free, end)
+        end += latency
+        register = registers[-1]
+        shapes[register] = shape
+        state.ready[register] = end
+        if op.posts != ():
+            self._post(queue, op, end)
+        state.executed[op.variant] += 1
+        return start + self._issue_cycles
 
-    def drain(self, slot: int, queue: Queue, step: StepSpec) -> int:
-        """vacc: the accumulator is free again at the end of the drain; an addition to the register follows it."""
+    def drain(self, slot: int, queue: Queue, op: Op) -> int:
+        """vacc: the accumulator is free at the end of the drain; an addition to the register follows."""
         state = self.state
         start = max(state.now, self._drain_free)
-        end = start + state.machine.accumulator_drain_cycles
-        self._drain_free = end
-        self._finish(queue, step, step.shape or (), end, 0)
-        if replaces(step, queue.cursor):
-            return start + state.machine.issue_cycles
-        queue.draining = queue.registers[-1]
+        end = self._drain_free = start + state.machine.accumulator_drain_cycles
+        state.vector_free = max(state.vector_free, end)
+        register = queue.registers[-1]
+        state.shapes[register] = op.spec.shape or ()
+        state.ready[register] = end
+        self._post(queue, op, end)
+        state.executed[op.variant] += 1
+        if replaces(op.spec, queue.cursor):
+            return start + self._issue_cycles
+        queue.draining = register
         return end
 
     def accumulate(self, queue: Queue) -> int:
@@ -72,7 +92,7 @@ class VectorUnit:
         state.sums[ALU_BUSY] += cycles
         state.ready[register] = end
         state.vector_free = max(state.vector_free, end)
-        return start + state.machine.issue_cycles
+        return start + self._issue_cycles
 
     def relative_state(self, now: int) -> tuple[int, ...]:
         """How long each pipe is still busy."""
@@ -84,35 +104,31 @@ class VectorUnit:
         self._sfu_free += cycles
         self._drain_free += cycles
 
-    def _finish(self, queue: Queue, step: StepSpec, shape: tuple[int, ...], end: int, latency: int) -> None:
+    def _post(self, queue: Queue, op: Op, end: int) -> None:
+        """What the instruction that ends at `end` posts reaches its waiters `semaphore_cycles` later."""
         state = self.state
-        state.vector_free = max(state.vector_free, end)
-        register = queue.registers[-1]
-        state.shapes[register] = shape
-        state.ready[register] = end + latency
-        state.post(queue, step, end + latency)
-        state.count(step)
+        for semaphore in op.posts_at(queue.cursor):
+            state.push(end + state.post_delay, SEMAPHORE, semaphore)
 
     def _alu_cycles(self, elements: int) -> int:
         return max(1, -(-elements // self.state.machine.vector_lanes_per_spc))
 
-    def _cost(self, step: StepSpec, key: tuple) -> tuple[tuple[int, ...], int]:
-        """Shape and pipe cycles of a step whose operands have the shapes in `key[1:]`."""
-        operands = [shape for shape in key[1:] if isinstance(shape, tuple)]
+    def _cost(self, step: StepSpec, operands: tuple[Shape, ...], replaced: bool) -> tuple[Shape, int, int]:
+        """Shape of the result, pipe cycles and further latency of a step on operands of these shapes."""
         if step.pipe == CROSS:
-            source = operands[-1] if operands else ()
+            source = operands[-1]
             shape = tuple(1 if axis in step.axes else extent for axis, extent in enumerate(source))
-            return shape, CROSS_PASSES * self._alu_cycles(math.prod(source))
-        if step.first is not None and operands:  # a fold: its register is replaced, or keeps its shape
-            shape = operands[-1] if key[-1] is True else operands[0]
-        elif step.shape is not None:
+            return shape, CROSS_PASSES * self._alu_cycles(math.prod(source)), CROSS_LATENCY_CYCLES
+        if step.shape is not None:
             shape = step.shape
+        elif step.first is not None and operands:  # a fold replaces its register, or keeps its shape
+            shape = operands[-1] if replaced else operands[0]
         else:
             shape = _broadcast(operands)
-        elements = max((math.prod(s) for s in (shape, *operands)), default=1)
+        elements = max(math.prod(each) for each in (shape, *operands))
         if step.pipe == SFU:
-            return shape, max(1, -(-elements // self.state.machine.sfu_lanes_per_spc))
-        return shape, self._alu_cycles(elements)
+            return shape, max(1, -(-elements // self.state.machine.sfu_lanes_per_spc)), 0
+        return shape, self._alu_cycles(elements), 0
 
 
 def replaces(step: StepSpec, cursor: Cursor) -> bool:
@@ -120,8 +136,8 @@ def replaces(step: StepSpec, cursor: Cursor) -> bool:
     return step.first is not None and not any(cursor.variables[depth] for depth in step.first)
 
 
-def _broadcast(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
-    """The shape that operands of equal rank broadcast to."""
+def _broadcast(shapes: tuple[Shape, ...]) -> Shape:
+    """The shape that operands broadcast to."""
     rank = max((len(shape) for shape in shapes), default=0)
     padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
     return tuple(max(extents) for extents in zip(*padded, strict=True))

@@ -1,9 +1,9 @@
 """The walk: one SPC executes one kernel, event by event, in integer cycles.
 
-Every queue issues its instructions in order. An instruction starts when its waits are satisfied, its registers are
-ready and its pipe is free; loads and stores run on through the ports, and what an instruction posts is seen by the
-waiter `semaphore_cycles` after its end. Between two events the SPC's state is constant, so each cycle is put in one
-class of the ledger as time passes.
+Every queue issues its instructions in order. An instruction starts when its waits are satisfied, its
+registers are ready and its pipe is free; loads and stores run on through the ports, and what an instruction
+posts is seen by the waiter `semaphore_cycles` after its end. Between two events the SPC's state is
+constant, so each cycle is put in one class of the ledger as time passes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import heapq
 from birc.runtime.errors import BadPackageError, InternalError
 from birc.runtime.machine import Machine
 from birc.runtime.timing.memory_unit import MemoryUnit
+from birc.runtime.timing.ops import Op
 from birc.runtime.timing.ports import NEVER
-from birc.runtime.timing.queues import NO_LOOP, Queue, affine_at, queue_codes
+from birc.runtime.timing.queues import NO_LOOP, STEP, Queue, queue_codes
 from birc.runtime.timing.repeat import Repeats
-from birc.runtime.timing.result import WalkResult
+from birc.runtime.timing.result import Variant, WalkResult
 from birc.runtime.timing.state import (
     ALU_BUSY,
     CLASSES,
@@ -29,27 +30,15 @@ from birc.runtime.timing.state import (
     STORES_FULL,
     SpcState,
 )
-from birc.runtime.timing.steps import (
-    ALU,
-    CROSS,
-    DRAIN,
-    LOAD,
-    MULTIPLY,
-    SFU,
-    STORE,
-    TILE_LOAD,
-    VECTOR,
-    SpcKernel,
-    StepSpec,
-)
+from birc.runtime.timing.steps import MULTIPLY, VECTOR, SpcKernel, StepSpec, affine_range
 from birc.runtime.timing.vector_unit import VectorUnit
 
 
 def walk(kernel: SpcKernel, machine: Machine, *, extrapolate: bool = True) -> WalkResult:
     """Execute a kernel on one SPC, from idle to idle.
 
-    With `extrapolate`, stretches that repeat exactly are computed instead of simulated; the result is the same.
-    Raises `BadPackageError` when the kernel never ends.
+    With `extrapolate`, stretches that repeat exactly are computed instead of simulated; the result is the
+    same. Raises `BadPackageError` when the kernel never ends.
     """
     return Walk(kernel, machine, extrapolate=extrapolate).run()
 
@@ -57,25 +46,35 @@ def walk(kernel: SpcKernel, machine: Machine, *, extrapolate: bool = True) -> Wa
 class Walk:
     """The event loop and the issue of instructions."""
 
-    __slots__ = ("_handlers", "_repeats", "_vector_waits", "_walked", "memory", "state", "vector")
+    __slots__ = ("_repeats", "_vector_waits", "_walked", "memory", "state", "vector")
 
     def __init__(self, kernel: SpcKernel, machine: Machine, *, extrapolate: bool) -> None:
         tcore, warp = machine.outstanding_loads_per_tcore_queue, machine.outstanding_loads_per_warp
         queues = [Queue(code, warp if code.queue >= VECTOR else tcore) for code in queue_codes(kernel)]
-        routes = list(
-            dict.fromkeys(step.access.route for step, _ in kernel.steps() if step.access is not None)
-        )
-        self.state = SpcState(machine, queues, kernel.semaphores)
+        steps = [step for step, _ in kernel.steps()]
+        routes = list(dict.fromkeys(step.access.route for step in steps if step.access is not None))
+        self.state = SpcState(machine, queues, kernel.semaphores, _registers(kernel))
         self.memory = MemoryUnit(self.state, routes)
         self.vector = VectorUnit(self.state)
         self._vector_waits = _awaited_by_programs(kernel)
         self._walked = 0
         self._repeats = Repeats(kernel, self.state, self.memory, self.vector) if extrapolate else None
-        arithmetic = self.vector.arithmetic
-        handlers = {TILE_LOAD: self.memory.load, LOAD: self.memory.load, STORE: self.memory.store}
-        handlers |= {MULTIPLY: self._multiply, DRAIN: self.vector.drain}
-        handlers |= {ALU: arithmetic, SFU: arithmetic, CROSS: arithmetic}
-        self._handlers = tuple(handlers[pipe] for pipe in range(len(handlers)))
+        ops = {step.index: self._prepare(step) for step in steps}
+        for queue in queues:
+            code = queue.cursor.code
+            queue.cursor.code = tuple((STEP, ops[e[1].index]) if e[0] == STEP else e for e in code)
+
+    def _prepare(self, step: StepSpec) -> Op:
+        op = Op(step)
+        if step.access is not None:
+            self.memory.prepare(op)
+        elif step.pipe == MULTIPLY:
+            op.handler = self._multiply
+            variant = Variant(step.index, macs=step.macs, cycles=step.cycles, format=step.format)
+            op.variant = self.state.add_variant(variant)
+        else:
+            self.vector.prepare(op)
+        return op
 
     def run(self) -> WalkResult:
         """Execute the kernel. Raises `BadPackageError` when it never ends."""
@@ -101,7 +100,7 @@ class Walk:
 
     def _result(self) -> WalkResult:
         state = self.state
-        stuck = [queue for queue in state.queues if queue.step is not None]
+        stuck = [queue for queue in state.queues if queue.op is not None]
         if stuck:
             names = ", ".join(f"queue {queue.number} at semaphore {queue.blocked}" for queue in stuck)
             raise BadPackageError(f"a kernel never ends: {names}", hint="the verifier says where")
@@ -144,7 +143,8 @@ class Walk:
     def _issue(self, slot: int) -> None:
         """Start the queue's next instruction, or note why it cannot start."""
         state = self.state
-        state.account(state.now)
+        if state.now > state.accounted:
+            state.account(state.now)
         queue = state.queues[slot]
         if queue.cursor.crossed != NO_LOOP:
             if self._repeats is not None:
@@ -155,10 +155,8 @@ class Walk:
             return
         if not self._may_start(slot, queue):
             return
-        step = queue.step
-        if step is None:
-            raise InternalError("a queue issues after its end")
-        next_issue = self._handlers[step.pipe](slot, queue, step)
+        op = queue.op
+        next_issue = op.handler(slot, queue, op)
         if next_issue < 0:
             return
         for semaphore in queue.waits:
@@ -170,16 +168,16 @@ class Walk:
             self._next(slot, queue, next_issue)
 
     def _may_start(self, slot: int, queue: Queue) -> bool:
-        """Whether waits and registers are ready; if not, the queue is blocked or tries again when they are."""
+        """Whether waits and registers are ready; if not, the queue is blocked or tries again then."""
         state = self.state
         for semaphore in queue.waits:
             if state.semaphores[semaphore] <= 0:
                 queue.blocked = semaphore
                 state.waiter[semaphore] = slot
                 return False
-        if not queue.registers:
-            return True
-        needed = self._registers_ready(queue)
+        needed = 0
+        for register in queue.registers:
+            needed = max(needed, state.ready[register])
         if needed <= state.now:
             return True
         if needed == NEVER:
@@ -188,46 +186,49 @@ class Walk:
             state.push(needed, ISSUE, slot)
         return False
 
-    def _registers_ready(self, queue: Queue) -> int:
-        ready = self.state.ready
-        return max([ready.get(register, 0) for register in queue.registers])
-
     def _next(self, slot: int, queue: Queue, time: int) -> None:
-        """Fetch the next instruction and let it try at `time`, or when its registers are known to be ready."""
+        """Fetch the next instruction; it tries at `time`, or when its registers are known to be ready."""
         self._fetch(queue)
-        if queue.step is None:
+        if queue.op is None:
             return
-        if queue.registers and not queue.waits:
-            needed = self._registers_ready(queue)
-            if time < needed < NEVER:
-                time = needed
-        self.state.push(time, ISSUE, slot)
+        state = self.state
+        if not queue.waits:
+            for register in queue.registers:
+                needed = state.ready[register]
+                if time < needed < NEVER:
+                    time = needed
+        state.push(time, ISSUE, slot)
 
     def _fetch(self, queue: Queue) -> None:
-        step = queue.step = queue.cursor.advance()
-        if step is None:
+        cursor = queue.cursor
+        op = queue.op = cursor.advance()
+        if op is None:
             queue.blocked = FINISHED
             queue.waits = queue.registers = ()
             return
-        queue.waits = self.state.resolve(step.waits, queue.cursor)
-        if queue.number < VECTOR:
-            return
-        variables = queue.cursor.variables
-        registers = [affine_at(number, variables) for number in step.reads]
-        if step.writes is not None:
-            registers.append(affine_at(step.writes, variables))
-        queue.registers = tuple(registers)
+        queue.waits = op.waits if op.waits is not None else op.waits_at(cursor)
+        queue.registers = op.registers if op.registers is not None else op.registers_at(cursor)
 
-    def _multiply(self, slot: int, queue: Queue, step: StepSpec) -> int:
-        """tmma: the next one follows back to back; its sums can be drained `tcore_fill_cycles` after its end."""
+    def _multiply(self, slot: int, queue: Queue, op: Op) -> int:
+        """tmma: the next one follows at once; its sums can be drained `tcore_fill_cycles` later."""
         state = self.state
-        end = state.now + step.cycles
+        end = state.now + op.spec.cycles
         state.matrix_free = end
-        for semaphore in state.resolve(step.posts, queue.cursor):
+        for semaphore in op.posts_at(queue.cursor):
             fill = state.machine.tcore_fill_cycles if semaphore in self._vector_waits else 0
             state.push(end + fill + state.post_delay, SEMAPHORE, semaphore)
-        state.count(step)
+        state.executed[op.variant] += 1
         return end
+
+
+def _registers(kernel: SpcKernel) -> int:
+    """How many registers the kernel numbers."""
+    highest = -1
+    for step, loops in kernel.steps():
+        trips = {loop.depth: loop.extent for loop in loops}
+        for number in (*step.reads, *(() if step.writes is None else (step.writes,))):
+            highest = max(highest, affine_range(number, trips)[1])
+    return highest + 1
 
 
 def _awaited_by_programs(kernel: SpcKernel) -> frozenset[int]:
