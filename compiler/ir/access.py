@@ -31,8 +31,9 @@ Interval = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """One loop of an op's iteration space, from 0 to `extent`; a reduction loop accumulates into the output
-    element.
+    """One loop of an op's iteration space, from 0 to `extent`.
+
+    A reduction loop accumulates into the output element.
     """
 
     name: str
@@ -42,8 +43,9 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class Relations:
-    """The iteration space of one node and, per present input, the index expressions of the element that it
-    reads.
+    """The iteration space of one node and what its iterations read.
+
+    `reads` has, per present input, the index expressions of the element; parallel loops come before reductions.
     """
 
     loops: tuple[Loop, ...]
@@ -93,9 +95,7 @@ def resolve(
 
 
 def _parallel_extents(names: list[str], output: TensorType) -> tuple[dict[str, list[str]], dict[str, int]]:
-    """The loops each star stands for, and the extents of all parallel loops in the order of the output's
-    dimensions.
-    """
+    """The loops each star stands for, and the extents of all parallel loops in the order of dimensions."""
     sizes = iter(output.sizes)
     starred_count = output.rank - sum(not name.endswith("*") for name in names)
     stars: dict[str, list[str]] = {}
@@ -167,9 +167,7 @@ class _Substitution(ast.NodeTransformer):
         return ast.Constant(self.extents[ast.unparse(node.args[0])])
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
-        """Besides substituting, put the number for what has one value over all loops, and leave out + 0 and *
-        1.
-        """
+        """Also put the number for what has one value over all loops, and leave out `+ 0` and `1 *`."""
         left, right = self.visit(node.left), self.visit(node.right)
         combined = ast.BinOp(left, node.op, right)
         low, high = _interval(combined, {name: (0, extent - 1) for name, extent in self.extents.items()})

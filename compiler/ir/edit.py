@@ -80,8 +80,9 @@ class GraphEditor:
         return tuple(placed)
 
     def _place(self, name: str, placed: list[Node]) -> None:
-        """Append the node `name` after all that was put before it; anchors may be chained, so without
-        recursion.
+        """Append the node `name` after all that was put before it.
+
+        Anchors may be chained as long as the graph, so without recursion.
         """
         pending = [(name, False)]
         while pending:

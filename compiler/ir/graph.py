@@ -98,8 +98,9 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What became of an ONNX node that has no node of its own any more: which pass (`by`) did what, `into`
-    which value.
+    """What became of an ONNX node that has no node of its own any more.
+
+    `by` is the pass that did it, `into` the value that took its place, if one did.
     """
 
     source: str
@@ -154,9 +155,7 @@ class Graph:
         return self._producers.get(name)
 
     def users(self, name: str) -> tuple[Node, ...]:
-        """The nodes that read `name`, each once, in order. Being an output of the graph is not a use by a
-        node.
-        """
+        """The nodes that read `name`, each once, in order; being an output of the graph is not among them."""
         return tuple(self._users.get(name, ()))
 
     def input_types(self, node: Node) -> tuple[TensorType, ...]:

@@ -1,6 +1,4 @@
-"""The interpreter: a graph run node by node with the numpy meaning of each row. The oracle of all later
-levels.
-"""
+"""The interpreter: a graph run node by node with the numpy meaning of its rows, the oracle of all levels."""
 
 from __future__ import annotations
 

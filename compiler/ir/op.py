@@ -30,8 +30,9 @@ Evaluate = Callable[[Arrays, Attributes], tuple[np.ndarray, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The arithmetic of one node: multiply-adds, element operations, and special functions (exp2, rcp, tanh,
-    ...).
+    """The arithmetic of one node.
+
+    Multiply-adds, element operations, and special functions (exp2, rcp, rsqrt, tanh, sin, cos, log2).
     """
 
     macs: int = 0
@@ -179,8 +180,9 @@ class OpRow:
         return (*missing, *unknown, *wrong)
 
     def complete(self, given: Attributes) -> dict[str, AttributeValue]:
-        """`given` in the order of the declaration, with the defaults put in; unknown names stay, for the
-        check.
+        """`given` in the order of the declaration, with the defaults put in.
+
+        Unknown names stay, for the check to find.
         """
         defaults = {
             name: attribute.default

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final, NoReturn
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from birc.compiler.ir.attributes import AttributeValue
 from birc.compiler.ir.errors import TextError, TypeRuleError
 from birc.compiler.ir.graph import GROUP, Constant, Fate, FateKind, Graph, Node, Value
 from birc.compiler.ir.lexer import Token, tokens
-from birc.compiler.ir.printer import data_path
 from birc.compiler.ir.text_names import element_from_bits
 from birc.compiler.ir.types import Dim, TensorType
 from birc.runtime.dtypes import DTYPES, DType
-from birc.runtime.errors import BadModelError
 
 _DTYPES: Final = {entry.name: entry for entry in DTYPES}
 _FATES: Final[dict[str, FateKind]] = {"folded": "folded", "merged": "merged", "removed": "removed"}
@@ -31,18 +25,6 @@ def parse_graph(text: str, constants: Mapping[str, np.ndarray] | None = None, fi
     Raises `TextError`, with line, column and what was expected. The graph is not verified (see verify.py).
     """
     return _Parser(text, constants or {}, file).graph()
-
-
-def load_graph(path: str | os.PathLike[str]) -> Graph:
-    """Read what `save_graph` wrote. Raises `BadModelError` for unreadable files."""
-    source = Path(path)
-    beside = data_path(source)
-    try:
-        text = source.read_text(encoding="utf-8")
-        constants = load_file(beside) if beside.exists() else {}
-    except (OSError, UnicodeDecodeError, SafetensorError) as error:
-        raise BadModelError(f"cannot be read: {error}", where=str(source)) from error
-    return parse_graph(text, constants, str(source))
 
 
 class _Parser:
@@ -191,10 +173,7 @@ class _Parser:
         data = self.external.get(value.name)
         if data is None:
             self.fail(f"data for %{value.name} beside the text (there is none)", start)
-        holder = value.type.dtype.numpy
-        if data.dtype != holder and data.dtype.kind == "u" and data.dtype.itemsize == holder.itemsize:
-            data = data.view(holder)
-        if data.dtype != holder or data.shape != value.type.shape:
+        if data.dtype != value.type.dtype.numpy or data.shape != value.type.shape:
             self.fail(
                 f"data of type {value.type} for %{value.name}, not {data.dtype}{list(data.shape)}", start
             )

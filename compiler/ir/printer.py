@@ -1,13 +1,10 @@
-"""The printer: a graph as text that reads back to the same graph, and as files."""
+"""The printer: a graph as text that reads back to the same graph."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from birc.compiler.ir.attributes import AttributeValue
 from birc.compiler.ir.graph import Constant, Fate, Graph, Node, Value
@@ -20,23 +17,6 @@ def print_graph(graph: Graph) -> str:
     return "\n".join([f"graph {quoted(graph.name)} {{", *_statements(graph, "  "), "}", ""])
 
 
-def save_graph(graph: Graph, path: str | os.PathLike[str]) -> None:
-    """Write the text to `path` and, if there are any, the large constants beside it (suffix .safetensors)."""
-    target = Path(path)
-    target.write_text(print_graph(graph), encoding="utf-8")
-    beside = data_path(target)
-    external = {name: storable(array) for name, array in external_constants(graph).items()}
-    if external:
-        save_file(external, beside)
-    elif beside.exists():
-        beside.unlink()
-
-
-def data_path(path: Path) -> Path:
-    """Where the large constants of the graph text at `path` lie."""
-    return path.with_name(path.name.removesuffix(".ir") + ".safetensors")
-
-
 def external_constants(graph: Graph) -> dict[str, np.ndarray]:
     """The data of the constants that the text names as external."""
     return {name: item.data for name, item in graph.constants.items() if is_external(item)}
@@ -45,12 +25,6 @@ def external_constants(graph: Graph) -> dict[str, np.ndarray]:
 def is_external(constant: Constant) -> bool:
     """Whether the data lies beside the text: more than a few elements, and not one repeated."""
     return constant.data.size > INLINE_LIMIT and not constant.is_splat
-
-
-def storable(array: np.ndarray) -> np.ndarray:
-    """`array` in a type that every reader of safetensors knows: types from outside numpy as their bits."""
-    plain = np.ascontiguousarray(array)
-    return plain if plain.dtype.isbuiltin == 1 else plain.view(f"u{plain.dtype.itemsize}")
 
 
 def node_text(node: Node) -> str:

@@ -11,9 +11,7 @@ from birc.compiler.ir.graph import Node
 
 
 def dependencies(nodes: Sequence[Node]) -> nx.DiGraph:
-    """The directed graph over positions in `nodes`: an edge from the node that computes a value to each that
-    reads it.
-    """
+    """The directed graph over positions in `nodes`: an edge from the maker of a value to each reader."""
     made_by = {value.name: place for place, node in enumerate(nodes) for value in node.outputs}
     result = nx.DiGraph()
     result.add_nodes_from(range(len(nodes)))

@@ -1,4 +1,4 @@
-"""Every row of the operator table: its meaning fits its type rule, and wrong uses are refused with a message."""
+"""Every row of the operator table: its meaning fits its type rule, wrong uses are refused with a message."""
 
 from __future__ import annotations
 

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from random_graphs import graphs
 
 from birc.compiler.ir.errors import TextError
+from birc.compiler.ir.files import data_path, load_graph, save_graph
 from birc.compiler.ir.graph import Constant, Fate, Graph, Node, Value
 from birc.compiler.ir.op import OpRow
-from birc.compiler.ir.parser import load_graph, parse_graph
-from birc.compiler.ir.printer import data_path, external_constants, print_graph, save_graph
+from birc.compiler.ir.parser import parse_graph
+from birc.compiler.ir.printer import external_constants, print_graph
 from birc.compiler.ir.table import OPS
 from birc.compiler.ir.types import TensorType
 from birc.compiler.ir.verify import verify_graph

@@ -85,8 +85,9 @@ def _conv2d_rule(types: Types, attributes: Attributes) -> tuple[TensorType, ...]
 
 
 def window_shape(x: TensorType, kernel: list[int], attributes: Attributes) -> tuple[Dim, Dim]:
-    """Height and width of the output of a convolution or pool over NCHW `x`. Raises `TypeRuleError` when
-    nothing fits.
+    """Height and width of the output of a convolution or pool over NCHW `x`.
+
+    Raises `TypeRuleError` when no window fits.
     """
     top, left, bottom, right = integers(attributes, "pads")
     stride = integers(attributes, "stride")

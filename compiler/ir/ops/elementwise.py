@@ -253,9 +253,7 @@ def _cast_rule(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
 
 
 def _cast(arrays: Arrays, attributes: Attributes) -> tuple[np.ndarray, ...]:
-    """Floats to integers truncate and saturate; to 8-bit floats they saturate; to bool anything but zero is
-    true.
-    """
+    """Floats to integers truncate and saturate, to 8-bit floats they saturate; all but zero is true."""
     (x,) = arrays
     to = element_type(attributes, "to")
     with np.errstate(all="ignore"):

@@ -35,9 +35,7 @@ def _gather(arrays: Arrays, attributes: Attributes) -> tuple[np.ndarray, ...]:
 
 
 def _gather_access(types: Types, output: TensorType, attributes: Attributes) -> Relations:
-    """x: all of the axis (which element, the data says), other dimensions as the output; indices by their own
-    part.
-    """
+    """x: all of the axis (data says which element), the rest as the output; indices: their own part of it."""
     x, indices = types
     axis = integer(attributes, "axis")
     loops, names = output_loops(output)

@@ -16,9 +16,7 @@ _WIDE_FLOATS: Final = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def widened(x: np.ndarray) -> np.ndarray:
-    """`x` itself, or in float32 when it is a float of 16 bits or less: narrow types are stored, not computed
-    in.
-    """
+    """`x`, in float32 when it is a narrower float: narrow types are stored, not computed in."""
     narrow = x.dtype not in _WIDE_FLOATS and not np.issubdtype(x.dtype, np.integer) and x.dtype != np.bool_
     return x.astype(np.float32) if narrow and is_floating(x.dtype) else x
 

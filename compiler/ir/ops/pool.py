@@ -66,9 +66,7 @@ def _avg_pool(arrays: Arrays, attributes: Attributes) -> tuple[np.ndarray, ...]:
 
 
 def _divisors(x: tuple[int, ...], out: tuple[int, ...], attributes: Attributes) -> np.ndarray:
-    """How many positions each window counts (height x width): those in the picture and, if asked, its counted
-    pads.
-    """
+    """How many positions each window counts (height x width): in the picture or in the pads that count."""
     kernel, stride = integers(attributes, "kernel"), integers(attributes, "stride")
     pads = integers(attributes, "pads")
     counted = integers(attributes, "divisor_pads") if integer(attributes, "count_include_pad") else (0,) * 4

@@ -27,9 +27,7 @@ def broadcast_read(type: TensorType, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def whole_axes(types: Types, output: TensorType, axes: Sequence[int]) -> Relations:
-    """Each output element needs all of the first input along `axes`; further inputs are broadcast to the
-    output.
-    """
+    """Each output element needs all of the first input along `axes`; further inputs are broadcast."""
     loops, names = output_loops(output)
     along = reductions([output.sizes[axis] for axis in axes])
     inner = dict(zip(axes, along, strict=True))
