@@ -45,7 +45,7 @@ class Loop:
 class Relations:
     """The iteration space of one node and what its iterations read.
 
-    `reads` has, per present input, the index expressions of the element; parallel loops come before reductions.
+    `reads` has, per present input, the index expressions of the element; the parallel loops come first.
     """
 
     loops: tuple[Loop, ...]

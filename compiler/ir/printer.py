@@ -44,6 +44,8 @@ def attribute_text(value: AttributeValue) -> str:
         return f"[{', '.join(map(attribute_text, value))}]"
     if isinstance(value, str):
         return quoted(value)
+    if isinstance(value, float):
+        return float.__repr__(value)  # numpy's doubles are floats with a longer text of their own
     return value.name if isinstance(value, DType) else repr(value)
 
 

@@ -65,7 +65,7 @@ def broadcast_shapes(*shapes: Sequence[Dim]) -> tuple[Dim, ...]:
 
 
 def broadcast_rule(test: DTypeTest, wanted: str, result: DType | None = None) -> Infer:
-    """The rule of an elementwise op: equal element types, numpy broadcasting, `result` or the same elements."""
+    """The rule of an elementwise op: equal element types, broadcasting, elements of `result` or the same."""
 
     def infer(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
         require(test, wanted, *types)
