@@ -83,5 +83,4 @@ def _manifest(program: Program) -> Manifest:
         precision="model",
         inputs=tensors(program.inputs),
         outputs=tensors(program.outputs),
-        variants=(),
     )

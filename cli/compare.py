@@ -13,8 +13,8 @@ from birc.runtime.dtypes import dtype
 from birc.runtime.errors import BadModelError, NumericMismatchError
 from birc.runtime.manifest import Manifest
 
-# The largest error of an output, in the Euclidean norm, relative to the reference's. A TF32+ operand is rounded to
-# 2^-16 of its value, a BF16 one to 2^-8; through a deep network these add up like a random walk.
+# The largest error of an output, in the Euclidean norm, relative to the reference's. A TF32+ operand is
+# rounded to 2^-16 of its value, a BF16 one to 2^-8; through a deep network these add up.
 LIMIT_TF32P = 1e-3
 LIMIT_BF16 = 5e-2
 
@@ -44,7 +44,7 @@ class Comparison:
 def compare(
     manifest: Manifest, outputs: Mapping[str, Array], expected: Mapping[str, Array], tolerance: float | None
 ) -> list[Comparison]:
-    """Each output against the reference's. Raises `BadModelError` when the reference has none of that name."""
+    """Each output against the reference. Raises `BadModelError` for one that the reference does not have."""
     comparisons = []
     for tensor in manifest.outputs:
         if tensor.name not in expected:

@@ -167,8 +167,8 @@ def _summary_lines(summary: dict[str, Any]) -> list[str]:
     made_from = f"{count(summary['onnx_nodes'], 'ONNX node')} in " if summary["onnx_nodes"] else ""
     return [
         f"{summary['package']}: {summary['model']} for {summary['target']}, precision {summary['precision']}",
-        f"  {made_from}{count(summary['kernels'], 'kernel')}, {count(summary['instructions'], 'instruction')}",
-        f"  {summary['macs']:,} multiply-adds",
+        f"  {made_from}{count(summary['kernels'], 'kernel')}, "
+        f"{count(summary['instructions'], 'instruction')}, {summary['macs']:,} multiply-adds",
         f"  SRAM of an SPC: {size(sram['l2'])} as L2, {size(sram['tensor_buffer'])} as tensor buffer; "
         f"HBM of a die: {size(summary['hbm_bytes_per_die'])}",
         f"  {size(summary['package_bytes'])}, compiled in {summary['compile_seconds']:.1f} s",

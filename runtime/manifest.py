@@ -70,7 +70,7 @@ class Manifest:
     precision: str
     inputs: tuple[BoundaryTensor, ...]
     outputs: tuple[BoundaryTensor, ...]
-    variants: tuple[Variant, ...]
+    variants: tuple[Variant, ...] = ()
     options: Mapping[str, Any] = field(default_factory=lambda: _NO_VALUES)
     passes: tuple[str, ...] = ()
     onnx_sha256: str | None = None
