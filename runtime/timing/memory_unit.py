@@ -117,7 +117,8 @@ class MemoryUnit:
         moved = rows * touched_bytes(counts, access.pitches, access.element_bytes, granule)
         payload = rows * math.prod(counts) * access.element_bytes
         route = access.route
-        memory = (route.kind, moved * Fraction(1, route.shared_by))
+        kind = "l2 write" if route.store and route.kind == "l2" else route.kind
+        memory = (kind, moved * Fraction(1, route.shared_by))
         noc = () if route.kind == "tb" else (("noc out" if route.store else "noc in", moved * _WHOLE),)
         variant = Variant(
             op.spec.index,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
@@ -29,7 +29,7 @@ Ledger = dict[str, Fraction]
 class Variant:
     """What one execution of an instruction (`index` in its kernel) does, at one way of lying in its tensor.
 
-    `traffic` is bytes through the ports: "hbm", "l2", "tb" memory and "noc in", "noc out". A multicast load
+    `traffic` is bytes through the ports: "hbm", "l2" (read), "l2 write", "tb", "noc in" and "noc out". A multicast load
     counts in the memory only the part that this SPC fetches.
     """
 
@@ -122,8 +122,8 @@ class TimingResult:
     """The execution of a program.
 
     `ledger` sums to `spcs` x `latency_cycles`. `traffic` is in bytes: those of `Variant.traffic` over all
-    SPCs and the DMA's, "d2d" over both directions, "d2d one way" for the busier direction.
-    `tcore_useful_cycles` etc. are in SPC cycles.
+    SPCs and the DMA's, "d2d" over both directions, "d2d one way" for the busier direction. `walked` of the
+    `executed` instructions were simulated one by one.
     """
 
     latency_cycles: int
@@ -139,4 +139,4 @@ class TimingResult:
     sfu_cycles: int
     dependency_cycles: int
     walked: int
-    executed: int = field(default=0)
+    executed: int

@@ -1,0 +1,295 @@
+"""The report of a profile: latency, ledger, traffic, bounds and operations, as one JSON object or as text.
+
+`docs/timing.md` defines every figure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from birc.runtime.dtypes import dtype
+from birc.runtime.machine import Machine
+from birc.runtime.memory import byte_range
+from birc.runtime.package import Package
+from birc.runtime.package_sources import RunSource
+from birc.runtime.program import Command, CommandLoop, Port, Program
+from birc.runtime.report_text import render
+from birc.runtime.timing.result import CopyTiming, RunTiming, TimingResult
+
+SCHEMA: Final = "birc.report/1"
+
+# The word in `bound_by` for the class of the ledger that holds most of an operation's cycles.
+_BOUND_WORDS: Final = {
+    "tcore_useful": "tcore",
+    "tcore_padding": "tcore",
+    "vector": "vector",
+    "wait_hbm": "hbm",
+    "wait_l2_noc": "l2_noc",
+    "wait_other_die": "d2d",
+    "wait_dependency": "dependency",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ReportMetadata:
+    """What a report says that the program itself does not.
+
+    `runs` names what each `run` command computes, in text order; it may be shorter than the program.
+    `compulsory_bytes` is counted from the program when it is None. `latency_range` is the band of latencies
+    as factors of the latency, or None.
+    """
+
+    model: str
+    precision: str = "model"
+    batch: int = 1
+    runs: tuple[RunSource, ...] = ()
+    sram_lower_bound_bytes: int | None = None
+    compulsory_bytes: int | None = None
+    device_nodes: int | None = None
+    host_nodes: tuple[str, ...] = ()
+    latency_range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One row of `per_op`: a run of a kernel, or a copy."""
+
+    name: str
+    onnx_nodes: tuple[str, ...]
+    engine: str
+    start_us: float
+    end_us: float
+    flops: int
+    bytes: int
+    utilization: float
+    bound_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One profile. `to_json` gives the published object; the fields are its keys, in its units."""
+
+    model: str
+    target: str
+    precision: str
+    batch: int
+    latency_us: float
+    latency_range_us: tuple[float, float] | None
+    end_to_end_us: float
+    throughput_per_s: float
+    utilization: Mapping[str, float]
+    ledger: Mapping[str, float]
+    sram: Mapping[str, int | None]
+    traffic: Mapping[str, int]
+    bound_us: Mapping[str, float]
+    placement: Mapping[str, Any]
+    per_op: tuple[Operation, ...]
+    energy_j: Mapping[str, Any] | None = None
+    schema: str = field(default=SCHEMA)
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object, keys in the published order."""
+        plain = asdict(self)
+        keys = (
+            *("schema", "model", "target", "precision", "batch", "latency_us", "latency_range_us"),
+            *("end_to_end_us", "throughput_per_s", "energy_j", "utilization", "ledger", "sram", "traffic"),
+            *("bound_us", "placement", "per_op"),
+        )
+        return {key: _plain(plain[key]) for key in keys}
+
+    def render_text(self) -> str:
+        """A text for people: summary, ledger, bounds, and the operations that take longest."""
+        return render(self.to_json())
+
+
+def metadata_of(package: Package) -> ReportMetadata:
+    """What a package knows beyond its program."""
+    manifest = package.manifest
+    values = manifest.report
+    first = next((tensor.shape for tensor in manifest.inputs if tensor.shape), (1,))
+    return ReportMetadata(
+        model=manifest.model,
+        precision=manifest.precision,
+        batch=values.get("batch", first[0]),
+        runs=package.run_sources,
+        sram_lower_bound_bytes=values.get("sram_lower_bound_bytes"),
+        compulsory_bytes=values.get("compulsory_bytes"),
+        device_nodes=values.get("device_nodes"),
+        host_nodes=tuple(values.get("host_nodes", ())),
+    )
+
+
+def build_report(
+    program: Program, machine: Machine, timing: TimingResult, metadata: ReportMetadata
+) -> Report:
+    """The report of one simulated execution."""
+    latency_us = machine.cycles_to_us(timing.latency_cycles)
+    compulsory = metadata.compulsory_bytes
+    if compulsory is None:
+        compulsory = compulsory_bytes(program)
+    bounds = _bounds_us(machine, timing, compulsory)
+    band = metadata.latency_range
+    return Report(
+        model=metadata.model,
+        target=machine.name,
+        precision=metadata.precision,
+        batch=metadata.batch,
+        latency_us=latency_us,
+        latency_range_us=(band[0] * latency_us, band[1] * latency_us) if band else None,
+        end_to_end_us=latency_us + _pcie_us(program, machine),
+        throughput_per_s=metadata.batch / latency_us * 1e6 if latency_us else 0.0,
+        utilization=_utilization(timing, bounds, latency_us),
+        ledger={name: float(cycles) for name, cycles in timing.ledger.items()},
+        sram=_sram(program, machine, metadata),
+        traffic={
+            "hbm_bytes": int(timing.traffic.get("hbm", 0)),
+            "compulsory_bytes": compulsory,
+            "d2d_bytes": int(timing.traffic.get("d2d", 0)),
+        },
+        bound_us=bounds,
+        placement=_placement(metadata),
+        per_op=_operations(program, machine, timing, metadata),
+    )
+
+
+def port_bytes(ports: tuple[Port, ...]) -> int:
+    """Bytes of these inputs or outputs, each counted once, in the types of the device."""
+    return sum(math.prod(port.shape) * dtype(port.dtype).bits // 8 for port in ports)
+
+
+def compulsory_bytes(program: Program) -> int:
+    """Constants, inputs and outputs, each counted once: what no plan can avoid to move."""
+    constants = {image.key: image.num_bytes for image in program.constants}
+    return sum(constants.values()) + port_bytes(program.inputs) + port_bytes(program.outputs)
+
+
+def _pcie_us(program: Program, machine: Machine) -> float:
+    """Inputs to the card and outputs back, one after the other."""
+    num_bytes = port_bytes(program.inputs) + port_bytes(program.outputs)
+    return machine.cycles_to_us(num_bytes / machine.pcie_bytes_per_cycle)
+
+
+def _bounds_us(machine: Machine, timing: TimingResult, compulsory: int) -> dict[str, float]:
+    """For each resource: the time that it alone needs, at its raw rate and evenly used."""
+    spcs = machine.spcs
+    traffic = {name: float(num_bytes) for name, num_bytes in timing.traffic.items()}
+    hbm_bytes = traffic.get("hbm", 0.0)
+    useful = float(timing.ledger["tcore_useful"])
+    memory = min(float(compulsory), hbm_bytes) / machine.hbm_bytes_per_cycle()
+    noc = max(traffic.get("noc in", 0.0), traffic.get("noc out", 0.0))
+    cycles = {
+        "tcore": (useful + float(timing.ledger["tcore_padding"])) / spcs,
+        "vector": max(timing.alu_cycles, timing.sfu_cycles) / spcs,
+        "hbm": hbm_bytes / machine.hbm_bytes_per_cycle(),
+        "l2": traffic.get("l2", 0.0) / (spcs * machine.l2_to_gib_bytes_per_cycle),
+        "noc": noc / (spcs * machine.noc_bytes_per_cycle),
+        "d2d": traffic.get("d2d one way", 0.0) / machine.d2d_bytes_per_cycle,
+        "dependency": float(timing.dependency_cycles),
+        "roofline": max(useful / spcs, memory),
+    }
+    return {name: machine.cycles_to_us(value) for name, value in cycles.items()}
+
+
+def _utilization(timing: TimingResult, bounds: Mapping[str, float], latency_us: float) -> dict[str, float]:
+    if not latency_us:
+        return dict.fromkeys(("tcore", "vcore", "hbm", "d2d"), 0.0)
+    return {
+        "tcore": float(timing.ledger["tcore_useful"] / (timing.spcs * timing.latency_cycles)),
+        "vcore": bounds["vector"] / latency_us,
+        "hbm": bounds["hbm"] / latency_us,
+        "d2d": bounds["d2d"] / latency_us,
+    }
+
+
+def _sram(program: Program, machine: Machine, metadata: ReportMetadata) -> dict[str, int | None]:
+    """The highest addresses that the program's views reach in L2 and tensor buffers, over all its SPCs."""
+    ends = {"l2": 0, "tb": 0, "hbm": 0}
+    for descriptor in program.descriptors:
+        ends[descriptor.space] = max(ends[descriptor.space], byte_range(descriptor)[1])
+    return {
+        "peak_bytes": program.dies * (ends["l2"] + machine.spcs_per_die * ends["tb"]),
+        "capacity_bytes": machine.spcs * machine.spc_sram_bytes,
+        "lower_bound_bytes": metadata.sram_lower_bound_bytes,
+    }
+
+
+def _placement(metadata: ReportMetadata) -> dict[str, Any]:
+    nodes = {node for run in metadata.runs for node in run.onnx_nodes}
+    device = metadata.device_nodes if metadata.device_nodes is not None else len(nodes)
+    return {
+        "device_nodes": device,
+        "host_nodes": len(metadata.host_nodes),
+        "host": list(metadata.host_nodes),
+    }
+
+
+def _operations(
+    program: Program, machine: Machine, timing: TimingResult, metadata: ReportMetadata
+) -> tuple[Operation, ...]:
+    """Runs and copies in the order of their starts."""
+    runs = [command for command, mnemonic in enumerate(_mnemonics(program)) if mnemonic == "run"]
+    sources = dict(zip(runs, metadata.runs, strict=False))
+    operations = [_run_operation(run, machine, sources.get(run.command)) for run in timing.runs]
+    operations += [_copy_operation(copy, machine) for copy in timing.copies]
+    return tuple(sorted(operations, key=lambda operation: (operation.start_us, operation.end_us)))
+
+
+def _mnemonics(program: Program) -> list[str]:
+    """Those of all commands, in text order."""
+
+    def below(items: tuple[Command | CommandLoop, ...]) -> list[str]:
+        return [
+            name
+            for item in items
+            for name in ([item.mnemonic] if isinstance(item, Command) else below(item.body))
+        ]
+
+    return below(program.commands)
+
+
+def _run_operation(run: RunTiming, machine: Machine, source: RunSource | None) -> Operation:
+    suffix = f" [{', '.join(map(str, run.iteration))}]" if run.iteration else ""
+    tcore_cycles = run.ledger["tcore_useful"] + run.ledger["tcore_padding"]
+    duration = run.end_cycles - run.start_cycles
+    bound_by = _BOUND_WORDS[run.bound_by]
+    if bound_by == "dependency" and run.awaited:
+        bound_by = f"dependency: {run.awaited[0][0]}"
+    return Operation(
+        name=(source.name if source else run.name) + suffix,
+        onnx_nodes=source.onnx_nodes if source else (),
+        engine="tcore" if tcore_cycles else "vector",
+        start_us=machine.cycles_to_us(run.start_cycles),
+        end_us=machine.cycles_to_us(run.end_cycles),
+        flops=2 * run.useful_macs,
+        bytes=int(run.traffic.get("hbm", 0)),
+        utilization=float(run.ledger["tcore_useful"] / (machine.spcs * duration)) if duration else 0.0,
+        bound_by=bound_by,
+    )
+
+
+def _copy_operation(copy: CopyTiming, machine: Machine) -> Operation:
+    suffix = f" [{', '.join(map(str, copy.iteration))}]" if copy.iteration else ""
+    link = copy.mnemonic == "transfer"
+    return Operation(
+        name=f"{copy.mnemonic} {copy.command}{suffix} on die {copy.die}",
+        onnx_nodes=(),
+        engine="link" if link else "dma",
+        start_us=machine.cycles_to_us(copy.issued_cycles),
+        end_us=machine.cycles_to_us(copy.end_cycles),
+        flops=0,
+        bytes=copy.num_bytes,
+        utilization=0.0,
+        bound_by="d2d" if link else "hbm",
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Tuples and mappings as JSON knows them."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(entry) for entry in value]
+    return value
