@@ -74,7 +74,7 @@ def _print_head(package: Package) -> None:
         f"compiler   birc {manifest.compiler_version}, instruction table {manifest.isa_version}",
         f"program    {count(len(program.kernels), 'kernel')}, {program.useful_macs:,} multiply-adds",
         f"memory     HBM of a die {size(program.hbm_bytes)}, constants {size(constants)}",
-        f"SRAM       L2 of an SPC {size(program.l2_bytes)}, tensor buffer {size(program.tensor_buffer_bytes)}",
+        f"SRAM       L2 an SPC {size(program.l2_bytes)}, tensor buffer {size(program.tensor_buffer_bytes)}",
     )
 
 

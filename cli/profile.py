@@ -26,4 +26,4 @@ def profile_command(
     if format is Format.JSON:
         print_json(report.to_json())
     else:
-        print_text(report.to_text())
+        print_text(report.render_text().rstrip("\n"))

@@ -22,6 +22,8 @@ _FIELDS: Final = (
     *("schema", "compiler_version", "isa", "model", "target", "precision", "options", "passes"),
     *("onnx_sha256", "inputs", "outputs", "variants", "report", "members"),
 )
+_REPORT_COUNTS: Final = ("batch", "device_nodes", "compulsory_bytes", "sram_lower_bound_bytes")
+_REPORT_HOST_NODES: Final = "host_nodes"
 _NO_VALUES: Final[Mapping[str, Any]] = MappingProxyType({})
 _TYPE_NAMES: Final = frozenset(entry.name for entry in DTYPES)
 
@@ -61,7 +63,8 @@ class Manifest:
     """What stands in `manifest.json`.
 
     `onnx_sha256` is None for a program that was not compiled from an ONNX file. `report` holds what a profile
-    says that the program itself does not. `members` is empty until the package is saved.
+    says that the program itself does not: the counts in `_REPORT_COUNTS` and the names of nodes on the host.
+    `members` is empty until the package is saved.
     """
 
     model: str
@@ -151,12 +154,23 @@ def read_manifest(value: object, *, where: str) -> Manifest:
         options=fields.mapping("options"),
         passes=fields.texts("passes"),
         onnx_sha256=fields.optional_text("onnx_sha256"),
-        report=fields.mapping("report"),
+        report=_read_report(fields),
         members={name: _read_member(entry) for name, entry in fields.named_objects("members")},
         compiler_version=compiler,
         isa_version=version,
         isa_digest=digest,
     )
+
+
+def _read_report(fields: Fields) -> dict[str, Any]:
+    report = fields.object("report")
+    report.only(*_REPORT_COUNTS, _REPORT_HOST_NODES)
+    values = fields.mapping("report")
+    counts: dict[str, Any] = {name: report.count(name) for name in _REPORT_COUNTS if name in values}
+    hosts = (
+        {_REPORT_HOST_NODES: list(report.texts(_REPORT_HOST_NODES))} if _REPORT_HOST_NODES in values else {}
+    )
+    return counts | hosts
 
 
 def _read_tensor(fields: Fields, where: str) -> BoundaryTensor:

@@ -83,10 +83,14 @@ class Package:
         program = replace(program, constants=images)
         verify_program(program, machine)
         debug = {f"{DEBUG}{name}": text.encode() for name, text in (texts or {}).items()}
+        report = dict(manifest.report)
         if sources:
             debug[SOURCE_MAP] = to_bytes(source_map_json(sources))
+            # Counted here, so that it is known without the debug members too.
+            report.setdefault("device_nodes", len({node for run in sources for node in run.onnx_nodes}))
         variant = Variant(dict(dimensions or {}), PROGRAM)
-        package = cls(replace(manifest, variants=(variant,), members={}), program, kept, machine, debug)
+        manifest = replace(manifest, variants=(variant,), members={}, report=report)
+        package = cls(manifest, program, kept, machine, debug)
         try:
             _check_parts(package, where=manifest.model)
         except BadPackageError as error:

@@ -15,7 +15,7 @@ from birc.runtime.manifest import BoundaryTensor
 from birc.runtime.memory import Memory
 from birc.runtime.package import Package
 from birc.runtime.package_weights import as_bytes
-from birc.runtime.report import Report, build_report
+from birc.runtime.report import Report, build_report, metadata_of
 from birc.runtime.timing import simulate
 from birc.runtime.values import ValuesEngine
 
@@ -83,4 +83,5 @@ class Session:
     def profile(self) -> Report:
         """The machine's time, traffic and memory for one call; needs no inputs and computes no values."""
         package = self.package
-        return build_report(package, simulate(package.program, package.machine))
+        timing = simulate(package.program, package.machine)
+        return build_report(package.program, package.machine, timing, metadata_of(package))
