@@ -51,7 +51,7 @@ _DRAWS_AT_ONCE: Final = 4096
 
 
 class Sampler:
-    """Draws from a seeded generator; `descriptors` and `kernels` bound the indices into a program's tables."""
+    """Draws from a seeded generator; `descriptors` and `kernels` are the lengths of the program's tables."""
 
     __slots__ = ("_draws", "_rng", "descriptors", "kernels")
 

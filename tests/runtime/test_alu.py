@@ -1,0 +1,139 @@
+"""Every arithmetic instruction against Python's own arithmetic, one number at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from birc.runtime.alu import ELEMENTWISE, REDUCTIONS, elementwise, reduction
+from birc.runtime.isa import VECTOR
+
+FLOATS = [-2.5, -1.5, -1.0, -0.25, 0.0, 0.5, 1.0, 1.5, 2.5, 7.0]
+INTS = [-7, -2, -1, 0, 1, 2, 5]
+NAN = float("nan")
+
+REFERENCE: dict[str, Callable[..., float]] = {
+    "vmov": lambda a: a,
+    "vneg": lambda a: -a,
+    "vabs": abs,
+    "vfloor": math.floor,
+    "vceil": math.ceil,
+    "vround": round,
+    "vsign": lambda a: (a > 0) - (a < 0),
+    "vnot": lambda a: a == 0,
+    "vtofloat": float,
+    "vtoint": int,
+    "vadd": lambda a, b: a + b,
+    "vsub": lambda a, b: a - b,
+    "vmul": lambda a, b: a * b,
+    "vmax": max,
+    "vmin": min,
+    "veq": lambda a, b: a == b,
+    "vlt": lambda a, b: a < b,
+    "vle": lambda a, b: a <= b,
+    "vand": lambda a, b: bool(a) and bool(b),
+    "vor": lambda a, b: bool(a) or bool(b),
+    "vxor": lambda a, b: bool(a) != bool(b),
+    "vfma": lambda a, b, c: a * b + c,
+    "vsel": lambda condition, a, b: a if condition else b,
+    "vexp2": lambda a: 2.0**a,
+    "vlog2": lambda a: math.log2(a) if a > 0 else (-math.inf if a == 0 else NAN),
+    "vrcp": lambda a: 1 / a if a else math.inf,
+    "vrsqrt": lambda a: 1 / math.sqrt(a) if a > 0 else (math.inf if a == 0 else NAN),
+    "vtanh": math.tanh,
+    "vsin": math.sin,
+    "vcos": math.cos,
+    "vfoldsum": lambda a, b: a + b,
+    "vfoldmax": max,
+    "vfoldmin": min,
+    "vfoldprod": lambda a, b: a * b,
+}
+SPECIAL = {"vexp2", "vlog2", "vrcp", "vrsqrt", "vtanh", "vsin", "vcos"}
+TRUTH = {"vnot", "veq", "vlt", "vle", "vand", "vor", "vxor"}
+
+
+def arity(mnemonic: str) -> int:
+    return REFERENCE[mnemonic].__code__.co_argcount if hasattr(REFERENCE[mnemonic], "__code__") else (
+        2 if mnemonic in {"vmax", "vmin", "vfoldmax", "vfoldmin"} else 1
+    )  # fmt: skip
+
+
+def grids(values: list[float], count: int, dtype: type) -> list[np.ndarray]:
+    return [np.array(grid, dtype) for grid in np.meshgrid(*[values] * count, indexing="ij")]
+
+
+def test_every_arithmetic_instruction_has_a_meaning_and_a_reference() -> None:
+    computing = {row.mnemonic for row in VECTOR if row.pipe in ("alu", "sfu")} - {"vmovi"}
+    assert set(ELEMENTWISE) == computing == set(REFERENCE)
+    assert set(REDUCTIONS) == {row.mnemonic for row in VECTOR if row.pipe == "cross"}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+@pytest.mark.parametrize("mnemonic", sorted(REFERENCE))
+def test_agrees_with_python(mnemonic: str, dtype: type) -> None:
+    values = FLOATS if dtype is np.float32 else INTS
+    operands = grids(values, arity(mnemonic), dtype)
+    result = elementwise(mnemonic, operands)
+    expected = np.vectorize(REFERENCE[mnemonic], otypes=[float])(*(grid.astype(float) for grid in operands))
+    tolerance = 4e-7 if mnemonic in SPECIAL else 0
+    np.testing.assert_allclose(result, expected, rtol=tolerance, atol=tolerance)
+    integer = mnemonic in TRUTH or mnemonic == "vtoint" or (
+        dtype is np.int32 and mnemonic not in SPECIAL and mnemonic != "vtofloat"
+    )  # fmt: skip
+    assert result.dtype == (np.int32 if integer else np.float32)
+    out = np.empty_like(result)
+    assert elementwise(mnemonic, operands, out=out) is out
+    np.testing.assert_array_equal(out, result)
+
+
+def test_immediates_take_the_type_of_the_registers() -> None:
+    ints = np.array([1, 2], np.int32)
+    assert elementwise("vadd", (ints, 3.0)).dtype == np.int32
+    assert elementwise("vadd", (ints, 0.5)).dtype == np.float32
+    assert elementwise("vadd", (ints, 2.0**31)).dtype == np.float32
+    assert elementwise("vadd", (ints.astype(np.float32), 3.0)).dtype == np.float32
+    np.testing.assert_array_equal(elementwise("vadd", (ints, np.float32([0.5, 0.25]))), [1.5, 2.25])
+
+
+def test_a_condition_does_not_change_the_type_of_what_it_selects() -> None:
+    condition = np.float32([0.0, NAN, 1.0])
+    ints = np.array([1, 2, 3], np.int32)
+    chosen = elementwise("vsel", (condition, ints, -1.0))
+    assert chosen.dtype == np.int32
+    np.testing.assert_array_equal(chosen, [-1, 2, 3])
+    assert elementwise("vsel", (ints, 1.0, 0.0)).dtype == np.float32
+
+
+def test_integers_wrap_and_conversion_saturates() -> None:
+    top = np.array([2**31 - 1], np.int32)
+    assert elementwise("vadd", (top, 1.0))[0] == -(2**31)
+    assert elementwise("vfma", (top, 2.0, 3.0))[0] == 1
+    floats = np.float32([1e20, -1e20, NAN, 2.0**31, -2.9, 2.9, np.inf])
+    expected = [2**31 - 1, -(2**31), 0, 2**31 - 1, -2, 2, 2**31 - 1]
+    np.testing.assert_array_equal(elementwise("vtoint", (floats,)), expected)
+
+
+@pytest.mark.parametrize("mnemonic", ["vmax", "vmin", "vfoldmax", "vfoldmin"])
+def test_nan_is_kept(mnemonic: str) -> None:
+    assert np.isnan(elementwise(mnemonic, (np.float32([NAN, 1]), np.float32([1, NAN])))).all()
+
+
+def test_a_multiply_add_keeps_the_product_exact() -> None:
+    a = np.float32(1 + 2**-12)
+    residue = elementwise("vfma", (np.array([a]), np.array([a]), np.array([-np.float32(a * a)])))
+    assert residue[0] == float(a) * float(a) - float(np.float32(a * a)) != 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_reductions_keep_the_axes(dtype: type) -> None:
+    lanes = np.arange(-5, 19, dtype=dtype).reshape(2, 3, 4)
+    reference = {"vredsum": np.sum, "vredmax": np.max, "vredmin": np.min, "vredprod": np.prod}
+    for mnemonic, function in reference.items():
+        result = reduction(mnemonic, lanes, 0b101)
+        wide = function(lanes.astype(np.float64), axis=(0, 2))
+        assert result.shape == (1, 3, 1)
+        assert result.dtype == dtype
+        np.testing.assert_array_equal(result[0, :, 0], wide)
