@@ -119,22 +119,29 @@ class ContractionWriter:
 
     def _row_loops(self, loops: ExitStack) -> None:
         for name in self.contraction.row_dims:
-            block = self.tiling.rows if name == self.row else 1
-            self._block_loop(loops, name, block, last=name == self.contraction.row_dims[-1] and self.tiling.hoist == "b")
+            self._block_loop(loops, name, self.tiling.rows if name == self.row else 1)
 
     def _column_loop(self, loops: ExitStack) -> None:
-        self._block_loop(loops, self.column, self.tiling.columns, last=self.tiling.hoist != "b")
+        self._block_loop(loops, self.column, self.tiling.columns)
 
-    def _block_loop(self, loops: ExitStack, name: str, block: int, last: bool) -> None:
-        """A loop over blocks; the innermost one spreads over vector programs when a block has a single tile."""
+    def _block_loop(self, loops: ExitStack, name: str, block: int) -> None:
+        """A loop over blocks; one of them spreads over vector programs when a block has a single tile."""
         count, step = self.shares[name] // block, block * self.tile[name]
         programs = self.tiling.programs
-        if last and programs > 1 and self.tiling.rows == self.tiling.columns == 1 and count % programs == 0:
+        if name == self._program_dimension():
             loops.enter_context(self.nest.loop(count // programs, programs * step, name))
             depth = loops.enter_context(self.nest.loop(programs, step, name, level="program"))
             self.writer.program_depth = depth
         else:
             loops.enter_context(self.nest.loop(count, step, name))
+
+    def _program_dimension(self) -> str:
+        """The innermost block loop that the vector programs can share evenly; "" when they share a block's tiles."""
+        if self.tiling.programs == 1 or self.tiling.rows * self.tiling.columns > 1:
+            return ""
+        rows = self.contraction.row_dims
+        order = (self.column, *rows) if self.tiling.hoist == "b" else (*rows, self.column)
+        return next((name for name in reversed(order) if self.shares[name] % self.tiling.programs == 0), "")
 
     def _loads(self, operand: Operand) -> None:
         """Load a block's tiles of one operand, for the depth that is resident."""

@@ -43,11 +43,9 @@ def emit_vector_kernel(kernel: Kernel, tiling: Tiling) -> tuple[KernelCode, Slot
 
 
 def _program_dimension(kernel: Kernel, tiling: Tiling, counts: dict[str, int]) -> str:
-    """The innermost tiled dimension whose tiles the programs can share evenly."""
-    return next(
-        (d.name for d in reversed(kernel.par_dims) if counts.get(d.name, 1) % tiling.programs == 0 and counts.get(d.name, 1) > 1),
-        "",
-    )
+    """The innermost dimension whose tiles the programs can share evenly."""
+    shared = (d.name for d in reversed(kernel.par_dims) if d.name in counts and counts[d.name] % tiling.programs == 0)
+    return next(shared, "")
 
 
 def _write_phase(kernel: Kernel, phase: Phase, writer: StatementWriter, tile: dict[str, int]) -> None:

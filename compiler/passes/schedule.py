@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from birc.compiler.ir.copies import copy_dims
-from birc.compiler.ir.plan import Kernel, KernelStep, Plan, Step, View
-from birc.compiler.passes.lifetimes import instances
-from birc.compiler.passes.lower.coalesce import accesses
+from birc.compiler.ir.plan import Kernel, KernelStep, Plan, Step
+from birc.compiler.passes.lifetimes import instances, reads_of
+from birc.compiler.passes.lower.coalesce import accesses, with_views
 from birc.runtime.machine import Machine
 
 L2_SUFFIX = ".l2"
-LEAST_COPY_BYTES = 4096
-"""Smaller constants are read where they are: a copy would cost more than it saves."""
-
 
 def schedule(plan: Plan, machine: Machine) -> Plan:
-    """The plan with an on-chip twin for each constant that kernels read as a contraction operand.
+    """The plan with an on-chip twin for each constant that kernels read tile by tile.
 
     Where the twins lie, and when they are filled, is decided by allocation; a twin that finds no room goes again.
     """
@@ -25,7 +22,6 @@ def schedule(plan: Plan, machine: Machine) -> Plan:
         buffer.name: replace(buffer, name=buffer.name + L2_SUFFIX, role="scratch", space="l2", home=buffer.name)
         for buffer in plan.buffers
         if buffer.role == "constant"
-        and buffer.num_bytes >= LEAST_COPY_BYTES
         and copy_dims(buffer, limit) is not None
         and _is_streamed(plan, buffer.name)
     }
@@ -34,14 +30,16 @@ def schedule(plan: Plan, machine: Machine) -> Plan:
 
 
 def _is_streamed(plan: Plan, name: str) -> bool:
-    """Whether a kernel reads the buffer as an operand of a contraction."""
+    """Whether a kernel reads the buffer tile by tile, and not row by row at indices that only the data tells."""
+    found = False
     for step in plan.steps:
-        if isinstance(step, KernelStep):
-            for kernel in instances(step):
-                contraction = kernel.contraction
-                if contraction is not None and name in (contraction.a.view.buffer, contraction.b.view.buffer):
-                    return True
-    return False
+        for kernel in instances(step) if isinstance(step, KernelStep) else ():
+            for phase in kernel.phases:
+                for s in phase.statements:
+                    if s.op == "vldx" and s.access is not None and s.access.view.buffer == name:
+                        return False
+            found = found or name in reads_of(kernel)
+    return found
 
 
 def _redirected(step: Step, names: dict[str, str]) -> Step:
@@ -55,24 +53,4 @@ def redirect(kernel: Kernel, names: dict[str, str]) -> Kernel:
     if not any(access.view.buffer in names for access in accesses(kernel)):
         return kernel
 
-    def renamed(view: View) -> View:
-        return replace(view, buffer=names.get(view.buffer, view.buffer))
-
-    phases = tuple(
-        replace(
-            phase,
-            statements=tuple(
-                s if s.access is None else replace(s, access=replace(s.access, view=renamed(s.access.view)))
-                for s in phase.statements
-            ),
-        )
-        for phase in kernel.phases
-    )
-    contraction = kernel.contraction
-    if contraction is not None:
-        contraction = replace(
-            contraction,
-            a=replace(contraction.a, view=renamed(contraction.a.view)),
-            b=replace(contraction.b, view=renamed(contraction.b.view)),
-        )
-    return replace(kernel, phases=phases, contraction=contraction)
+    return with_views(kernel, lambda view: replace(view, buffer=names.get(view.buffer, view.buffer)))

@@ -10,13 +10,15 @@ from functools import cached_property
 
 from birc.compiler.ir.plan import Contraction, Dimension, Kernel, Phase, Tiling
 from birc.compiler.ir.registers import assign
-from birc.compiler.passes.tile_vector import factorisations
+from birc.compiler.passes.tile_vector import factorisations, shared_programs
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
 
 BLOCKS = tuple((rows, columns) for rows in (1, 2, 3, 4, 6) for columns in (1, 2, 3, 4, 6) if rows * columns <= 16)
-PROGRAM_CHOICES = (4, 3, 2)
+
+SECONDARY_WEIGHT = 0.05
+"""What the limits other than the largest count: overlap is never perfect."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def _blockings(
     for rows, columns in BLOCKS:
         if rows > row_share or columns > column_share:
             continue
-        programs = _programs(shape, rows, columns, registers, machine)
+        programs = _programs(shape, dict(spcs), rows, columns, registers)
         for resident in range(depth + 1):
             chunks = math.prod(shape.steps[: depth - resident])
             partial = rows * columns if chunks > 1 and rows * columns > 1 else 0
@@ -171,13 +173,16 @@ def _blockings(
                 continue
             steps = math.prod(shape.steps[depth - resident :])
             for hoist in ("", "a", "b") if chunks == 1 else ("",):
-                for a_buffers, b_buffers in ((2, 2), (1, 2), (2, 1), (1, 1)):
-                    a_bytes = a_buffers * rows * steps * shape.slot_bytes
-                    b_bytes = b_buffers * columns * steps * shape.slot_bytes
-                    if a_bytes > machine.gib_a_bytes or b_bytes > machine.gib_b_bytes:
-                        continue
+                a_buffers = _buffers(shape, rows * steps, machine.gib_a_bytes)
+                b_buffers = _buffers(shape, columns * steps, machine.gib_b_bytes)
+                if a_buffers and b_buffers:
                     yield Tiling(tile, spcs, rows, columns, resident, hoist, a_buffers, b_buffers, programs)
-                    break
+
+
+def _buffers(shape: Shape, slots: int, gib_bytes: int) -> int:
+    """Copies of a block of `slots` tiles: two, or as many as keep the load queue busy; 0 when none fits."""
+    fitting = gib_bytes // (slots * shape.slot_bytes)
+    return min(fitting, max(2, -(-shape.machine.outstanding_loads_per_tcore_queue // slots)))
 
 
 def _shares(shape: Shape, spcs: dict[str, int]) -> tuple[int, int]:
@@ -193,12 +198,14 @@ def _count(shape: Shape, dimension: Dimension) -> int:
     return -(-dimension.extent // shape.tile[dimension.name])
 
 
-def _programs(shape: Shape, rows: int, columns: int, registers: int, machine: Machine) -> int:
-    if columns > 1:
-        return columns
-    if rows > 1:
-        return rows
-    return next((p for p in PROGRAM_CHOICES if p * registers <= machine.vector_registers), 1)
+def _programs(shape: Shape, spcs: dict[str, int], rows: int, columns: int, registers: int) -> int:
+    """Vector programs that take the tiles of a block in turn, or else blocks of a single tile."""
+    if rows * columns > 1:
+        return columns if columns > 1 else rows
+    inside = (*shape.contraction.row_dims, *shape.contraction.column_dims)
+    dims = [shape.kernel.dimension(name) for name in inside]
+    most = min(shape.machine.vector_programs, shape.machine.vector_registers // max(1, registers))
+    return shared_programs([-(-_count(shape, d) // spcs.get(d.name, 1)) for d in dims], most)
 
 
 def estimate(shape: Shape, tiling: Tiling) -> float:
@@ -230,9 +237,16 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     drained_adds = drains * 16 if partial else 0
     tcore = tiles * steps * shape.step_cycles + drains * drain
     ingress = a_loads * load_a + b_loads * load_b + tiles * extra_loads
+    latency = machine.l2_remote_latency_cycles + 2 * machine.semaphore_cycles
+    turns = tiles * (latency + vector + extra_loads) / tiling.programs
     single = 1.15 if tiling.a_buffers == 1 or tiling.b_buffers == 1 else 1.0
+    flight = machine.outstanding_loads_per_tcore_queue
+    resident = steps / max(1, chunks)
+    a_flight = a_loads * (latency + load_a) / min(flight, tiling.a_buffers * tiling.rows * resident)
+    b_flight = b_loads * (latency + load_b) / min(flight, tiling.b_buffers * tiling.columns * resident)
     first = (tiling.rows * load_a + tiling.columns * load_b) * steps / max(1, chunks)
-    return single * max(tcore, ingress, tiles * stores, tiles * vector + drained_adds) + first
+    limits = (tcore, ingress, tiles * stores, tiles * vector + drained_adds, turns, a_flight, b_flight)
+    return single * (max(limits) + SECONDARY_WEIGHT * sum(limits)) + first
 
 
 def _even(extent: int, most: int) -> int:

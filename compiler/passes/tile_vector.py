@@ -11,7 +11,6 @@ from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
 
 LEAST_TILE_ELEMENTS = 512
-PROGRAM_CHOICES = (4, 3, 2)
 
 
 def tile_vector_kernel(kernel: Kernel, machine: Machine) -> Tiling:
@@ -32,13 +31,17 @@ def tile_vector_kernel(kernel: Kernel, machine: Machine) -> Tiling:
     counts = [-(-d.extent // tile[d.name]) for d in outer]
     spcs = best_split(counts, machine.spcs_per_die)
     shares = [-(-count // split) for count, split in zip(counts, spcs, strict=True)]
-    innermost = next((share for share in reversed(shares) if share > 1), 1)
-    programs = next((p for p in PROGRAM_CHOICES if innermost % p == 0 and p * registers <= machine.vector_registers), 1)
+    most = min(machine.vector_programs, machine.vector_registers // max(1, registers))
     return Tiling(
         tuple(tile.items()),
         tuple((d.name, split) for d, split in zip(outer, spcs, strict=True) if split > 1),
-        programs=programs,
+        programs=shared_programs(shares, most),
     )
+
+
+def shared_programs(counts: Sequence[int], most: int) -> int:
+    """The largest number of vector programs that can share one of the loops evenly."""
+    return next((p for p in range(most, 1, -1) if any(count % p == 0 for count in counts)), 1)
 
 
 def best_split(counts: Sequence[int], spcs: int) -> tuple[int, ...]:

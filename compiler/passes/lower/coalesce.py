@@ -26,8 +26,31 @@ def accesses(kernel: Kernel) -> Iterator[Access]:
                 yield statement.access
 
 
+def with_views(kernel: Kernel, change: Callable[[View], View]) -> Kernel:
+    """The kernel with every view changed."""
+
+    def changed(access: Access) -> Access:
+        return replace(access, view=change(access.view))
+
+    phases = tuple(
+        replace(
+            phase,
+            statements=tuple(
+                s if s.access is None else replace(s, access=changed(s.access)) for s in phase.statements
+            ),
+        )
+        for phase in kernel.phases
+    )
+    contraction = kernel.contraction
+    if contraction is not None:
+        contraction = replace(contraction, a=changed(contraction.a), b=changed(contraction.b))
+    return replace(kernel, phases=phases, contraction=contraction)
+
+
 def coalesce(kernel: Kernel, max_dim: int) -> Kernel:
-    """Drop par dimensions of extent 1 and merge mergeable neighbours, as long as none exceeds `max_dim`."""
+    """Drop dimensions of extent 1 and merge mergeable neighbours, as long as none exceeds `max_dim`."""
+    for dimension in kernel.red_dims[:-1]:
+        kernel = _without_red(kernel, dimension)
     for dimension in kernel.par_dims:
         kernel = _without(kernel, dimension) or kernel
     position = 0
@@ -44,6 +67,30 @@ def _named_dims(kernel: Kernel) -> set[str]:
     """Dimensions that statements or phases name: they keep their identity."""
     named = {name for phase in kernel.phases for name in phase.loops}
     return named | {name for phase in kernel.phases for s in phase.statements for name in s.dims}
+
+
+def _without_red(kernel: Kernel, dimension: Dimension) -> Kernel:
+    """The kernel without a reduced dimension of extent 1, unless a fold names it."""
+    contraction = kernel.contraction
+    if dimension.extent != 1 or contraction is None:
+        return kernel
+    a, b = (_drop_term(access, dimension.name) for access in (contraction.a, contraction.b))
+    changed = replace(
+        contraction,
+        a=a,
+        b=b,
+        depth=contraction.depth - (len(contraction.b.index) - len(b.index)),
+    )
+    space = tuple(d for d in kernel.space if d != dimension)
+    return replace(kernel, space=space, contraction=changed)
+
+
+def _drop_term(access: Access, name: str) -> Access:
+    """The access without a dimension that is always 0; an axis that has nothing else goes."""
+    if unit(name) in access.index:
+        return _without_axis(access, access.index.index(unit(name)))
+    index = tuple(Index(tuple(t for t in i.terms if t[0] != name), i.constant) for i in access.index)
+    return replace(access, index=index)
 
 
 def _without(kernel: Kernel, dimension: Dimension) -> Kernel | None:

@@ -10,11 +10,15 @@ import numpy as np
 from birc.compiler.ir.attributes import integer, integers
 from birc.compiler.ir.graph import Node
 from birc.compiler.ir.plan import RED, Access, Contraction, Dimension, Index, View
+from birc.compiler.ir.types import TensorType
 from birc.compiler.passes.lower.expression import Expression
 from birc.compiler.passes.lower.frame import Frame, unit
 from birc.compiler.passes.lower.group import GroupLowering
+from birc.compiler.passes.lower.movement import padded_pixels
 from birc.compiler.passes.lower.views import broadcast, dense_view
 from birc.runtime.errors import DoesNotFitError
+
+STEM_CHANNELS = 4
 
 
 def matmul(lowering: GroupLowering, node: Node) -> Expression:
@@ -61,6 +65,8 @@ def conv2d(lowering: GroupLowering, node: Node) -> Expression:
     top, left = integers(node.attributes, "pads")[:2]
     dilation_y, dilation_x = integers(node.attributes, "dilation")
     groups = integer(node.attributes, "group")
+    if is_stem(lowering, node):
+        return stem_conv2d(lowering, node)
     x = lowering.view(node.inputs[0])
     n, channels, height, width = lowering.type_of(node.inputs[0]).sizes
     o, c, kernel_y, kernel_x = lowering.type_of(node.inputs[1]).sizes
@@ -88,9 +94,68 @@ def conv2d(lowering: GroupLowering, node: Node) -> Expression:
         Access(x_view, x_index), Access(w_view, w_index), 4, 4, ("n", "y", "x"), ("o",), format
     )
     lowering.macs = n * o * out_y * out_x * c * kernel_y * kernel_x
+    return _with_bias(lowering, node)
+
+
+def is_stem(lowering: GroupLowering, node: Node) -> bool:
+    """Whether a convolution has so few input channels that a kernel row of pixels makes a better depth."""
+    channels = lowering.type_of(node.inputs[0]).sizes[1]
+    constant = lowering.outer[node.inputs[1]] in lowering.env.graph.constants
+    plain = integer(node.attributes, "group") == 1 and integers(node.attributes, "dilation")[1] == 1
+    return constant and plain and channels <= STEM_CHANNELS
+
+
+def stem_conv2d(lowering: GroupLowering, node: Node) -> Expression:
+    """A convolution over few channels: depth is (kernel row, pixel and channel of that row).
+
+    The input is first copied, channels last and padded left and right, so that the pixels under a kernel row lie in
+    one run of memory; rows of output pixels then read overlapping runs.
+    """
+    stride_y, stride_x = integers(node.attributes, "stride")
+    top, left, _, right = integers(node.attributes, "pads")
+    dilation_y, _ = integers(node.attributes, "dilation")
+    n, channels, height, width = lowering.type_of(node.inputs[0]).sizes
+    o, _, kernel_y, kernel_x = lowering.type_of(node.inputs[1]).sizes
+    _, _, out_y, out_x = node.output.type.sizes
+    env = lowering.env
+    padded = (n, channels, height, width + left + right)
+    copy_name = f"{node.name}.pixels"
+    type = TensorType(lowering.type_of(node.inputs[0]).dtype, padded, (0, 2, 3, 1))
+    target = env.new_buffer(copy_name, type)
+    env.kernels.append(padded_pixels(copy_name, lowering.view(node.inputs[0]), target, left, node.sources))
+    row = padded[3] * channels
+    pixels = View(
+        target.buffer, 0, (n, height, out_x, kernel_x * channels), (height * row, row, stride_x * channels, 1)
+    )
+    x_index = (unit("n"), Index((("y", stride_y), ("r", dilation_y)), -top), unit("x"), unit("c"))
+    outer = lowering.outer[node.inputs[1]]
+    constant = env.graph.constants[outer]
+    data = np.asarray(constant.data).transpose(2, 3, 1, 0).reshape(kernel_y, kernel_x * channels, o)
+    weights = env.packed_constant(outer, ("stem",), data, env.storage(constant.type))
+    lowering.frame = Frame(
+        node.output.type.sizes, ((n,), (o,), (out_y,), (out_x,)), (0, 2, 3, 1), ("n", "y", "x", "o")
+    )
+    lowering.red_dims = (Dimension("r", kernel_y, RED), Dimension("c", kernel_x * channels, RED))
+    format = env.tcore_format(lowering.outer[node.inputs[0]])
+    lowering.contraction = Contraction(
+        Access(pixels, x_index),
+        Access(weights, (unit("r"), unit("c"), unit("o"))),
+        3,
+        2,
+        ("n", "y", "x"),
+        ("o",),
+        format,
+    )
+    lowering.macs = n * o * out_y * out_x * channels * kernel_y * kernel_x
+    return _with_bias(lowering, node)
+
+
+def _with_bias(lowering: GroupLowering, node: Node) -> Expression:
+    """The accumulator, plus the bias when there is one."""
     result = lowering.builder.op("vacc")
     if len(node.inputs) > 2 and node.inputs[2]:
-        bias = _channel_vector(lowering, node.inputs[2], o)
+        channels = node.output.type.sizes[1]
+        bias = _channel_vector(lowering, node.inputs[2], channels)
         result = lowering.builder.op("vadd", result, lowering.builder.load(lowering.frame.access(bias)))
     return result
 

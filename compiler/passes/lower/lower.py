@@ -10,7 +10,7 @@ import numpy as np
 from birc.compiler.ir.attributes import integer, integers
 from birc.compiler.ir.graph import Graph, Node
 from birc.compiler.ir.plan import Buffer, Kernel, View
-from birc.compiler.passes.lower.coalesce import coalesce
+from birc.compiler.passes.lower.coalesce import accesses, coalesce
 from birc.compiler.passes.lower.contraction import conv2d, matmul
 from birc.compiler.passes.lower.environment import Environment
 from birc.compiler.passes.lower.frame import Frame
@@ -23,6 +23,7 @@ from birc.compiler.passes.lower.group import (
     open_group,
 )
 from birc.compiler.passes.lower.movement import concat, copy, gather, materialised_reshape, pad
+from birc.compiler.passes.lower.pack import pack_small
 from birc.compiler.passes.lower.rows import (
     REDUCTIONS,
     kept_frame,
@@ -86,10 +87,12 @@ def lower_graph(graph: Graph, machine: Machine, precision: str) -> Lowered:
     for name in graph.outputs:
         if name not in outputs:
             outputs[name] = _copied_output(env, name)
-    used = _used_buffers(env)
-    buffers = tuple(b for b in env.buffers.values() if b.name in used or b.role in ("input", "output"))
-    kernels = tuple(coalesce(kernel, machine.max_dim) for kernel in env.kernels)
-    return Lowered(precision, kernels, buffers, {k: v for k, v in env.data.items() if k in used}, inputs, outputs)
+    whole = [coalesce(kernel, machine.max_dim) for kernel in env.kernels]
+    kernels, buffers, data = pack_small(whole, env.buffers, env.data)
+    used = {access.view.buffer for kernel in kernels for access in accesses(kernel)}
+    kept = tuple(b for b in buffers.values() if b.name in used or b.role in ("input", "output"))
+    constants = {name: array for name, array in data.items() if name in used}
+    return Lowered(precision, tuple(kernels), kept, constants, inputs, outputs)
 
 
 def _check_supported(graph: Graph) -> None:
@@ -178,14 +181,3 @@ def _view(env: Environment, node: Node) -> View:
         starts, steps = integers(node.attributes, "starts"), integers(node.attributes, "steps")
         return narrow(source, starts, node.output.type.sizes, steps)
     return reshape(source, node.output.type.sizes) or materialised_reshape(env, node)
-
-
-def _used_buffers(env: Environment) -> set[str]:
-    used = set()
-    for kernel in env.kernels:
-        accesses = [s.access for phase in kernel.phases for s in phase.statements if s.access is not None]
-        if kernel.contraction is not None:
-            accesses += [kernel.contraction.a, kernel.contraction.b]
-        used.update(access.view.buffer for access in accesses)
-    return used
-

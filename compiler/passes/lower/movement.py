@@ -9,7 +9,7 @@ from birc.compiler.passes.lower.environment import Environment
 from birc.compiler.passes.lower.expression import Builder, Expression, Store, phases
 from birc.compiler.passes.lower.frame import Frame, unit
 from birc.compiler.passes.lower.group import GroupLowering
-from birc.compiler.passes.lower.views import dense_view, narrow, reshape
+from birc.compiler.passes.lower.views import dense_view, narrow, reshape, transpose
 from birc.runtime.errors import UnsupportedError
 
 
@@ -128,3 +128,18 @@ def materialised_reshape(env: Environment, node: Node) -> View:
     if seen is None:
         raise UnsupportedError("reshape of a dense tensor", where=node.name, hint="report this model")
     return seen
+
+
+def padded_pixels(name: str, source: View, target: View, left: int, sources: tuple[str, ...]) -> Kernel:
+    """Copies an image [n, c, h, w] into one that is wider by zeros left and right.
+
+    A tile spans all channels of a run of pixels, so that both images are walked in whole runs of memory.
+    """
+    order = (0, 2, 1, 3)
+    names = ("n", "h", "c", "w")
+    shifted = (*(unit(n) for n in names[:3]), Index((("w", 1),), -left))
+    load = Statement("vld", "v0", access=Access(transpose(source, order), shifted))
+    seen = transpose(target, order)
+    store = Statement("vst", arguments=("v0",), access=Access(seen, tuple(unit(n) for n in names)))
+    space = tuple(Dimension(n, extent) for n, extent in zip(names, seen.dims, strict=True))
+    return Kernel(name, space, (Phase((load, store)),), None, 0, sources)
