@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from programs import box, command, i, op, par, red, row_major, sync, v
+
 from birc.runtime.machine import Machine
 from birc.runtime.program import (
     Affine,
@@ -19,7 +21,6 @@ from birc.runtime.program import (
     RingAddress,
     Sync,
 )
-from programs import box, command, i, op, par, red, row_major, sync, v
 
 
 @dataclass(frozen=True)
