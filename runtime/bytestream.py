@@ -109,7 +109,10 @@ class ByteReader(FieldPath):
         return self._data[self.offset - num_bytes : self.offset]
 
     def byte(self) -> int:
-        return self.take(1)[0]
+        if self.offset == len(self._data):
+            self.fail("the program ends, a byte is expected")
+        self.offset += 1
+        return self._data[self.offset - 1]
 
     def unsigned(self, limits: Range = U64) -> int:
         start = self.offset

@@ -11,6 +11,7 @@ from birc.runtime.errors import BadPackageError
 from birc.runtime.field_ranges import I64, Range
 
 _BLANKS: Final = re.compile(r"[ \t]*(;.*)?")
+_BLANK_BEGINS: Final = (" ", "\t", ";")
 _INTEGER: Final = re.compile(r"[+-]?(0x[0-9a-fA-F]{1,16}|[0-9]{1,20})")
 _FLOAT: Final = re.compile(r"[+-]?(inf|nan|[0-9]+\.?[0-9]*([eE][+-]?[0-9]+)?)")
 _WORD: Final = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
@@ -48,7 +49,7 @@ class Scanner:
         end = self._position + len(token)
         if not self._text.startswith(token, self._position):
             return False
-        if _WORD.fullmatch(token) and _IN_WORD.match(self._text, end):
+        if token[-1].isalnum() and _IN_WORD.match(self._text, end):
             return False
         self._position = end
         self._skip_blanks()
@@ -118,6 +119,8 @@ class Scanner:
         return found.group()
 
     def _skip_blanks(self) -> None:
+        if self._text[self._position : self._position + 1] not in _BLANK_BEGINS:
+            return
         found = _BLANKS.match(self._text, self._position)
         if found is not None:
             self._position = found.end()
