@@ -50,7 +50,9 @@ def _describe(error: BaseException, arguments: Sequence[str]) -> int:
             _say("this computer has not enough memory for it (a smaller model or batch may fit)")
             return LimitError.exit_code
     if isinstance(error, _PARSER_ERROR):
-        _say(f"{_parser_message(error)} (birc --help lists the commands, birc COMMAND --help the options)")
+        message = _parser_message(error)
+        if message:  # else the parser has printed the help instead
+            _say(f"{message} (birc --help lists the commands, birc COMMAND --help the options)")
         return UsageError.exit_code
     return _describe_bug(f"{type(error).__name__}: {error}", error, arguments)
 

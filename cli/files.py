@@ -69,9 +69,10 @@ def read_arrays(path: Path) -> dict[str, Array]:
     """The arrays of an .npz file by name. Raises `UsageError` when it is none."""
     hint = 'write it with numpy.savez("inputs.npz", NAME=array, ...)'
     try:
-        with np.load(path, allow_pickle=False) as content:
-            if isinstance(content, np.ndarray):
-                raise UsageError("holds one array without a name", where=str(path), hint=hint)
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            raise UsageError("holds one array without a name", where=str(path), hint=hint)
+        with content:
             return {name: content[name] for name in content.files}
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror or error}", where=str(path)) from error

@@ -52,15 +52,8 @@ def application() -> typer.Typer:
     )
     app.callback(epilog=codes)(_root)
     for command in COMMANDS:
-        app.command(command.__name__.removesuffix("_command"), no_args_is_help=_needs_arguments(command))(
-            command
-        )
+        app.command(command.__name__.removesuffix("_command"))(command)
     return app
-
-
-def _needs_arguments(command: object) -> bool:
-    """Whether a command called without arguments is asked for its help: those that work without are not."""
-    return command not in (targets.targets_command, ops.ops_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,8 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = DEBUG_OPTION in given
     rest = [argument for argument in given if argument != DEBUG_OPTION]
     try:
-        outcome = application()(rest, prog_name="birc", standalone_mode=False)
+        command = typer.main.get_command(application())
+        with command.make_context("birc", rest) as context:
+            command.invoke(context)
         sys.stdout.flush()
     except BaseException as error:  # the last resort: a user never sees a traceback that was not asked for
         return exit_code_of(error, given, debug=debug)
-    return outcome if isinstance(outcome, int) else EXIT_OK
+    return EXIT_OK
