@@ -37,6 +37,7 @@ DOORS = {
     "typer": (CLI,),
     "rich": (CLI,),
     "ortools": (PASSES,),
+    "onnxruntime": ("birc.compiler.importer.reference",),
 }
 
 # Modules that import a heavy library only when a model needs it, and which.
