@@ -1,0 +1,114 @@
+"""Compiling graphs and models in tests, and running the result on the engines.
+
+    compiled = compile_graph(graph, "tiny")
+    compiled.verify()
+    outputs = compiled.step(inputs)
+
+Every intermediate result stays at hand: the fused graph, the plan, the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from birc.codegen.program_code import generate
+from birc.compiler.importer.importer import import_model
+from birc.compiler.importer.read import ModelSource
+from birc.compiler.ir.graph import Graph
+from birc.compiler.ir.plan import KernelStep, Plan
+from birc.compiler.ir.plan import Kernel as PlanKernel
+from birc.compiler.passes.allocate import allocate
+from birc.compiler.passes.base import run_passes
+from birc.compiler.passes.canonicalize import canonicalize
+from birc.compiler.passes.choose_layouts import ChooseLayouts
+from birc.compiler.passes.fuse import Fuse
+from birc.compiler.passes.lower.lower import lower_graph
+from birc.compiler.passes.partition import partition
+from birc.compiler.passes.schedule import schedule
+from birc.compiler.passes.tile import tile
+from birc.runtime.boundary import read_port, write_port
+from birc.runtime.conversion import memory_type
+from birc.runtime.counts import Counts
+from birc.runtime.machine import Machine, load_machine
+from birc.runtime.memory import Memory
+from birc.runtime.program import Program
+from birc.runtime.stepping.engine import StepEngine
+from birc.runtime.verifier.verify import verify_program
+
+Values = dict[str, np.ndarray]
+Order = Literal["sequential", "random"]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled graph with everything that led to it."""
+
+    graph: Graph
+    plan: Plan
+    program: Program
+    data: Mapping[str, np.ndarray]
+    machine: Machine
+
+    @property
+    def kernels(self) -> list[PlanKernel]:
+        """The kernels of the plan, in order."""
+        steps = [step for step in self.plan.steps if isinstance(step, KernelStep)]
+        return [kernel for step in steps for kernel in step.kernels if kernel is not None]
+
+    def verify(self) -> None:
+        """Raises `VerificationError` with all findings."""
+        verify_program(self.program, self.machine)
+
+    def memory(self, inputs: Mapping[str, np.ndarray]) -> Memory:
+        """A poisoned memory that holds constants and inputs."""
+        memory = Memory(self.program, self.machine)
+        elements = {buffer.name: buffer.dtype for buffer in self.plan.buffers}
+        for image in self.program.constants:
+            held = np.asarray(self.data[image.key]).astype(memory_type(elements[image.key]))
+            content = np.ascontiguousarray(held).reshape(-1).view(np.uint8)
+            for die in range(self.program.dies):
+                if image.dies >> die & 1:
+                    memory.hbm[die][image.address : image.address + image.num_bytes] = content
+        for port in self.program.inputs:
+            write_port(self.program, memory, port, inputs[port.name].astype(memory_type(port.dtype)))
+        return memory
+
+    def outputs(self, memory: Memory) -> Values:
+        """What the outputs hold, in the graph's own element types."""
+        types = {port.name: self.graph.type_of(port.name).dtype.numpy for port in self.program.outputs}
+        return {
+            port.name: read_port(self.program, memory, port).astype(types[port.name])
+            for port in self.program.outputs
+        }
+
+    def step(self, inputs: Mapping[str, np.ndarray], order: Order = "sequential", seed: int = 0) -> Values:
+        """The outputs by the stepping engine."""
+        return self.step_counted(inputs, order, seed)[0]
+
+    def step_counted(
+        self, inputs: Mapping[str, np.ndarray], order: Order = "sequential", seed: int = 0
+    ) -> tuple[Values, Counts]:
+        """The outputs by the stepping engine, and what it executed."""
+        memory = self.memory(inputs)
+        counts = StepEngine(self.program, self.machine, seed, order).run(memory)
+        return self.outputs(memory), counts
+
+
+def compile_graph(
+    graph: Graph, target: str = "tiny", precision: str = "model", *, fuse: bool = True, clean: bool = True
+) -> Compiled:
+    """Compile a graph through all phases; without `clean` the graph passes before layouts are left out."""
+    machine = load_machine(target)
+    fused = run_passes(canonicalize(graph) if clean else graph, (ChooseLayouts(), *([Fuse()] if fuse else [])))
+    lowered = lower_graph(fused, machine, precision)
+    plan = allocate(schedule(tile(partition(fused, lowered, machine), machine), machine), machine)
+    return Compiled(fused, plan, generate(plan, machine).program, lowered.data, machine)
+
+
+def compile_network(model: ModelSource, target: str = "tiny", precision: str = "model") -> Compiled:
+    """Compile an ONNX model."""
+    return compile_graph(import_model(model), target, precision)
