@@ -1,29 +1,60 @@
-"""The partition phase: kernels of the graph, divided over the dies."""
+"""The partition phase: the kernels of the graph, divided over dies and over chunks of the batch."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from birc.compiler.ir.copies import row_major_strides
 from birc.compiler.ir.graph import Graph
-from birc.compiler.ir.plan import Boundary, Buffer, Kernel, KernelStep, Plan, View
+from birc.compiler.ir.plan import (
+    Boundary,
+    Buffer,
+    Exchange,
+    ExchangeStep,
+    Kernel,
+    KernelStep,
+    Plan,
+    Step,
+    View,
+)
+from birc.compiler.passes.lifetimes import instances, lifetimes, reads_of, writes_of
+from birc.compiler.passes.lower.coalesce import accesses, with_views
 from birc.compiler.passes.lower.lower import Lowered
+from birc.compiler.passes.region import region
 from birc.compiler.passes.restrict import pieces, restrict
+from birc.compiler.passes.split_search import Choice, SplitSearch
+from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
+
+CHUNKS = (2, 4, 8, 16, 32, 64)
 
 
 def partition(graph: Graph, lowered: Lowered, machine: Machine) -> Plan:
-    """The plan of a lowered graph."""
+    """The plan of a lowered graph: kernels for each die, exchanges between them, and chunks of the batch."""
     kernels = [part for kernel in lowered.kernels for part in split_large(kernel, machine.max_dim)]
-    steps = tuple(KernelStep((kernel, *(None,) * (machine.dies - 1))) for kernel in kernels)
-    return Plan(
+    buffers = {b.name: b for b in lowered.buffers}
+    choices = [Choice(None) for _ in kernels]
+    if machine.dies == 2:
+        choices = SplitSearch(kernels, buffers, machine, machine.dies).best() or choices
+    steps = _steps(kernels, choices, machine.dies)
+    inputs = {v.name: lowered.inputs[v.name] for v in graph.inputs}
+    outputs = {name: lowered.outputs[name] for name in graph.outputs}
+    steps = _gathered_outputs(steps, outputs, machine.dies)
+    steps = _pruned(steps, {view.buffer for view in outputs.values()})
+    plan = Plan(
         graph.name,
         machine.name,
         lowered.precision,
         machine.dies,
         lowered.buffers,
-        steps,
-        tuple(_boundary(graph, lowered.buffers, v.name, lowered.inputs[v.name]) for v in graph.inputs),
-        tuple(_boundary(graph, lowered.buffers, name, lowered.outputs[name]) for name in graph.outputs),
+        tuple(steps),
+        tuple(_boundary(graph, name, view) for name, view in inputs.items()),
+        tuple(_boundary(graph, name, view) for name, view in outputs.items()),
         sum(kernel.macs for kernel in kernels),
     )
+    return _chunked(_localised(plan), machine)
 
 
 def split_large(kernel: Kernel, limit: int) -> list[Kernel]:
@@ -38,7 +69,189 @@ def split_large(kernel: Kernel, limit: int) -> list[Kernel]:
     return [part for whole in parts for part in split_large(whole, limit)]
 
 
-def _boundary(graph: Graph, buffers: tuple[Buffer, ...], name: str, view: View) -> Boundary:
+def _steps(kernels: Sequence[Kernel], choices: Sequence[Choice], dies: int) -> list[Step]:
+    """Kernel steps, with an exchange before each kernel that needs one."""
+    steps: list[Step] = []
+    writers: dict[str, list[KernelStep]] = {}
+    for kernel, choice in zip(kernels, choices, strict=True):
+        if choice.exchanged:
+            steps.append(_exchange(choice.exchanged, writers))
+        step = KernelStep(choice.parts if choice.parts is not None else (kernel,) * dies)
+        steps.append(step)
+        for name in writes_of(kernel):
+            writers.setdefault(name, []).append(step)
+    return steps
+
+
+def _exchange(names: Sequence[str], writers: Mapping[str, Sequence[KernelStep]]) -> ExchangeStep:
+    """Each die sends what it wrote of some buffers to the other."""
+    exchanges = []
+    for name in names:
+        for step in writers[name]:
+            for die, kernel in enumerate(step.kernels):
+                exchanges += [Exchange(view, die) for view in _written(kernel, name)]
+    return ExchangeStep(tuple(dict.fromkeys(exchanges)))
+
+
+def _written(kernel: Kernel | None, name: str) -> list[View]:
+    """What a kernel writes of a buffer, as dense-as-possible views whose coordinates begin at zero."""
+    if kernel is None:
+        return []
+    found = []
+    for phase in kernel.phases:
+        for s in phase.statements:
+            if s.op == "vst" and s.access is not None and s.access.view.buffer == name:
+                box = region(s.access.view)
+                dims = tuple(extent for _, extent in box.dims) or (1,)
+                strides = tuple(stride for stride, _ in box.dims) or (1,)
+                found.append(View(name, box.offset, dims, strides))
+    return found
+
+
+def _gathered_outputs(steps: list[Step], outputs: Mapping[str, View], dies: int) -> list[Step]:
+    """An exchange at the end for each divided output whose parts are not runs of its first dimension."""
+    if dies == 1:
+        return steps
+    writers: dict[str, list[KernelStep]] = {}
+    for step in steps:
+        if isinstance(step, KernelStep):
+            for name in writes_of(step.kernel):
+                writers.setdefault(name, []).append(step)
+    exchanged = {e.view.buffer for step in steps if isinstance(step, ExchangeStep) for e in step.exchanges}
+    scattered = [
+        view.buffer
+        for view in outputs.values()
+        if view.buffer not in exchanged
+        and any(len(set(step.kernels)) > 1 for step in writers[view.buffer])
+        and _row_parts(view, [_die_ranges(steps, view.buffer, die) for die in range(dies)]) is None
+    ]
+    return [*steps, _exchange(scattered, writers)] if scattered else steps
+
+
+def _pruned(steps: list[Step], outputs: set[str]) -> list[Step]:
+    """Without the kernels of dies beyond the first that compute what that die has no use for."""
+    dies = max(len(step.kernels) for step in steps if isinstance(step, KernelStep))
+    if dies == 1:
+        return steps
+    needed: set[str] = set()
+    result: list[Step] = []
+    for step in reversed(steps):
+        if isinstance(step, ExchangeStep):
+            needed |= {e.view.buffer for e in step.exchanges}
+        elif isinstance(step, KernelStep):
+            first, *others = step.kernels
+            divided = len(set(step.kernels)) > 1
+            kept = [k for k in others if k is not None and (writes_of(k) & needed or (divided and writes_of(k) & outputs))]
+            if kept:
+                for kernel in kept:
+                    needed |= reads_of(kernel)
+            step = KernelStep((first, *(k if k in kept else None for k in others)))
+        result.append(step)
+    return list(reversed(result))
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """First and end element."""
+
+    first: int
+    end: int
+
+
+def _die_ranges(steps: Sequence[Step], name: str, die: int) -> _Range | None:
+    """The elements of a buffer between the first and the last that a die touches."""
+    boxes = [
+        region(access.view)
+        for step in steps
+        if isinstance(step, KernelStep) and (kernel := step.kernels[die]) is not None
+        for access in accesses(kernel)
+        if access.view.buffer == name
+    ]
+    return _Range(min(b.offset for b in boxes), max(b.end for b in boxes)) if boxes else None
+
+
+def _row_parts(view: View, ranges: Sequence[_Range | None]) -> list[tuple[int, int]] | None:
+    """(first row, rows) of each die when the ranges are disjoint runs of the first dimension of a dense tensor."""
+    if not view.dims or tuple(view.strides) != row_major_strides(view.dims):
+        return None
+    row = math.prod(view.dims[1:])
+    parts = []
+    expected = 0
+    for item in ranges:
+        if item is None or item.first != expected or item.end % row:
+            return None
+        parts.append((item.first // row, (item.end - item.first) // row))
+        expected = item.end
+    return parts if expected == row * view.dims[0] else None
+
+
+def _boundary(graph: Graph, name: str, view: View) -> Boundary:
     type = graph.type_of(name)
-    start = (0,) * len(type.sizes)
-    return Boundary(name, type.dtype.name, type.sizes, ((1, start, view),))
+    return Boundary(name, type.dtype.name, type.sizes, ((1, (0,) * len(type.sizes), view),))
+
+
+def _localised(plan: Plan) -> Plan:
+    """Buffers of which each die touches a part of its own shrink to that part; boundary tensors get their pieces."""
+    exchanged = {e.view.buffer for step in plan.steps if isinstance(step, ExchangeStep) for e in step.exchanges}
+    shifts: dict[tuple[str, int], int] = {}
+    buffers = []
+    parts: dict[str, list[tuple[int, int]]] = {}
+    boundary_views = {b.pieces[0][2].buffer: b.pieces[0][2] for b in (*plan.inputs, *plan.outputs)}
+    for buffer in plan.buffers:
+        ranges = [_die_ranges(plan.steps, buffer.name, die) for die in range(plan.dies)]
+        used = [r for r in ranges if r is not None]
+        whole = buffer.num_bytes * 8 // dtype(buffer.dtype).bits
+        longest = max((r.end - r.first for r in used), default=whole)
+        view = boundary_views.get(buffer.name)
+        rows = _row_parts(view, ranges) if view is not None and len(used) == plan.dies > 1 else None
+        local = rows is not None if view is not None else buffer.role == "scratch"
+        if plan.dies > 1 and local and buffer.name not in exchanged and longest < whole:
+            for die, item in enumerate(ranges):
+                shifts[buffer.name, die] = item.first if item is not None else 0
+            if rows is not None:
+                parts[buffer.name] = rows
+            buffer = replace(buffer, num_bytes=longest * dtype(buffer.dtype).bits // 8)
+        buffers.append(buffer)
+    steps = tuple(
+        KernelStep(tuple(_shifted(kernel, die, shifts) for die, kernel in enumerate(step.kernels)))
+        if isinstance(step, KernelStep)
+        else step
+        for step in plan.steps
+    )
+    return replace(
+        plan,
+        buffers=tuple(buffers),
+        steps=steps,
+        inputs=tuple(_pieces(b, parts, plan) for b in plan.inputs),
+        outputs=tuple(_pieces(b, parts, plan, output=True) for b in plan.outputs),
+    )
+
+
+def _shifted(kernel: Kernel | None, die: int, shifts: Mapping[tuple[str, int], int]) -> Kernel | None:
+    if kernel is None:
+        return None
+    return with_views(kernel, lambda v: replace(v, offset=v.offset - shifts.get((v.buffer, die), 0)))
+
+
+def _pieces(
+    boundary: Boundary, parts: Mapping[str, list[tuple[int, int]]], plan: Plan, output: bool = False
+) -> Boundary:
+    """The boundary tensor with a piece for each die that has its own part, or whole on every die that reads it."""
+    ((_, start, view),) = boundary.pieces
+    rows = parts.get(view.buffer)
+    if rows is None:
+        users = [die for die in range(plan.dies) if _die_ranges(plan.steps, view.buffer, die) is not None]
+        mask = 1 if output or not users else sum(1 << die for die in users)
+        return replace(boundary, pieces=((mask, start, view),))
+    pieces = tuple(
+        (1 << die, (first, *start[1:]), replace(view, dims=(count, *view.dims[1:])))
+        for die, (first, count) in enumerate(rows)
+    )
+    return replace(boundary, pieces=pieces)
+
+
+def _chunked(plan: Plan, machine: Machine) -> Plan:
+    return plan
+
+
+__all__ = ["CHUNKS", "instances", "lifetimes", "partition", "split_large"]

@@ -5,29 +5,30 @@ from __future__ import annotations
 from dataclasses import replace
 
 from birc.compiler.ir.plan import Access, Dimension, Index, Kernel, Phase
+from birc.compiler.passes.region import tight
 
 
 def restrict(kernel: Kernel, name: str, start: int, extent: int, suffix: str = "") -> Kernel:
     """The kernel on `start <= name < start + extent`, with coordinates counted from `start`.
 
-    Views are shifted instead of indices, so that parts of equal extent have equal code. Stores are clipped to the
-    part: a tile that reaches beyond it writes nothing there.
+    Views are shifted instead of indices, so that parts of equal extent have equal code, and cut down to what the part
+    reaches: a tile that reaches beyond it finds nothing there to write.
     """
     dimension = kernel.dimension(name)
     share = extent / dimension.extent
 
-    def load(access: Access) -> Access:
-        return _shifted(access, name, start)
+    sizes = {d.name: d.extent for d in kernel.space} | {name: extent}
 
-    def store(access: Access) -> Access:
-        return _clipped(_shifted(access, name, start), name, extent)
+    def cut(access: Access, indexed: int | None = None) -> Access:
+        shifted = _shifted(access, name, start)
+        return tight(shifted, sizes, indexed)
 
     phases = tuple(
         Phase(
             tuple(
                 s
                 if s.access is None
-                else replace(s, access=store(s.access) if s.op == "vst" else load(s.access))
+                else replace(s, access=cut(s.access, s.index_axis if s.op == "vldx" else None))
                 for s in phase.statements
             ),
             phase.loops,
@@ -36,7 +37,7 @@ def restrict(kernel: Kernel, name: str, start: int, extent: int, suffix: str = "
     )
     contraction = kernel.contraction
     if contraction is not None:
-        contraction = replace(contraction, a=load(contraction.a), b=load(contraction.b))
+        contraction = replace(contraction, a=cut(contraction.a), b=cut(contraction.b))
     space = tuple(Dimension(name, extent, d.kind) if d.name == name else d for d in kernel.space)
     return replace(
         kernel,
@@ -66,16 +67,6 @@ def _shifted(access: Access, name: str, start: int) -> Access:
         lower[axis] -= factor * start
         offset += factor * start * view.strides[axis]
     return replace(access, view=replace(view, offset=offset, lower=tuple(lower) if any(lower) else ()))
-
-
-def _clipped(access: Access, name: str, extent: int) -> Access:
-    view = access.view
-    dims, lower = list(view.dims), list(view.lower or (0,) * len(view.dims))
-    for axis, index in enumerate(access.index):
-        if index == Index(((name, 1),)):
-            lower[axis] = 0
-            dims[axis] = extent
-    return replace(access, view=replace(view, dims=tuple(dims), lower=tuple(lower) if any(lower) else ()))
 
 
 def _factor(index: Index, name: str) -> int:

@@ -1,0 +1,119 @@
+"""The elements that an access reaches, as strided boxes that can be compared across views of one buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from birc.compiler.ir.plan import Access, Index, View
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Elements `offset + sum(digit * stride)`, 0 <= digit < extent, of a buffer; strides fall, no gap between merged ones."""
+
+    buffer: str
+    offset: int
+    dims: tuple[tuple[int, int], ...]
+
+    @property
+    def end(self) -> int:
+        """One past the last element."""
+        return self.offset + sum((extent - 1) * stride for stride, extent in self.dims) + 1
+
+    def contains(self, other: Region) -> bool:
+        """Whether every element of the other region is in this one (conservative: False when not provable)."""
+        if self.buffer != other.buffer or other.offset < self.offset:
+            return False
+        rest = other.offset - self.offset
+        outer = 1 << 62
+        for stride, extent in self.dims:
+            digit, rest = divmod(rest, stride)
+            inside = [(s, e) for s, e in other.dims if stride <= s < outer]
+            if any(s % stride for s, _ in inside):
+                return False
+            if digit + sum((e - 1) * (s // stride) for s, e in inside) >= extent:
+                return False
+            outer = stride
+        return rest == 0 and not any(s < outer for s, _ in other.dims)
+
+
+def region(view: View) -> Region:
+    """All elements of a view."""
+    lower = view.lower or (0,) * len(view.dims)
+    offset = view.offset + sum(low * stride for low, stride in zip(lower, view.strides, strict=True))
+    return _normal(view.buffer, offset, zip(view.strides, view.dims, strict=True))
+
+
+def _normal(buffer: str, offset: int, dims: Iterable[tuple[int, int]]) -> Region:
+    ordered = sorted(((s, e) for s, e in dims if s > 0 and e > 1), reverse=True)
+    merged: list[tuple[int, int]] = []
+    for stride, extent in ordered:
+        if merged and merged[-1][0] == stride * extent:
+            merged[-1] = (stride, extent * merged[-1][1])
+        else:
+            merged.append((stride, extent))
+    return Region(buffer, offset, tuple(merged))
+
+
+def union(regions: Iterable[Region]) -> tuple[Region, ...]:
+    """The regions, neighbours joined as far as they can be."""
+    result: list[Region] = []
+    for item in regions:
+        joined: Region | None = item
+        while joined is not None:
+            item = joined
+            joined = None
+            for other in result:
+                joined = _joined(other, item) or _joined(item, other)
+                if joined is not None:
+                    result.remove(other)
+                    break
+        if not any(other.contains(item) for other in result):
+            result.append(item)
+    return tuple(result)
+
+
+def _joined(low: Region, high: Region) -> Region | None:
+    """The union of two boxes that lie side by side along one dimension."""
+    if low.buffer != high.buffer:
+        return None
+    gap = high.offset - low.offset
+    strides = {s for s, _ in low.dims} | {s for s, _ in high.dims}
+    one, two = dict(low.dims), dict(high.dims)
+    different = [s for s in strides if one.get(s, 1) != two.get(s, 1)]
+    if len(different) > 1:
+        return None
+    candidates = different or sorted(strides | {1})
+    for stride in candidates:
+        if gap == one.get(stride, 1) * stride:
+            dims = {**one, stride: one.get(stride, 1) + two.get(stride, 1)}
+            return _normal(low.buffer, low.offset, dims.items())
+    return None
+
+
+def tight(access: Access, sizes: Mapping[str, int], indexed: int | None = None) -> Access:
+    """The access with its view cut down to the coordinates reached when dimensions have these sizes.
+
+    `indexed` is the axis of an indexed load: it stays whole, the data tells where it is read.
+    """
+    lower, dims = [], []
+    before = access.view.lower or (0,) * len(access.view.dims)
+    for axis, index in enumerate(access.index):
+        low, high = _reach(index, sizes)
+        start, end = before[axis], before[axis] + access.view.dims[axis]
+        if axis != indexed:
+            start, end = max(start, low), min(end, high + 1)
+        lower.append(start)
+        dims.append(max(end - start, 1))
+    view = replace(access.view, dims=tuple(dims), lower=tuple(lower) if any(lower) else ())
+    return replace(access, view=view)
+
+
+def _reach(index: Index, sizes: Mapping[str, int]) -> tuple[int, int]:
+    """Lowest and highest coordinate."""
+    low = high = index.constant
+    for name, factor in index.terms:
+        ends = (0, factor * (sizes[name] - 1))
+        low, high = low + min(ends), high + max(ends)
+    return low, high

@@ -1,0 +1,174 @@
+"""Which dimension of each kernel the dies divide: a beam search over the kernels in order.
+
+A kernel runs whole on every die that needs its result, or each die computes a part along one par dimension. A part
+may read only what its die has: otherwise the missing parts are exchanged first, which costs two barriers and the
+link. The search minimises the sum of estimated cycles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from birc.compiler.ir.plan import Buffer, Kernel
+from birc.compiler.passes.lifetimes import writes_of
+from birc.compiler.passes.lower.coalesce import accesses
+from birc.compiler.passes.region import Region, region, union
+from birc.compiler.passes.restrict import restrict
+from birc.runtime.dtypes import dtype
+from birc.runtime.machine import Machine
+
+BEAM_WIDTH = 12
+KERNEL_OVERHEAD_CYCLES = 1500
+"""Start, first loads and barrier of a kernel, which splitting does not shorten."""
+
+Owned = tuple[tuple[Region, ...], ...]
+"""For each part the regions of a buffer that it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How one kernel is divided: its parts (None: not divided), and the buffers to make whole before it."""
+
+    parts: tuple[Kernel, ...] | None
+    exchanged: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    cost: float
+    order: int
+    split: Mapping[str, Owned]
+    trail: tuple[object, ...]
+
+
+@dataclass(slots=True)
+class SplitSearch:
+    """The search for one list of kernels. With `exchange` False only choices without exchanges count."""
+
+    kernels: Sequence[Kernel]
+    buffers: Mapping[str, Buffer]
+    machine: Machine
+    parts: int
+    exchange: bool = True
+
+    def best(self) -> list[Choice] | None:
+        """A choice for every kernel; None when exchanges are forbidden and some kernel would need one."""
+        states = [_State(0.0, 0, {}, ())]
+        for kernel in self.kernels:
+            options = list(self._options(kernel))
+            grown = [
+                extended
+                for state in states
+                for number, parts in enumerate(options)
+                if (extended := self._extend(state, kernel, parts, number)) is not None
+            ]
+            states = sorted(grown, key=lambda s: (s.cost, s.order))[:BEAM_WIDTH]
+            if not states:
+                return None
+        best = states[0]
+        choices: list[Choice] = []
+        trail: tuple[object, ...] = best.trail
+        while trail:
+            trail, choice = trail  # type: ignore[assignment]
+            choices.append(choice)  # type: ignore[arg-type]
+        return list(reversed(choices))
+
+    def _options(self, kernel: Kernel) -> Iterator[tuple[Kernel, ...] | None]:
+        if self.exchange:
+            yield None
+        named = {n for phase in kernel.phases for s in phase.statements for n in s.dims}
+        named |= {n for phase in kernel.phases for n in phase.loops}
+        for d in kernel.par_dims:
+            if d.name in named or d.extent < self.parts or (not self.exchange and d.extent % self.parts):
+                continue
+            part = -(-d.extent // self.parts)
+            starts = range(0, d.extent, part)
+            if len(starts) == self.parts:
+                yield tuple(restrict(kernel, d.name, s, min(part, d.extent - s)) for s in starts)
+
+    def _extend(
+        self, state: _State, kernel: Kernel, parts: tuple[Kernel, ...] | None, number: int
+    ) -> _State | None:
+        """The state after the kernel; None when it needs an exchange that is forbidden."""
+        missing = sorted(self._missing(state, kernel, parts))
+        if missing and not self.exchange:
+            return None
+        cost = state.cost + self._cycles(kernel if parts is None else parts[0])
+        cost += sum(self._exchange_cycles(self.buffers[name]) for name in missing)
+        split = {name: owned for name, owned in state.split.items() if name not in missing}
+        for name in writes_of(kernel):
+            if parts is None:
+                if name in split:
+                    return None
+                continue
+            if name not in split and any(name in writes_of(k) for k in self._before(state)):
+                return None
+            split[name] = self._owned_with(split.get(name), parts, name)
+        return _State(cost, state.order * 8 + number, split, (state.trail, Choice(parts, tuple(missing))))
+
+    def _before(self, state: _State) -> list[Kernel]:
+        count = 0
+        trail: tuple[object, ...] = state.trail
+        while trail:
+            trail, count = trail[0], count + 1  # type: ignore[assignment]
+        return list(self.kernels[:count])
+
+    def _owned_with(self, owned: Owned | None, parts: tuple[Kernel, ...], name: str) -> Owned:
+        before = owned or tuple(() for _ in parts)
+        return tuple(
+            union((*old, *(region(v.view) for v in _stores(part, name))))
+            for old, part in zip(before, parts, strict=True)
+        )
+
+    def _missing(self, state: _State, kernel: Kernel, parts: tuple[Kernel, ...] | None) -> set[str]:
+        """Buffers of which some part needs elements that its die does not have."""
+        missing = set()
+        for number in range(self.parts):
+            reader = kernel if parts is None else parts[number]
+            for access in accesses(reader):
+                name = access.view.buffer
+                owned = state.split.get(name)
+                if owned is None or name in writes_of(kernel):
+                    continue
+                needed = region(access.view)
+                if not any(have.contains(needed) for have in owned[number]):
+                    missing.add(name)
+        return missing
+
+    def _cycles(self, kernel: Kernel) -> float:
+        """A rough count: T-core at half rate, or bytes through the ports, or constants from HBM."""
+        machine = self.machine
+        spcs = machine.spcs_per_die
+        rate = machine.format(kernel.contraction.format).macs_per_cycle_per_spc if kernel.contraction else 1
+        compute = 2.0 * kernel.macs / (rate * spcs) if kernel.contraction else 0.0
+        moved = constants = 0.0
+        for access in accesses(kernel):
+            buffer = self.buffers[access.view.buffer]
+            size = _elements(region(access.view)) * dtype(buffer.dtype).bits / 8
+            moved += size
+            constants += size if buffer.role == "constant" else 0.0
+        hbm = machine.hbm_bytes_per_cycle() / machine.dies * machine.hbm_efficiency
+        ports = 1.5 * moved / (spcs * machine.noc_bytes_per_cycle)
+        return max(compute, ports, constants / hbm) + KERNEL_OVERHEAD_CYCLES
+
+    def _exchange_cycles(self, buffer: Buffer) -> float:
+        machine = self.machine
+        fixed = machine.die_barrier_cycles + 2 * machine.cross_die_flag_cycles + machine.dma_start_cycles
+        return fixed + buffer.num_bytes / self.parts / machine.d2d_bytes_per_cycle
+
+
+def _stores(kernel: Kernel, name: str) -> list:  # type: ignore[type-arg]
+    return [
+        s.access
+        for phase in kernel.phases
+        for s in phase.statements
+        if s.op == "vst" and s.access is not None and s.access.view.buffer == name
+    ]
+
+
+def _elements(box: Region) -> int:
+    count = 1
+    for _, extent in box.dims:
+        count *= extent
+    return count
