@@ -24,9 +24,10 @@ from birc.runtime.package import Package
 _INTRODUCTION: Final = """\
 # Phases and passes
 
-Made by `make docs` from the docstrings of the phases and passes; not to be edited. A phase takes the text of the one
-before it; `birc compile --dump-ir DIR` writes all of them, and `birc compile DIR/FILE` goes on from any. A pass is a
-function from graph to graph; `birc opt FILE --passes NAME,NAME` runs single ones. After each pass the graph is checked.
+Made by `make docs` from the docstrings of the phases and passes; not to be edited. A phase takes the text of
+the one before it; `birc compile --dump-ir DIR` writes all of them, and `birc compile DIR/FILE` goes on from
+any. A pass is a function from graph to graph; `birc opt FILE --passes NAME,NAME` runs single ones. After each
+pass the graph is checked.
 """
 
 # What each phase is done by.

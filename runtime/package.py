@@ -32,7 +32,7 @@ from birc.runtime.package_sources import SOURCE_MAP, RunSource, read_source_map,
 from birc.runtime.package_weights import Array, read_weights, share_equal, weights_image
 from birc.runtime.package_zip import Member, NewMember, is_member_name, read_archive, write_archive
 from birc.runtime.program import Port, Program
-from birc.runtime.verifier import verify_program
+from birc.runtime.verifier import VerificationError, verify_program
 
 MANIFEST: Final = "manifest.json"
 PROGRAM: Final = "programs/0.bin"
@@ -78,6 +78,11 @@ class Package:
         `VerificationError` for a program that is not right and `InternalError` for parts that do not belong
         together.
         """
+        missing = [constant.key for constant in program.constants if constant.key not in weights]
+        if missing:
+            raise InternalError(
+                f"the program loads {missing[0]!r}, which has no weights", where=manifest.model
+            )
         kept, keeper = share_equal({constant.key: weights[constant.key] for constant in program.constants})
         images = tuple(replace(image, key=keeper[image.key]) for image in program.constants)
         program = replace(program, constants=images)
@@ -124,7 +129,7 @@ class Package:
             }
             package = cls(manifest, program, weights, machine, debug)
             _check_parts(package, where=where)
-            verify_program(program, machine)
+            _verify(program, machine, where)
             slow.result()
         return package
 
@@ -260,6 +265,14 @@ def _decode(data: bytes, where: str) -> Program:
     except BadPackageError as error:
         place = f"{where}: {error.where}" if error.where else where
         raise BadPackageError(error.what, where=place, hint=error.hint) from error
+
+
+def _verify(program: Program, machine: Machine, where: str) -> None:
+    try:
+        verify_program(program, machine)
+    except VerificationError as error:
+        error.where = f"{where}: {PROGRAM}"
+        raise
 
 
 def _machine(manifest: Manifest, given: Machine | None, where: str) -> Machine:

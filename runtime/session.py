@@ -17,7 +17,7 @@ from birc.runtime.package import Package
 from birc.runtime.package_weights import as_bytes
 from birc.runtime.report import Report, build_report, metadata_of
 from birc.runtime.timing import simulate
-from birc.runtime.values import ValuesEngine
+from birc.runtime.values.engine import ValuesEngine
 
 
 def load(path_or_package: str | Path | Package, machine: Machine | None = None) -> Session:
