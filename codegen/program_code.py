@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from birc.codegen.contraction_kernel import emit_contraction_kernel
@@ -16,7 +16,7 @@ from birc.runtime.errors import InternalError
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.machine import Machine
 from birc.runtime.package_sources import RunSource
-from birc.runtime.program import Command, ConstantImage, Descriptor, Piece, Port, Program
+from birc.runtime.program import Command, CommandLoop, ConstantImage, Descriptor, Piece, Port, Program
 from birc.runtime.program import Kernel as KernelCode
 
 EVENTS = next(f.high or 0 for f in BY_MNEMONIC["wait"].fields if f.name == "event")
@@ -49,7 +49,9 @@ class ProgramWriter:
         self.descriptors: dict[Descriptor, int] = {}
         self.kernels: dict[tuple[object, ...], int] = {}
         self.kernel_codes: list[KernelCode] = []
-        self.commands: list[Command] = []
+        self.commands: list[Command | CommandLoop] = []
+        self.in_loop = False
+        self.advances = dict(plan.advances)
         self.runs: list[RunSource] = []
         self.dies = tuple(DieState() for _ in range(plan.dies))
         self.next_event = 0
@@ -59,14 +61,9 @@ class ProgramWriter:
         everyone = (1 << self.plan.dies) - 1
         spcs = (1 << self.machine.spcs_per_die) - 1
         self.commands.append(Command("launch", (spcs, self.plan.name), everyone))
-        for step in self.plan.steps:
-            match step:
-                case KernelStep():
-                    self._run(step)
-                case CopyStep(source, target):
-                    self._copy(self.buffers[source], self.buffers[target], self._users(target))
-                case ExchangeStep():
-                    self._exchange(step)
+        self._round()
+        if self.plan.repeat > 1:
+            self._later_rounds(everyone)
         self.commands.append(Command("barrier", ("device" if self.plan.dies > 1 else "die",), everyone))
         hbm_bytes = max((b.address + b.num_bytes for b in self.plan.buffers if b.space == "hbm"), default=0)
         program = Program(
@@ -92,6 +89,29 @@ class ProgramWriter:
         # Ports add descriptors, so the table is complete only now.
         return Generated(replace(program, descriptors=tuple(self.descriptors)), tuple(self.runs))
 
+    def _round(self) -> None:
+        """The steps once."""
+        for step in self.plan.steps:
+            match step:
+                case KernelStep():
+                    self._run(step)
+                case CopyStep(source, target, once):
+                    if not (once and self.in_loop):
+                        self._copy(self.buffers[source], self.buffers[target], self._users(target))
+                case ExchangeStep():
+                    self._exchange(step)
+
+    def _later_rounds(self, everyone: int) -> None:
+        """All rounds but the first, as a loop; a round begins when the one before has ended."""
+        before = self.commands
+        self.commands, self.in_loop = [], True
+        for state in self.dies:
+            state.bound.clear()
+        self._barrier(everyone)
+        self._round()
+        body = tuple(self.commands)
+        self.commands = [*before, CommandLoop(self.plan.repeat - 1, body)]
+
     def _run(self, step: KernelStep) -> None:
         instances = [(die, kernel) for die, kernel in enumerate(step.kernels) if kernel is not None]
         codes = [(die, kernel, *self._code(kernel)) for die, kernel in instances]
@@ -99,7 +119,7 @@ class ProgramWriter:
             self._order(die, kernel)
         dies_of_run: dict[int, list[tuple[int, Kernel]]] = {}
         for die, kernel, number, slots in codes:
-            self._bind(1 << die, tuple(self._descriptor(view) for view in slots.views))
+            self._bind(1 << die, slots.views)
             dies_of_run.setdefault(number, []).append((die, kernel))
         for number, members in dies_of_run.items():
             mask = sum(1 << die for die, _ in members)
@@ -149,15 +169,19 @@ class ProgramWriter:
                 reads.add(view_range(access.view, self.buffers[access.view.buffer]))
         return reads, writes
 
-    def _bind(self, mask: int, descriptors: tuple[int, ...]) -> None:
-        for slot, descriptor in enumerate(descriptors):
+    def _bind(self, mask: int, views: Sequence[View]) -> None:
+        """Bind what is not bound yet. In later rounds, tensors of which each chunk has its part move on."""
+        for slot, view in enumerate(views):
+            step_bytes = self.advances.get(view.buffer, 0) if self.in_loop else 0
+            descriptor = self._descriptor(view, step_bytes)
             needed = 0
             for die, state in enumerate(self.dies):
                 if mask >> die & 1 and state.bound.get(slot) != descriptor:
                     needed |= 1 << die
                     state.bound[slot] = descriptor
             if needed:
-                self.commands.append(Command("bind", (slot, descriptor, ()), needed))
+                advance = (step_bytes,) if step_bytes else ()
+                self.commands.append(Command("bind", (slot, descriptor, advance), needed))
 
     def _copy(self, source: Buffer, target: Buffer, mask: int) -> None:
         """A DMA copy to be waited for by the first kernel that reads the target."""
@@ -206,9 +230,9 @@ class ProgramWriter:
             raise InternalError(f"{buffer.num_bytes} B cannot be described for a copy", where=buffer.name)
         return self._number(Descriptor(buffer.space, buffer.address, "u8", dims, row_major_strides(dims)))
 
-    def _descriptor(self, view: View) -> int:
+    def _descriptor(self, view: View, moved_bytes: int = 0) -> int:
         buffer = self.buffers[view.buffer]
-        address = buffer.address + view.offset * (dtype(buffer.dtype).bits // 8)
+        address = buffer.address + moved_bytes + view.offset * (dtype(buffer.dtype).bits // 8)
         return self._number(Descriptor(buffer.space, address, buffer.dtype, view.dims, view.strides, view.lower))
 
     def _number(self, descriptor: Descriptor) -> int:

@@ -8,7 +8,7 @@ same classes describe the plan before and after.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 PAR = "par"
 RED = "red"
@@ -184,10 +184,14 @@ class KernelStep:
 
 @dataclass(frozen=True, slots=True)
 class CopyStep:
-    """Starts a DMA copy of a whole buffer into another on each die; whoever needs it waits for it."""
+    """Starts a DMA copy of a whole buffer into another on each die; whoever needs it waits for it.
+
+    When the plan is repeated, a copy made `once` is made in the first round only.
+    """
 
     source: str
     target: str
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +224,11 @@ class Boundary:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All of a compiled model but its encoding."""
+    """All of a compiled model but its encoding.
+
+    The steps are run `repeat` times, once for each chunk of the batch; from one round to the next the accesses of the
+    buffers in `advances` move on by so many bytes.
+    """
 
     name: str
     target: str
@@ -231,7 +239,8 @@ class Plan:
     inputs: tuple[Boundary, ...]
     outputs: tuple[Boundary, ...]
     macs: int = 0
-    notes: tuple[str, ...] = field(default=())
+    repeat: int = 1
+    advances: tuple[tuple[str, int], ...] = ()
 
     def buffer(self, name: str) -> Buffer:
         """The buffer called `name`."""

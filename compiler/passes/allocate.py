@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from birc.compiler.ir.plan import Buffer, CopyStep, KernelStep, Plan, Step
@@ -69,13 +69,12 @@ def allocate(plan: Plan, machine: Machine, spcs_per_die: int | None = None) -> P
             placed[buffer.name] = replace(buffer, space="l2", address=address, first=first, last=last)
     twins = [b for b in plan.buffers if b.home and b.name in spans]
     for twin in sorted(twins, key=lambda b: spans[b.name]):
-        use, last = spans[twin.name]
-        for distance in PREFETCH_DISTANCES:
-            first = max(0, use - distance)
+        for first, last in _stays(spans[twin.name], plan):
             address = l2.place(_aligned(twin.num_bytes), first, last)
             if address is not None:
                 placed[twin.name] = replace(twin, space="l2", address=address, first=first, last=last)
-                copies[first].append(CopyStep(twin.home, twin.name))
+                once = plan.repeat > 1 and (first, last) == (0, len(plan.steps) - 1)
+                copies[0 if once else first].append(CopyStep(twin.home, twin.name, once))
                 break
         else:
             dropped[twin.name] = twin.home
@@ -89,6 +88,15 @@ def allocate(plan: Plan, machine: Machine, spcs_per_die: int | None = None) -> P
         for b in buffers
     )
     return replace(result, buffers=buffers)
+
+
+def _stays(span: tuple[int, int], plan: Plan) -> Iterator[tuple[int, int]]:
+    """Lifetimes to try for a twin: through all rounds of a repeated plan, then from ever later before its first use."""
+    use, last = span
+    if plan.repeat > 1:
+        yield 0, len(plan.steps) - 1
+    for distance in PREFETCH_DISTANCES:
+        yield max(0, use - distance), last
 
 
 def _with_copies(

@@ -19,7 +19,8 @@ from birc.compiler.ir.plan import (
     Step,
     View,
 )
-from birc.compiler.passes.lifetimes import instances, lifetimes, reads_of, writes_of
+from birc.compiler.passes.chunk import chunk
+from birc.compiler.passes.lifetimes import reads_of, writes_of
 from birc.compiler.passes.lower.coalesce import accesses, with_views
 from birc.compiler.passes.lower.lower import Lowered
 from birc.compiler.passes.region import region
@@ -27,8 +28,6 @@ from birc.compiler.passes.restrict import pieces, restrict
 from birc.compiler.passes.split_search import Choice, SplitSearch
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
-
-CHUNKS = (2, 4, 8, 16, 32, 64)
 
 
 def partition(graph: Graph, lowered: Lowered, machine: Machine) -> Plan:
@@ -54,7 +53,7 @@ def partition(graph: Graph, lowered: Lowered, machine: Machine) -> Plan:
         tuple(_boundary(graph, name, view) for name, view in outputs.items()),
         sum(kernel.macs for kernel in kernels),
     )
-    return _chunked(_localised(plan), machine)
+    return chunk(_localised(plan), machine)
 
 
 def split_large(kernel: Kernel, limit: int) -> list[Kernel]:
@@ -248,10 +247,3 @@ def _pieces(
         for die, (first, count) in enumerate(rows)
     )
     return replace(boundary, pieces=pieces)
-
-
-def _chunked(plan: Plan, machine: Machine) -> Plan:
-    return plan
-
-
-__all__ = ["CHUNKS", "instances", "lifetimes", "partition", "split_large"]

@@ -28,9 +28,11 @@ Owned = tuple[tuple[Region, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """How one kernel is divided: its parts (None: not divided), and the buffers to make whole before it."""
+    """How one kernel is divided: along which dimension, into which parts (None: not divided), and the buffers to
+    make whole before it."""
 
     parts: tuple[Kernel, ...] | None
+    dimension: str = ""
     exchanged: tuple[str, ...] = ()
 
 
@@ -60,8 +62,8 @@ class SplitSearch:
             grown = [
                 extended
                 for state in states
-                for number, parts in enumerate(options)
-                if (extended := self._extend(state, kernel, parts, number)) is not None
+                for number, (dimension, parts) in enumerate(options)
+                if (extended := self._extend(state, kernel, parts, dimension, number)) is not None
             ]
             states = sorted(grown, key=lambda s: (s.cost, s.order))[:BEAM_WIDTH]
             if not states:
@@ -74,9 +76,9 @@ class SplitSearch:
             choices.append(choice)  # type: ignore[arg-type]
         return list(reversed(choices))
 
-    def _options(self, kernel: Kernel) -> Iterator[tuple[Kernel, ...] | None]:
+    def _options(self, kernel: Kernel) -> Iterator[tuple[str, tuple[Kernel, ...] | None]]:
         if self.exchange:
-            yield None
+            yield "", None
         named = {n for phase in kernel.phases for s in phase.statements for n in s.dims}
         named |= {n for phase in kernel.phases for n in phase.loops}
         for d in kernel.par_dims:
@@ -85,10 +87,10 @@ class SplitSearch:
             part = -(-d.extent // self.parts)
             starts = range(0, d.extent, part)
             if len(starts) == self.parts:
-                yield tuple(restrict(kernel, d.name, s, min(part, d.extent - s)) for s in starts)
+                yield d.name, tuple(restrict(kernel, d.name, s, min(part, d.extent - s)) for s in starts)
 
     def _extend(
-        self, state: _State, kernel: Kernel, parts: tuple[Kernel, ...] | None, number: int
+        self, state: _State, kernel: Kernel, parts: tuple[Kernel, ...] | None, dimension: str, number: int
     ) -> _State | None:
         """The state after the kernel; None when it needs an exchange that is forbidden."""
         missing = sorted(self._missing(state, kernel, parts))
@@ -105,7 +107,7 @@ class SplitSearch:
             if name not in split and any(name in writes_of(k) for k in self._before(state)):
                 return None
             split[name] = self._owned_with(split.get(name), parts, name)
-        return _State(cost, state.order * 8 + number, split, (state.trail, Choice(parts, tuple(missing))))
+        return _State(cost, state.order * 8 + number, split, (state.trail, Choice(parts, dimension, tuple(missing))))
 
     def _before(self, state: _State) -> list[Kernel]:
         count = 0

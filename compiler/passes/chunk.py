@@ -1,0 +1,143 @@
+"""Working through the batch in chunks, so that what a chunk needs stays on the chip.
+
+The whole kernel list is run once a chunk. It is possible when every kernel has a dimension along which its part of a
+chunk needs nothing of other chunks; then buffers between kernels hold one chunk, and only the graph's inputs and
+outputs move from one chunk to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from birc.compiler.ir.plan import Buffer, ExchangeStep, Kernel, KernelStep, Plan
+from birc.compiler.passes.lifetimes import lifetimes, reads_of
+from birc.compiler.passes.lower.coalesce import accesses, with_views
+from birc.compiler.passes.region import region
+from birc.compiler.passes.restrict import restrict
+from birc.compiler.passes.split_search import SplitSearch
+from birc.runtime.dtypes import dtype
+from birc.runtime.machine import Machine
+
+CHUNKS = (2, 4, 8, 16, 32, 64)
+ROOM = 0.9
+"""Share of L2 that a plan should fill at most: the allocator needs some slack."""
+
+
+def chunk(plan: Plan, machine: Machine) -> Plan:
+    """The plan with the fewest chunks that fit L2 beside the constants; as it was when they fit or cannot be cut."""
+    capacity = ROOM * machine.spcs_per_die * machine.spc_sram_bytes
+    if any(isinstance(step, ExchangeStep) for step in plan.steps) or _fits(plan, capacity):
+        return plan
+    best = plan
+    for count in CHUNKS:
+        cut = _cut(plan, machine, count)
+        if cut is None:
+            break
+        if peak_bytes(cut) >= peak_bytes(best):
+            break
+        best = cut
+        if _fits(best, capacity):
+            break
+    return best
+
+
+def peak_bytes(plan: Plan) -> int:
+    """The most bytes of scratch buffers that live at once."""
+    spans = lifetimes(plan)
+    sizes = {b.name: b.num_bytes for b in plan.buffers if b.role == "scratch" and b.name in spans}
+    return max(
+        (
+            sum(size for name, size in sizes.items() if spans[name][0] <= step <= spans[name][1])
+            for step in range(len(plan.steps))
+        ),
+        default=0,
+    )
+
+
+def _fits(plan: Plan, capacity: float) -> bool:
+    used = set().union(*(reads_of(k) for step in plan.steps if isinstance(step, KernelStep) for k in step.kernels if k))
+    constants = sum(b.num_bytes for b in plan.buffers if b.role == "constant" and b.name in used)
+    return peak_bytes(plan) + constants <= capacity
+
+
+@dataclass(frozen=True, slots=True)
+class _Die:
+    """The kernels of one die, by step, for the first two chunks."""
+
+    first: dict[int, Kernel]
+    second: dict[int, Kernel]
+
+
+def _cut(plan: Plan, machine: Machine, count: int) -> Plan | None:
+    """The plan in `count` chunks, or None."""
+    buffers = {b.name: b for b in plan.buffers}
+    steps = [step for step in plan.steps if isinstance(step, KernelStep)]
+    dies = []
+    for die in range(plan.dies):
+        numbered = [(n, k) for n, step in enumerate(steps) if (k := step.kernels[die]) is not None]
+        search = SplitSearch([k for _, k in numbered], buffers, machine, count, exchange=False)
+        choices = search.best()
+        if choices is None:
+            return None
+        first, second = {}, {}
+        for (number, kernel), choice in zip(numbered, choices, strict=True):
+            size = kernel.dimension(choice.dimension).extent // count
+            first[number] = restrict(kernel, choice.dimension, 0, size)
+            second[number] = restrict(kernel, choice.dimension, size, size)
+        dies.append(_Die(first, second))
+    moves = [_moves(die, buffers) for die in dies if die.first]
+    if any(m is None or m != moves[0] for m in moves) or moves[0] is None:
+        return None
+    return _chunked(plan, steps, dies, moves[0], count)
+
+
+def _moves(die: _Die, buffers: Mapping[str, Buffer]) -> dict[str, int] | None:
+    """Elements by which each buffer's accesses move from the first chunk to the second; None when not all alike."""
+    before, after = _firsts(die.first.values()), _firsts(die.second.values())
+    moves = {name: after[name] - first for name, first in before.items() if buffers[name].role != "constant"}
+    for number, kernel in die.second.items():
+        moved = with_views(kernel, lambda v: replace(v, offset=v.offset - moves.get(v.buffer, 0)))
+        if moved != die.first[number]:
+            return None
+    return moves
+
+
+def _firsts(kernels: Iterable[Kernel]) -> dict[str, int]:
+    """The first element touched of each buffer."""
+    firsts: dict[str, int] = {}
+    for kernel in kernels:
+        for access in accesses(kernel):
+            box = region(access.view)
+            firsts[box.buffer] = min(firsts.get(box.buffer, box.offset), box.offset)
+    return firsts
+
+
+def _chunked(
+    plan: Plan, steps: Sequence[KernelStep], dies: Sequence[_Die], moves: Mapping[str, int], count: int
+) -> Plan:
+    roles = {b.name: b.role for b in plan.buffers}
+    ends: dict[str, int] = {}
+    local = []
+    for die in dies:
+        firsts = {name: first for name, first in _firsts(die.first.values()).items() if roles[name] == "scratch"}
+
+        def shifted(kernel: Kernel, firsts: dict[str, int] = firsts) -> Kernel:
+            return with_views(kernel, lambda v: replace(v, offset=v.offset - firsts.get(v.buffer, 0)))
+
+        kernels = {number: shifted(kernel) for number, kernel in die.first.items()}
+        for kernel in kernels.values():
+            for access in accesses(kernel):
+                box = region(access.view)
+                ends[box.buffer] = max(ends.get(box.buffer, 0), box.end)
+        local.append(kernels)
+    buffers = tuple(
+        replace(b, num_bytes=ends[b.name] * dtype(b.dtype).bits // 8) if b.role == "scratch" and b.name in ends else b
+        for b in plan.buffers
+    )
+    elements = {b.name: dtype(b.dtype).bits // 8 for b in plan.buffers}
+    advances = tuple(
+        (name, move * elements[name]) for name, move in sorted(moves.items()) if move and roles[name] != "scratch"
+    )
+    new_steps = tuple(KernelStep(tuple(kernels.get(number) for kernels in local)) for number in range(len(steps)))
+    return replace(plan, buffers=buffers, steps=new_steps, repeat=count, advances=advances)
