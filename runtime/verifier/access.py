@@ -17,8 +17,9 @@ Bindings = Mapping[int, Descriptor]  # by slot
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A static instruction that reads or, if `store`, writes memory. `hulls` has one box for each SPC: the parts in
-    bounds of all its iterations there."""
+    """A static instruction that reads or, if `store`, writes memory. `hulls` has one box for each SPC: the
+    parts in bounds of all its iterations there.
+    """
 
     place: Place
     box: Box
@@ -58,7 +59,8 @@ def axis_reach(axis: Axis, indexed: tuple[int, int] | None, number: int) -> int:
 
 
 def kernel_accesses(kernel: Kernel, bindings: Bindings, coordinates: Ints) -> tuple[Access, ...]:
-    """Every access to memory of a kernel; `coordinates` [SPCs, spc loops] as `unroll.spc_coordinates` gives them.
+    """Every access to memory of a kernel; `coordinates` [SPCs, spc loops] as `unroll.spc_coordinates` gives
+    them.
 
     The slots must be bound to tensors of the boxes' ranks.
     """
@@ -97,7 +99,7 @@ def _access(place: Place, box: Box, descriptor: Descriptor, coordinates: Ints) -
 
 
 def _trips(loops: tuple[Loop, ...], coordinates: Ints) -> Ints:
-    """The largest trip count of each loop on each SPC; 0 for a loop over SPCs that this SPC is not part of."""
+    """The largest trip count of each loop on each SPC; 0 for an spc loop that it is not part of."""
     trips = np.zeros((len(coordinates), 0), np.int64)
     for depth, loop in enumerate(loops):
         most = np.full(len(coordinates), loop.extent, np.int64)

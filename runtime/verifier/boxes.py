@@ -1,4 +1,4 @@
-"""Many boxes at once, in the coordinates of their tensors, and whether boxes of two views of memory overlap."""
+"""Many boxes at once, in the coordinates of their tensors, and whether boxes of two views overlap."""
 
 from __future__ import annotations
 
@@ -84,8 +84,9 @@ def byte_hulls(descriptor: Descriptor, boxes: Boxes, address: int | None = None)
 def overlaps(left: Descriptor, these: Boxes, right: Descriptor, those: Boxes) -> Bools:
     """Which boxes of one view may share a byte with which of the other, [these, those]; exact in most cases.
 
-    Views with strides in common are compared dimension by dimension, where no box runs over into the next multiple of
-    a larger stride; else the byte ranges around the boxes decide. Descriptors are taken in the same space.
+    Views with strides in common are compared dimension by dimension, where no box runs over into the next
+    multiple of a larger stride; else the byte ranges around the boxes decide. Descriptors are taken in the
+    same space.
     """
     result = np.zeros((len(these), len(those)), np.bool_)
     mine, yours = np.flatnonzero(these.present), np.flatnonzero(those.present)
@@ -114,7 +115,8 @@ def _common_ranges(
 ) -> tuple[Ints, Ints, Ints, Ints] | None:
     """Both sets of boxes in coordinates of the strides that the two views have together, or None.
 
-    The last coordinate counts bytes within an element. Valid only when different coordinates are different bytes.
+    The last coordinate counts bytes within an element. Valid only when different coordinates are different
+    bytes.
     """
     if min(left.strides + right.strides) < 0:
         return None

@@ -13,7 +13,7 @@ from birc.runtime.verifier.boxes import Boxes, overlaps, whole_view
 from birc.runtime.verifier.findings import Findings
 from birc.runtime.verifier.initialised import Initialised
 from birc.runtime.verifier.kernels import KernelModel, relative, used_slots
-from birc.runtime.verifier.layout import byte_span, capacity_bytes
+from birc.runtime.verifier.layout import byte_span, capacity_bytes, command_places
 from birc.runtime.verifier.ordering import Ordering
 from birc.runtime.verifier.stream import Issue, issues
 from birc.runtime.verifier.traffic import Touch, Traffic
@@ -25,7 +25,8 @@ LIMIT_ORDER = "conflicting accesses are ordered by a barrier, or by a wait for t
 class Use:
     """A use of a die's memory by an operation.
 
-    `boxes` has one box for each SPC (`by_spc`: of a run) or one in all; `low`, `high` is the byte range around.
+    `boxes` has one box for each SPC (`by_spc`: of a run) or one in all; `low`, `high` is the byte range
+    around.
     """
 
     operation: int
@@ -39,7 +40,7 @@ class Use:
 
 
 class CommandCheck:
-    """Goes through the commands of a program in the sequential order and checks each against those before it."""
+    """Goes through a program's commands in the sequential order; checks each against those before it."""
 
     def __init__(self, program: Program, machine: Machine, findings: Findings) -> None:
         self._program = program
@@ -50,6 +51,9 @@ class CommandCheck:
         self._slots: list[dict[int, Descriptor]] = [{} for _ in range(program.dies)]
         self._spcs: list[int | None] = [None] * program.dies
         self._uses: list[list[Use]] = [[] for _ in range(program.dies)]
+        self._transfers = any(
+            command.mnemonic == "transfer" for _, command, _ in command_places(program.commands)
+        )
         self._models: dict[tuple[object, ...], Traffic | None] = {}
         self._apart: dict[tuple[object, ...], bool] = {}
 
@@ -108,8 +112,11 @@ class CommandCheck:
 
     def _forget(self) -> None:
         """Drop uses that everything to come is ordered after."""
-        done = self._ordering.known_everywhere()
-        self._uses = [[use for use in uses if not done >> use.operation & 1] for uses in self._uses]
+        everywhere = self._ordering.known_everywhere()
+        for die, uses in enumerate(self._uses):
+            # Only transfers reach into another die's memory.
+            done = everywhere if self._transfers else self._ordering.known(die)
+            self._uses[die] = [use for use in uses if not done >> use.operation & 1]
 
     # Runs.
 
@@ -210,7 +217,8 @@ class CommandCheck:
             if self._meet(use, other):
                 deed = "writes" if use.store else "reads"
                 theirs = "writes" if other.store else "reads"
-                what = f"{deed} {use.descriptor.space} bytes {use.low} to {use.high}, which {other.name} {theirs}"
+                span = f"{use.descriptor.space} bytes {use.low} to {use.high}"
+                what = f"{deed} {span}, which {other.name} {theirs}"
                 self._findings.add(use.name, what, LIMIT_ORDER)
         if use.store and use.descriptor.space == "hbm":
             self._check_constants(die, use)

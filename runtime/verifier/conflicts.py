@@ -23,7 +23,7 @@ LIMIT_SPCS = "SPCs are not ordered within a kernel: what one writes no other tou
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Two accesses to the same memory, at least one of them a store; `pairs` [SPCs, SPCs] of hulls that meet."""
+    """Two accesses to the same memory, one at least a store; `pairs` [SPCs, SPCs] of hulls that meet."""
 
     left: Access
     right: Access

@@ -16,7 +16,8 @@ FINDINGS_PER_PLACE = 2
 class Finding:
     """One thing that is wrong or cannot be proved right.
 
-    `where` names the kernel or command, the instruction and the iteration; `what` the fault; `limit` the rule it breaks.
+    `where` names the kernel or command, the instruction and the iteration; `what` the fault; `limit` the rule
+    it breaks.
     """
 
     where: str

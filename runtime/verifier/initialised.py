@@ -1,4 +1,4 @@
-"""Which bytes hold a value: inputs and constants at first, then whatever runs, copies and transfers have written."""
+"""Which bytes hold a value: inputs and constants at first, then whatever runs, copies, transfers wrote."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ class Initialised:
                         self._findings.add(f"output {port.name}", what, "outputs are written whole")
 
     def _missing(self, die: int, view: Descriptor, parts: list[ByteSet | None]) -> tuple[int, int] | None:
-        """The first bytes that are read and not written; all of the view where the bytes are too many to follow."""
+        """The first bytes that are read and not written; all of the view where the bytes are too many to
+        follow.
+        """
         for written, part in zip(self._written[die][view.space], parts, strict=False):
             if part is None:
                 low = view.address

@@ -50,8 +50,8 @@ def used_slots(kernel: Kernel) -> tuple[int, ...]:
 def relative(bindings: Bindings) -> dict[int, Descriptor]:
     """The same views with addresses that keep only how they lie to each other.
 
-    Views whose byte ranges overlap keep their distance; others lie apart. So kernels bound to other buffers of the same
-    form are equal.
+    Views whose byte ranges overlap keep their distance; others lie apart. So kernels bound to other buffers
+    of the same form are equal.
     """
     moved: dict[int, Descriptor] = {}
     order = sorted(bindings, key=lambda slot: (bindings[slot].space, byte_span(bindings[slot]), slot))

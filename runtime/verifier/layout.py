@@ -1,9 +1,10 @@
-"""The form of a program around its kernels: machine, memory split, descriptors, constants, ports, commands."""
+"""The form of a program around its kernels: machine, memory, descriptors, constants, ports, commands."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Final
 
 from birc.runtime.dtypes import DTYPES
 from birc.runtime.isa import COMMANDS
@@ -21,8 +22,10 @@ from birc.runtime.program import (
 from birc.runtime.verifier.findings import Findings
 from birc.runtime.verifier.operands import Context, check_operand
 
-ELEMENT_BYTES = {entry.name: entry.bits // 8 for entry in DTYPES if entry.bits % 8 == 0}
-COMMAND_ROWS = {row.mnemonic: row for row in COMMANDS}
+ELEMENT_BYTES: Final = {entry.name: entry.bits // 8 for entry in DTYPES if entry.bits % 8 == 0}
+_Span = tuple[int, int, str]  # start, end, name
+_OUTPUT: Final = "output"
+COMMAND_ROWS: Final = {row.mnemonic: row for row in COMMANDS}
 
 
 def check_layout(program: Program, machine: Machine, findings: Findings) -> None:
@@ -195,18 +198,29 @@ def _check_overlaps(program: Program, findings: Findings) -> None:
             if low < 0 or high > program.hbm_bytes:
                 findings.add(name, f"bytes {low} to {high} of HBM", f"hbm_bytes = {program.hbm_bytes}")
         spans.sort()
-        for (_, end, name), (start, _, other) in zip(spans, spans[1:], strict=False):
-            if start < end:
+        for (_, _, name), (_, _, other) in _meeting(spans):
+            # Outputs may be views of one result.
+            if not (name.startswith(_OUTPUT) and other.startswith(_OUTPUT)):
                 findings.add(
                     name, f"overlaps {other} in the HBM of die {die}", "constants and ports lie apart"
                 )
 
 
-def _reserved(program: Program, die: int) -> Iterator[tuple[int, int, str]]:
+def _meeting(spans: list[_Span]) -> Iterator[tuple[_Span, _Span]]:
+    """Pairs of spans, sorted by their starts, that share bytes."""
+    for index, span in enumerate(spans):
+        for other in spans[index + 1 :]:
+            if other[0] >= span[1]:
+                break
+            yield span, other
+
+
+def _reserved(program: Program, die: int) -> Iterator[_Span]:
     for image in program.constants:
         if image.dies >> die & 1:
             yield image.address, image.address + image.num_bytes, f"constant {image.key}"
-    for port in program.inputs + program.outputs:
-        for piece in port.pieces:
-            if piece.dies >> die & 1:
-                yield *byte_span(program.descriptors[piece.descriptor]), f"port {port.name}"
+    for noun, ports in (("input", program.inputs), (_OUTPUT, program.outputs)):
+        for port in ports:
+            for piece in port.pieces:
+                if piece.dies >> die & 1:
+                    yield *byte_span(program.descriptors[piece.descriptor]), f"{noun} {port.name}"

@@ -27,7 +27,9 @@ _UNSIGNED_BITS: Final = {"u8": 8, "u16": 16, "u32": 32, "u64": 64}
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the checks of operands look up: limits, the table sizes of the program, the loops around (`trips`)."""
+    """What the checks of operands look up: limits, the table sizes of the program, the loops around
+    (`trips`).
+    """
 
     machine: Machine
     descriptors: int

@@ -1,4 +1,4 @@
-"""Where an instruction stands: its kernel, its index in it, the loops around it, and what these make of affine numbers."""
+"""Where an instruction stands: kernel, index, loops around, and what these make of affine numbers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ Interval = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One static instruction: `index` counts as `Kernel.instructions()`, `loops` stand around it, outermost first.
+    """One static instruction: `index` counts as `Kernel.instructions()`, `loops` stand around it, outermost
+    first.
 
-    `path` is its position among the nests, then in each body: two instructions share the loops of their common prefix.
+    `path` is its position among the nests, then in each body: two instructions share the loops of their
+    common prefix.
     """
 
     kernel: str
@@ -69,7 +71,9 @@ def trip_limits(loops: tuple[Loop, ...]) -> tuple[int, ...]:
 
 
 def affine_interval(affine: Affine, trips: tuple[int, ...]) -> Interval:
-    """The smallest and the largest value (inclusive) while every loop runs through at most `trips` iterations."""
+    """The smallest and the largest value (inclusive) while every loop runs through at most `trips`
+    iterations.
+    """
     low = high = affine.constant
     for depth, coefficient in affine.terms:
         span = coefficient * max(0, trips[depth] - 1)
@@ -105,8 +109,11 @@ def _operand_text(value: Operand) -> str:
     if isinstance(value, Register):
         return f"v({affine_text(value.number)})"
     if isinstance(value, RingAddress):
-        turn = f" + {value.stride}*(({affine_text(value.index)}) mod {value.modulo})" if value.stride else ""
-        return f"ring({affine_text(value.base)}{turn})"
+        if not value.stride or value.modulo == 1:
+            return f"ring({affine_text(value.base)})"
+        turn = f"{value.stride}*(({affine_text(value.index)}) mod {value.modulo})"
+        base = "" if value.base == Affine() else f"{affine_text(value.base)} + "
+        return f"ring({base}{turn})"
     if isinstance(value, Box):
         axes = ", ".join(f"{affine_text(axis.start)}:{axis.extent}" for axis in value.axes)
         return f"t{value.slot}[{axes}]"

@@ -1,8 +1,8 @@
 """Fewer iterations for long kernels: how few of a loop show everything that all of them do.
 
-A loop is shortened only when its iterations differ in nothing but the boxes and the turn of ring addresses. The ring's
-turn repeats with its modulus, so the shortened trip count is congruent to the real one; semaphores let queues run
-apart by at most their initial counts, so a few iterations more than those last for suffice.
+A loop is shortened only when its iterations differ in nothing but the boxes and the turn of ring addresses.
+The ring's turn repeats with its modulus, so the shortened trip count is congruent to the real one; semaphores
+let queues run apart by at most their initial counts, so a few iterations more than those last for suffice.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class Shortener:
 
 
 def _is_fixed(depth: int, inside: list[Place]) -> bool:
-    """Whether every iteration has to be walked: they differ in trip counts, registers, semaphores or tile places."""
+    """Whether every iteration has to be walked: they differ in trip counts, registers, semaphores or tile
+    places.
+    """
     numbers: list[Affine] = []
     for place in inside:
         numbers += [inner.limit for inner in place.loops if inner.limit is not None]
@@ -80,7 +82,9 @@ def _least(kernel: Kernel, depth: int, inside: list[Place]) -> int:
 
 
 def _waits_per_iteration(depth: int, inside: list[Place]) -> dict[int, int]:
-    """How often each semaphore is waited for in one iteration of the loop at `depth`, masks taken into account."""
+    """How often each semaphore is waited for in one iteration of the loop at `depth`, masks taken into
+    account.
+    """
     waits: defaultdict[int, int] = defaultdict(int)
     for place in inside:
         trips = trip_limits(place.loops)

@@ -1,4 +1,4 @@
-"""The form of kernels: loops, masks, operands, tiles, rings; what one can see without bindings or execution."""
+"""The form of kernels: loops, masks, operands, tiles, rings - what needs no bindings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from birc.runtime.verifier.operands import Context, check_affine, check_operand
 from birc.runtime.verifier.scope import Place, affine_interval, places, ring_interval, trip_limits
 
 KERNEL_MNEMONICS: Final = frozenset(row.mnemonic for row in INSTRUCTIONS)
-# The input buffers' blocks: a tile starts at a multiple of these (Tensor Library Reference: GIB address units).
+# A tile in an input buffer starts at a multiple of these (Tensor Library Reference: units of addresses).
 RING_ALIGNMENT_BYTES: Final = {"load_a": 512, "load_b": 1024}
 
 

@@ -1,4 +1,4 @@
-"""What a kernel moves as a whole, for the checks between commands; computed once a kernel and form of its views."""
+"""What a kernel moves as a whole, for the checks between commands; computed once for all its runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from birc.runtime.verifier.kernels import KernelModel
 
 @dataclass(frozen=True, slots=True)
 class Touch:
-    """Memory shared by SPCs that loads or stores of one slot touch: a box for each SPC, and the bytes around all."""
+    """Memory shared by SPCs that loads or stores of one slot touch: a box for each SPC, and the bytes around
+    all.
+    """
 
     slot: int
     store: bool

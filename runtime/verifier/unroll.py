@@ -1,4 +1,4 @@
-"""Kernels unrolled into arrays: for each static instruction its iterations on one SPC and their sequential order."""
+"""Kernels unrolled into arrays: for each instruction its iterations on one SPC and their sequential order."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ LoopPath = tuple[int, ...]  # position in the nests, then in each body
 class Instances:
     """The executions of one static instruction on one SPC, in order.
 
-    `variables` is [n, depth]; `first` and `last` are bit masks [n] of the loops in their first and last iteration;
-    `position` [n] is the place in the sequential order of the kernel.
+    `variables` is [n, depth]; `first` and `last` are bit masks [n] of the loops in their first and last
+    iteration; `position` [n] is the place in the sequential order of the kernel.
     """
 
     place: Place
@@ -59,7 +59,7 @@ class Unrolled:
 
 @dataclass(slots=True)
 class _Node:
-    """A loop or instruction, unrolled: which iteration of the parent each entry belongs to, and its events."""
+    """A loop or instruction, unrolled: the iteration around that each entry belongs to, and its events."""
 
     parent: Ints  # [n] index of the iteration around
     variables: Ints

@@ -1,4 +1,4 @@
-"""What a vector instruction makes of its operands: shapes and number kinds, and which element types memory may have."""
+"""What a vector instruction makes of its operands: shapes, number kinds, types in memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from birc.runtime.program import Box, Instruction
 
 # Element types that a vector load widens (to FP32 or INT32) and a vector store narrows to.
 VECTOR_TYPES: Final = frozenset(entry.name for entry in DTYPES if entry.bits >= 8 and entry.name != "f64")
-# Element types that the T-core takes in each format: those whose values the format holds, or rounds by its own rule.
+# Element types that the T-core takes in each format: those that the format holds, or rounds by its own rule.
 TCORE_TYPES: Final = {
     "bf16": frozenset(("bf16", "f32", "f16")),
     "tf32p": frozenset(("f32", "f16", "bf16")),

@@ -13,8 +13,8 @@ from birc.runtime.verifier.structure import check_kernel
 def verify_program(program: Program, machine: Machine) -> None:
     """Prove that every asynchronous execution of the program ends and gives the values of the sequential one.
 
-    What cannot be proved is refused. First the form of program and kernels, then (only if that is sound) their
-    execution. Raises `VerificationError` with all findings.
+    What cannot be proved is refused. First the form of program and kernels, then (only if that is sound)
+    their execution. Raises `VerificationError` with all findings.
     """
     findings = Findings()
     check_layout(program, machine, findings)

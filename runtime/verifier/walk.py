@@ -73,8 +73,10 @@ class _Register(Shared):
 
 
 class Walk:
-    """One kernel on one SPC with its bindings. `clocks` [events, queues] is kept for the static instructions of
-    `observed`, by static index: row i is what the i-th execution knew when it started, its own queue included."""
+    """One kernel on one SPC with its bindings. `clocks` [events, queues] is kept for the static instructions
+    of `observed`, by static index: row i is what the i-th execution knew when it started, its own queue
+    included.
+    """
 
     def __init__(
         self, kernel: Kernel, bindings: Bindings, machine: Machine, unrolled: Unrolled, findings: Findings

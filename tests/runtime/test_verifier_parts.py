@@ -1,0 +1,185 @@
+"""The verifier's parts against plain definitions: unrolling, byte sets, boxes that meet, SPC classes."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from forms import Blocking, blocked_gemm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from programs import cases
+
+from birc.runtime.program import Descriptor
+from birc.runtime.stepping.walk import KernelWalk
+from birc.runtime.verifier.boxes import Boxes, byte_hulls, clip, overlaps, unique, whole_view
+from birc.runtime.verifier.byteset import ByteSet, bytes_of
+from birc.runtime.verifier.layout import ELEMENT_BYTES, byte_span
+from birc.runtime.verifier.unroll import spc_classes, spc_coordinates, unroll
+
+KERNELS = [kernel for case in cases() for kernel in case.program.kernels]
+KERNELS.append(blocked_gemm(Blocking(2, 2, 1, 2, 2, 2, 2, 2, 2)))
+
+# --- unrolling
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
+def test_unrolled_kernels_are_what_the_stepping_engine_walks(kernel):
+    for spc, coordinates in enumerate(spc_coordinates(kernel)):
+        unrolled = unroll(kernel, coordinates)
+        mine = [None] * unrolled.events
+        for number, instances in enumerate(unrolled.instances):
+            rows = zip(instances.position, instances.variables, instances.first, instances.last, strict=True)
+            for position, variables, first, last in rows:
+                mine[position] = (number, tuple(variables), first, last)
+        steps = KernelWalk(kernel).steps(spc)
+        assert mine == [(step.index, step.variables, step.first, step.last) for step in steps]
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
+def test_spcs_of_a_class_execute_the_same(kernel):
+    coordinates = spc_coordinates(kernel)
+    for first, members in spc_classes(kernel, coordinates):
+        expected = unroll(kernel, coordinates[first])
+        depth = coordinates.shape[1]
+        for member in members:
+            found = unroll(kernel, coordinates[member])
+            for one, other in zip(expected.instances, found.instances, strict=True):
+                np.testing.assert_array_equal(one.variables[:, depth:], other.variables[:, depth:])
+                np.testing.assert_array_equal(one.position, other.position)
+
+
+# --- byte sets
+
+RANGES = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 12)), max_size=8)
+
+
+def byte_set(ranges):
+    starts = np.array([start for start, _ in ranges], np.int64)
+    return ByteSet(starts, starts + np.array([length for _, length in ranges], np.int64))
+
+
+def members(ranges):
+    return {byte for start, length in ranges for byte in range(start, start + length)}
+
+
+@given(RANGES, RANGES)
+def test_byte_sets_are_sets(left, right):
+    one, other = byte_set(left), byte_set(right)
+    both = one.union(other)
+    spread = {byte for a, b in zip(both.starts, both.ends, strict=True) for byte in range(a, b)}
+    assert spread == members(left) | members(right)
+    assert all(both.ends[:-1] < both.starts[1:])
+    assert one.covers(other) == (members(right) <= members(left))
+    missing = one.first_missing(other)
+    assert missing is None or not set(range(*missing)) <= members(left)
+
+
+# --- boxes
+
+EXTENTS = st.integers(1, 4)
+
+
+@st.composite
+def views(draw, rank=None):
+    """A small view: row major with gaps, transposed, broadcast or overlapping itself."""
+    rank = rank or draw(st.integers(1, 3))
+    dims = tuple(draw(EXTENTS) for _ in range(rank))
+    strides = tuple(draw(st.sampled_from((0, 1, 2, 3, 4, 6, 8, 12, 24))) for _ in range(rank))
+    origin = tuple(draw(st.integers(-1, 1)) for _ in range(rank))
+    dtype = draw(st.sampled_from(("i8", "bf16", "f32")))
+    return Descriptor("hbm", draw(st.integers(0, 12)) * 4 + 200, dtype, dims, strides, origin)
+
+
+def nested_view(address, dims, order):
+    """A view of a row-major tensor [4, 6, 8] of bf16, axes in some order."""
+    strides = (48, 8, 1)
+    return Descriptor("l2", address, "bf16", tuple(dims[a] for a in order), tuple(strides[a] for a in order))
+
+
+def element_bytes(view, box_low, box_high):
+    """The bytes of a box, one by one."""
+    size = ELEMENT_BYTES[view.dtype]
+    found = set()
+    for point in itertools.product(*(range(a, b) for a, b in zip(box_low, box_high, strict=True))):
+        start = view.address + size * sum(c * s for c, s in zip(point, view.strides, strict=True))
+        found |= set(range(start, start + size))
+    return found
+
+
+@st.composite
+def boxes_in(draw, view, most=3):
+    """Boxes of a view, in bounds, some of them empty."""
+    rows = []
+    for _ in range(draw(st.integers(1, most))):
+        ends = [lower + dim for lower, dim in zip(view.lower, view.dims, strict=True)]
+        lows = [draw(st.integers(lower, end)) for lower, end in zip(view.lower, ends, strict=True)]
+        rows.append((lows, [draw(st.integers(low, end)) for low, end in zip(lows, ends, strict=True)]))
+    return Boxes(np.array([low for low, _ in rows], np.int64), np.array([high for _, high in rows], np.int64))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_boxes_that_share_a_byte_are_found(data):
+    left, right = data.draw(views()), data.draw(views())
+    these, those = data.draw(boxes_in(left)), data.draw(boxes_in(right))
+    found = overlaps(left, these, right, those)
+    for a, b in np.ndindex(found.shape):
+        shared = element_bytes(left, these.low[a], these.high[a]) & element_bytes(
+            right, those.low[b], those.high[b]
+        )
+        assert found[a, b] or not shared
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_boxes_of_views_of_one_tensor_are_compared_exactly(data):
+    orders = st.permutations(range(3))
+    first = [data.draw(st.integers(0, n - 1)) for n in (4, 6, 8)]
+    dims = [data.draw(st.integers(1, n - at)) for n, at in zip((4, 6, 8), first, strict=True)]
+    left = nested_view(64, (4, 6, 8), data.draw(orders))
+    right = nested_view(64 + 2 * (48 * first[0] + 8 * first[1] + first[2]), dims, data.draw(orders))
+    these, those = data.draw(boxes_in(left)), data.draw(boxes_in(right))
+    found = overlaps(left, these, right, those)
+    for a, b in np.ndindex(found.shape):
+        mine = element_bytes(left, these.low[a], these.high[a])
+        assert found[a, b] == bool(mine & element_bytes(right, those.low[b], those.high[b]))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_the_bytes_of_boxes_are_those_of_their_elements(data):
+    view = data.draw(views())
+    boxes = data.draw(boxes_in(view))
+    found = bytes_of(view, boxes).moved(view.address)
+    spread = {byte for a, b in zip(found.starts, found.ends, strict=True) for byte in range(a, b)}
+    each = [element_bytes(view, low, high) for low, high in zip(boxes.low, boxes.high, strict=True)]
+    assert spread == set().union(*each)
+    low, high = byte_hulls(view, boxes)
+    for start, end, mine in zip(low, high, each, strict=True):
+        assert (start, end) == (min(mine), max(mine) + 1) if mine else start == end
+
+
+@given(views())
+def test_the_span_of_a_view_reaches_from_its_first_to_its_last_byte(view):
+    box = whole_view(view)
+    mine = element_bytes(view, box.low[0], box.high[0])
+    assert byte_span(view) == (min(mine), max(mine) + 1)
+
+
+def test_clipping_keeps_what_is_in_bounds():
+    view = Descriptor("hbm", 0, "f32", (4, 5), (5, 1), (1, 0))
+    boxes = Boxes(np.array([[0, -3], [4, 4], [7, 7]]), np.array([[2, 2], [9, 6], [9, 9]]))
+    inside = clip(boxes, view)
+    assert inside.present.tolist() == [True, True, False]
+    assert inside.low[:2].tolist() == [[1, 0], [4, 4]]
+    assert inside.high[:2].tolist() == [[2, 2], [5, 5]]
+    nearest = clip(boxes, view, nearest=True)
+    assert nearest.present.all()
+    assert (nearest.low[2].tolist(), nearest.high[2].tolist()) == ([4, 4], [5, 5])
+
+
+def test_unique_drops_repeated_and_empty_boxes():
+    boxes = Boxes(np.array([[0], [0], [3], [5]]), np.array([[2], [2], [3], [6]]))
+    assert unique(boxes).low.ravel().tolist() == [0, 5]
