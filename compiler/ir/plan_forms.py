@@ -83,7 +83,6 @@ BODIES: Final = {
         ("run", "steps", KernelStep),
         ("copy", "steps", CopyStep),
         ("exchange", "steps", ExchangeStep),
-        ("note", "notes", str),
     ),
 }
 """The statements in the bodies of blocks: keyword, field, what it holds."""

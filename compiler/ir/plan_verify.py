@@ -1,0 +1,178 @@
+"""The verifier of plans: every broken rule at once, each with the step and the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from birc.compiler.ir.errors import InvalidIRError
+from birc.compiler.ir.plan import Boundary, Buffer, CopyStep, ExchangeStep, KernelStep, Plan, Step
+from birc.compiler.ir.plan_verify_kernel import accesses_of, kernel_problems, view_problems
+from birc.compiler.ir.plan_verify_memory import memory_problems
+from birc.compiler.ir.plan_verify_tiling import tiling_problems
+from birc.runtime.dtypes import DTYPES
+from birc.runtime.errors import InternalError
+from birc.runtime.machine import Machine, load_machine
+
+PHASES: Final = ("partition", "tile", "schedule", "allocate")
+"""The phases after which a plan can be checked; each adds rules to those of the one before it."""
+
+ROLES: Final = ("input", "output", "constant", "scratch")
+_ELEMENT_TYPES: Final = frozenset(entry.name for entry in DTYPES)
+_READ_ONLY: Final = ("input", "constant")
+
+
+@dataclass(frozen=True, slots=True)
+class PlanProblem:
+    """One broken rule and where it is broken."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+def verify_plan(plan: Plan, phase: str, machine: Machine | None = None) -> None:
+    """Check what must hold after `phase`, within the limits of `machine` (by default the shipped one of that name).
+
+    Raises `InvalidIRError` that lists every problem.
+    """
+    if phase not in PHASES:
+        raise InternalError(f"there is no plan after the phase {phase!r}", hint=f"one of {', '.join(PHASES)}")
+    problems = list(find_plan_problems(plan, phase, machine or load_machine(plan.target)))
+    if not problems:
+        return
+    more = f" and {len(problems) - 1} more problems" if len(problems) > 1 else ""
+    texts = tuple(map(str, problems))
+    where = f"plan {plan.name!r} after {phase}, {problems[0].where}"
+    raise InvalidIRError(problems[0].what + more, where=where, problems=texts, report="\n".join(texts))
+
+
+def find_plan_problems(plan: Plan, phase: str, machine: Machine) -> Iterator[PlanProblem]:
+    """Every broken rule of `plan`. Limits that need a correct kernel are checked only on correct kernels."""
+    buffers = {buffer.name: buffer for buffer in plan.buffers}
+    yield from _buffer_problems(plan, buffers)
+    for kind, boundaries in (("input", plan.inputs), ("output", plan.outputs)):
+        for boundary in boundaries:
+            where = f"{kind} {boundary.name!r}"
+            yield from (PlanProblem(where, what) for what in _boundary_problems(boundary, plan, buffers))
+    is_tiled = PHASES.index(phase) >= PHASES.index("tile")
+    for number, step in enumerate(plan.steps):
+        yield from _step_problems(f"step {number}", step, plan, buffers, machine, is_tiled)
+    is_allocated = phase == "allocate"
+    yield from _flow_problems(plan, buffers, is_allocated)
+    if is_allocated:
+        yield from (PlanProblem(where, what) for where, what in memory_problems(plan, machine))
+
+
+def _buffer_problems(plan: Plan, buffers: Mapping[str, Buffer]) -> Iterator[PlanProblem]:
+    seen: set[str] = set()
+    for buffer in plan.buffers:
+        where = f"buffer %{buffer.name}"
+        if buffer.name in seen or not buffer.name:
+            yield PlanProblem(where, "is declared twice" if buffer.name else "has no name")
+        seen.add(buffer.name)
+        if buffer.dtype not in _ELEMENT_TYPES:
+            yield PlanProblem(where, f"has the unknown element type {buffer.dtype!r}")
+        if buffer.role not in ROLES:
+            yield PlanProblem(where, f"has the unknown role {buffer.role!r} (one of {', '.join(ROLES)})")
+        if buffer.num_bytes < 0:
+            yield PlanProblem(where, f"has {buffer.num_bytes} bytes")
+        if buffer.home:
+            yield from (PlanProblem(where, what) for what in _twin_problems(buffer, buffers.get(buffer.home)))
+
+
+def _twin_problems(twin: Buffer, home: Buffer | None) -> Iterator[str]:
+    if home is None:
+        yield f"mirrors %{twin.home}, which is not declared"
+    elif home.role != "constant" or (home.dtype, home.num_bytes) != (twin.dtype, twin.num_bytes):
+        yield f"mirrors %{twin.home}, which is not a constant of the same type and size"
+
+
+def _boundary_problems(boundary: Boundary, plan: Plan, buffers: Mapping[str, Buffer]) -> Iterator[str]:
+    if boundary.dtype not in _ELEMENT_TYPES:
+        yield f"has the unknown element type {boundary.dtype!r}"
+    if not boundary.pieces:
+        yield "has no piece"
+    for dies, start, view in boundary.pieces:
+        if not 0 < dies < 1 << plan.dies:
+            yield f"has a piece on the dies {dies:#x}, there are {plan.dies}"
+        yield from view_problems(view, buffers)
+        if not len(start) == len(view.dims) == len(boundary.shape):
+            yield f"has a piece of {len(view.dims)} dimensions from {list(start)}, the shape is {list(boundary.shape)}"
+            continue
+        ends = (first + extent for first, extent in zip(start, view.dims, strict=True))
+        if min(start, default=0) < 0 or any(
+            end > size for end, size in zip(ends, boundary.shape, strict=True)
+        ):
+            yield f"has a piece {list(view.dims)} from {list(start)}, outside the shape {list(boundary.shape)}"
+
+
+def _step_problems(
+    where: str, step: Step, plan: Plan, buffers: Mapping[str, Buffer], machine: Machine, is_tiled: bool
+) -> Iterator[PlanProblem]:
+    match step:
+        case KernelStep():
+            yield from _kernel_step_problems(where, step, plan, buffers, machine, is_tiled)
+        case CopyStep():
+            yield from (PlanProblem(where, what) for what in _copy_problems(step, buffers))
+        case ExchangeStep():
+            for exchange in step.exchanges:
+                yield from (PlanProblem(where, what) for what in view_problems(exchange.view, buffers))
+                if not 0 <= exchange.sender < plan.dies:
+                    yield PlanProblem(where, f"is sent by die {exchange.sender}, there are {plan.dies}")
+
+
+def _kernel_step_problems(
+    where: str, step: KernelStep, plan: Plan, buffers: Mapping[str, Buffer], machine: Machine, is_tiled: bool
+) -> Iterator[PlanProblem]:
+    if len(step.kernels) != plan.dies:
+        yield PlanProblem(where, f"has kernels for {len(step.kernels)} dies, there are {plan.dies}")
+    if all(kernel is None for kernel in step.kernels):
+        yield PlanProblem(where, "runs no kernel")
+    for kernel in step.kernels:
+        if kernel is None:
+            continue
+        place = f"{where}, kernel {kernel.name!r}"
+        problems = list(kernel_problems(kernel, buffers, machine))
+        if is_tiled and not problems:
+            problems = list(tiling_problems(kernel, machine))
+        yield from (PlanProblem(place, what) for what in problems)
+
+
+def _copy_problems(step: CopyStep, buffers: Mapping[str, Buffer]) -> Iterator[str]:
+    missing = [name for name in (step.source, step.target) if name not in buffers]
+    yield from (f"copies %{name}, which is not declared" for name in missing)
+    if not missing and buffers[step.source].num_bytes != buffers[step.target].num_bytes:
+        yield f"copies %{step.source} to %{step.target}, which is of another size"
+
+
+def _flow_problems(plan: Plan, buffers: Mapping[str, Buffer], is_allocated: bool) -> Iterator[PlanProblem]:
+    """Buffers that are read before anything is written to them, or written though others rely on them."""
+    written = {b.name for b in plan.buffers if b.role in _READ_ONLY or (b.home and not is_allocated)}
+    for number, step in enumerate(plan.steps):
+        where = f"step {number}"
+        reads, writes = _traffic(step)
+        unwritten = sorted(name for name in reads - written if name in buffers)
+        yield from (PlanProblem(where, f"reads %{name}, which nothing has written yet") for name in unwritten)
+        fixed = sorted(name for name in writes if name in buffers and buffers[name].role in _READ_ONLY)
+        yield from (PlanProblem(where, f"writes %{name}, a {buffers[name].role}") for name in fixed)
+        written |= writes
+    for boundary in plan.outputs:
+        for name in sorted({view.buffer for _, _, view in boundary.pieces} - written):
+            yield PlanProblem(f"output {boundary.name!r}", f"lies in %{name}, which nothing writes")
+
+
+def _traffic(step: Step) -> tuple[set[str], set[str]]:
+    """The buffers that a step reads and writes."""
+    match step:
+        case CopyStep(source, target):
+            return {source}, {target}
+        case ExchangeStep(exchanges):
+            return {exchange.view.buffer for exchange in exchanges}, set()
+        case KernelStep(kernels):
+            found = [pair for kernel in kernels if kernel is not None for pair in accesses_of(kernel)]
+            reads = {access.view.buffer for op, access in found if op != "vst"}
+            return reads, {access.view.buffer for op, access in found if op == "vst"}

@@ -1,0 +1,76 @@
+"""What must hold after allocation: addresses, lifetimes, no overlap of living buffers, capacities."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from birc.compiler.ir.plan import Buffer, CopyStep, ExchangeStep, KernelStep, Plan, Step
+from birc.compiler.ir.plan_verify_kernel import accesses_of
+from birc.runtime.machine import Machine
+
+
+def memory_problems(plan: Plan, machine: Machine) -> Iterator[tuple[str, str]]:
+    """Every broken rule of an allocation, as (where, what)."""
+    capacities = {
+        "hbm": machine.hbm_bytes_per_die,
+        "l2": machine.spcs_per_die * machine.spc_sram_bytes,
+    }
+    placed: dict[str, list[Buffer]] = defaultdict(list)
+    spans = _uses(plan)
+    for buffer in plan.buffers:
+        where = f"buffer %{buffer.name}"
+        capacity = capacities.get(buffer.space)
+        if capacity is None:
+            yield where, f"lies in {buffer.space!r}, not in one of {', '.join(capacities)}"
+        elif buffer.address < 0:
+            yield where, "has no address"
+        elif buffer.address + buffer.num_bytes > capacity:
+            yield where, f"ends at {buffer.address + buffer.num_bytes:#x}, {buffer.space} at {capacity:#x}"
+        else:
+            placed[buffer.space].append(buffer)
+        first, last = spans.get(buffer.name, (buffer.first, buffer.last))
+        if first < buffer.first or last > buffer.last:
+            yield where, f"lives in steps {buffer.first} to {buffer.last}, is used in {first} to {last}"
+    for space, buffers in placed.items():
+        yield from _overlaps(space, buffers)
+
+
+def _overlaps(space: str, buffers: list[Buffer]) -> Iterator[tuple[str, str]]:
+    """Pairs that share bytes while both live. A sweep over addresses keeps those that have not ended."""
+    open_buffers: list[Buffer] = []
+    for buffer in sorted(buffers, key=lambda b: (b.address, b.name)):
+        open_buffers = [b for b in open_buffers if b.address + b.num_bytes > buffer.address]
+        if buffer.num_bytes:
+            clashing = [other for other in open_buffers if _live_together(buffer, other)]
+            yield from (
+                (f"buffer %{buffer.name}", f"overlaps %{other.name} in {space}, both live")
+                for other in clashing
+            )
+            open_buffers.append(buffer)
+
+
+def _live_together(one: Buffer, other: Buffer) -> bool:
+    """Inputs, outputs and constants live throughout."""
+    if one.role != "scratch" or other.role != "scratch":
+        return True
+    return one.first <= other.last and other.first <= one.last
+
+
+def _uses(plan: Plan) -> dict[str, tuple[int, int]]:
+    """The first and last step that touches each buffer."""
+    spans: dict[str, tuple[int, int]] = {}
+    for number, step in enumerate(plan.steps):
+        for name in _touched(step):
+            spans[name] = (spans.get(name, (number, number))[0], number)
+    return spans
+
+
+def _touched(step: Step) -> set[str]:
+    match step:
+        case CopyStep(source, target):
+            return {source, target}
+        case ExchangeStep(exchanges):
+            return {exchange.view.buffer for exchange in exchanges}
+        case KernelStep(kernels):
+            return {a.view.buffer for kernel in kernels if kernel is not None for _, a in accesses_of(kernel)}

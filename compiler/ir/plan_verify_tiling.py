@@ -1,0 +1,170 @@
+"""What must hold of a kernel's tiling: extents, blocks, buffers and registers within the machine's limits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from birc.compiler.ir.plan import Access, Contraction, Index, Kernel, Phase, Tiling
+from birc.compiler.ir.plan_verify_kernel import accesses_of, bounds, reach
+from birc.compiler.ir.registers import assign
+from birc.runtime.machine import Machine
+
+HOISTS = ("", "a", "b")
+
+
+def tiling_problems(kernel: Kernel, machine: Machine) -> Iterator[str]:
+    """Every broken rule of the tiling of a kernel that is itself correct."""
+    tiling = kernel.tiling
+    if tiling is None:
+        yield "has no tiling"
+        return
+    problems = list(_shape_problems(kernel, tiling, machine))
+    yield from problems
+    if problems:
+        return
+    tile = {d.name: 1 for d in kernel.space} | dict(tiling.tile)
+    elements = math.prod(tile[d.name] for d in kernel.par_dims)
+    if elements > machine.vector_tile_elements:
+        yield f"a register tile has {elements} elements, holds {machine.vector_tile_elements}"
+    for owner, access in accesses_of(kernel):
+        yield from (f"{owner}: {what}" for what in _box_problems(access, tile))
+    if kernel.contraction is not None:
+        yield from _product_problems(kernel, kernel.contraction, tiling, tile, machine)
+        yield from _depth_overrun(kernel, kernel.contraction, tile)
+    yield from _register_problems(kernel, tiling, tile, machine)
+    yield from _overrun_problems(kernel, tile)
+
+
+def _shape_problems(kernel: Kernel, tiling: Tiling, machine: Machine) -> Iterator[str]:
+    extents = {d.name: d.extent for d in kernel.space}
+    par = {d.name for d in kernel.par_dims}
+    for name, extent in tiling.tile:
+        if name not in extents:
+            yield f"tiles {name}, which is no dimension"
+        elif not 1 <= extent <= extents[name]:
+            yield f"the tile has extent {extent} along {name}, must be 1 to {extents[name]}"
+    for name, count in tiling.spcs:
+        if name not in par or count < 1:
+            yield f"spreads {name} over {count} SPCs, must be a par dimension and 1 or more"
+    used = math.prod(count for _, count in tiling.spcs)
+    if used > machine.spcs_per_die:
+        yield f"uses {used} SPCs, a die has {machine.spcs_per_die}"
+    for what, names in (("tiles", tiling.tile), ("spreads", tiling.spcs)):
+        if len(dict(names)) != len(names):
+            yield f"{what} a dimension twice"
+    counts = (tiling.rows, tiling.columns, tiling.a_buffers, tiling.b_buffers, tiling.programs)
+    if min(counts) < 1:
+        yield "rows, columns, buffers and programs must be 1 or more"
+    if not 0 <= tiling.resident <= len(kernel.red_dims):
+        yield f"keeps {tiling.resident} depth loops resident, there are {len(kernel.red_dims)}"
+    if tiling.hoist not in HOISTS:
+        yield f"hoists {tiling.hoist!r}, must be a, b or nothing"
+    if tiling.programs > machine.vector_programs:
+        yield f"uses {tiling.programs} vector programs, an SPC has {machine.vector_programs}"
+
+
+def _box_problems(access: Access, tile: Mapping[str, int]) -> Iterator[str]:
+    """A box moves along each of its axes with one tiled dimension at most."""
+    for axis, index in enumerate(access.index):
+        tiled = [name for name, _ in index.terms if tile[name] > 1]
+        if len(tiled) > 1:
+            yield f"axis {axis} moves with several tiled dimensions: {', '.join(tiled)}"
+
+
+def _product_problems(
+    kernel: Kernel, contraction: Contraction, tiling: Tiling, tile: Mapping[str, int], machine: Machine
+) -> Iterator[str]:
+    """One T-core operation, and the input buffers that hold its operands."""
+    rows = math.prod(tile[name] for name in contraction.row_dims)
+    columns = math.prod(tile[name] for name in contraction.column_dims)
+    depth = math.prod(tile[d.name] for d in kernel.red_dims)
+    form = machine.format(contraction.format)
+    for what, count, limit in (
+        ("rows", rows, machine.tcore_rows),
+        ("columns", columns, machine.tcore_cols),
+        ("depth", depth, form.k_max),
+    ):
+        if count > limit:
+            yield f"a T-core operation has {what} {count}, at most {limit}"
+    a, b = contraction.a.index, contraction.b.index
+    for what, index, count in (
+        ("rows of a", a[: contraction.rows], rows),
+        ("depth of a", a[contraction.rows :], depth),
+        ("depth of b", b[: contraction.depth], depth),
+        ("columns of b", b[contraction.depth :], columns),
+    ):
+        loaded = _box_elements(index, tile)
+        if loaded != count:
+            yield f"a load brings {loaded} {what}, an operation takes {count}"
+    steps = [-(-d.extent // tile[d.name]) for d in kernel.red_dims]
+    resident = math.prod(steps[len(steps) - tiling.resident :])
+    padded = -(-depth // form.k_unit) * form.k_unit
+    for operand, tiles, copies, lanes, capacity in (
+        ("a", tiling.rows, tiling.a_buffers, machine.tcore_rows, machine.gib_a_bytes),
+        ("b", tiling.columns, tiling.b_buffers, machine.tcore_cols, machine.gib_b_bytes),
+    ):
+        needed = copies * tiles * resident * lanes * padded * form.bytes
+        if needed > capacity:
+            yield f"operand {operand} needs {needed} B of its input buffer, there are {capacity}"
+    if tiling.hoist and resident != math.prod(steps):
+        yield f"hoists {tiling.hoist}, but the depth is not resident"
+
+
+def _box_elements(index: tuple[Index, ...], tile: Mapping[str, int]) -> int:
+    return math.prod(tile[name] for coordinate in index for name, _ in coordinate.terms)
+
+
+def _register_problems(
+    kernel: Kernel, tiling: Tiling, tile: Mapping[str, int], machine: Machine
+) -> Iterator[str]:
+    statements = [s for phase in kernel.phases for s in phase.statements]
+    partial = 0
+    if kernel.contraction is None:
+        phases = kernel.phases
+    else:  # loads come first, so that they overlap the T-core
+        phases = (Phase(tuple(sorted(statements, key=lambda s: s.op != "vld"))),)
+        streamed = kernel.red_dims[: len(kernel.red_dims) - tiling.resident]
+        if tiling.rows * tiling.columns > 1 and any(d.extent > tile[d.name] for d in streamed):
+            partial = tiling.rows * tiling.columns
+    needed = tiling.programs * assign(phases).count + partial
+    if needed > machine.vector_registers:
+        yield f"needs {needed} vector registers, there are {machine.vector_registers}"
+
+
+def _depth_overrun(kernel: Kernel, contraction: Contraction, tile: Mapping[str, int]) -> Iterator[str]:
+    """Where tiles reach beyond a reduced dimension, an operand must end with it: beyond are zeros."""
+    for dimension in kernel.red_dims:
+        if dimension.extent % tile[dimension.name] == 0:
+            continue
+        operands = (contraction.a, contraction.b)
+        if not any(_ends_with(access, dimension.name, dimension.extent) for access in operands):
+            yield f"tiles of {tile[dimension.name]} reach beyond {dimension.name}, where no operand ends"
+
+
+def _overrun_problems(kernel: Kernel, tile: Mapping[str, int]) -> Iterator[str]:
+    """Where tiles reach beyond an independent dimension, nothing may be stored, and nothing reduced."""
+    extents = {d.name: d.extent for d in kernel.space}
+    ragged = {d.name for d in kernel.par_dims if d.extent % tile[d.name]}
+    for phase in kernel.phases:
+        for statement in phase.statements:
+            if statement.op.startswith(("vred", "vfold")):
+                for name in sorted(ragged & set(statement.dims)):
+                    yield f"{statement.op}: tiles of {tile[name]} reach beyond {name}, which it reduces"
+            if statement.op == "vst" and statement.access is not None:
+                yield from _store_overruns(statement.access, ragged, extents)
+
+
+def _store_overruns(access: Access, ragged: set[str], extents: Mapping[str, int]) -> Iterator[str]:
+    for axis, (index, (_, end)) in enumerate(zip(access.index, bounds(access.view), strict=True)):
+        names = {name for name, _ in index.terms} & ragged
+        if names and reach(index, extents)[1] + 1 != end:
+            yield f"vst: tiles reach beyond {', '.join(sorted(names))}, but the view goes on along axis {axis}"
+
+
+def _ends_with(access: Access, name: str, extent: int) -> bool:
+    """Whether the access leaves its view exactly where a dimension ends."""
+    return any(
+        index.terms == ((name, 1),) and end == index.constant + extent
+        for index, (_, end) in zip(access.index, bounds(access.view), strict=True)
+    )
