@@ -6,19 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
-from typing import Final
 
 from birc.runtime.values.frame import Region
 
-# The largest array of a block: products pay for small blocks by packing the other operand again, vector work
-# wants all its operands in the cache at once.
-_PRODUCT_BLOCK_BYTES: Final = 2 << 20
-_VECTOR_BLOCK_BYTES: Final = 256 << 10
-# A block of a product has at least so many rows or columns, if there are as many.
-_LEAST_ROWS: Final = 64
-_LEAST_COLUMNS: Final = 192
-# Work below this is not worth handing to another thread, which costs about 50 us.
-_LEAST_SHARED_WORK: Final = 4e6
+
+@dataclass(frozen=True, slots=True)
+class Blocking:
+    """How parts are cut.
+
+    The largest array of a block has about `product_bytes` beside products and `vector_bytes` otherwise: products
+    pay for small blocks by packing the other operand again, vector work wants all its operands in the cache. A
+    block of a product keeps `least_rows` rows and `least_columns` columns, if there are as many. Work below
+    `least_shared_cost` multiply-adds is not handed to other threads, which costs about 50 us.
+    """
+
+    product_bytes: int = 2 << 20
+    vector_bytes: int = 256 << 10
+    least_rows: int = 64
+    least_columns: int = 192
+    least_shared_cost: float = 4e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +53,22 @@ class Sides:
     columns: tuple[int, ...]
 
 
-def block_lengths(whole: Region, sides: Sides, work: Work, threads: int) -> dict[int, int]:
+def block_lengths(
+    whole: Region, sides: Sides, work: Work, threads: int, blocking: Blocking
+) -> dict[int, int]:
     """How long a block is on each axis that is cut, by position."""
-    target = _PRODUCT_BLOCK_BYTES if work.macs else _VECTOR_BLOCK_BYTES
+    target = blocking.product_bytes if work.macs else blocking.vector_bytes
     wanted = -(-work.largest_bytes // target)
-    if threads > 1 and work.cost >= _LEAST_SHARED_WORK:
+    if threads > 1 and work.cost >= blocking.least_shared_cost:
         wanted = -(-max(wanted, threads) // threads) * threads
     lengths: dict[int, int] = {}
     blocks = 1
-    for positions, least in ((sides.batch, 1), (sides.rows, _LEAST_ROWS), (sides.columns, _LEAST_COLUMNS)):
+    kinds = (
+        (sides.batch, 1),
+        (sides.rows, blocking.least_rows),
+        (sides.columns, blocking.least_columns),
+    )
+    for positions, least in kinds:
         length_of = {position: whole[position][1] - whole[position][0] for position in positions}
         together = prod(length_of.values())
         for position in positions:

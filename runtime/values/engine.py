@@ -20,6 +20,7 @@ from birc.runtime.stepping.commands import CommandState, Copy, Events, issues, s
 from birc.runtime.stepping.instructions import execute as execute_step
 from birc.runtime.stepping.spc import Binding, Spc
 from birc.runtime.stepping.walk import KernelWalk
+from birc.runtime.values.blocks import Blocking
 from birc.runtime.values.constants import ConstantRanges
 from birc.runtime.values.frame import Tensor
 from birc.runtime.values.index_space import CannotRaiseError
@@ -43,18 +44,25 @@ class Fallback:
 class ValuesEngine:
     """Executes one program, as often as asked.
 
-    `threads` is the number of threads for large kernels, by default the cores of the process. After a run
-    `fallbacks` lists the kernels that could not be executed on whole arrays throughout. Constant images must
+    `threads` is the number of threads for large kernels, by default the cores of the process; `blocking` says how
+    these are cut. After a run `fallbacks` lists the kernels that could not be executed on whole arrays throughout. Constant images must
     hold the same data whenever the same memory is run again.
     """
 
-    def __init__(self, program: Program, machine: Machine, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        program: Program,
+        machine: Machine,
+        threads: int | None = None,
+        blocking: Blocking | None = None,
+    ) -> None:
         if program.dies > machine.dies:
             raise UsageError(f"the program needs {program.dies} dies, {machine.name} has {machine.dies}")
         self.fallbacks: tuple[Fallback, ...] = ()
         self._program = program
         self._machine = machine
         self._workers = Workers(threads)
+        self._blocking = blocking or Blocking()
         self._walks = tuple(KernelWalk(kernel) for kernel in program.kernels)
         self._slots = tuple(_slots(kernel) for kernel in program.kernels)
         self._raised: dict[object, RaisedKernel | CannotRaiseError] = {}
@@ -144,6 +152,7 @@ class ValuesEngine:
             constant,
             workers.threads,
             workers.product_threads,
+            self._blocking,
         )
         name = self._program.kernels[kernel].name
         try:

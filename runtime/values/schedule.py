@@ -15,7 +15,7 @@ import numpy as np
 from birc.runtime.conversion import FLOAT, INT, register_type
 from birc.runtime.program import Descriptor
 from birc.runtime.values.axes import Part, Reach, accesses, sources
-from birc.runtime.values.blocks import Sides, Work, block_lengths, cut
+from birc.runtime.values.blocks import Blocking, Sides, Work, block_lengths, cut
 from birc.runtime.values.boxes import BoxView, is_plain
 from birc.runtime.values.contraction import Contracting, Packing
 from birc.runtime.values.form import (
@@ -65,6 +65,7 @@ class Setting:
     constants: frozenset[int]
     threads: int
     product_threads: int
+    blocking: Blocking
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +104,16 @@ class _Scheduler:
         self.conflict = self._has_conflict()
 
     def plan(self) -> PartPlan:
+        """Everything, in the order of the operations."""
+        setting = self.setting
         for at, operation in enumerate(self.part.operations):
             for value in sources(operation):
                 self.last_use[id(value)] = at
         work = self._work()
-        threads = self.setting.product_threads if work.macs else self.setting.threads
-        lengths = {} if self.conflict else block_lengths(self.whole, self._sides(), work, threads)
+        threads = setting.product_threads if work.macs else setting.threads
+        lengths = {}
+        if not self.conflict:
+            lengths = block_lengths(self.whole, self._sides(), work, threads, setting.blocking)
         products = ProductPlanner(self.part, self, lengths)
         dropped = {id(store) for store in self.sinks.values()}
         for at, operation in enumerate(self.part.operations):
