@@ -11,17 +11,14 @@ from collections import Counter
 import numpy as np
 import pytest
 from mutants import mutants, sample
-from programs import BUILDERS, MACHINE, cases, vector_add, write_port
+from programs import BUILDERS, write_port
+from verifying import CASES, TINY
 
 from birc.runtime.faults import MachineFault
-from birc.runtime.machine import load_machine
 from birc.runtime.memory import Memory
 from birc.runtime.stepping.engine import StepEngine
 from birc.runtime.verifier import VerificationError, verify_program
 
-TINY = load_machine(MACHINE)
-# As the others, but its tensors are within the machine's limit of a dimension.
-CASES = [vector_add(8000) if case.name == "vector_add" else case for case in cases()]
 MUTANTS_A_PROGRAM = 70
 RANDOM_ORDERS = 2
 # What no verifier can see: the indices that an indexed load finds in memory.

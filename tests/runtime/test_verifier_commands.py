@@ -1,0 +1,133 @@
+"""The verifier across commands: runs, copies, transfers, barriers, events, and memory that nothing wrote."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from programs import (
+    BOTH_DIES,
+    SPCS,
+    Layout,
+    box,
+    command,
+    command_loop,
+    gemm,
+    i,
+    launch,
+    op,
+    par,
+    tensor_buffer_chain,
+    two_die_transfer,
+    v,
+)
+from verifying import (
+    drop_command,
+    findings,
+    loops,
+    refused,
+    with_descriptor,
+)
+
+from birc.runtime.program import (
+    Kernel,
+)
+
+# --- across commands
+
+
+def test_runs_belong_to_a_launch_and_find_their_slots():
+    program = gemm().program
+    refused(drop_command(program, "launch"), "no launch before it")
+    refused(drop_command(program, "bind", 2), "uses slots [2]")
+    launched = lambda spcs: replace(program, commands=(command("launch", spcs, "x"), *program.commands[1:]))
+    refused(launched(0b01), "spreads over 2 SPCs")
+    refused(launched(0b111), "SPC mask 0x7")
+
+
+def chain(*between, last_slot=1):
+    """Two runs: the first writes a buffer block by block, the second reads it with rows of the other SPC."""
+    layout = Layout()
+    dims = (4, 64)
+    x, kept, out = (layout.tensor(dims) for _ in range(3))
+    own = ((i(0, 2) + i(1), 1), (0, 64))
+    other = ((i(0, -2) + i(1) + 2, 1), (0, 64))
+    first = par(2, par(2, op("vld", v(0), box(0, *own)), op("vst", box(1, *own), v(0))), level="spc")
+    second = par(2, par(2, op("vld", v(0), box(1, *other)), op("vst", box(2, *other), v(0))), level="spc")
+    same = par(2, par(2, op("vld", v(0), box(1, *own)), op("vst", box(2, *own), v(0))), level="spc")
+    commands = launch((0, x), (1, kept), (2, out))
+    return layout.program(
+        "chain",
+        (Kernel("first", (first,)), Kernel("second", (second,)), Kernel("same", (same,))),
+        (*commands[:-1], *between, command("run", last_slot, 0), commands[-1]),
+        inputs=(layout.port("x", x),),
+        outputs=(layout.port("out", out),),
+    )
+
+
+def test_values_between_spcs_need_a_barrier():
+    assert findings(chain(command("barrier", "die"))) == []
+    refused(chain(), "reads hbm bytes", "writes", "barrier")
+    assert findings(chain(last_slot=2)) == []  # every SPC reads its own rows
+
+
+def test_tensor_buffers_need_no_barrier():
+    program = tensor_buffer_chain().program
+    assert findings(program) == []
+    refused(with_descriptor(program, 2, space="l2"), "share bytes")
+
+
+def test_copies_need_a_wait():
+    program = command_loop().program
+    assert findings(program) == []
+    found = findings(drop_command(program, "wait"))
+    assert any("reads l2 bytes" in text for text in found)
+    assert any("set again before it was waited for" in text for text in found)
+    refused(drop_command(program, "copy"), "waits for event 3, which nothing before sets")
+    refused(drop_command(program, "barrier"), "writes l2 bytes", "reads")
+
+
+def test_command_loops_stay_inside_their_buffers():
+    program = command_loop(steps=4).program
+    refused(replace(program, commands=command_loop(steps=5).program.commands), "reaches bytes")
+
+
+def test_transfers_need_device_wide_order():
+    program = two_die_transfer().program
+    assert findings(program) == []
+    refused(drop_command(program, "wait", 0), "reads hbm bytes", "on die 1")
+    refused(drop_command(program, "barrier", 0), "transfer", "reads hbm bytes", "writes")
+    events = [item for item in program.commands if item.mnemonic != "wait"]
+    refused(replace(program, commands=tuple(events)), "event 0 of die 0 is set and never waited for")
+    late = command("barrier", "device", dies=0b01)
+    refused(replace(program, commands=(*program.commands, late)), "every die takes part")
+
+
+def test_what_is_read_was_written():
+    program = gemm().program
+    refused(replace(program, inputs=program.inputs[1:]), "reads hbm bytes", "not written by then")
+    narrow = loops(program, lambda loop: replace(loop, extent=1) if loop.level == "spc" else loop)
+    refused(narrow, "output out", "are never written")
+    unknown = replace(program, outputs=(*program.outputs, replace(program.outputs[0], name="again")))
+    assert findings(unknown) == []
+
+
+def test_copies_match_and_stay_out_of_tensor_buffers():
+    layout = Layout()
+    x, out, other = layout.tensor((4, 64)), layout.tensor((4, 64)), layout.tensor((64, 4), space="l2")
+    inside = layout.tensor((4, 64), space="tb")
+
+    def copied(target):
+        return layout.program(
+            "copy", (), (command("copy", target, x, (), (), 0), command("wait", 0)),
+            inputs=(layout.port("x", x),), outputs=(layout.port("out", out),),
+        )  # fmt: skip
+
+    assert findings(copied(out)) == []
+    refused(copied(other), "to f32 (64, 4)")
+    refused(copied(inside), "reaches into a tensor buffer")
+
+
+def test_a_program_for_one_die_has_no_transfers():
+    program = replace(gemm().program, commands=(command("transfer", 0, 0, 0), *gemm().program.commands))
+    refused(program, "a transfer in a program for 1 dies")
+    refused(replace(program, commands=(command("launch", SPCS, "x", dies=BOTH_DIES),)), "die mask 0b11")
