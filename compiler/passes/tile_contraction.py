@@ -20,6 +20,9 @@ BLOCKS = tuple((rows, columns) for rows in (1, 2, 3, 4, 6) for columns in (1, 2,
 SECONDARY_WEIGHT = 0.05
 """What the limits other than the largest count: overlap is never perfect."""
 
+SINGLE_BUFFER_EXPOSED = 0.4
+"""Share of the loads of a block without a second buffer that the T-core waits for: slots become free one by one."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -239,14 +242,18 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     ingress = a_loads * load_a + b_loads * load_b + tiles * extra_loads
     latency = machine.l2_remote_latency_cycles + 2 * machine.semaphore_cycles
     turns = tiles * (latency + vector + extra_loads) / tiling.programs
-    single = 1.15 if tiling.a_buffers == 1 or tiling.b_buffers == 1 else 1.0
     flight = machine.outstanding_loads_per_tcore_queue
     resident = steps / max(1, chunks)
-    a_flight = a_loads * (latency + load_a) / min(flight, tiling.a_buffers * tiling.rows * resident)
-    b_flight = b_loads * (latency + load_b) / min(flight, tiling.b_buffers * tiling.columns * resident)
+    a_time = max(a_loads * load_a, a_loads * (latency + load_a) / min(flight, tiling.a_buffers * tiling.rows * resident))
+    b_time = max(
+        b_loads * load_b, b_loads * (latency + load_b) / min(flight, tiling.b_buffers * tiling.columns * resident)
+    )
+    # A block that is not double-buffered is loaded while the T-core waits.
+    exposed = (a_time if tiling.a_buffers == 1 else 0.0) + (b_time if tiling.b_buffers == 1 else 0.0)
+    exposed *= SINGLE_BUFFER_EXPOSED
     first = (tiling.rows * load_a + tiling.columns * load_b) * steps / max(1, chunks)
-    limits = (tcore, ingress, tiles * stores, tiles * vector + drained_adds, turns, a_flight, b_flight)
-    return single * (max(limits) + SECONDARY_WEIGHT * sum(limits)) + first
+    limits = (tcore + exposed, ingress, tiles * stores, tiles * vector + drained_adds, turns, a_time, b_time)
+    return max(limits) + SECONDARY_WEIGHT * sum(limits) + first
 
 
 def _even(extent: int, most: int) -> int:
