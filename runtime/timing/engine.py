@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from fractions import Fraction
 
 from birc.runtime.counts import Counts
 from birc.runtime.errors import InternalError, UsageError
 from birc.runtime.machine import Machine
-from birc.runtime.program import Kernel, Program
+from birc.runtime.program import Affine, Instruction, Kernel, Loop, Program
 from birc.runtime.timing.commands import Processors, Run
 from birc.runtime.timing.kernels import KernelTimer, SpcClass
 from birc.runtime.timing.result import LEDGER_CLASSES, CopyTiming, Ledger, RunTiming, TimingResult, WalkResult
+from birc.runtime.timing.steps import affine_range
 
 _WALK_CLASSES = ("tcore", "vector", "wait_hbm", "wait_l2_noc", "wait_dependency")
 
@@ -208,8 +210,24 @@ def producer(kernel: Kernel, semaphore: int) -> str:
         return "pipeline"
     names = [
         instruction.mnemonic
-        for instruction in kernel.instructions()
+        for instruction, extents in _instructions(kernel.nests, ())
         for sync in instruction.posts
-        if sync.semaphore.terms or sync.semaphore.constant == semaphore
+        if _can_be(sync.semaphore, extents, semaphore)
     ]
     return "+".join(dict.fromkeys(names)) or f"semaphore {semaphore}"
+
+
+def _instructions(
+    items: tuple[Loop | Instruction, ...], extents: tuple[int, ...]
+) -> Iterator[tuple[Instruction, tuple[int, ...]]]:
+    """Every instruction with the extents of the loops around it."""
+    for item in items:
+        if isinstance(item, Instruction):
+            yield item, extents
+        else:
+            yield from _instructions(item.body, (*extents, item.extent))
+
+
+def _can_be(number: Affine, extents: tuple[int, ...], value: int) -> bool:
+    low, high = affine_range(number, dict(enumerate(extents)))
+    return low <= value <= high

@@ -89,10 +89,7 @@ class MemoryUnit:
         variant, num_bytes = known
         state.executed[variant] += 1
         hbm = self._is_hbm[op.route]
-        if hbm:
-            state.hbm_loads += 1
-        else:
-            state.chip_loads += 1
+        queue.from_hbm += hbm
         tag = (slot, register, op.posts_at(cursor))
         if num_bytes:
             store = register < 0 and self.routes[op.route].store

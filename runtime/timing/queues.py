@@ -169,14 +169,14 @@ def affine_at(affine: Affine, variables: list[int]) -> int:
 class Queue:
     """The state of one queue: its cursor, the instruction `op` to issue next, and what it waits for.
 
-    `waits` and `registers` are the semaphores and registers of that instruction (the register written is
-    the last). `blocked` is a reason of `state.py`; `draining` the register whose accumulation follows the
-    drain in progress.
+    `loads` and `stores` are in flight, `from_hbm` of them from or to HBM. `waits` and `registers` are the
+    semaphores and registers of that instruction (the register written is the last). `blocked` is a reason
+    of `state.py`; `draining` the register whose accumulation follows the drain in progress.
     """
 
     __slots__ = (
-        "blocked", "code", "cursor", "draining", "loads", "max_loads", "number", "op", "registers",
-        "stores", "waits",
+        "blocked", "code", "cursor", "draining", "from_hbm", "loads", "max_loads", "number", "op",
+        "registers", "stores", "waits",
     )  # fmt: skip
 
     def __init__(self, code: QueueCode, max_loads: int) -> None:
@@ -190,4 +190,5 @@ class Queue:
         self.draining = -1
         self.loads = 0
         self.stores = 0
+        self.from_hbm = 0
         self.max_loads = max_loads

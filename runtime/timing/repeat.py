@@ -186,13 +186,11 @@ class Repeats:
         registers = (ready, tuple(state.shapes))
         busy = (max(0, state.matrix_free - now), max(0, state.vector_free - now))
         queues = tuple(self._queue_state(queue, watch, iteration) for queue in state.queues)
-        flights = (state.hbm_loads, state.chip_loads)
         return (
             queues,
             events,
             registers,
             busy,
-            flights,
             self.memory.ports.relative_state(now),
             self.vector.relative_state(now),
         )

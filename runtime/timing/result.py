@@ -29,8 +29,8 @@ Ledger = dict[str, Fraction]
 class Variant:
     """What one execution of an instruction (`index` in its kernel) does, at one way of lying in its tensor.
 
-    `traffic` is bytes through the ports: "hbm", "l2" (read), "l2 write", "tb", "noc in" and "noc out". A multicast load
-    counts in the memory only the part that this SPC fetches.
+    `traffic` is bytes through the ports: "hbm", "l2" (read), "l2 write", "tb", "noc in" and "noc out". A
+    multicast load counts in the memory only the part that this SPC fetches.
     """
 
     index: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from birc.runtime.machine import Machine
 from birc.runtime.timing.queues import Queue
@@ -34,19 +34,25 @@ class SpcState:
     """
 
     __slots__ = (
-        "accounted", "by_semaphore", "chip_loads", "events", "executed", "hbm_loads", "machine", 
-        "matrix_free", "now", "post_delay", "priority", "queues", "ready", "semaphores", "serial", "shapes",
-        "sums", "variants", "vector_free", "waiter",
+        "accounted", "by_semaphore", "events", "executed", "machine", "matrix_free", "now", "post_delay",
+        "priority", "producers", "queues", "ready", "semaphores", "serial", "shapes", "sums", "variants",
+        "vector_free", "waiter",
     )  # fmt: skip
 
     def __init__(
-        self, machine: Machine, queues: list[Queue], semaphores: Sequence[int], registers: int
+        self,
+        machine: Machine,
+        queues: list[Queue],
+        semaphores: Sequence[int],
+        registers: int,
+        producers: Mapping[int, Collection[int]],
     ) -> None:
         self.machine = machine
         self.queues = queues
         # Whose semaphore a dependency wait is put down to: the matrix queue, vector programs, load queues.
         self.priority = sorted(queues, key=lambda queue: (queue.number < COMPUTE, queue.number))
         self.semaphores = list(semaphores)
+        self.producers = producers  # semaphore -> numbers of the queues that post it
         self.waiter: dict[int, int] = {}  # semaphore -> slot of the queue that is blocked at it
         self.post_delay = machine.semaphore_cycles
         self.events: list[
@@ -59,8 +65,6 @@ class SpcState:
         self.accounted = 0  # every cycle before this one is in a class
         self.matrix_free = 0
         self.vector_free = 0
-        self.hbm_loads = 0
-        self.chip_loads = 0
         self.sums = [0] * 7
         self.by_semaphore: defaultdict[int, int] = defaultdict(int)
         self.variants: list[Variant] = []
@@ -99,13 +103,6 @@ class SpcState:
         self.executed.append(0)
         return len(self.variants) - 1
 
-    def in_flight(self, hbm: bool, change: int) -> None:
-        """A transfer from or to HBM, or on the chip, begins (+1) or has come (-1)."""
-        if hbm:
-            self.hbm_loads += change
-        else:
-            self.chip_loads += change
-
     # The ledger.
 
     def account(self, until: int) -> None:
@@ -125,17 +122,37 @@ class SpcState:
             start = end
         if start == until:
             return
-        if self.hbm_loads:
-            sums[FROM_HBM] += until - start
-        elif self.chip_loads:
-            sums[FROM_CHIP] += until - start
-        else:
-            sums[DEPENDENCY] += until - start
-            self.by_semaphore[self._awaited()] += until - start
+        kind, semaphore = self._cause(start)
+        sums[kind] += until - start
+        if kind == DEPENDENCY:
+            self.by_semaphore[semaphore] += until - start
 
-    def _awaited(self) -> int:
-        """The semaphore for which the most important blocked queue waits, -1 when none waits for any."""
+    def _cause(self, since: int) -> tuple[int, int]:
+        """What the SPC waits for since a time at which no pipe works: a class, and the semaphore awaited.
+
+        The most important queue that has not ended is followed to what it waits for: memory when its data, or
+        the data of the load queue that posts its semaphore, is in flight.
+        """
         for queue in self.priority:
-            if queue.blocked >= 0:
-                return queue.blocked
-        return RUNNING
+            if queue.blocked != FINISHED:
+                waiting = self._memory_wait(queue, since, len(self.queues))
+                if waiting is None:
+                    return DEPENDENCY, max(queue.blocked, RUNNING)
+                return (FROM_HBM if waiting.from_hbm else FROM_CHIP), RUNNING
+        return (FROM_HBM if any(queue.from_hbm for queue in self.queues) else FROM_CHIP), RUNNING
+
+    def _memory_wait(self, queue: Queue, since: int, steps: int) -> Queue | None:
+        """The queue whose transfers hold back `queue`, or None; follows at most `steps` semaphores."""
+        if queue.blocked in (REGISTER, LOADS_FULL, STORES_FULL):
+            return queue
+        if queue.blocked >= 0:
+            for producer in self.queues:
+                if producer.number in self.producers.get(queue.blocked, ()):
+                    if producer.number < COMPUTE and producer.loads:
+                        return producer
+                    found = self._memory_wait(producer, since, steps - 1) if steps else None
+                    if found is not None:
+                        return found
+            return None
+        loading = queue.loads and any(self.ready[register] > since for register in queue.registers)
+        return queue if loading or (queue.blocked == FINISHED and queue.stores) else None

@@ -30,7 +30,7 @@ from birc.runtime.timing.state import (
     STORES_FULL,
     SpcState,
 )
-from birc.runtime.timing.steps import MULTIPLY, VECTOR, SpcKernel, StepSpec, affine_range
+from birc.runtime.timing.steps import MULTIPLY, VECTOR, LoopSpec, SpcKernel, StepSpec, SyncSpec, affine_range
 from birc.runtime.timing.vector_unit import VectorUnit
 
 
@@ -53,7 +53,7 @@ class Walk:
         queues = [Queue(code, warp if code.queue >= VECTOR else tcore) for code in queue_codes(kernel)]
         steps = [step for step, _ in kernel.steps()]
         routes = list(dict.fromkeys(step.access.route for step in steps if step.access is not None))
-        self.state = SpcState(machine, queues, kernel.semaphores, _registers(kernel))
+        self.state = SpcState(machine, queues, kernel.semaphores, _registers(kernel), _producers(kernel))
         self.memory = MemoryUnit(self.state, routes)
         self.vector = VectorUnit(self.state)
         self._vector_waits = _awaited_by_programs(kernel)
@@ -131,8 +131,8 @@ class Walk:
         state = self.state
         state.account(state.now)
         store, hbm = details
-        state.in_flight(hbm, -1)
         queue = state.queues[slot]
+        queue.from_hbm -= hbm
         if store:
             queue.stores -= 1
         else:
@@ -233,14 +233,25 @@ def _registers(kernel: SpcKernel) -> int:
 
 def _awaited_by_programs(kernel: SpcKernel) -> frozenset[int]:
     """The semaphores for which vector programs wait."""
-    found: set[int] = set()
+    waits = [(sync, loops) for step, loops in kernel.steps() if step.queue >= VECTOR for sync in step.waits]
+    return frozenset(number for sync, loops in waits for number in _numbers(sync, loops))
+
+
+def _producers(kernel: SpcKernel) -> dict[int, set[int]]:
+    """The queues whose instructions post each semaphore."""
+    found: dict[int, set[int]] = {}
     for step, loops in kernel.steps():
-        if step.queue < VECTOR:
-            continue
-        for sync in step.waits:
-            values = {sync.semaphore.constant}
-            trips = {loop.depth: loop.extent for loop in loops}
-            for depth, coefficient in sync.semaphore.terms:
-                values = {value + coefficient * i for value in values for i in range(trips[depth])}
-            found |= values
-    return frozenset(found)
+        spread = max((loop.extent for loop in loops if loop.spread), default=1) if step.queue >= VECTOR else 1
+        for sync in step.posts:
+            for number in _numbers(sync, loops):
+                found.setdefault(number, set()).update(range(step.queue, step.queue + spread))
+    return found
+
+
+def _numbers(sync: SyncSpec, loops: tuple[LoopSpec, ...]) -> set[int]:
+    """The semaphores that a wait or post can mean."""
+    trips = {loop.depth: loop.extent for loop in loops}
+    values = {sync.semaphore.constant}
+    for depth, coefficient in sync.semaphore.terms:
+        values = {value + coefficient * i for value in values for i in range(trips[depth])}
+    return values

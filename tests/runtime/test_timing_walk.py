@@ -278,7 +278,7 @@ def test_two_spcs_on_one_hbm_section_take_twice_as_long():
 
 
 def test_loads_in_flight_hide_latency_up_to_the_limit():
-    """With n loads in flight a tile costs a latency over n; beyond the limit of the machine nothing is won."""
+    """With n loads in flight a tile costs a latency over n; beyond the limit nothing is won."""
     machine = MACHINE.with_values({"hbm_latency_cycles": 50_000})
     tiles = 48
 

@@ -27,8 +27,8 @@ from birc.runtime.program import (
 class Gemm:
     """C = A @ B over `spcs` SPCs (rows split), blocks of `mb` x `nb` tiles, `kk` matrix operations a tile.
 
-    `depth` is the number of blocks that the input buffers hold, `programs` the vector programs that the column
-    tiles alternate over, `epilogue` the arithmetic instructions on each tile.
+    `depth` is the number of blocks that the input buffers hold, `programs` the vector programs that the
+    column tiles alternate over, `epilogue` the arithmetic instructions on each tile.
     """
 
     spcs: int = 2
@@ -100,7 +100,8 @@ class Gemm:
         full = sync(i(4) + acc_full if spread else acc_full)
         multiply = op(
             "tmma", ring, ring, 64, 64, self.k, "bf16", chunk,
-            waits=(sync(a_full, first=column_tile), sync(b_full, first=row_tile), sync(acc_free, first=chunk)),
+            waits=(sync(a_full, first=column_tile), sync(b_full, first=row_tile),
+                   sync(acc_free, first=chunk)),
             posts=(sync(a_free, last=column_tile), sync(b_free, last=row_tile),
                    Sync(full.semaphore, last=chunk)),
         )  # fmt: skip
