@@ -1,8 +1,8 @@
 """What is known to be done when a command starts: command processors, SPCs, copies, barriers and events.
 
-An operation (a run on one die, a copy, a transfer of one die) is a bit; what a command processor knows to be
-done is a set of bits. Barriers add the runs of a die or of all, waits add a copy and what was known when it
-was started.
+An operation (a run on one die, a copy, a transfer of one die, a wait) is a bit; what a command processor
+knows to be done is a set of bits. Barriers add the runs of a die or of all, waits add a copy and what was
+known when it was started.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ class _Die:
     known: int = 0  # operations done for certain before the next command
     runs: int = 0  # all runs enqueued so far
     events: dict[int, int] = field(default_factory=dict)  # set and not yet waited for: what setting it tells
+    waits: dict[int, int] = field(default_factory=dict)  # the last wait for each event, an operation as well
 
 
 class Ordering:
@@ -60,17 +61,25 @@ class Ordering:
         told = 0
         for die, operation in operations.items():
             told |= known[die] | 1 << operation
-        for die in range(len(self._dies)):
-            self._set(issue, die, told)
-
-    def wait(self, issue: Issue, die: int) -> None:
         event = issue.number("event")
-        told = self._dies[die].events.pop(event, None)
+        for number, state in enumerate(self._dies):
+            last = state.waits.get(event)
+            if last is not None and not told >> last & 1:
+                what = f"may set event {event} of die {number} before that waited for the event's last use"
+                self._findings.add(issue.text, what, "dies use an event again in an order that both know")
+            self._set(issue, number, told)
+
+    def wait(self, issue: Issue, number: int) -> None:
+        """A die waits for an event."""
+        event = issue.number("event")
+        die = self._dies[number]
+        told = die.events.pop(event, None)
         if told is None:
-            what = f"die {die} waits for event {event}, which nothing before sets"
+            what = f"die {number} waits for event {event}, which nothing before sets"
             self._findings.add(issue.text, what, "every wait has its copy or transfer before it")
-        else:
-            self._dies[die].known |= told
+            return
+        die.waits[event] = self.start()
+        die.known |= told | 1 << die.waits[event]
 
     def barrier(self, issue: Issue) -> None:
         """A barrier on the dies of the command."""

@@ -102,6 +102,27 @@ def test_transfers_need_device_wide_order():
     refused(replace(program, commands=(*program.commands, late)), "every die takes part")
 
 
+def test_dies_use_an_event_again_in_a_known_order():
+    """Die 0 may send while die 1 still waits for its own copy, by the same event."""
+    layout = Layout()
+    x, own, sent = (layout.tensor((4, 64)) for _ in range(3))
+
+    def exchanged(*between):
+        copied = (command("copy", own, x, (), (), 0, dies=0b10), command("wait", 0, dies=0b10))
+        transferred = (command("transfer", sent, x, 0, dies=0b01), command("wait", 0, dies=BOTH_DIES))
+        return layout.program(
+            "exchange",
+            (),
+            (*copied, *between, *transferred),
+            inputs=(layout.port("x", x, BOTH_DIES),),
+            outputs=(layout.port("own", own, 0b10), layout.port("sent", sent, 0b10)),
+            dies=2,
+        )
+
+    assert findings(exchanged(command("barrier", "device", dies=BOTH_DIES))) == []
+    refused(exchanged(), "may set event 0 of die 1 before")
+
+
 def test_what_is_read_was_written():
     program = gemm().program
     refused(replace(program, inputs=program.inputs[1:]), "reads hbm bytes", "not written by then")
