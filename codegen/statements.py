@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from birc.codegen.nest import NestBuilder, mask
-from birc.compiler.ir.registers import Registers
 from birc.codegen.slots import Slots
 from birc.compiler.ir.plan import Kernel, Statement
+from birc.compiler.ir.registers import Registers
 from birc.runtime.errors import InternalError
 from birc.runtime.program import Affine, Instruction, Operand, Register, Sync, affine
 
@@ -38,7 +38,9 @@ class StatementWriter:
         """Append the instruction of a statement; folds restart in the first iteration of `fold_loops`."""
         self.nest.append(Instruction(statement.op, self._operands(statement, fold_loops)))
 
-    def write_drain(self, destination: Register, first: int, waits: tuple[Sync, ...], posts: tuple[Sync, ...]) -> None:
+    def write_drain(
+        self, destination: Register, first: int, waits: tuple[Sync, ...], posts: tuple[Sync, ...]
+    ) -> None:
         """Append the drain of the accumulator."""
         shape = tuple(self.tile[d.name] for d in self.kernel.par_dims)
         self.nest.append(Instruction("vacc", (destination, shape, first), waits, posts))
@@ -50,6 +52,8 @@ class StatementWriter:
         result = self.register(statement.result)
         if statement.op == "vld":
             return (result, self._box(statement))
+        if statement.op == "vmovi":
+            return (result, *arguments, (1,) * len(self.kernel.par_dims))
         if statement.op == "vldx":
             return (result, self._box(statement), *arguments, statement.index_axis, statement.index_count)
         if statement.op.startswith("vred"):

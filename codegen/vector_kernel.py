@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from birc.codegen.nest import NestBuilder
-from birc.compiler.ir.registers import assign
 from birc.codegen.slots import Slots
 from birc.codegen.statements import StatementWriter
 from birc.compiler.ir.plan import Kernel, Phase, Tiling
+from birc.compiler.ir.registers import assign
 from birc.runtime.program import Kernel as KernelCode
 
 
@@ -31,7 +31,9 @@ def emit_vector_kernel(kernel: Kernel, tiling: Tiling) -> tuple[KernelCode, Slot
         for d in outer:
             count = counts[d.name]
             if tiling.programs > 1 and d.name == _program_dimension(kernel, tiling, counts):
-                loops.enter_context(nest.loop(count // tiling.programs, tiling.programs * tile[d.name], d.name))
+                loops.enter_context(
+                    nest.loop(count // tiling.programs, tiling.programs * tile[d.name], d.name)
+                )
                 depth = loops.enter_context(nest.loop(tiling.programs, tile[d.name], d.name, level="program"))
                 program_depth = depth
             else:
@@ -44,7 +46,11 @@ def emit_vector_kernel(kernel: Kernel, tiling: Tiling) -> tuple[KernelCode, Slot
 
 def _program_dimension(kernel: Kernel, tiling: Tiling, counts: dict[str, int]) -> str:
     """The innermost dimension whose tiles the programs can share evenly."""
-    shared = (d.name for d in reversed(kernel.par_dims) if d.name in counts and counts[d.name] % tiling.programs == 0)
+    shared = (
+        d.name
+        for d in reversed(kernel.par_dims)
+        if d.name in counts and counts[d.name] % tiling.programs == 0
+    )
     return next(shared, "")
 
 
@@ -59,5 +65,3 @@ def _write_phase(kernel: Kernel, phase: Phase, writer: StatementWriter, tile: di
             depths.append(loops.enter_context(writer.nest.loop(count, tile[name], name, kind=kind)))
         for statement in phase.statements:
             writer.write(statement, depths)
-
-

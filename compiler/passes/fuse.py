@@ -8,11 +8,8 @@ from typing import ClassVar
 from birc.compiler.ir.edit import GraphEditor
 from birc.compiler.ir.graph import Graph, Node
 from birc.compiler.passes.base import Pass, PassResult, finish_edit
-from birc.compiler.passes.lower.lower import MOVEMENTS, VIEWS, is_element_wise_op
+from birc.compiler.passes.lower.lower import MOVEMENTS, ROW_ANCHORS, VIEWS, is_element_wise_op
 from birc.compiler.passes.lower.rows import REDUCTIONS
-
-ROW_ANCHORS = frozenset({"softmax", "log_softmax", "layer_norm", "rms_norm", *REDUCTIONS})
-"""Anchors that can read an element-wise expression instead of a tensor."""
 
 LARGEST_GROUP = 24
 """Nodes a group; more would run out of vector registers."""
@@ -115,5 +112,3 @@ def _allows(graph: Graph, node: Node, name: str, draft: _Draft, element_wise: bo
         is_reduction = draft.anchor is not None and draft.anchor.op in REDUCTIONS
         return produced.sizes == own.sizes and not is_reduction
     return draft.anchor is None and node.inputs[0] == name
-
-

@@ -102,7 +102,9 @@ def _without(kernel: Kernel, dimension: Dimension) -> Kernel | None:
     position = kernel.par_dims.index(dimension)
     if len(kernel.par_dims) == 1 or any(s.index_axis == position for s in _indexed_loads(kernel)):
         return None
-    changed = _changed_phases(kernel, lambda access: _drop_aligned(access, position, dimension.name), position)
+    changed = _changed_phases(
+        kernel, lambda access: _drop_aligned(access, position, dimension.name), position
+    )
     if changed is None:
         return None
     if contraction is not None:
@@ -191,7 +193,9 @@ def _without_axis(access: Access, axis: int) -> Access:
 def _drop_aligned(access: Access, axis: int, name: str) -> Access | None:
     """Only an axis whose one coordinate is 0 can go."""
     plain = access.index[axis] in (Index(), unit(name))
-    elsewhere = any(term == name for i in access.index[:axis] + access.index[axis + 1 :] for term, _ in i.terms)
+    elsewhere = any(
+        term == name for i in access.index[:axis] + access.index[axis + 1 :] for term, _ in i.terms
+    )
     return _without_axis(access, axis) if plain and not elsewhere else None
 
 
@@ -219,7 +223,9 @@ def _merge_named(access: Access, outer: Dimension, inner: Dimension) -> Access |
     if unit(outer.name) not in access.index or unit(inner.name) not in access.index:
         return None
     axis = access.index.index(unit(outer.name))
-    return _merge_axes(access, axis, outer, inner) if access.index.index(unit(inner.name)) == axis + 1 else None
+    return (
+        _merge_axes(access, axis, outer, inner) if access.index.index(unit(inner.name)) == axis + 1 else None
+    )
 
 
 def _merge_axes(access: Access, axis: int, outer: Dimension, inner: Dimension) -> Access | None:

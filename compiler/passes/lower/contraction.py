@@ -13,9 +13,9 @@ from birc.compiler.ir.plan import RED, Access, Contraction, Dimension, Index, Vi
 from birc.compiler.ir.types import TensorType
 from birc.compiler.passes.lower.expression import Expression
 from birc.compiler.passes.lower.frame import Frame, unit
-from birc.compiler.passes.lower.group import GroupLowering
+from birc.compiler.passes.lower.group import GroupLowering, node_name
 from birc.compiler.passes.lower.movement import padded_pixels
-from birc.compiler.passes.lower.views import broadcast, dense_view
+from birc.compiler.passes.lower.views import broadcast, channel_view, dense_view, factorised
 from birc.runtime.errors import DoesNotFitError
 
 STEM_CHANNELS = 4
@@ -28,16 +28,26 @@ def matmul(lowering: GroupLowering, node: Node) -> Expression:
     rank = len(out)
     a_shape, b_shape = (lowering.type_of(name).sizes for name in node.inputs[:2])
     if len(a_shape) == 1 or len(b_shape) == 1:
-        raise DoesNotFitError("a matrix product with a vector", where=node.name, hint="reshape the vector to a matrix")
+        raise DoesNotFitError(
+            "a matrix product with a vector", where=node.name, hint="reshape the vector to a matrix"
+        )
     batch = rank - 2
     a = broadcast(a, (*out[:-1], a_shape[-1]))
     b = broadcast(b, (*out[:-2], *b_shape[-2:]))
     names = (*(f"b{i}" for i in range(batch)), "m", "n")
     lowering.frame = Frame.of(out, None, names)
-    depth = _factor(a_shape[-1], lowering.env.max_dim, node)
+    depth = factorised(a_shape[-1], lowering.env.max_dim)
+    if depth is None:
+        raise DoesNotFitError(
+            f"depth {a_shape[-1]} has no factors of at most {lowering.env.max_dim}",
+            where=node_name(node),
+            hint="pad the depth of the product",
+        )
     reds = tuple(Dimension(f"k{i}", extent, RED) for i, extent in enumerate(depth))
     lowering.red_dims = reds
-    rows = tuple(name for i, name in enumerate(names[:-1]) if i == batch or (b.strides[i] == 0 and a.strides[i]))
+    rows = tuple(
+        name for i, name in enumerate(names[:-1]) if i == batch or (b.strides[i] == 0 and a.strides[i])
+    )
     source = lowering.outer[node.inputs[1]]
     if source in lowering.env.graph.constants:
         b = _packed(lowering, source, b, ("matmul", b_shape), tuple(b.strides[:batch]))
@@ -53,10 +63,10 @@ def matmul(lowering: GroupLowering, node: Node) -> Expression:
         len(b_access.index) - 1,
         rows,
         ("n",),
-        lowering.env.tcore_format(source),
+        lowering.env.tcore_format(lowering.outer[node.inputs[0]], source),
     )
     lowering.macs = math.prod(out) * a_shape[-1]
-    return lowering.builder.op("vacc")
+    return _accumulator(lowering, node)
 
 
 def conv2d(lowering: GroupLowering, node: Node) -> Expression:
@@ -89,7 +99,7 @@ def conv2d(lowering: GroupLowering, node: Node) -> Expression:
     w_view = _weights(lowering, node, (groups, o // groups, c, kernel_y, kernel_x))
     w_index = (unit("g"), unit("r"), unit("s"), unit("c"), unit("o"))
     lowering.red_dims = (Dimension("r", kernel_y, RED), Dimension("s", kernel_x, RED), Dimension("c", c, RED))
-    format = lowering.env.tcore_format(lowering.outer[node.inputs[0]])
+    format = lowering.env.tcore_format(*(lowering.outer[name] for name in node.inputs[:2]))
     lowering.contraction = Contraction(
         Access(x_view, x_index), Access(w_view, w_index), 4, 4, ("n", "y", "x"), ("o",), format
     )
@@ -136,7 +146,7 @@ def stem_conv2d(lowering: GroupLowering, node: Node) -> Expression:
         node.output.type.sizes, ((n,), (o,), (out_y,), (out_x,)), (0, 2, 3, 1), ("n", "y", "x", "o")
     )
     lowering.red_dims = (Dimension("r", kernel_y, RED), Dimension("c", kernel_x * channels, RED))
-    format = env.tcore_format(lowering.outer[node.inputs[0]])
+    format = env.tcore_format(*(lowering.outer[name] for name in node.inputs[:2]))
     lowering.contraction = Contraction(
         Access(pixels, x_index),
         Access(weights, (unit("r"), unit("c"), unit("o"))),
@@ -150,13 +160,19 @@ def stem_conv2d(lowering: GroupLowering, node: Node) -> Expression:
     return _with_bias(lowering, node)
 
 
+def _accumulator(lowering: GroupLowering, node: Node) -> Expression:
+    """The accumulator, which is FP32 for every format, in the kind of number of the result."""
+    sums = lowering.builder.op("vacc")
+    return sums if node.output.type.dtype.is_float else lowering.builder.op("vtoint", sums, is_float=False)
+
+
 def _with_bias(lowering: GroupLowering, node: Node) -> Expression:
     """The accumulator, plus the bias when there is one."""
-    result = lowering.builder.op("vacc")
+    result = _accumulator(lowering, node)
     if len(node.inputs) > 2 and node.inputs[2]:
-        channels = node.output.type.sizes[1]
-        bias = _channel_vector(lowering, node.inputs[2], channels)
-        result = lowering.builder.op("vadd", result, lowering.builder.load(lowering.frame.access(bias)))
+        bias = lowering.frame.access(channel_view(lowering.view(node.inputs[2]), len(node.output.type.sizes)))
+        loaded = lowering.builder.load(bias, result.is_float)
+        result = lowering.builder.op("vadd", result, loaded, is_float=result.is_float)
     return result
 
 
@@ -173,31 +189,15 @@ def _weights(lowering: GroupLowering, node: Node, shape: tuple[int, int, int, in
     return View(view.buffer, view.offset, tuple(shape[i] for i in order), (so * shape[1], sr, ss, sc, so))
 
 
-def _channel_vector(lowering: GroupLowering, name: str, channels: int) -> View:
-    """A vector over channels, seen as [1, C, 1, 1]."""
-    view = lowering.view(name)
-    return View(view.buffer, view.offset, (1, channels, 1, 1), (0, view.strides[0], 0, 0))
-
-
 def _packed(
     lowering: GroupLowering, name: str, view: View, key: tuple[object, ...], batch_strides: tuple[int, ...]
 ) -> View:
     """A constant b operand, stored in the T-core's element type; repeated batch dimensions stay repeated."""
     constant = lowering.env.graph.constants[name]
-    packed = lowering.env.packed_constant(name, key, np.asarray(constant.data), lowering.env.storage(constant.type))
+    packed = lowering.env.packed_constant(
+        name, key, np.asarray(constant.data), lowering.env.storage(constant.type)
+    )
     return broadcast(dense_view(packed.buffer, constant.type.sizes), view.dims)
-
-
-def _factor(extent: int, limit: int, node: Node) -> tuple[int, ...]:
-    """The depth as one dimension, or two when it is larger than a descriptor dimension may be."""
-    if extent <= limit:
-        return (extent,)
-    inner = next((d for d in range(limit, 1, -1) if extent % d == 0), 0)
-    if not inner or extent // inner > limit:
-        raise DoesNotFitError(
-            f"depth {extent} has no factors of at most {limit}", where=node.name, hint="pad the depth of the product"
-        )
-    return (extent // inner, inner)
 
 
 def _split_axis(view: View, axis: int, factors: Sequence[int]) -> View:

@@ -36,10 +36,12 @@ class Environment:
         name = type.dtype.name
         return "bf16" if self.precision == "bf16" and name in ("f32", "f16") else name
 
-    def tcore_format(self, name: str) -> str:
-        """The T-core input format for values of the graph's type."""
-        storage = self.storage(self.graph.type_of(name))
-        return "bf16" if storage == "bf16" else "tf32p"
+    def tcore_format(self, *names: str) -> str:
+        """The T-core input format for operands of these types."""
+        types = {self.storage(self.graph.type_of(name)) for name in names}
+        if types == {"bf16"}:
+            return "bf16"
+        return "s8" if types == {"i8"} else "tf32p"
 
     def is_float(self, name: str) -> bool:
         """Whether registers hold the value as floating point."""
@@ -69,7 +71,9 @@ class Environment:
         self.data[buffer] = data
         return dense_view(buffer, data.shape)
 
-    def packed_constant(self, name: str, key: tuple[object, ...], data: np.ndarray, element_type: str) -> View:
+    def packed_constant(
+        self, name: str, key: tuple[object, ...], data: np.ndarray, element_type: str
+    ) -> View:
         """As `constant`, once for all uses with the same key."""
         whole = (name, element_type, *key)
         if whole not in self.packed:
@@ -84,10 +88,14 @@ class Environment:
         self.views[name] = dense_view(buffer, type.sizes, type.layout)
         return self.views[name]
 
+    def target(self, name: str, type: TensorType) -> View:
+        """Where the kernel that makes a value writes it: the buffer of a graph output, or a new one."""
+        return self.views.get(name) or self.new_buffer(name, type)
+
     def load(self, builder: Builder, frame: Frame, name: str) -> Expression | float:
         """An operand of an element-wise op, aligned with the frame: an immediate or a load."""
         number = self.immediate(name)
-        if number is not None and (math.isfinite(number) or self.is_float(name)):
+        if number is not None and (self.is_float(name) or float(np.float32(number)) == number):
             return number
         return builder.load(frame.access(self.view(name)), self.is_float(name))
 

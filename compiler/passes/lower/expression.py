@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 
 from birc.compiler.ir.plan import Access, Phase, Statement
 
-Operand = "Expression | float"
-
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Expression:
@@ -50,7 +48,12 @@ class Builder:
         )
 
     def op(self, mnemonic: str, *arguments: Expression | float, is_float: bool = True) -> Expression:
-        """A vector operation on registers or immediates."""
+        """A vector operation on registers or immediates; of immediates alone, the first goes to a register."""
+        if arguments and all(isinstance(a, float) for a in arguments):
+            filled = self._make(Expression("vmovi", arguments[:1], is_float=is_float))
+            if mnemonic == "vmov":
+                return filled
+            arguments = (filled, *arguments[1:])
         return self._make(Expression(mnemonic, arguments, is_float=is_float))
 
     def reduce(self, mnemonic: str, argument: Expression, dims: tuple[str, ...]) -> Expression:
@@ -138,7 +141,9 @@ def _available(
 class _Emitter:
     """Writes the statements of one phase after the other; results of breaks stay named across phases."""
 
-    def __init__(self, looped: Callable[[Expression], tuple[str, ...]], levels: dict[Expression, int]) -> None:
+    def __init__(
+        self, looped: Callable[[Expression], tuple[str, ...]], levels: dict[Expression, int]
+    ) -> None:
         self.looped = looped
         self.levels = levels
         self.statements: list[Statement] = []
@@ -188,7 +193,13 @@ class _Emitter:
         arguments = tuple(a if isinstance(a, float) else self.names[a] for a in expression.arguments)
         self.statements.append(
             Statement(
-                op, result, arguments, expression.access, expression.dims, expression.index_axis, expression.index_count
+                op,
+                result,
+                arguments,
+                expression.access,
+                expression.dims,
+                expression.index_axis,
+                expression.index_count,
             )
         )
         self.names[expression] = result

@@ -29,13 +29,28 @@ class Frame:
 
     @staticmethod
     def of(shape: Sequence[int], layout: Sequence[int] | None = None, names: Sequence[str] = ()) -> Frame:
-        """One space dimension a logical axis, in physical order."""
-        order = tuple(layout) if layout is not None else tuple(range(len(shape)))
+        """One space dimension a logical axis, in physical order; a scalar gets one of extent 1."""
+        sizes = tuple(shape) or (1,)
+        order = tuple(layout) if layout else tuple(range(len(sizes)))
         return Frame(
-            tuple(shape),
-            tuple((extent,) for extent in shape),
+            sizes,
+            tuple((extent,) for extent in sizes),
             order,
             tuple(names) or tuple(f"d{axis}" for axis in order),
+        )
+
+    def split(self, axis: int, factors: tuple[int, ...]) -> Frame:
+        """The frame with an axis, so far whole, cut into factors that are neighbours in the space."""
+        first = self._first_factor(axis)
+        place = self.order.index(first)
+        more = len(factors) - 1
+        shifted = tuple(number + more if number > first else number for number in self.order)
+        name = self.names[place]
+        return Frame(
+            self.shape,
+            (*self.factors[:axis], factors, *self.factors[axis + 1 :]),
+            (*shifted[:place], *range(first, first + more + 1), *shifted[place + 1 :]),
+            (*self.names[:place], *(f"{name}_{i}" for i in range(more + 1)), *self.names[place + 1 :]),
         )
 
     @property
@@ -44,10 +59,13 @@ class Frame:
         extents = [extent for factors in self.factors for extent in factors]
         return tuple(Dimension(name, extents[i]) for name, i in zip(self.names, self.order, strict=True))
 
-    def name_of_axis(self, axis: int) -> str:
-        """The space dimension of an axis that is not split."""
-        first = sum(len(factors) for factors in self.factors[:axis])
-        return self.names[self.order.index(first)]
+    def names_of_axis(self, axis: int) -> tuple[str, ...]:
+        """The space dimensions of an axis, outermost first."""
+        first = self._first_factor(axis)
+        return tuple(self.names[self.order.index(first + i)] for i in range(len(self.factors[axis])))
+
+    def _first_factor(self, axis: int) -> int:
+        return sum(len(factors) for factors in self.factors[:axis])
 
     def view(self, view: View) -> View:
         """An operand, broadcast to the logical shape and seen with the dimensions of the space."""
@@ -63,14 +81,19 @@ class Frame:
             dims.extend(factors)
             strides.extend(reversed(split))
         return View(
-            view.buffer, view.offset, tuple(dims[i] for i in self.order), tuple(strides[i] for i in self.order)
+            view.buffer,
+            view.offset,
+            tuple(dims[i] for i in self.order),
+            tuple(strides[i] for i in self.order),
         )
 
     def access(self, view: View) -> Access:
         """The access of an operand that is aligned with the value."""
         seen = self.view(view)
         # A repeated axis has one element: its coordinate never moves.
-        dims = tuple(1 if stride == 0 else extent for extent, stride in zip(seen.dims, seen.strides, strict=True))
+        dims = tuple(
+            1 if stride == 0 else extent for extent, stride in zip(seen.dims, seen.strides, strict=True)
+        )
         index = tuple(
             Index() if extent == 1 else unit(name) for extent, name in zip(dims, self.names, strict=True)
         )

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from birc.compiler.ir.graph import GROUP, Graph, Node
-from birc.compiler.ir.plan import Access, Contraction, Dimension, Kernel, View
-from birc.compiler.ir.table import row
+from birc.compiler.ir.plan import Access, Contraction, Dimension, Index, Kernel, View
 from birc.compiler.ir.types import TensorType
 from birc.compiler.passes.lower.environment import Environment
 from birc.compiler.passes.lower.expression import Builder, Expression, Store, phases
-from birc.compiler.passes.lower.frame import Frame
-from birc.compiler.passes.lower.macros import FLOAT_ONLY, MACROS
+from birc.compiler.passes.lower.frame import Frame, unit
+from birc.compiler.passes.lower.macros import MACROS, select_integers
 from birc.compiler.passes.lower.views import reshape
-from birc.runtime.errors import InternalError, UnsupportedError
+from birc.runtime.dtypes import DType, dtype
+from birc.runtime.errors import InternalError
+
+NEUTRAL = {"vredsum": 0.0, "vredprod": 1.0, "vredmax": -math.inf, "vredmin": math.inf}
+LARGEST_FINITE = {"f8e4m3": 448.0, "f8e5m2": 57344.0}
+"""OCP 8-bit floating point specification, table 1."""
+INTEGER_NEUTRAL = NEUTRAL | {"vredmax": float(-(1 << 31))}
 
 
 @dataclass(slots=True)
@@ -31,7 +39,6 @@ class GroupLowering:
     red_dims: tuple[Dimension, ...] = ()
     contraction: Contraction | None = None
     macs: int = 0
-    reduced: Callable[[Frame], Frame] | None = None
 
     def type_of(self, name: str) -> TensorType:
         """The type of a value of the body."""
@@ -51,6 +58,38 @@ class GroupLowering:
         """As `operand`, but never an immediate."""
         value = self.operand(name)
         return value if isinstance(value, Expression) else self.builder.op("vmov", value)
+
+    def reduce(self, mnemonic: str, value: Expression, dims: tuple[str, ...]) -> Expression:
+        """A reduction over dimensions of the space, whether or not they fit into one tile.
+
+        A value that does not move along one of them is repeated first. Elements that the last tile of a loop has
+        beyond the end are replaced by the neutral element.
+        """
+        repeated = tuple(name for name in dims if name not in moving(value))
+        if repeated:
+            zero = self._everywhere(0.0, value.is_float, repeated)
+            value = self.builder.op("vadd", value, zero, is_float=value.is_float)
+        extents = {d.name: d.extent for d in self.frame.dimensions}
+        if math.prod(extents[name] for name in dims) <= self.env.tile_elements:
+            return self.builder.reduce(mnemonic, value, dims)
+        if mnemonic == "vredmin" and not value.is_float:
+            # -1 - x mirrors the integers: the greatest has no FP32 immediate, the least has.
+            mirrored = self.builder.op("vsub", -1.0, value, is_float=False)
+            return self.builder.op("vsub", -1.0, self.reduce("vredmax", mirrored, dims), is_float=False)
+        inside = self._everywhere(1.0, False, dims)
+        neutral = NEUTRAL[mnemonic] if value.is_float else INTEGER_NEUTRAL[mnemonic]
+        masked = self.builder.op("vsel", inside, value, neutral, is_float=value.is_float)
+        return self.builder.reduce(mnemonic, masked, dims)
+
+    def _everywhere(self, number: float, is_float: bool, dims: tuple[str, ...]) -> Expression:
+        """One number at every point of some dimensions; beyond their ends it reads as 0."""
+        element = "f32" if is_float else "i32"
+        one = self.env.packed_constant(
+            f"splat.{number:g}", (), np.array([number], dtype(element).numpy), element
+        )
+        shape = tuple(d.extent if d.name in dims else 1 for d in self.frame.dimensions)
+        index = tuple(unit(d.name) if d.name in dims else Index() for d in self.frame.dimensions)
+        return self.builder.load(Access(View(one.buffer, 0, shape, (0,) * len(shape)), index), is_float)
 
 
 Anchor = Callable[[GroupLowering, Node], Expression]
@@ -78,7 +117,7 @@ def close_group(lowering: GroupLowering, node: Node, output: Frame | None = None
     outputs = node.body.outputs if node.body is not None else tuple(v.name for v in node.outputs)
     stores = []
     for inner, value in zip(outputs, node.outputs, strict=True):
-        view = env.views.get(value.name) or env.new_buffer(value.name, value.type)
+        view = env.target(value.name, value.type)
         if output is not None:
             view = _kept_axes(view, output)
         stores.append(Store(lowering.operand(inner), frame.access(view)))
@@ -119,29 +158,41 @@ def _loops(space: tuple[Dimension, ...], tile_elements: int) -> Callable[[Expres
 
 
 def element_wise(lowering: GroupLowering, node: Node) -> Expression | float:
-    """The expression of an element-wise node. Raises `UnsupportedError` for what the vector cores cannot do."""
+    """The expression of an element-wise node."""
     source = lowering.type_of(node.inputs[0]).dtype
     operands = tuple(lowering.operand(name) for name in node.inputs)
     if node.op == "cast":
-        return _cast(lowering, operands[0], source.kind, node.output.type.dtype.kind)
-    if node.op in FLOAT_ONLY and source.kind != "float":
-        raise UnsupportedError(
-            f"{node.op} on {source.name} has no vector instruction",
-            where=f"node {', '.join(node.sources) or node.name}",
-            hint="cast to a floating-point type first",
-        )
+        return _cast(lowering.builder, lowering.expression(node.inputs[0]), source, node.output.type.dtype)
+    if node.op == "where" and not node.output.type.dtype.is_float:
+        return select_integers(lowering.builder, *operands)
     return MACROS[node.op](lowering.builder, operands, node.attributes)
 
 
-def _cast(lowering: GroupLowering, value: Expression | float, source: str, target: str) -> Expression | float:
-    builder = lowering.builder
-    if isinstance(value, float):
+def node_name(node: Node) -> str:
+    """A node as errors name it: by the ONNX nodes that it stands for."""
+    return f"node {', '.join(node.sources) or node.name}"
+
+
+def _cast(b: Builder, value: Expression, source: DType, target: DType) -> Expression:
+    """Floats to integers truncate and saturate, to 8-bit floats they saturate; all but zero is true."""
+    if target.is_float:
+        wide = value if source.is_float else b.op("vtofloat", value)
+        limit = LARGEST_FINITE.get(target.name) if source.is_float else None
+        return wide if limit is None else b.op("vmin", b.op("vmax", wide, -limit), limit)
+    if target.kind == "bool":
+        return (
+            value
+            if source.kind == "bool"
+            else b.op("vnot", b.op("veq", value, 0.0, is_float=False), is_float=False)
+        )
+    if not source.is_float:
         return value
-    if target == "float":
-        return value if source == "float" else builder.op("vtofloat", value)
-    if target == "bool":
-        return builder.op("vnot", builder.op("veq", value, 0.0, is_float=False), is_float=False) if source != "bool" else value
-    return builder.op("vtoint", value, is_float=False) if source == "float" else value
+    whole = b.op("vtoint", value, is_float=False)
+    if target.bits >= 32:
+        return whole
+    limits = np.iinfo(target.numpy)
+    low = b.op("vmax", whole, float(limits.min), is_float=False)
+    return b.op("vmin", low, float(limits.max), is_float=False)
 
 
 def is_element_wise(node: Node) -> bool:
@@ -149,11 +200,19 @@ def is_element_wise(node: Node) -> bool:
     return node.op in MACROS or node.op == "cast"
 
 
-def access_of(lowering: GroupLowering, name: str) -> Access:
-    """The aligned access of a value from outside the group."""
-    return lowering.frame.access(lowering.view(name))
-
-
-def category(node: Node) -> str:
-    """The category of a node's row."""
-    return row(node.op).category
+def moving(root: Expression) -> frozenset[str]:
+    """The dimensions along which a value may differ."""
+    found: dict[Expression, frozenset[str]] = {}
+    pending = [root]
+    while pending:
+        expression = pending[-1]
+        waiting = [e for e in expression.inputs if e not in found]
+        if waiting:
+            pending.extend(waiting)
+            continue
+        pending.pop()
+        names = frozenset().union(*(found[e] for e in expression.inputs))
+        if expression.access is not None:
+            names |= {name for index in expression.access.index for name, _ in index.terms}
+        found[expression] = names - set(expression.dims)
+    return found[root]

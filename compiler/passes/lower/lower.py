@@ -10,6 +10,7 @@ import numpy as np
 from birc.compiler.ir.attributes import integer, integers
 from birc.compiler.ir.graph import Graph, Node
 from birc.compiler.ir.plan import Buffer, Kernel, View
+from birc.compiler.passes.lower.channels import batch_norm
 from birc.compiler.passes.lower.coalesce import accesses, coalesce
 from birc.compiler.passes.lower.contraction import conv2d, matmul
 from birc.compiler.passes.lower.environment import Environment
@@ -20,22 +21,26 @@ from birc.compiler.passes.lower.group import (
     close_group,
     element_wise,
     is_element_wise,
+    node_name,
     open_group,
 )
-from birc.compiler.passes.lower.movement import concat, copy, gather, materialised_reshape, pad
+from birc.compiler.passes.lower.indexing import gather, gather_nd
+from birc.compiler.passes.lower.movement import concat, copy, materialised_reshape, pad
 from birc.compiler.passes.lower.pack import pack_small
 from birc.compiler.passes.lower.rows import (
     REDUCTIONS,
     kept_frame,
     layer_norm,
     log_softmax,
+    reduced_axes,
     reduction,
     rms_norm,
     softmax,
+    with_small_factors,
 )
+from birc.compiler.passes.lower.support import check_supported
 from birc.compiler.passes.lower.views import broadcast, narrow, reshape, transpose
 from birc.compiler.passes.lower.window import avg_pool2d, depthwise_conv2d, lrn, max_pool2d
-from birc.runtime.errors import UnsupportedError
 from birc.runtime.machine import Machine
 
 ANCHORS: dict[str, Anchor] = {
@@ -48,8 +53,13 @@ ANCHORS: dict[str, Anchor] = {
     "log_softmax": log_softmax,
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,
+    "batch_norm": batch_norm,
     "gather": gather,
+    "gather_nd": gather_nd,
 }
+ROW_ANCHORS = frozenset({"softmax", "log_softmax", "layer_norm", "rms_norm", *REDUCTIONS})
+"""Anchors that reduce whole axes; they can read an element-wise expression instead of a tensor."""
+
 MOVEMENTS: dict[str, Callable[[Environment, Node], list[Kernel]]] = {"concat": concat, "pad": pad}
 VIEWS = frozenset({"reshape", "transpose", "slice", "expand"})
 
@@ -77,8 +87,8 @@ def is_element_wise_op(op: str) -> bool:
 
 
 def lower_graph(graph: Graph, machine: Machine, precision: str) -> Lowered:
-    """Kernels for a graph of groups and single nodes. Raises `UnsupportedError` listing every op without a lowering."""
-    _check_supported(graph)
+    """Kernels for a graph of groups and single nodes. Raises `UnsupportedError` listing what the device cannot do."""
+    check_supported(graph, is_supported)
     env = Environment(graph, precision, machine.max_dim, machine.vector_tile_elements)
     inputs = {value.name: env.new_buffer(value.name, value.type, "input") for value in graph.inputs}
     outputs = {name: _output_view(env, name) for name in _direct_outputs(graph)}
@@ -93,16 +103,6 @@ def lower_graph(graph: Graph, machine: Machine, precision: str) -> Lowered:
     kept = tuple(b for b in buffers.values() if b.name in used or b.role in ("input", "output"))
     constants = {name: array for name, array in data.items() if name in used}
     return Lowered(precision, tuple(kernels), kept, constants, inputs, outputs)
-
-
-def _check_supported(graph: Graph) -> None:
-    missing = []
-    for node in graph.nodes:
-        for inner in node.body.nodes if node.body is not None else (node,):
-            if not is_supported(inner.op):
-                missing.append(f"{inner.op} ({', '.join(inner.sources) or inner.name})")
-    if missing:
-        raise UnsupportedError(f"{len(missing)} operators have no device code: {'; '.join(missing)}")
 
 
 def _direct_outputs(graph: Graph) -> list[str]:
@@ -129,7 +129,9 @@ def _copied_output(env: Environment, name: str) -> View:
     target = env.new_buffer(f"{name}.output", type, "output")
     env.views[name] = source
     producer = env.graph.producer(name)
-    env.kernels.append(copy(env, f"{name}.output", source, target, None, producer.sources if producer else ()))
+    env.kernels.append(
+        copy(env, f"{name}.output", source, target, None, producer.sources if producer else ())
+    )
     return target
 
 
@@ -145,9 +147,13 @@ def _lower_node(env: Environment, node: Node) -> None:
 def _lower_group(env: Environment, node: Node) -> Kernel:
     lowering = open_group(env, node)
     anchor = next((n for n in lowering.nodes if not is_element_wise(n)), None)
-    if anchor is not None and (anchor.op in REDUCTIONS):
+    if anchor is not None and anchor.op in ROW_ANCHORS:
         type = lowering.type_of(anchor.inputs[0])
-        lowering.frame = Frame.of(type.sizes, _operand_layout(lowering, anchor.inputs[0]))
+        layout = type.layout if anchor.op in REDUCTIONS else node.outputs[0].type.layout
+        axes = reduced_axes(anchor, type.rank)
+        lowering.frame = with_small_factors(
+            Frame.of(type.sizes, layout), axes, env.max_dim, node_name(anchor)
+        )
     output: Frame | None = None
     for inner in lowering.nodes:
         if is_element_wise(inner):
@@ -160,10 +166,6 @@ def _lower_group(env: Environment, node: Node) -> Kernel:
         else:
             lowering.values[inner.name] = ANCHORS[inner.op](lowering, inner)
     return close_group(lowering, node, output)
-
-
-def _operand_layout(lowering: GroupLowering, name: str) -> tuple[int, ...] | None:
-    return lowering.type_of(name).layout
 
 
 def _is_depthwise(lowering: GroupLowering, node: Node) -> bool:

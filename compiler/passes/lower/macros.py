@@ -13,6 +13,7 @@ Macro = Callable[[Builder, tuple[Value, ...], Mapping[str, AttributeValue]], Val
 
 LOG2_E = 1.0 / math.log(2.0)
 LN_2 = math.log(2.0)
+LARGEST_MULTIPLIED_POWER = 64
 
 # Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: |error| <= 1.5e-7.
 ERF_P = 0.3275911
@@ -70,13 +71,48 @@ def gelu(b: Builder, x: Value, approximate: str) -> Expression:
 
 
 def power(b: Builder, x: Value, y: Value) -> Value:
-    """x to the power y: small integers by multiplication, else by logarithms (x >= 0)."""
-    if isinstance(y, float) and y.is_integer() and 1 <= abs(y) <= 4:
-        result = x
-        for _ in range(int(abs(y)) - 1):
-            result = b.op("vmul", result, x)
+    """x to the power y: whole numbers by multiplication, else by logarithms."""
+    if isinstance(y, float) and y.is_integer() and 1 <= abs(y) <= LARGEST_MULTIPLIED_POWER:
+        result = _whole_power(b, x, int(abs(y)))
         return result if y > 0 else b.op("vrcp", result)
-    return b.op("vexp2", b.op("vmul", b.op("vlog2", x), y))
+    if isinstance(y, float) and not y.is_integer():
+        return b.op("vexp2", b.op("vmul", b.op("vlog2", x), y))
+    return _signed_power(b, x, y)
+
+
+def _whole_power(b: Builder, x: Value, exponent: int) -> Value:
+    """x to a positive whole power, by repeated squaring."""
+    result: Value | None = None
+    square = x
+    while True:
+        if exponent & 1:
+            result = square if result is None else b.op("vmul", result, square)
+        exponent >>= 1
+        if not exponent:
+            return square if result is None else result
+        square = b.op("vmul", square, square)
+
+
+def _signed_power(b: Builder, x: Value, y: Value) -> Expression:
+    """|x| to the power y with the sign of an odd power of x; NaN for other than whole powers of x < 0."""
+    size = b.op("vexp2", b.op("vmul", b.op("vlog2", b.op("vabs", x)), y))
+    half = b.op("vmul", y, 0.5)
+    is_even = b.op("veq", half, b.op("vfloor", half), is_float=False)
+    is_whole = b.op("veq", y, b.op("vfloor", y), is_float=False)
+    of_negative = b.op("vsel", is_whole, b.op("vsel", is_even, size, b.op("vneg", size)), math.nan)
+    signed = b.op("vsel", b.op("vlt", x, 0.0, is_float=False), of_negative, size)
+    return b.op("vsel", b.op("veq", y, 0.0, is_float=False), 1.0, signed)
+
+
+def modulo(b: Builder, x: Value, y: Value) -> Expression:
+    """x less the multiple of y that is next to it on the side of zero: the remainder, with the sign of x."""
+    size, step = b.op("vabs", x), b.op("vabs", y)
+    times = b.op("vtofloat", b.op("vtoint", b.op("vmul", size, b.op("vrcp", step)), is_float=False))
+    rest = b.op("vfma", b.op("vneg", times), step, size)
+    # The quotient is rounded: it may be one too large or too small.
+    rest = b.op("vsel", b.op("vlt", rest, 0.0, is_float=False), b.op("vadd", rest, step), rest)
+    rest = b.op("vsel", b.op("vle", step, rest, is_float=False), b.op("vsub", rest, step), rest)
+    return b.op("vmul", b.op("vsign", x), rest)
 
 
 def softplus(b: Builder, x: Value) -> Expression:
@@ -89,12 +125,13 @@ def _direct(mnemonic: str, is_float: bool = True) -> Macro:
     """An op that is one instruction on the same operands; the result is an integer if an operand is one."""
 
     def build(b: Builder, values: tuple[Value, ...], _: Mapping[str, AttributeValue]) -> Value:
-        floats = is_float and all(isinstance(v, float) or v.is_float for v in values) if is_float else False
-        if any(isinstance(v, Expression) and not v.is_float for v in values):
-            floats = False
-        return b.op(mnemonic, *values, is_float=floats)
+        return b.op(mnemonic, *values, is_float=is_float and _are_floats(values))
 
     return build
+
+
+def _are_floats(values: tuple[Value, ...]) -> bool:
+    return all(isinstance(v, float) or v.is_float for v in values)
 
 
 def _swapped(mnemonic: str) -> Macro:
@@ -114,9 +151,12 @@ def _number(value: AttributeValue) -> float:
 def _clip(b: Builder, v: tuple[Value, ...], a: Mapping[str, AttributeValue]) -> Value:
     result = v[0]
     low, high = _number(a["minimum"]), _number(a["maximum"])
+    is_float = _are_floats(v)
     if low > -math.inf:
-        result = b.op("vmax", result, low)
-    return b.op("vmin", result, high) if high < math.inf else result
+        result = b.op("vmax", result, low if is_float else float(math.trunc(low)), is_float=is_float)
+    if high < math.inf:
+        result = b.op("vmin", result, high if is_float else float(math.trunc(high)), is_float=is_float)
+    return result
 
 
 def _elu(b: Builder, v: tuple[Value, ...], a: Mapping[str, AttributeValue]) -> Value:
@@ -134,8 +174,15 @@ def _hard_sigmoid(b: Builder, v: tuple[Value, ...], a: Mapping[str, AttributeVal
 
 
 def _where(b: Builder, v: tuple[Value, ...], _: Mapping[str, AttributeValue]) -> Value:
-    is_float = all(isinstance(x, float) or x.is_float for x in v[1:])
-    return b.op("vsel", *v, is_float=is_float)
+    return b.op("vsel", *v)
+
+
+def select_integers(b: Builder, condition: Value, x: Value, y: Value) -> Expression:
+    """x where the condition holds, else y; two immediates would make a floating-point result."""
+    if isinstance(x, float) and isinstance(y, float):
+        truth = b.op("vnot", b.op("vnot", condition, is_float=False), is_float=False)
+        return b.op("vadd", b.op("vmul", truth, x - y, is_float=False), y, is_float=False)
+    return b.op("vsel", condition, x, y, is_float=False)
 
 
 def _not(b: Builder, v: tuple[Value, ...], _: Mapping[str, AttributeValue]) -> Value:
@@ -148,6 +195,7 @@ MACROS: dict[str, Macro] = {
     "mul": _direct("vmul"),
     "div": lambda b, v, _: divide(b, *v),
     "pow": lambda b, v, _: power(b, *v),
+    "mod": lambda b, v, _: modulo(b, *v),
     "maximum": _direct("vmax"),
     "minimum": _direct("vmin"),
     "and": _direct("vand", is_float=False),
@@ -165,7 +213,7 @@ MACROS: dict[str, Macro] = {
     "round": _direct("vround"),
     "sign": _direct("vsign"),
     "not": _not,
-    "relu": lambda b, v, _: b.op("vmax", v[0], 0.0),
+    "relu": lambda b, v, _: b.op("vmax", v[0], 0.0, is_float=_are_floats(v)),
     "exp": _unary(exp),
     "log": _unary(log),
     "sqrt": _unary(sqrt),
@@ -187,7 +235,7 @@ MACROS: dict[str, Macro] = {
 }
 
 FLOAT_ONLY = frozenset(
-    "div pow exp log sqrt rsqrt reciprocal tanh sin cos sigmoid silu erf gelu softplus leaky_relu elu hard_sigmoid "
+    "div pow mod exp log sqrt rsqrt reciprocal tanh sin cos sigmoid silu erf gelu softplus leaky_relu elu hard_sigmoid "
     "floor ceil round".split()
 )
 """Element-wise ops that the vector cores compute on floating-point values alone."""

@@ -1,61 +1,22 @@
-"""Ops that only move data: gather, concatenation, padding, and views that no strides can express."""
+"""Ops that only move data: concatenation, padding, and views that no strides can express."""
 
 from __future__ import annotations
 
 from birc.compiler.ir.attributes import integer, integers, number
 from birc.compiler.ir.graph import Node
 from birc.compiler.ir.plan import Access, Dimension, Index, Kernel, Phase, Statement, View
+from birc.compiler.ir.types import TensorType
 from birc.compiler.passes.lower.environment import Environment
-from birc.compiler.passes.lower.expression import Builder, Expression, Store, phases
+from birc.compiler.passes.lower.expression import Builder, Store, phases
 from birc.compiler.passes.lower.frame import Frame, unit
-from birc.compiler.passes.lower.group import GroupLowering
-from birc.compiler.passes.lower.views import dense_view, narrow, reshape, transpose
-from birc.runtime.errors import UnsupportedError
-
-
-def gather(lowering: GroupLowering, node: Node) -> Expression:
-    """Rows of a table picked by indices; negative indices count from the end."""
-    axis = integer(node.attributes, "axis")
-    table = lowering.view(node.inputs[0])
-    index_shape = lowering.type_of(node.inputs[1]).sizes
-    shape = lowering.type_of(node.inputs[0]).sizes
-    out = node.output.type.sizes
-    lowering.frame = Frame.of(out)
-    names = lowering.frame.names
-    rank = len(index_shape)
-    if rank == 0:
-        raise UnsupportedError("gather with a scalar index", where=node.name, hint="reshape the index to [1]")
-    lead = (0,) * axis
-    trail = (0,) * (len(shape) - axis - 1)
-    picked = lowering.view(node.inputs[1])
-    index_view = View(
-        picked.buffer, picked.offset, (*(1 for _ in lead), *index_shape, *(1 for _ in trail)),
-        (*lead, *picked.strides, *trail),
-    )  # fmt: skip
-    moving = tuple(
-        unit(name) if axis <= i < axis + rank and extent > 1 else Index()
-        for i, (name, extent) in enumerate(zip(names, index_view.dims, strict=True))
-    )
-    index = lowering.builder.load(Access(index_view, moving), is_float=False)
-    count = shape[axis]
-    negative = lowering.builder.op("vlt", index, 0.0, is_float=False)
-    wrapped = lowering.builder.op("vadd", index, float(count), is_float=False)
-    index = lowering.builder.op("vsel", negative, wrapped, index, is_float=False)
-    dims = (*shape[:axis], count, *(1 for _ in range(rank - 1)), *shape[axis + 1 :])
-    strides = (*table.strides[: axis + 1], *(0 for _ in range(rank - 1)), *table.strides[axis + 1 :])
-    view = View(table.buffer, table.offset, dims, strides)
-    where = tuple(
-        Index() if axis <= i < axis + rank or extent == 1 else unit(name)
-        for i, (name, extent) in enumerate(zip(names, dims, strict=True))
-    )
-    is_float = lowering.type_of(node.inputs[0]).dtype.kind == "float"
-    return lowering.builder.gather(Access(view, where), index, axis, count, is_float)
+from birc.compiler.passes.lower.views import narrow, reshape, transpose
+from birc.runtime.errors import InternalError
 
 
 def concat(env: Environment, node: Node) -> list[Kernel]:
     """One copy an operand, each into its slice of the result."""
     axis = integer(node.attributes, "axis")
-    target = env.new_buffer(node.name, node.output.type)
+    target = env.target(node.name, node.output.type)
     kernels = []
     position = 0
     for number_of_input, name in enumerate(node.inputs):
@@ -74,7 +35,7 @@ def pad(env: Environment, node: Node) -> list[Kernel]:
     value = number(node.attributes, "value")
     out = node.output.type.sizes
     rank = len(out)
-    target = env.new_buffer(node.name, node.output.type)
+    target = env.target(node.name, node.output.type)
     source = env.view(node.inputs[0])
     shape = env.graph.type_of(node.inputs[0]).sizes
     if value == 0.0:
@@ -98,7 +59,12 @@ def fill(env: Environment, name: str, value: float, target: View, node: Node) ->
     """Sets every element of a view."""
     frame = Frame.of(target.dims, node.output.type.layout)
     return Kernel(
-        name, frame.dimensions, phases((Store(value, frame.access(target)),), lambda _: ()), None, 0, node.sources
+        name,
+        frame.dimensions,
+        phases((Store(value, frame.access(target)),), lambda _: ()),
+        None,
+        0,
+        node.sources,
     )
 
 
@@ -122,12 +88,18 @@ def materialised_reshape(env: Environment, node: Node) -> View:
     """A reshape that needs a copy: into row-major order first, then seen with the new dimensions."""
     source = env.view(node.inputs[0])
     type = env.graph.type_of(node.inputs[0])
-    plain = env.new_buffer(f"{node.name}.dense", type.logical)
-    env.kernels.append(copy(env, f"{node.name}.copy", source, plain, None, node.sources))
-    seen = reshape(dense_view(plain.buffer, type.sizes), node.output.type.sizes)
+    plain = dense_copy(env, f"{node.name}.dense", source, type, node.sources)
+    seen = reshape(plain, node.output.type.sizes)
     if seen is None:
-        raise UnsupportedError("reshape of a dense tensor", where=node.name, hint="report this model")
+        raise InternalError("a dense tensor cannot be reshaped", where=node.name)
     return seen
+
+
+def dense_copy(env: Environment, name: str, source: View, type: TensorType, sources: tuple[str, ...]) -> View:
+    """A row-major copy of a view."""
+    target = env.new_buffer(name, type.logical)
+    env.kernels.append(copy(env, name, source, target, None, sources))
+    return target
 
 
 def padded_pixels(name: str, source: View, target: View, left: int, sources: tuple[str, ...]) -> Kernel:

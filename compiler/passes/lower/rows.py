@@ -10,6 +10,8 @@ from birc.compiler.passes.lower.expression import Expression
 from birc.compiler.passes.lower.frame import Frame
 from birc.compiler.passes.lower.group import GroupLowering
 from birc.compiler.passes.lower.macros import exp, log
+from birc.compiler.passes.lower.views import factorised
+from birc.runtime.errors import DoesNotFitError
 
 REDUCTIONS = {
     "reduce_sum": "vredsum",
@@ -24,14 +26,14 @@ def softmax(lowering: GroupLowering, node: Node) -> Expression:
     """exp(x - max) / sum, along one axis."""
     shifted, dims = _shifted(lowering, node)
     powers = exp(lowering.builder, shifted)
-    total = lowering.builder.reduce("vredsum", powers, dims)
+    total = lowering.reduce("vredsum", powers, dims)
     return lowering.builder.op("vmul", powers, lowering.builder.op("vrcp", total))
 
 
 def log_softmax(lowering: GroupLowering, node: Node) -> Expression:
     """x - max - log(sum(exp(x - max))), along one axis."""
     shifted, dims = _shifted(lowering, node)
-    total = lowering.builder.reduce("vredsum", exp(lowering.builder, shifted), dims)
+    total = lowering.reduce("vredsum", exp(lowering.builder, shifted), dims)
     return lowering.builder.op("vsub", shifted, log(lowering.builder, total))
 
 
@@ -40,8 +42,8 @@ def layer_norm(lowering: GroupLowering, node: Node) -> Expression:
     b = lowering.builder
     x = lowering.expression(node.inputs[0])
     dims, count = _from_axis(lowering, node)
-    centred = b.op("vsub", x, b.op("vmul", b.reduce("vredsum", x, dims), 1.0 / count))
-    variance = b.reduce("vredsum", b.op("vmul", centred, centred), dims)
+    centred = b.op("vsub", x, b.op("vmul", lowering.reduce("vredsum", x, dims), 1.0 / count))
+    variance = lowering.reduce("vredsum", b.op("vmul", centred, centred), dims)
     factor = b.op("vrsqrt", b.op("vfma", variance, 1.0 / count, number(node.attributes, "epsilon")))
     return _scaled(lowering, node, b.op("vmul", centred, factor))
 
@@ -51,7 +53,7 @@ def rms_norm(lowering: GroupLowering, node: Node) -> Expression:
     b = lowering.builder
     x = lowering.expression(node.inputs[0])
     dims, count = _from_axis(lowering, node)
-    squares = b.reduce("vredsum", b.op("vmul", x, x), dims)
+    squares = lowering.reduce("vredsum", b.op("vmul", x, x), dims)
     factor = b.op("vrsqrt", b.op("vfma", squares, 1.0 / count, number(node.attributes, "epsilon")))
     return _scaled(lowering, node, b.op("vmul", x, factor))
 
@@ -59,32 +61,53 @@ def rms_norm(lowering: GroupLowering, node: Node) -> Expression:
 def reduction(lowering: GroupLowering, node: Node) -> Expression:
     """A sum, mean, maximum, minimum or product over axes; the space is that of the input."""
     axes = integers(node.attributes, "axes")
-    dims = tuple(lowering.frame.name_of_axis(axis) for axis in axes)
+    dims = tuple(name for axis in axes for name in lowering.frame.names_of_axis(axis))
     x = lowering.expression(node.inputs[0])
-    result = lowering.builder.reduce(REDUCTIONS[node.op], x, dims) if dims else x
+    result = lowering.reduce(REDUCTIONS[node.op], x, dims) if dims else x
     if node.op == "reduce_mean":
         shape = lowering.type_of(node.inputs[0]).sizes
         result = lowering.builder.op("vmul", result, 1.0 / math.prod(shape[axis] for axis in axes))
     return result
 
 
+def reduced_axes(node: Node, rank: int) -> tuple[int, ...]:
+    """The axes that an op of this module reduces."""
+    if node.op in REDUCTIONS:
+        return integers(node.attributes, "axes")
+    axis = integer(node.attributes, "axis")
+    return tuple(range(axis, rank)) if node.op in ("layer_norm", "rms_norm") else (axis,)
+
+
+def with_small_factors(frame: Frame, axes: tuple[int, ...], limit: int, where: str) -> Frame:
+    """The frame with those of the axes that are larger than a descriptor dimension may be as two dimensions."""
+    for axis in axes:
+        factors = factorised(frame.shape[axis], limit)
+        if factors is None:
+            message = f"an axis of {frame.shape[axis]} has no factors of at most {limit}"
+            raise DoesNotFitError(message, where=where, hint="pad the axis that is reduced")
+        if len(factors) > 1:
+            frame = frame.split(axis, factors)
+    return frame
+
+
 def kept_frame(frame: Frame, axes: tuple[int, ...]) -> Frame:
     """The frame of the result of a reduction that keeps its axes with extent 1."""
     shape = tuple(1 if axis in axes else extent for axis, extent in enumerate(frame.shape))
-    return Frame(shape, tuple((extent,) for extent in shape), frame.order, frame.names)
+    factors = tuple((1,) * len(f) if axis in axes else f for axis, f in enumerate(frame.factors))
+    return Frame(shape, factors, frame.order, frame.names)
 
 
 def _shifted(lowering: GroupLowering, node: Node) -> tuple[Expression, tuple[str, ...]]:
     x = lowering.expression(node.inputs[0])
-    dims = (lowering.frame.name_of_axis(integer(node.attributes, "axis")),)
-    return lowering.builder.op("vsub", x, lowering.builder.reduce("vredmax", x, dims)), dims
+    dims = lowering.frame.names_of_axis(integer(node.attributes, "axis"))
+    return lowering.builder.op("vsub", x, lowering.reduce("vredmax", x, dims)), dims
 
 
 def _from_axis(lowering: GroupLowering, node: Node) -> tuple[tuple[str, ...], int]:
     axis = integer(node.attributes, "axis")
     shape = lowering.type_of(node.inputs[0]).sizes
-    dims = tuple(lowering.frame.name_of_axis(i) for i in range(axis % len(shape), len(shape)))
-    return dims, math.prod(shape[axis % len(shape) :])
+    dims = tuple(name for i in range(axis, len(shape)) for name in lowering.frame.names_of_axis(i))
+    return dims, math.prod(shape[axis:])
 
 
 def _scaled(lowering: GroupLowering, node: Node, value: Expression) -> Expression:

@@ -44,6 +44,20 @@ def broadcast(view: View, dims: Sequence[int]) -> View:
     return View(view.buffer, view.offset, tuple(dims), strides)
 
 
+def channel_view(view: View, rank: int) -> View:
+    """A vector over channels, seen with `rank` dimensions of which channels are the second."""
+    ones, zeros = (1,) * (rank - 2), (0,) * (rank - 2)
+    return View(view.buffer, view.offset, (1, view.dims[0], *ones), (0, view.strides[0], *zeros))
+
+
+def factorised(extent: int, limit: int) -> tuple[int, ...] | None:
+    """The extent as one dimension, or two where it is larger than `limit`; None when it has no such factors."""
+    if extent <= limit:
+        return (extent,)
+    inner = next((d for d in range(limit, 1, -1) if extent % d == 0), 0)
+    return (extent // inner, inner) if inner and extent // inner <= limit else None
+
+
 def reshape(view: View, dims: Sequence[int]) -> View | None:
     """The same elements in row-major order with other dimensions; None when no strides can express it.
 

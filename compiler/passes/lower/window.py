@@ -8,12 +8,12 @@ import numpy as np
 
 from birc.compiler.ir.attributes import integer, integers, number
 from birc.compiler.ir.graph import Node
-from birc.compiler.ir.plan import RED, Access, Dimension, Index
+from birc.compiler.ir.plan import RED, Access, Dimension, Index, View
 from birc.compiler.passes.lower.expression import Expression
 from birc.compiler.passes.lower.frame import Frame, unit
 from birc.compiler.passes.lower.group import GroupLowering
 from birc.compiler.passes.lower.macros import power
-from birc.compiler.passes.lower.views import transpose
+from birc.compiler.passes.lower.views import channel_view, transpose
 
 CHANNELS_LAST = (0, 2, 3, 1)
 WINDOW = ("r", "s")
@@ -39,33 +39,36 @@ def avg_pool2d(lowering: GroupLowering, node: Node) -> Expression:
 
 def depthwise_conv2d(lowering: GroupLowering, node: Node) -> Expression:
     """A convolution with one input channel a group: products and sums on the vector cores."""
-    o, _, kernel_y, kernel_x = lowering.type_of(node.inputs[1]).sizes
+    _, _, kernel_y, kernel_x = lowering.type_of(node.inputs[1]).sizes
     window = _window(lowering, node, integers(node.attributes, "dilation"), "zero", (kernel_y, kernel_x))
+    weights = _depthwise_weights(lowering, node)
+    # The register has the axes n, y, x, o: the window dimensions take the places of y and x with extent 1.
+    tap = View(weights.buffer, weights.offset, (1, *weights.dims), (0, *weights.strides))
+    access = Access(tap, (Index(), unit("r"), unit("s"), unit("d1")))
+    b = lowering.builder
+    is_float = window.is_float
+    product = b.op("vmul", window, b.load(access, is_float), is_float=is_float)
+    total = b.fold("vfoldsum", product, WINDOW)
+    lowering.macs = math.prod(node.output.type.sizes) * kernel_y * kernel_x
+    if len(node.inputs) > 2 and node.inputs[2]:
+        bias = lowering.frame.access(channel_view(lowering.view(node.inputs[2]), 4))
+        total = b.op("vadd", total, b.load(bias, is_float), is_float=is_float)
+    return total
+
+
+def _depthwise_weights(lowering: GroupLowering, node: Node) -> View:
+    """The weights [channel, 1, row, column] seen as [row, column, channel], dense when constant."""
     outer = lowering.outer[node.inputs[1]]
     constant = lowering.env.graph.constants.get(outer)
     if constant is not None:
-        data = np.asarray(constant.data).reshape(o, kernel_y, kernel_x).transpose(1, 2, 0)
-        storage = lowering.env.storage(constant.type)
-        weights = lowering.env.packed_constant(outer, ("depthwise",), data, storage)
-        shape = (kernel_y, kernel_x, o)
-        strides = weights.strides
-    else:
-        view = lowering.view(node.inputs[1])
-        shape = (kernel_y, kernel_x, o)
-        strides = (view.strides[2], view.strides[3], view.strides[0])
-        weights = view
-    w_view = type(weights)(weights.buffer, weights.offset, (*shape[:2], 1, shape[2]), (*strides[:2], 0, strides[2]))
-    # The register has the axes n, y, x, o: the window dimensions take the places of y and x with extent 1.
-    seen = type(w_view)(w_view.buffer, w_view.offset, (1, kernel_y, kernel_x, o), (0, *strides))
-    access = Access(seen, (Index(), unit("r"), unit("s"), unit("d1")))
-    product = lowering.builder.op("vmul", window, lowering.builder.load(access))
-    lowering.macs = math.prod(node.output.type.sizes) * kernel_y * kernel_x
-    total = lowering.builder.fold("vfoldsum", product, WINDOW)
-    if len(node.inputs) > 2 and node.inputs[2]:
-        bias = lowering.view(node.inputs[2])
-        seen = type(bias)(bias.buffer, bias.offset, (1, o, 1, 1), (0, bias.strides[0], 0, 0))
-        total = lowering.builder.op("vadd", total, lowering.builder.load(lowering.frame.access(seen)))
-    return total
+        data = np.asarray(constant.data)[:, 0].transpose(1, 2, 0)
+        return lowering.env.packed_constant(outer, ("depthwise",), data, lowering.env.storage(constant.type))
+    view = lowering.view(node.inputs[1])
+    channel, _, row, column = range(4)
+    order = (row, column, channel)
+    return View(
+        view.buffer, view.offset, tuple(view.dims[i] for i in order), tuple(view.strides[i] for i in order)
+    )
 
 
 def lrn(lowering: GroupLowering, node: Node) -> Expression:
@@ -102,13 +105,18 @@ def _window(
         Index((("d3", stride[1]), ("s", dilation[1])), -pads[1]),
         unit("d1"),
     )
-    return lowering.builder.load(Access(view, index, fill))
+    is_float = lowering.type_of(node.inputs[0]).dtype.is_float
+    return lowering.builder.load(Access(view, index, fill), is_float)
 
 
 def _divisors(lowering: GroupLowering, node: Node) -> np.ndarray:
     """How many elements each window averages, [out height, out width]."""
     kernel, stride, pads = (integers(node.attributes, name) for name in ("kernel", "stride", "pads"))
-    counted = integers(node.attributes, "divisor_pads") if integer(node.attributes, "count_include_pad") else (0,) * 4
+    counted = (
+        integers(node.attributes, "divisor_pads")
+        if integer(node.attributes, "count_include_pad")
+        else (0,) * 4
+    )
     _, _, height, width = lowering.type_of(node.inputs[0]).sizes
     _, _, out_y, out_x = node.output.type.sizes
     axes = []

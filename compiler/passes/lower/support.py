@@ -1,0 +1,71 @@
+"""What the device cannot compute, found before anything is lowered, so that one error names every such node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from birc.compiler.ir.graph import Graph, Node
+from birc.compiler.ir.types import TensorType
+from birc.compiler.passes.lower.macros import FLOAT_ONLY
+from birc.runtime.errors import UnsupportedError
+
+DEEPEST_INTEGER_SUM = 1024
+"""128 * 128 * 1024 = 2^24: beyond it the FP32 accumulator no longer holds every integer."""
+
+
+def check_supported(graph: Graph, has_device_code: Callable[[str], bool]) -> None:
+    """Raises `UnsupportedError` with every node of the graph that the device cannot compute, and why."""
+    problems = [f"input {v.name}: {reason}" for v in graph.inputs if (reason := _type_problem(v.type))]
+    for node in graph.nodes:
+        scope = node.body or graph
+        for inner in node.body.nodes if node.body is not None else (node,):
+            reason = _problem(scope, inner, has_device_code)
+            if reason:
+                problems.append(f"{inner.op} ({', '.join(inner.sources) or inner.name}): {reason}")
+    if problems:
+        count = f"{len(problems)} nodes have" if len(problems) > 1 else "1 node has"
+        raise UnsupportedError(f"{count} no device code: {'; '.join(problems)}", where=graph.name)
+
+
+def _problem(scope: Graph, node: Node, has_device_code: Callable[[str], bool]) -> str | None:
+    if not has_device_code(node.op):
+        return "the op has no lowering"
+    types = list(_types(scope, node))
+    for type in types:
+        reason = _type_problem(type)
+        if reason:
+            return reason
+    x = types[0].dtype
+    if node.op in FLOAT_ONLY and not x.is_float:
+        return f"no vector instruction computes it on {x.name}; cast to f32 first"
+    if node.op == "reduce_mean" and not x.is_float:
+        return f"no vector instruction divides {x.name}; cast to f32 first"
+    if node.op in ("matmul", "conv2d"):
+        return _product_problem(node, types)
+    return None
+
+
+def _types(scope: Graph, node: Node) -> Iterator[TensorType]:
+    """Types of the inputs, then of the outputs."""
+    yield from (scope.type_of(name) for name in node.present_inputs)
+    yield from (value.type for value in node.outputs)
+
+
+def _type_problem(type: TensorType) -> str | None:
+    if 0 in type.sizes:
+        return f"{type.logical} has no elements"
+    if type.dtype.name == "f64" or type.dtype.bits < 8:
+        return f"no instruction loads or stores {type.dtype.name}"
+    return None
+
+
+def _product_problem(node: Node, types: list[TensorType]) -> str | None:
+    a, b = types[:2]
+    if a.dtype.is_float:
+        return None
+    if a.dtype.name != "i8" or b.dtype.name != "i8":
+        return f"the T-core multiplies floats, and i8 with i8, not {a.dtype.name} with {b.dtype.name}"
+    depth = a.sizes[-1] if node.op == "matmul" else b.num_elements // b.sizes[0]
+    if depth > DEEPEST_INTEGER_SUM:
+        return f"integers are summed exactly to a depth of {DEEPEST_INTEGER_SUM}, not {depth}"
+    return None
