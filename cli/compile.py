@@ -16,7 +16,7 @@ from birc.cli.progress import Tell, progress
 from birc.runtime.errors import UsageError
 from birc.runtime.package import Package
 
-IR_SUFFIX = ".ir"
+DUMP_SUFFIXES = (".ir", ".plan", ".asm")
 
 
 class Precision(StrEnum):
@@ -33,7 +33,7 @@ AVAILABLE_PRECISIONS = (Precision.MODEL, Precision.BF16)
 
 def compile_command(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL.onnx|FILE.ir", help="An ONNX model, or a dumped phase.")
+        Path, typer.Argument(metavar="MODEL.onnx|DUMP", help="An ONNX model, or a text that --dump-ir wrote.")
     ],
     output: Annotated[
         Path | None,
@@ -72,7 +72,7 @@ def compile_command(
 
         birc compile net.onnx --dump-ir phases --stop-after fuse
 
-        birc compile phases/fuse.ir -o net.birc
+        birc compile phases/05_fuse.ir -o net.birc
     """
     if precision not in AVAILABLE_PRECISIONS:
         hint = f"use {' or '.join(AVAILABLE_PRECISIONS)}"
@@ -83,7 +83,7 @@ def compile_command(
         refuse_existing(path, overwrite=overwrite)
     started = time.monotonic()
     with progress(f"compiling {model.name}") as tell:
-        if model.suffix == IR_SUFFIX:
+        if model.suffix in DUMP_SUFFIXES:
             _refuse_for_ir(dim, batch)
             package = compiler.resume(
                 model, target=target, precision=precision.value, opt_level=opt_level, dump_ir=dump_ir,

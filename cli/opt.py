@@ -28,13 +28,13 @@ def opt_command(
 
     Examples:
 
-        birc opt phases/import.ir --passes canonicalize
+        birc opt phases/00_import.ir --passes fold_constants,simplify
 
-        birc opt phases/legalize.ir --passes fuse -o fused.ir
+        birc opt phases/04_legalize.ir --passes fuse -o fused.ir
     """
     names = [name.strip() for name in passes.split(",") if name.strip()]
     if not names:
-        raise UsageError("names no pass", where="--passes", hint="for example --passes canonicalize")
+        raise UsageError("names no pass", where="--passes", hint="for example --passes fold_constants")
     with progress(f"running {', '.join(names)}"):
         text = compiler.run_named_passes(source, names)
     if output is None:
