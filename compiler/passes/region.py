@@ -103,11 +103,21 @@ def tight(access: Access, sizes: Mapping[str, int], indexed: int | None = None) 
         low, high = _reach(index, sizes)
         start, end = before[axis], before[axis] + access.view.dims[axis]
         if axis != indexed:
-            start, end = max(start, low), min(end, high + 1)
+            start, end = _common(start, end, low, high + 1)
         lower.append(start)
-        dims.append(max(end - start, 1))
+        dims.append(end - start)
     view = replace(access.view, dims=tuple(dims), lower=tuple(lower) if any(lower) else ())
     return replace(access, view=view)
+
+
+def _common(start: int, end: int, low: int, high: int) -> tuple[int, int]:
+    """The coordinates in [start, end) and in [low, high); without any, one of the first that is not in the second.
+
+    A view has at least one coordinate. What is read beside it must stay out of bounds.
+    """
+    if max(start, low) < min(end, high):
+        return max(start, low), min(end, high)
+    return (end - 1, end) if low >= end else (start, start + 1)
 
 
 def _reach(index: Index, sizes: Mapping[str, int]) -> tuple[int, int]:

@@ -80,6 +80,11 @@ class Environment:
             self.packed[whole] = self.constant(f"{name}.packed", data, element_type).buffer
         return dense_view(self.packed[whole], data.shape)
 
+    def splat(self, number: float, element_type: str, dims: Sequence[int]) -> View:
+        """One number, seen with these dimensions."""
+        one = self.packed_constant("splat", (number,), np.array([number], dtype(element_type).numpy), element_type)
+        return View(one.buffer, one.offset, tuple(dims), (0,) * len(dims))
+
     def new_buffer(self, name: str, type: TensorType, role: str = "scratch") -> View:
         """A dense buffer for a value, in the layout of its type; the value's view becomes the whole of it."""
         buffer = self._fresh(name)

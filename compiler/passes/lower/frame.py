@@ -87,6 +87,14 @@ class Frame:
             tuple(strides[i] for i in self.order),
         )
 
+    def view_of_axes(self, view: View) -> View:
+        """A view of other extents than the value's, with its axes in the order of the space (no axis is split)."""
+        dims = view.dims or (1,)
+        strides = view.strides or (0,)
+        return View(
+            view.buffer, view.offset, tuple(dims[i] for i in self.order), tuple(strides[i] for i in self.order)
+        )
+
     def access(self, view: View) -> Access:
         """The access of an operand that is aligned with the value."""
         seen = self.view(view)

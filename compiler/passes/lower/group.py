@@ -16,7 +16,7 @@ from birc.compiler.passes.lower.expression import Builder, Expression, Store, ph
 from birc.compiler.passes.lower.frame import Frame, unit
 from birc.compiler.passes.lower.macros import MACROS, select_integers
 from birc.compiler.passes.lower.views import reshape
-from birc.runtime.dtypes import DType, dtype
+from birc.runtime.dtypes import DType
 from birc.runtime.errors import InternalError
 
 NEUTRAL = {"vredsum": 0.0, "vredprod": 1.0, "vredmax": -math.inf, "vredmin": math.inf}
@@ -84,12 +84,9 @@ class GroupLowering:
     def _everywhere(self, number: float, is_float: bool, dims: tuple[str, ...]) -> Expression:
         """One number at every point of some dimensions; beyond their ends it reads as 0."""
         element = "f32" if is_float else "i32"
-        one = self.env.packed_constant(
-            f"splat.{number:g}", (), np.array([number], dtype(element).numpy), element
-        )
         shape = tuple(d.extent if d.name in dims else 1 for d in self.frame.dimensions)
         index = tuple(unit(d.name) if d.name in dims else Index() for d in self.frame.dimensions)
-        return self.builder.load(Access(View(one.buffer, 0, shape, (0,) * len(shape)), index), is_float)
+        return self.builder.load(Access(self.env.splat(number, element, shape), index), is_float)
 
 
 Anchor = Callable[[GroupLowering, Node], Expression]

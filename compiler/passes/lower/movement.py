@@ -30,42 +30,22 @@ def concat(env: Environment, node: Node) -> list[Kernel]:
 
 
 def pad(env: Environment, node: Node) -> list[Kernel]:
-    """A copy that reads outside its operand; another value than zero is filled in first."""
+    """A copy that reads outside its operand; where another value than zero is asked for, a mask reads along."""
     pads = integers(node.attributes, "pads")
     value = number(node.attributes, "value")
-    out = node.output.type.sizes
-    rank = len(out)
+    frame = Frame.of(node.output.type.sizes, node.output.type.layout)
     target = env.target(node.name, node.output.type)
-    source = env.view(node.inputs[0])
-    shape = env.graph.type_of(node.inputs[0]).sizes
-    if value == 0.0:
-        frame = Frame.of(out, node.output.type.layout)
-        index = tuple(Index(((f"d{axis}", 1),), -pads[axis]) for axis in frame.order)
-        seen = View(
-            source.buffer, source.offset,
-            tuple(source.dims[a] for a in frame.order), tuple(source.strides[a] for a in frame.order),
-        )  # fmt: skip
-        value_read = Builder().load(Access(seen, index), env.is_float(node.inputs[0]))
-        stores = (Store(value_read, frame.access(target)),)
-        return [Kernel(node.name, frame.dimensions, phases(stores, lambda _: ()), None, 0, node.sources)]
-    inner = narrow(target, pads[:rank], shape, (1,) * rank)
-    return [
-        fill(env, f"{node.name}.fill", value, target, node),
-        copy(env, node.name, source, inner, node.output.type.layout, node.sources),
-    ]
-
-
-def fill(env: Environment, name: str, value: float, target: View, node: Node) -> Kernel:
-    """Sets every element of a view."""
-    frame = Frame.of(target.dims, node.output.type.layout)
-    return Kernel(
-        name,
-        frame.dimensions,
-        phases((Store(value, frame.access(target)),), lambda _: ()),
-        None,
-        0,
-        node.sources,
-    )
+    source = frame.view_of_axes(env.view(node.inputs[0]))
+    order = frame.order
+    index = tuple(Index(((name, 1),), -pads[axis]) for name, axis in zip(frame.names, order, strict=True))
+    builder = Builder()
+    is_float = env.is_float(node.inputs[0])
+    padded = builder.load(Access(source, index), is_float)
+    if value != 0.0:
+        inside = builder.load(Access(env.splat(1, "i32", source.dims), index), is_float=False)
+        padded = builder.op("vsel", inside, padded, value, is_float=is_float)
+    stores = (Store(padded, frame.access(target)),)
+    return [Kernel(node.name, frame.dimensions, phases(stores, lambda _: ()), None, 0, node.sources)]
 
 
 def copy(
