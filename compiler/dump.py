@@ -42,8 +42,8 @@ Constants = Mapping[str, np.ndarray]
 class Dump:
     """What a dumped text says.
 
-    `phase` made it; `step` is the pass within the phase, "" for the text at its end. `constants` are those of the
-    graph, or the data of the plan's constant buffers, which a program refers to as well.
+    `phase` made it; `step` is the pass within the phase, "" for the text at its end. `constants` are those of
+    the graph, or the data of the plan's constant buffers, which a program refers to as well.
     """
 
     level: Level
@@ -68,13 +68,13 @@ class DumpWriter:
     def graph(self, number: int, name: str, graph: Graph) -> None:
         """The graph after the pass `name` (phase, or phase.step).
 
-        Raises `InternalError` when a constant has other data than one of that name had before; so do the others.
+        Raises `InternalError` when a constant has other data than one of that name had before.
         """
         self._add("graph", external_constants(graph))
         self._write(number, name, "ir", print_graph(graph))
 
     def plan(self, number: int, name: str, plan: Plan, data: Constants) -> None:
-        """The plan after the phase `name`; `data` is that of its constant buffers."""
+        """The plan after the phase `name`; `data` is that of its constant buffers. Raises as `graph`."""
         self._add("plan", data)
         self._write(number, name, "plan", print_plan(plan))
 
@@ -97,8 +97,8 @@ class DumpWriter:
 def load_dump(path: str | os.PathLike[str]) -> Dump:
     """Read one text of a dump, and the constants beside it.
 
-    Raises `UsageError` for a name that no dump has, `BadModelError` for unreadable files, and the errors of the
-    parsers (with line and column) for bad text.
+    Raises `UsageError` for a name that no dump has, `BadModelError` for unreadable files, and the errors of
+    the parsers (with line and column) for bad text.
     """
     source = Path(path)
     name = _NAME.fullmatch(source.name)

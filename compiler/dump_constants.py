@@ -1,7 +1,7 @@
-"""The constants of all dumped texts in one safetensors file that grows: each is written once, when it first comes up.
+"""The constants of all dumped texts in one safetensors file that grows: each is written once.
 
-The header of a safetensors file stands before the data; it may end in blanks, so there is room left in it for the
-entries of constants that are still to come. After every call the file is complete.
+The header of a safetensors file stands before the data; it may end in blanks, so there is room left in it for
+the entries of constants that are still to come. After every call the file is complete.
 
 Format: https://github.com/huggingface/safetensors, section "Format".
 """

@@ -40,7 +40,8 @@ TEMPLATES: Final = {
     Access: "{view.buffer:value}{index}" + _PLACE.replace("{", "{view.") + "< fill {fill:word}>",
     Dimension: "{kind:word} {name:word} {extent}",
     Contraction: (
-        "{format:word} rows {rows} {row_dims:word} columns {column_dims:word} depth {depth}\n  a = {a}\n  b = {b}"
+        "{format:word} rows {rows} {row_dims:word} columns {column_dims:word} depth {depth}"
+        "\n  a = {a}\n  b = {b}"
     ),
     Statement: (
         "<{result:name} = >{op:name}<{arguments:()}>< {access}>< over {dims:word}>"
@@ -48,8 +49,8 @@ TEMPLATES: Final = {
     ),
     Phase: "<{loops:word()}>",
     Tiling: (
-        "{tile:word}< spcs {spcs:word}>< block {rows} by {columns}>< resident {resident}>< hoist {hoist:word}>"
-        "< buffers {a_buffers} and {b_buffers}>< programs {programs}>"
+        "{tile:word}< spcs {spcs:word}>< block {rows} by {columns}>< resident {resident}>"
+        "< hoist {hoist:word}>< buffers {a_buffers} and {b_buffers}>< programs {programs}>"
     ),
     Kernel: "{name}< macs {macs}>< from {sources:text+}>",
     Buffer: (
@@ -61,7 +62,10 @@ TEMPLATES: Final = {
     Exchange: "{view} from die {sender}",
     ExchangeStep: "",
     Boundary: "{name} : {dtype:word}{shape}",
-    Plan: "plan {name} on {target:word} dies {dies} macs {macs}",
+    Plan: (
+        "plan {name} on {target:word} dies {dies} precision {precision:word} macs {macs}"
+        "< repeat {repeat}>< advances {advances:value}>"
+    ),
 }
 """The templates (see text_form.py), each after those it is made of."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from birc.compiler.ir.errors import InvalidIRError
@@ -35,9 +35,9 @@ class PlanProblem:
 
 
 def verify_plan(plan: Plan, phase: str, machine: Machine | None = None) -> None:
-    """Check what must hold after `phase`, within the limits of `machine` (by default the shipped one of that name).
+    """Check what must hold after `phase`, within the limits of `machine`.
 
-    Raises `InvalidIRError` that lists every problem.
+    The machine is by default the shipped one that the plan names. Raises `InvalidIRError` with every problem.
     """
     if phase not in PHASES:
         raise InternalError(f"there is no plan after the phase {phase!r}", hint=f"one of {', '.join(PHASES)}")
@@ -54,13 +54,15 @@ def find_plan_problems(plan: Plan, phase: str, machine: Machine) -> Iterator[Pla
     """Every broken rule of `plan`. Limits that need a correct kernel are checked only on correct kernels."""
     buffers = {buffer.name: buffer for buffer in plan.buffers}
     yield from _buffer_problems(plan, buffers)
+    yield from (PlanProblem("rounds", what) for what in _round_problems(plan, buffers))
     for kind, boundaries in (("input", plan.inputs), ("output", plan.outputs)):
         for boundary in boundaries:
             where = f"{kind} {boundary.name!r}"
             yield from (PlanProblem(where, what) for what in _boundary_problems(boundary, plan, buffers))
     is_tiled = PHASES.index(phase) >= PHASES.index("tile")
+    in_first_round = {buffer.name: _in_first_round(buffer, plan) for buffer in plan.buffers}
     for number, step in enumerate(plan.steps):
-        yield from _step_problems(f"step {number}", step, plan, buffers, machine, is_tiled)
+        yield from _step_problems(f"step {number}", step, plan, in_first_round, machine, is_tiled)
     is_allocated = phase == "allocate"
     yield from _flow_problems(plan, buffers, is_allocated)
     if is_allocated:
@@ -91,6 +93,22 @@ def _twin_problems(twin: Buffer, home: Buffer | None) -> Iterator[str]:
         yield f"mirrors %{twin.home}, which is not a constant of the same type and size"
 
 
+def _round_problems(plan: Plan, buffers: Mapping[str, Buffer]) -> Iterator[str]:
+    if plan.repeat < 1:
+        yield f"the steps are run {plan.repeat} times"
+    for name, step_bytes in plan.advances:
+        if name not in buffers:
+            yield f"%{name} moves on, which is not declared"
+        elif buffers[name].role not in ("input", "output") or step_bytes < 0:
+            yield f"%{name} moves on by {step_bytes} bytes, only inputs and outputs do, and forward"
+
+
+def _in_first_round(buffer: Buffer, plan: Plan) -> Buffer:
+    """The buffer without what only later rounds may reach."""
+    later_bytes = (plan.repeat - 1) * dict(plan.advances).get(buffer.name, 0)
+    return replace(buffer, num_bytes=buffer.num_bytes - later_bytes)
+
+
 def _boundary_problems(boundary: Boundary, plan: Plan, buffers: Mapping[str, Buffer]) -> Iterator[str]:
     if boundary.dtype not in _ELEMENT_TYPES:
         yield f"has the unknown element type {boundary.dtype!r}"
@@ -101,13 +119,13 @@ def _boundary_problems(boundary: Boundary, plan: Plan, buffers: Mapping[str, Buf
             yield f"has a piece on the dies {dies:#x}, there are {plan.dies}"
         yield from view_problems(view, buffers)
         if not len(start) == len(view.dims) == len(boundary.shape):
-            yield f"has a piece of {len(view.dims)} dimensions from {list(start)}, the shape is {list(boundary.shape)}"
+            yield f"has a piece {list(view.dims)} from {list(start)} of the shape {list(boundary.shape)}"
             continue
         ends = (first + extent for first, extent in zip(start, view.dims, strict=True))
         if min(start, default=0) < 0 or any(
             end > size for end, size in zip(ends, boundary.shape, strict=True)
         ):
-            yield f"has a piece {list(view.dims)} from {list(start)}, outside the shape {list(boundary.shape)}"
+            yield f"has a piece {list(view.dims)} from {list(start)} outside {list(boundary.shape)}"
 
 
 def _step_problems(
@@ -132,9 +150,7 @@ def _kernel_step_problems(
         yield PlanProblem(where, f"has kernels for {len(step.kernels)} dies, there are {plan.dies}")
     if all(kernel is None for kernel in step.kernels):
         yield PlanProblem(where, "runs no kernel")
-    for kernel in step.kernels:
-        if kernel is None:
-            continue
+    for kernel in dict.fromkeys(kernel for kernel in step.kernels if kernel is not None):
         place = f"{where}, kernel {kernel.name!r}"
         problems = list(kernel_problems(kernel, buffers, machine))
         if is_tiled and not problems:
@@ -150,29 +166,43 @@ def _copy_problems(step: CopyStep, buffers: Mapping[str, Buffer]) -> Iterator[st
 
 
 def _flow_problems(plan: Plan, buffers: Mapping[str, Buffer], is_allocated: bool) -> Iterator[PlanProblem]:
-    """Buffers that are read before anything is written to them, or written though others rely on them."""
-    written = {b.name for b in plan.buffers if b.role in _READ_ONLY or (b.home and not is_allocated)}
+    """Buffers that a die reads before they are written there, and writes to what only the host may write."""
+    held = {b.name for b in plan.buffers if b.role in _READ_ONLY or (b.home and not is_allocated)}
+    written = [set(held) for _ in range(plan.dies)]
     for number, step in enumerate(plan.steps):
-        where = f"step {number}"
-        reads, writes = _traffic(step)
-        unwritten = sorted(name for name in reads - written if name in buffers)
-        yield from (PlanProblem(where, f"reads %{name}, which nothing has written yet") for name in unwritten)
-        fixed = sorted(name for name in writes if name in buffers and buffers[name].role in _READ_ONLY)
-        yield from (PlanProblem(where, f"writes %{name}, a {buffers[name].role}") for name in fixed)
-        written |= writes
+        for die in range(plan.dies):
+            reads, writes = _traffic(step, die)
+            for name in sorted(name for name in reads - written[die] if name in buffers):
+                yield PlanProblem(
+                    f"step {number}, die {die}", f"reads %{name}, which is not written there yet"
+                )
+            for name in sorted(name for name in writes if name in buffers):
+                if buffers[name].role in _READ_ONLY:
+                    yield PlanProblem(
+                        f"step {number}, die {die}", f"writes %{name}, of role {buffers[name].role}"
+                    )
+        for die in range(plan.dies):
+            written[die] |= _traffic(step, die)[1]
     for boundary in plan.outputs:
-        for name in sorted({view.buffer for _, _, view in boundary.pieces} - written):
-            yield PlanProblem(f"output {boundary.name!r}", f"lies in %{name}, which nothing writes")
+        for dies, _, view in boundary.pieces:
+            missing = [die for die in range(plan.dies) if dies >> die & 1 and view.buffer not in written[die]]
+            if missing:
+                yield PlanProblem(
+                    f"output {boundary.name!r}",
+                    f"lies in %{view.buffer}, which die {missing[0]} never writes",
+                )
 
 
-def _traffic(step: Step) -> tuple[set[str], set[str]]:
-    """The buffers that a step reads and writes."""
+def _traffic(step: Step, die: int) -> tuple[set[str], set[str]]:
+    """The buffers that a step reads and writes in the memories of a die."""
     match step:
-        case CopyStep(source, target):
-            return {source}, {target}
+        case CopyStep():
+            return {step.source}, {step.target}
         case ExchangeStep(exchanges):
-            return {exchange.view.buffer for exchange in exchanges}, set()
+            sent = {exchange.view.buffer for exchange in exchanges if exchange.sender == die}
+            return sent, {exchange.view.buffer for exchange in exchanges if exchange.sender != die}
         case KernelStep(kernels):
-            found = [pair for kernel in kernels if kernel is not None for pair in accesses_of(kernel)]
+            kernel = kernels[die] if die < len(kernels) else None
+            found = list(accesses_of(kernel)) if kernel is not None else []
             reads = {access.view.buffer for op, access in found if op != "vst"}
             return reads, {access.view.buffer for op, access in found if op == "vst"}

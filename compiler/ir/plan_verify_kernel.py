@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from birc.compiler.ir.plan import PAR, RED, Access, Buffer, Contraction, Index, Kernel, Phase, Statement, View
 from birc.runtime.dtypes import dtype
@@ -25,6 +26,7 @@ class Signature:
     has_access: bool
 
 
+@cache
 def signature(row: InstructionRow) -> Signature:
     """The signature of an instruction's statements."""
     operands = [field for field in row.fields if field.kind in ("register", "source") and field.name != "dst"]
@@ -36,7 +38,7 @@ def signature(row: InstructionRow) -> Signature:
 
 
 def accesses_of(kernel: Kernel) -> Iterator[tuple[str, Access]]:
-    """The accesses of a kernel, each with the operand of the contraction ("a", "b") or the op it belongs to."""
+    """The accesses of a kernel, each with the operand ("a", "b") or the op that it belongs to."""
     if kernel.contraction is not None:
         yield "a", kernel.contraction.a
         yield "b", kernel.contraction.b
@@ -99,10 +101,11 @@ def view_problems(view: View, buffers: Mapping[str, Buffer]) -> Iterator[str]:
         yield f"views %{view.buffer}, which is not declared"
         return
     if len(view.strides) != len(view.dims) or len(view.lower) not in (0, len(view.dims)):
-        yield f"the view of %{view.buffer} has {len(view.dims)} dims, {len(view.strides)} strides, {len(view.lower)} lower"
+        lengths = (len(view.dims), len(view.strides), len(view.lower))
+        yield "the view of %{} has {} dims, {} strides, {} lower".format(view.buffer, *lengths)
         return
     if min(view.dims, default=1) < 1 or len(view.dims) > MAX_BOX_RANK:
-        yield f"the view of %{view.buffer} has dims {list(view.dims)}, must be at most {MAX_BOX_RANK}, all positive"
+        yield f"the view of %{view.buffer} has dims {list(view.dims)}: at most {MAX_BOX_RANK}, all positive"
         return
     buffer = buffers[view.buffer]
     first = last = view.offset
@@ -155,7 +158,8 @@ def _escapes(access: Access, kernel: Kernel, indexed: tuple[int, int] = (0, 0)) 
         if axis == axis_of_index:
             largest += max(count - 1, 0)
         if least < low or largest >= end:
-            yield f"reaches {least} to {largest} on axis {axis} of %{access.view.buffer}, inside is {low} to {end - 1}"
+            inside = f"{low} to {end - 1} of %{access.view.buffer}"
+            yield f"reaches {least} to {largest} on axis {axis}, outside {inside}"
 
 
 def _contraction_problems(kernel: Kernel, contraction: Contraction, machine: Machine) -> Iterator[str]:
@@ -250,7 +254,7 @@ def _operand_problems(statement: Statement, access: Access, kernel: Kernel) -> I
             yield f"indexes {statement.index_count} elements on axis {statement.index_axis} of {axes}"
         elif _is_readable(access, kernel):
             escapes = _escapes(access, kernel, (statement.index_axis, statement.index_count))
-            yield from (what for what in escapes if f"on axis {statement.index_axis} " in what)
+            yield from (what for what in escapes if f"on axis {statement.index_axis}," in what)
     elif statement.op == "vst" or access.fill == "refuse":
         yield from _escapes(access, kernel)
 

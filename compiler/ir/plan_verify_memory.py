@@ -14,8 +14,11 @@ def memory_problems(plan: Plan, machine: Machine) -> Iterator[tuple[str, str]]:
     """Every broken rule of an allocation, as (where, what)."""
     capacities = {
         "hbm": machine.hbm_bytes_per_die,
-        "l2": machine.spcs_per_die * machine.spc_sram_bytes,
+        "l2": machine.spcs_per_die * (machine.spc_sram_bytes - plan.tensor_buffer_bytes),
+        "tb": plan.tensor_buffer_bytes,
     }
+    if not 0 <= plan.tensor_buffer_bytes <= machine.spc_sram_bytes:
+        yield "plan", f"tensor buffers of {plan.tensor_buffer_bytes} B, an SPC has {machine.spc_sram_bytes} B"
     placed: dict[str, list[Buffer]] = defaultdict(list)
     spans = _uses(plan)
     for buffer in plan.buffers:
@@ -32,17 +35,22 @@ def memory_problems(plan: Plan, machine: Machine) -> Iterator[tuple[str, str]]:
         first, last = spans.get(buffer.name, (buffer.first, buffer.last))
         if first < buffer.first or last > buffer.last:
             yield where, f"lives in steps {buffer.first} to {buffer.last}, is used in {first} to {last}"
+    lasting = {b.name for b in plan.buffers if b.role != "scratch"}
+    lasting |= {step.target for step in plan.steps if isinstance(step, CopyStep) and step.once}
     for space, buffers in placed.items():
-        yield from _overlaps(space, buffers)
+        yield from _overlaps(space, buffers, lasting)
 
 
-def _overlaps(space: str, buffers: list[Buffer]) -> Iterator[tuple[str, str]]:
-    """Pairs that share bytes while both live. A sweep over addresses keeps those that have not ended."""
+def _overlaps(space: str, buffers: list[Buffer], lasting: set[str]) -> Iterator[tuple[str, str]]:
+    """Pairs that share bytes while both live; `lasting` ones live throughout.
+
+    A sweep over addresses keeps those that have not ended.
+    """
     open_buffers: list[Buffer] = []
     for buffer in sorted(buffers, key=lambda b: (b.address, b.name)):
         open_buffers = [b for b in open_buffers if b.address + b.num_bytes > buffer.address]
         if buffer.num_bytes:
-            clashing = [other for other in open_buffers if _live_together(buffer, other)]
+            clashing = [other for other in open_buffers if _live_together(buffer, other, lasting)]
             yield from (
                 (f"buffer %{buffer.name}", f"overlaps %{other.name} in {space}, both live")
                 for other in clashing
@@ -50,9 +58,8 @@ def _overlaps(space: str, buffers: list[Buffer]) -> Iterator[tuple[str, str]]:
             open_buffers.append(buffer)
 
 
-def _live_together(one: Buffer, other: Buffer) -> bool:
-    """Inputs, outputs and constants live throughout."""
-    if one.role != "scratch" or other.role != "scratch":
+def _live_together(one: Buffer, other: Buffer, lasting: set[str]) -> bool:
+    if one.name in lasting or other.name in lasting:
         return True
     return one.first <= other.last and other.first <= one.last
 
@@ -68,8 +75,8 @@ def _uses(plan: Plan) -> dict[str, tuple[int, int]]:
 
 def _touched(step: Step) -> set[str]:
     match step:
-        case CopyStep(source, target):
-            return {source, target}
+        case CopyStep():
+            return {step.source, step.target}
         case ExchangeStep(exchanges):
             return {exchange.view.buffer for exchange in exchanges}
         case KernelStep(kernels):

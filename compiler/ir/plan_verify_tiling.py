@@ -100,11 +100,12 @@ def _product_problems(
     steps = [-(-d.extent // tile[d.name]) for d in kernel.red_dims]
     resident = math.prod(steps[len(steps) - tiling.resident :])
     padded = -(-depth // form.k_unit) * form.k_unit
+    a_tiles = 1 if tiling.stream else tiling.rows * resident
     for operand, tiles, copies, lanes, capacity in (
-        ("a", tiling.rows, tiling.a_buffers, machine.tcore_rows, machine.gib_a_bytes),
-        ("b", tiling.columns, tiling.b_buffers, machine.tcore_cols, machine.gib_b_bytes),
+        ("a", a_tiles, tiling.a_buffers, machine.tcore_rows, machine.gib_a_bytes),
+        ("b", tiling.columns * resident, tiling.b_buffers, machine.tcore_cols, machine.gib_b_bytes),
     ):
-        needed = copies * tiles * resident * lanes * padded * form.bytes
+        needed = copies * tiles * lanes * padded * form.bytes
         if needed > capacity:
             yield f"operand {operand} needs {needed} B of its input buffer, there are {capacity}"
     if tiling.hoist and resident != math.prod(steps):
@@ -159,7 +160,7 @@ def _store_overruns(access: Access, ragged: set[str], extents: Mapping[str, int]
     for axis, (index, (_, end)) in enumerate(zip(access.index, bounds(access.view), strict=True)):
         names = {name for name, _ in index.terms} & ragged
         if names and reach(index, extents)[1] + 1 != end:
-            yield f"vst: tiles reach beyond {', '.join(sorted(names))}, but the view goes on along axis {axis}"
+            yield f"vst: tiles reach beyond {', '.join(sorted(names))}, the view goes on along axis {axis}"
 
 
 def _ends_with(access: Access, name: str, extent: int) -> bool:

@@ -4,9 +4,13 @@ A record's form is a template such as
 
     "{name:value} : {dtype:word} {num_bytes} bytes< at {address:hex}>< live {first} to {last}>"
 
-Words and signs stand for themselves, `{field}` for the value of a field, spelt by its type; a part in angle brackets
-is left out when its fields have their defaults. Fields that the template does not name follow by their own name, so
-that a new field is never lost. A record that contains lists of others may have a body in braces, one statement a line.
+Words and signs stand for themselves, `{field}` for the value of a field, spelt by its type; a part in angle
+brackets is left out when its fields have their defaults. Fields that the template does not name follow by
+their own name, so that a new field is never lost. A record that contains lists of others may have a body in
+braces, one statement a line.
+
+After the colon of a slot: the leaf for the strings or integers in the field (`word`, `value`, `hex`), and for
+a tuple `()` or `+` (side by side) in place of square brackets.
 """
 
 from __future__ import annotations
@@ -75,6 +79,10 @@ def _flag(reader: TokenReader) -> bool:
     return reader.advance().text == "true"
 
 
+def _operand_text(value: str | float) -> str:
+    return word_text(value) if isinstance(value, str) else repr(float(value))
+
+
 def _operand(reader: TokenReader) -> str | float:
     return (
         reader.real_number() if reader.at("number") else reader.take("a name or a number", "word", "string")
@@ -88,10 +96,8 @@ LEAVES: Final[Mapping[str, Leaf]] = {
     "number": Leaf(("number",), str, TokenReader.whole_number),
     "hex": Leaf(("number",), hex, TokenReader.whole_number),
     "real": Leaf(("number",), repr, TokenReader.real_number),
-    "flag": Leaf(("word",), lambda value: str(value).lower(), _flag),
-    "operand": Leaf(
-        ("word", "string", "number"), lambda v: repr(v) if isinstance(v, float) else word_text(v), _operand
-    ),
+    "flag": Leaf(("word",), lambda value: "true" if value else "false", _flag),
+    "operand": Leaf(("word", "string", "number"), _operand_text, _operand),
 }
 _LEAF_OF_TYPE: Final[Mapping[Any, str]] = {int: "number", float: "real", bool: "flag", str: "text"}
 
@@ -118,7 +124,7 @@ class Many(Codec):
             while self.element.begins(reader):
                 found.append(self.element.read(reader))
             return tuple(found)
-        opening, closing = self.brackets
+        opening, closing = self.brackets[0], self.brackets[1]
         reader.expect((opening,))
         while not reader.accept(closing):
             found.append(self.element.read(reader))
@@ -205,7 +211,7 @@ class Clause:
 class Entry:
     """A kind of statement in a body: its keyword ("" for none), the field it belongs to, and what it holds.
 
-    A field has one statement for all of it, or (`is_single` false) one for each item of the tuple that it holds.
+    A field has one statement for all of it, or (`is_single` false) one for each item of its tuple.
     """
 
     keyword: str
@@ -292,7 +298,7 @@ class Record(Codec):
 
 
 def _build(record: Any, prefix: str, values: Mapping[str, Any]) -> Any:
-    """The record whose fields have the paths `prefix` + name; fields that were spelt in parts are built first."""
+    """The record whose fields have the paths `prefix` + name; fields spelt in parts are built first."""
     arguments = {}
     for field in dataclasses.fields(record):
         path = prefix + field.name
@@ -335,7 +341,7 @@ class Forms:
         self._codecs[record] = Record(record, tuple(clauses), entries)
 
     def codec(self, hint: Any, spelling: str = "", brackets: str = "[]") -> Codec:
-        """How values of an annotated type are spelt. `spelling` names the leaf for strings or integers in it."""
+        """How values of an annotated type are spelt; `spelling` names the leaf of its strings or integers."""
         if hint in self._codecs:
             return self._codecs[hint]
         if isinstance(hint, UnionType):
@@ -401,8 +407,9 @@ def _field(record: Any, path: str) -> tuple[Any, Any]:
         return hint, field.default_factory()
     if field.default is not MISSING:
         return hint, field.default
-    empty = hint if hint in _LEAF_OF_TYPE else tuple if get_origin(hint) is tuple else NoneType
-    return hint, empty()
+    if get_origin(hint) is tuple:
+        return hint, ()
+    return hint, hint() if hint in _LEAF_OF_TYPE else None
 
 
 def _unnamed(record: Any, prefix: str, named: set[str]) -> Iterator[tuple[str, bool]]:

@@ -10,20 +10,17 @@ from birc.compiler.ir.lexer import Token, tokens
 
 
 class TokenReader:
-    """The tokens of a text and a position among them. Its methods raise `TextError` where the text is wrong."""
+    """The tokens of a text and a position among them. The methods raise `TextError` for wrong text."""
 
     def __init__(self, text: str, file: str) -> None:
         self._tokens = tuple(tokens(text, file))
         self._position = 0
+        self._last = len(self._tokens) - 1
 
     @property
     def token(self) -> Token:
         """The next token; at the end the `end` token again and again."""
-        return self.peek(0)
-
-    def peek(self, distance: int) -> Token:
-        """The token that comes `distance` after the next one."""
-        return self._tokens[min(self._position + distance, len(self._tokens) - 1)]
+        return self._tokens[min(self._position, self._last)]
 
     def fail(self, expected: str, token: Token | None = None) -> NoReturn:
         """Complain about `token`, or the next one."""
@@ -42,11 +39,11 @@ class TokenReader:
 
     def ahead(self, pieces: Sequence[str], distance: int = 0) -> bool:
         """Whether exactly these words and signs follow, `distance` tokens from here."""
-        following = (self.peek(distance + number) for number in range(len(pieces)))
-        return all(
-            token.kind in ("word", "sign") and token.text == piece
-            for token, piece in zip(following, pieces, strict=True)
-        )
+        for place, piece in enumerate(pieces, self._position + distance):
+            token = self._tokens[min(place, self._last)]
+            if token.text != piece or token.kind not in ("word", "sign"):
+                return False
+        return True
 
     def accept(self, piece: str) -> bool:
         """Go past a word or sign if it is next."""
