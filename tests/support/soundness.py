@@ -1,6 +1,6 @@
 """Whether a program gives the same outputs in every order of execution, and on memory of any content.
 
-`fill` puts inputs and constants into a fresh memory: a `Case` has values for them, `random_fill` makes them up.
+`fill` puts inputs and constants into a fresh memory: a `Case` has values for them, `random_fill` makes some.
 """
 
 from __future__ import annotations
