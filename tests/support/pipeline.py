@@ -19,8 +19,8 @@ from birc.codegen.program_code import generate
 from birc.compiler.importer.importer import import_model
 from birc.compiler.importer.read import ModelSource
 from birc.compiler.ir.graph import Graph
-from birc.compiler.ir.plan import KernelStep, Plan
 from birc.compiler.ir.plan import Kernel as PlanKernel
+from birc.compiler.ir.plan import KernelStep, Plan
 from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.base import run_passes
 from birc.compiler.passes.canonicalize import canonicalize
@@ -103,7 +103,8 @@ def compile_graph(
 ) -> Compiled:
     """Compile a graph through all phases; without `clean` the graph passes before layouts are left out."""
     machine = load_machine(target)
-    fused = run_passes(canonicalize(graph) if clean else graph, (ChooseLayouts(), *([Fuse()] if fuse else [])))
+    cleaned = canonicalize(graph) if clean else graph
+    fused = run_passes(cleaned, (ChooseLayouts(), *([Fuse()] if fuse else [])))
     lowered = lower_graph(fused, machine, precision)
     plan = allocate(schedule(tile(partition(fused, lowered, machine), machine), machine), machine)
     return Compiled(fused, plan, generate(plan, machine).program, lowered.data, machine)
