@@ -88,6 +88,8 @@ class ContractionWriter:
     def _semaphores(self) -> tuple[int, ...]:
         steps = self._resident_steps()
         a_slots, b_slots = (o.buffers * o.count * steps for o in (self.a, self.b))
+        if self.tiling.stream:
+            a_slots = self.a.buffers
         return (0, a_slots, 0, b_slots, 1, *(0 for _ in range(self._programs())))
 
     def _programs(self) -> int:
@@ -145,6 +147,8 @@ class ContractionWriter:
 
     def _loads(self, operand: Operand) -> None:
         """Load a block's tiles of one operand, for the depth that is resident."""
+        if self.tiling.stream and operand is self.a:
+            return
         operand.scope = self.nest.inner_depths()
         with ExitStack() as loops:
             tile = loops.enter_context(
@@ -154,20 +158,21 @@ class ContractionWriter:
                 loops.enter_context(self.nest.loop(self._steps(d), self.tile[d.name], d.name, kind="red"))
                 for d in self.resident
             ]
-            address = self._ring(operand, tile, steps)
-            box = self.nest.box(self.slots.number(operand.access.view), operand.access, self.tile)
-            self.nest.append(
-                Instruction(
-                    operand.mnemonic,
-                    (address, box, operand.split, self.contraction.format),
-                    (Sync(Affine(operand.free)),),
-                    (Sync(Affine(operand.full)),),
-                )
-            )
+            self._load(operand, self._ring(operand, tile, steps))
+
+    def _load(self, operand: Operand, address: RingAddress) -> None:
+        """Load the current tile of one operand."""
+        box = self.nest.box(self.slots.number(operand.access.view), operand.access, self.tile)
+        operands = (address, box, operand.split, self.contraction.format)
+        waits, posts = (Sync(Affine(operand.free)),), (Sync(Affine(operand.full)),)
+        self.nest.append(Instruction(operand.mnemonic, operands, waits, posts))
 
     def _ring(self, operand: Operand, tile: int | None, steps: list[int | None]) -> RingAddress:
         """Where a tile lies in its input buffer: (block parity, tile of the block, depth step)."""
         slot_bytes = 64 * self._depth_elements() * self.format.bytes
+        if self.tiling.stream and operand is self.a:
+            counter = self.nest.counter(self.nest.inner_depths())
+            return RingAddress(Affine(), slot_bytes, counter, operand.buffers)
         terms: dict[int, int] = {}
         stride = slot_bytes
         for depth, dimension in zip(reversed(steps), reversed(self.resident), strict=True):
@@ -244,7 +249,11 @@ class ContractionWriter:
                 for d in self.resident
             ]
             accumulated = mask([*chunks, *steps])
-            a_reuse = mask([d for d in around if d not in self.a.scope and d != row])
+            a_reuse = 0
+            if self.tiling.stream:
+                self._load(self.a, self._ring(self.a, row, steps))
+            else:
+                a_reuse = mask([d for d in around if d not in self.a.scope and d != row])
             b_reuse = mask([d for d in around if d not in self.b.scope and d != column])
             m = math.prod(self.tile[name] for name in self.contraction.row_dims)
             operands = (

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 PAR = "par"
 RED = "red"
+SPC = "spc"
+"""The name of a dimension that is spread over SPCs, one iteration each, when every SPC has its own sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +107,9 @@ class Tiling:
     `tile`: extent of a tile per dimension (missing = 1). `spcs`: SPCs per dimension. `rows`/`columns`: row and
     column tiles computed from one load of the other operand; `resident`: how many of the innermost depth loops stay
     in the input buffers at once (the others are streamed in chunks); `hoist`: the operand kept over the loop of the
-    other one ("a", "b" or ""); `a_buffers` and `b_buffers`: 1 or 2 copies of the input blocks; `programs`: vector
-    programs that take tiles in turn.
+    other one ("a", "b" or ""); `stream`: a tiles are loaded one by one as the T-core takes them, through a ring of
+    `a_buffers`, instead of block by block; `a_buffers` and `b_buffers`: copies of the input blocks otherwise;
+    `programs`: vector programs that take tiles in turn.
     """
 
     tile: tuple[tuple[str, int], ...]
@@ -115,6 +118,7 @@ class Tiling:
     columns: int = 1
     resident: int = 0
     hoist: str = ""
+    stream: bool = False
     a_buffers: int = 2
     b_buffers: int = 2
     programs: int = 1
@@ -156,7 +160,7 @@ class Buffer:
     """A block of memory with a lifetime in steps [first, last].
 
     `role`: input, output, constant or scratch; `home` names the constant that an on-chip copy mirrors. `space` is
-    hbm or l2, `address` is assigned by allocation. `dies` is the bit mask of the dies that hold it.
+    hbm, l2 or tb (one in the tensor buffer of each SPC); `address` is assigned by allocation.
     """
 
     name: str
@@ -226,7 +230,7 @@ class Boundary:
 class Plan:
     """All of a compiled model but its encoding.
 
-    The steps are run `repeat` times, once for each chunk of the batch; from one round to the next the accesses of the
+    `tensor_buffer_bytes` of each SPC's SRAM are its tensor buffer, the rest is L2. The steps are run `repeat` times, once for each chunk of the batch; from one round to the next the accesses of the
     buffers in `advances` move on by so many bytes.
     """
 
@@ -239,6 +243,7 @@ class Plan:
     inputs: tuple[Boundary, ...]
     outputs: tuple[Boundary, ...]
     macs: int = 0
+    tensor_buffer_bytes: int = 0
     repeat: int = 1
     advances: tuple[tuple[str, int], ...] = ()
 

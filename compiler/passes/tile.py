@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from birc.compiler.ir.plan import Access, Kernel, KernelStep, Plan, Tiling
+from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.tile_contraction import tile_contraction_kernel
 from birc.compiler.passes.tile_vector import tile_vector_kernel
 from birc.runtime.machine import Machine
@@ -12,15 +13,17 @@ from birc.runtime.machine import Machine
 
 def tile(plan: Plan, machine: Machine) -> Plan:
     """The plan with a tiling on every kernel; kernels of equal structure are solved once."""
-    elements = {b.name: b.dtype for b in plan.buffers}
+    memories = Memories(
+        {b.name: b.dtype for b in plan.buffers}, frozenset(b.name for b in plan.buffers if b.space == "tb")
+    )
     solved: dict[object, Tiling] = {}
 
     def tiled(kernel: Kernel | None) -> Kernel | None:
         if kernel is None:
             return None
-        key = signature(kernel, elements)
+        key = signature(kernel, memories)
         if key not in solved:
-            solved[key] = _solve(kernel, machine, elements)
+            solved[key] = _solve(kernel, machine, memories)
         return replace(kernel, tiling=solved[key])
 
     steps = tuple(
@@ -30,21 +33,21 @@ def tile(plan: Plan, machine: Machine) -> Plan:
     return replace(plan, steps=steps)
 
 
-def _solve(kernel: Kernel, machine: Machine, elements: dict[str, str]) -> Tiling:
+def _solve(kernel: Kernel, machine: Machine, memories: Memories) -> Tiling:
     if kernel.contraction is None:
         return tile_vector_kernel(kernel, machine)
-    element = elements[kernel.contraction.a.view.buffer]
-    return tile_contraction_kernel(kernel, kernel.contraction, machine, element)
+    return tile_contraction_kernel(kernel, kernel.contraction, machine, memories)
 
 
-def signature(kernel: Kernel, elements: dict[str, str]) -> object:
+def signature(kernel: Kernel, memories: Memories) -> object:
     """What the tiling depends on: the space and the accesses, without names and places of buffers."""
 
     def access_key(access: Access | None) -> object:
         if access is None:
             return None
         view = access.view
-        return (view.dims, view.strides, view.lower, access.index, elements[view.buffer])
+        place = (memories.elements[view.buffer], memories.is_local(access))
+        return (view.dims, view.strides, view.lower, access.index, *place)
 
     contraction = kernel.contraction
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from birc.compiler.ir.plan import Dimension, Kernel, Tiling
+from birc.compiler.ir.plan import SPC, Dimension, Kernel, Tiling
 from birc.compiler.ir.registers import assign
 from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
@@ -20,21 +20,26 @@ def tile_vector_kernel(kernel: Kernel, machine: Machine) -> Tiling:
         raise DoesNotFitError(f"{registers} vector registers, there are {machine.vector_registers}", where=kernel.name)
     tile = _tile(kernel, machine.vector_tile_elements)
     looped = {name for phase in kernel.phases for name in phase.loops}
-    outer = [d for d in kernel.par_dims if d.name not in looped]
+    per_sample = any(d.name == SPC for d in kernel.par_dims)
+    outer = [d for d in kernel.par_dims if d.name not in looped and d.name != SPC]
     reduced = _reduced(kernel)
     free = [d for d in outer if d.name not in reduced]
-    while _tiles(free, tile) < machine.spcs_per_die and math.prod(tile.values()) > LEAST_TILE_ELEMENTS:
+    wanted = machine.vector_programs if per_sample else machine.spcs_per_die
+    while _tiles(free, tile) < wanted and math.prod(tile.values()) > LEAST_TILE_ELEMENTS:
         largest = next((d for d in free if tile[d.name] > 1), None)
         if largest is None:
             break
         tile[largest.name] = -(-tile[largest.name] // 2)
     counts = [-(-d.extent // tile[d.name]) for d in outer]
-    spcs = best_split(counts, machine.spcs_per_die)
+    spcs = (1,) * len(counts) if per_sample else best_split(counts, machine.spcs_per_die)
     shares = [-(-count // split) for count, split in zip(counts, spcs, strict=True)]
     most = min(machine.vector_programs, machine.vector_registers // max(1, registers))
+    mapping = {d.name: split for d, split in zip(outer, spcs, strict=True) if split > 1}
+    if per_sample:
+        mapping = {SPC: kernel.dimension(SPC).extent}
     return Tiling(
         tuple(tile.items()),
-        tuple((d.name, split) for d, split in zip(outer, spcs, strict=True) if split > 1),
+        tuple(mapping.items()),
         programs=shared_programs(shares, most),
     )
 
@@ -77,7 +82,7 @@ def _tile(kernel: Kernel, capacity: int) -> dict[str, int]:
     order = [d for d in reversed(kernel.par_dims) if d.name in reduced]
     order += [d for d in reversed(kernel.par_dims) if d.name not in reduced]
     for d in order:
-        tile[d.name] = _even(d, max(1, budget))
+        tile[d.name] = 1 if d.name == SPC else _even(d, max(1, budget))
         budget //= tile[d.name]
     return tile
 

@@ -1,0 +1,167 @@
+"""An estimate of the cycles of a blocked contraction, to choose between tilings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from birc.compiler.ir.plan import Access, Contraction, Dimension, Kernel, Tiling
+from birc.runtime.dtypes import dtype
+from birc.runtime.machine import Machine
+
+SECONDARY_WEIGHT = 0.05
+"""What the limits other than the largest count: overlap is never perfect."""
+
+SINGLE_BUFFER_EXPOSED = 0.4
+"""Share of the loads of a block without a second buffer that the T-core waits for: slots become free one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memories:
+    """Where buffers lie as far as a tiling cares: their element types, and which lie in the SPC's tensor buffer."""
+
+    elements: Mapping[str, str]
+    local: frozenset[str]
+
+    def element_bytes(self, access: Access) -> int:
+        """Bytes of one element of an operand."""
+        return dtype(self.elements[access.view.buffer]).bits // 8
+
+    def is_local(self, access: Access) -> bool:
+        """Whether an operand lies in the tensor buffer."""
+        return access.view.buffer in self.local
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A contraction cut into tiles: what does not depend on blocking."""
+
+    kernel: Kernel
+    contraction: Contraction
+    machine: Machine
+    memories: Memories
+    tile: dict[str, int]
+
+    @cached_property
+    def steps(self) -> tuple[int, ...]:
+        """Depth steps per red dimension."""
+        return tuple(self.count(d) for d in self.kernel.red_dims)
+
+    @cached_property
+    def slot_bytes(self) -> int:
+        """Bytes of one operand tile in an input buffer."""
+        return 64 * self.padded_depth * self.machine.format(self.contraction.format).bytes
+
+    @cached_property
+    def padded_depth(self) -> int:
+        """Depth of one operation, rounded up to what the T-core takes."""
+        unit = self.machine.format(self.contraction.format).k_unit
+        depth = math.prod(self.tile[d.name] for d in self.kernel.red_dims)
+        return -(-depth // unit) * unit
+
+    @cached_property
+    def step_cycles(self) -> float:
+        """T-core cycles of one operation."""
+        rate = self.machine.format(self.contraction.format).macs_per_cycle_per_spc
+        return 64 * 64 * self.padded_depth / rate
+
+    @cached_property
+    def load_cycles(self) -> tuple[float, float]:
+        """Cycles of the port to load one a tile and one b tile."""
+        depth = math.prod(self.tile[d.name] for d in self.kernel.red_dims)
+        rows = math.prod(self.tile[name] for name in self.contraction.row_dims)
+        columns = self.tile[self.column.name]
+        return self._load(self.contraction.a, rows, depth), self._load(self.contraction.b, depth, columns)
+
+    def _load(self, access: Access, runs: int, run: int) -> float:
+        machine = self.machine
+        granule = machine.granule_bytes
+        run_bytes = -(-run * self.memories.element_bytes(access) // granule) * granule
+        local = self.memories.is_local(access)
+        return runs * run_bytes / (machine.tb_to_gib_bytes_per_cycle if local else machine.noc_bytes_per_cycle)
+
+    @cached_property
+    def latencies(self) -> tuple[int, int]:
+        """Cycles from the start of a load to the use of its tile, for a and b."""
+        machine = self.machine
+        far, near = machine.l2_remote_latency_cycles, machine.tb_latency_cycles
+        a, b = (near if self.memories.is_local(x) else far for x in (self.contraction.a, self.contraction.b))
+        return a + 2 * machine.semaphore_cycles, b + 2 * machine.semaphore_cycles
+
+    @cached_property
+    def epilogue(self) -> tuple[float, float, float]:
+        """Vector, load and store cycles of one output tile."""
+        elements = math.prod(self.tile[d.name] for d in self.kernel.par_dims)
+        statements = self.kernel.phases[-1].statements
+        operations = sum(s.op not in ("vld", "vst", "vacc") for s in statements)
+        loads = stores = 0.0
+        for s in statements:
+            if s.access is None or (s.op == "vld" and sum(1 for i in s.access.index if i.terms) < 2):
+                continue
+            rate = self.machine.tb_to_gib_bytes_per_cycle if self.memories.is_local(s.access) else 0
+            cycles = elements * self.memories.element_bytes(s.access) / (rate or self.machine.noc_bytes_per_cycle)
+            if s.op == "vst":
+                stores += cycles
+            else:
+                loads += cycles
+        return operations * elements / self.machine.vector_lanes_per_spc, loads, stores
+
+    @property
+    def column(self) -> Dimension:
+        """The dimension of the columns."""
+        return self.kernel.dimension(self.contraction.column_dims[0])
+
+    @cached_property
+    def blocked(self) -> Dimension | None:
+        """The row dimension whose tiles form blocks."""
+        rows = [self.kernel.dimension(name) for name in self.contraction.row_dims]
+        return next((d for d in reversed(rows) if d.extent > self.tile[d.name]), rows[-1] if rows else None)
+
+    def count(self, dimension: Dimension) -> int:
+        """Tiles along a dimension."""
+        return -(-dimension.extent // self.tile[dimension.name])
+
+    def share(self, dimension: Dimension | None, spcs: Mapping[str, int]) -> int:
+        """Tiles of one SPC along a dimension."""
+        return 1 if dimension is None else -(-self.count(dimension) // spcs.get(dimension.name, 1))
+
+
+def estimate(shape: Shape, tiling: Tiling) -> float:
+    """Cycles of the busiest SPC: the largest of T-core, port, store and vector time, plus the first loads."""
+    machine = shape.machine
+    spcs = dict(tiling.spcs)
+    row_share = -(-shape.share(shape.blocked, spcs) // tiling.rows) * tiling.rows
+    column_share = -(-shape.share(shape.column, spcs) // tiling.columns) * tiling.columns
+    others = math.prod(
+        shape.share(d, spcs) for d in shape.kernel.par_dims if d not in (shape.blocked, shape.column)
+    )
+    tiles = others * row_share * column_share
+    steps = math.prod(shape.steps)
+    chunks = math.prod(shape.steps[: len(shape.steps) - tiling.resident])
+    partial = chunks > 1 and tiling.rows * tiling.columns > 1
+    resident = steps / max(1, chunks)
+    flight = machine.outstanding_loads_per_tcore_queue
+    (load_a, load_b), (latency_a, latency_b) = shape.load_cycles, shape.latencies
+    a_loads = tiles * steps / (column_share if tiling.hoist == "a" else tiling.columns)
+    b_loads = tiles * steps / (tiles / column_share if tiling.hoist == "b" else tiling.rows)
+    a_slots = tiling.a_buffers * (1 if tiling.stream else tiling.rows * resident)
+    a_time = max(a_loads * load_a, a_loads * (latency_a + load_a) / min(flight, a_slots))
+    b_slots = tiling.b_buffers * tiling.columns * resident
+    b_time = max(b_loads * load_b, b_loads * (latency_b + load_b) / min(flight, b_slots))
+    # A block that is not double-buffered is loaded while the T-core waits.
+    exposed = SINGLE_BUFFER_EXPOSED * (
+        (a_time if tiling.a_buffers == 1 else 0.0) + (b_time if tiling.b_buffers == 1 else 0.0)
+    )
+    drains = tiles * (chunks if partial else 1)
+    drain = machine.accumulator_drain_cycles + 2 * machine.semaphore_cycles + machine.tcore_fill_cycles
+    vector, extra_loads, stores = shape.epilogue
+    added = drains * machine.vector_tile_elements / machine.vector_lanes_per_spc if partial else 0.0
+    tcore = tiles * steps * shape.step_cycles + drains * drain
+    local = shape.memories.is_local(shape.contraction.a)
+    ports = (b_loads * load_b + (0.0 if local else a_loads * load_a) + tiles * extra_loads, a_loads * load_a)
+    turns = tiles * (latency_b + vector + extra_loads) / tiling.programs
+    limits = (tcore + exposed, *ports, tiles * stores, tiles * vector + added, turns, a_time, b_time)
+    first = latency_b + (load_a + tiling.columns * load_b) * resident
+    return max(limits) + SECONDARY_WEIGHT * sum(limits) + first
