@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from birc.runtime.assembly import instruction_text
 from birc.runtime.isa import BY_MNEMONIC, InstructionRow
-from birc.runtime.program import Affine, Box, Instruction, Kernel, Loop, Operand, Register, RingAddress
+from birc.runtime.program import Affine, Instruction, Kernel, Loop, Operand, RingAddress
 
 Interval = tuple[int, int]
 
@@ -37,10 +38,16 @@ class Place:
                 return value
         raise KeyError(name)
 
+    @property
+    def label(self) -> str:
+        """Text for a finding about an instruction whose operands cannot be printed."""
+        return f"kernel {self.kernel}, instruction {self.index} `{self.instruction.mnemonic}`"
+
     def name(self, iteration: tuple[int, ...] | None = None) -> str:
         """Text for a finding: kernel, index, instruction and, where it is known, the iteration."""
         at = "" if iteration is None else f" at iteration ({', '.join(map(str, iteration))})"
-        return f"kernel {self.kernel}, instruction {self.index} `{brief(self.instruction)}`{at}"
+        text = instruction_text(replace(self.instruction, waits=(), posts=()))
+        return f"kernel {self.kernel}, instruction {self.index} `{text}`{at}"
 
 
 def places(kernel: Kernel) -> Iterator[Place]:
@@ -89,34 +96,3 @@ def ring_interval(ring: RingAddress, trips: tuple[int, ...]) -> Interval:
     turns = (0, ring.modulo - 1) if first < 0 or last >= ring.modulo else (first, last)
     offsets = (ring.stride * turns[0], ring.stride * turns[1])
     return low + min(offsets), high + max(offsets)
-
-
-def affine_text(affine: Affine) -> str:
-    terms = [f"i{depth}" if factor == 1 else f"{factor}*i{depth}" for depth, factor in affine.terms]
-    if affine.constant or not terms:
-        terms.append(str(affine.constant))
-    return " + ".join(terms)
-
-
-def brief(instruction: Instruction) -> str:
-    """The instruction in a few words: mnemonic and operands, without waits and posts."""
-    return " ".join((instruction.mnemonic, ", ".join(_operand_text(value) for value in instruction.operands)))
-
-
-def _operand_text(value: Operand) -> str:
-    if isinstance(value, Affine):
-        return affine_text(value)
-    if isinstance(value, Register):
-        return f"v({affine_text(value.number)})"
-    if isinstance(value, RingAddress):
-        if not value.stride or value.modulo == 1:
-            return f"ring({affine_text(value.base)})"
-        turn = f"{value.stride}*(({affine_text(value.index)}) mod {value.modulo})"
-        base = "" if value.base == Affine() else f"{affine_text(value.base)} + "
-        return f"ring({base}{turn})"
-    if isinstance(value, Box):
-        axes = ", ".join(f"{affine_text(axis.start)}:{axis.extent}" for axis in value.axes)
-        return f"t{value.slot}[{axes}]"
-    if isinstance(value, tuple):
-        return "x".join(map(str, value))
-    return str(value)

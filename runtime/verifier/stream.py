@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+from birc.runtime.assembly import command_text
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.program import Command, CommandLoop, Descriptor, Operand, Program
 
@@ -49,9 +50,8 @@ class Issue:
     @property
     def text(self) -> str:
         """Text for a finding: place, command, iterations."""
-        words = " ".join((self.command.mnemonic, *(str(value) for value in self.command.operands)))
         at = f" at iteration {self.iterations}" if self.iterations else ""
-        return f"{self.place} `{words}`{at}"
+        return f"{self.place} `{command_text(self.command)}`{at}"
 
 
 def issues(program: Program) -> Iterator[Issue]:

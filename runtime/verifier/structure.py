@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from birc.runtime.isa import BY_MNEMONIC, INSTRUCTIONS
+from birc.runtime.isa import INSTRUCTIONS
 from birc.runtime.machine import Machine
 from birc.runtime.program import (
     LOOP_KINDS,
@@ -91,7 +91,7 @@ def _check_spc_loops(kernel: Kernel, machine: Machine, findings: Findings) -> No
         heads.setdefault(tuple((loop.extent, loop.limit) for loop in head), place)
         if any(loop.level == "spc" for loop in place.loops[len(head) :]):
             findings.add(
-                place.name(), "a loop of level spc inside another", "loops of level spc are outermost"
+                place.label, "a loop of level spc inside another", "loops of level spc are outermost"
             )
     if len(heads) > 1:
         shapes = ", ".join(str([extent for extent, _ in head]) for head in heads)
@@ -102,35 +102,28 @@ def _check_spc_loops(kernel: Kernel, machine: Machine, findings: Findings) -> No
         product = math.prod(extent for extent, _ in extents)
         if product > machine.spcs_per_die:
             findings.add(
-                place.name(), f"spc loops of {product} iterations", f"{machine.spcs_per_die} SPCs a die"
+                place.label, f"spc loops of {product} iterations", f"{machine.spcs_per_die} SPCs a die"
             )
 
 
 def _check_place(place: Place, kernel: Kernel, machine: Machine, findings: Findings) -> None:
     instruction = place.instruction
     if instruction.mnemonic not in KERNEL_MNEMONICS:
-        findings.add(
-            f"kernel {place.kernel}, instruction {place.index}",
-            f"{instruction.mnemonic!r} in a kernel",
-            "an instruction of the table",
-        )
+        findings.add(place.label, f"{instruction.mnemonic!r} in a kernel", "an instruction of the table")
         return
-    row = BY_MNEMONIC[instruction.mnemonic]
-    if len(row.fields) != len(instruction.operands):
-        count = f"{len(instruction.operands)} operands"
-        findings.add(f"kernel {place.kernel}, instruction {place.index}", count, f"{len(row.fields)} fields")
+    fields = place.row.fields
+    if len(fields) != len(instruction.operands):
+        findings.add(place.label, f"{len(instruction.operands)} operands", f"{len(fields)} fields")
         return
     trips = trip_limits(place.loops)
     context = Context(machine, machine.max_descriptors, 0, trips)
-    faults = [
-        fault
-        for field, value in zip(row.fields, instruction.operands, strict=True)
-        if (fault := check_operand(field, value, context)) is not None
-    ]
-    if not faults:
-        faults.extend(_tile_faults(place, machine, trips))
-    faults.extend(_mask_faults(place))
-    faults.extend(_program_faults(place, machine))
+    pairs = zip(fields, instruction.operands, strict=True)
+    wrong = [fault for field, value in pairs if (fault := check_operand(field, value, context)) is not None]
+    for what, limit in wrong:
+        findings.add(place.label, what, limit)
+    if wrong:
+        return
+    faults = _tile_faults(place, machine, trips) + _mask_faults(place) + _program_faults(place, machine)
     for sync in instruction.waits + instruction.posts:
         faults.extend(_sync_faults(sync, trips, len(kernel.semaphores)))
     for what, limit in faults:

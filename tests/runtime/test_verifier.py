@@ -269,7 +269,7 @@ def test_findings_name_kernel_instruction_and_iteration():
     program = gemm().program
     change = lambda item: replace(item, waits=item.waits[1:])
     text = findings(edited(program, 2, change))[0]
-    assert text.startswith("kernel gemm, instruction 2 `tmma ring(8192*((8*i1 + 4*i2 + i3) mod 2))")
+    assert text.startswith("kernel gemm, instruction 2 `tmma @0 ring 8192*(8*i1+4*i2+i3 % 2), ")
     assert "at iteration (0, 0, 0, 0)" in text
 
 
