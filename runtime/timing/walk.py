@@ -44,7 +44,7 @@ def walk(kernel: SpcKernel, machine: Machine, *, extrapolate: bool = True) -> Wa
 
 
 class Walk:
-    """The event loop and the issue of instructions."""
+    """The event loop, and how queues issue instructions."""
 
     __slots__ = ("_repeats", "_vector_waits", "_walked", "memory", "state", "vector")
 

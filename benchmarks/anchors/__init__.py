@@ -1,0 +1,1 @@
+"""Programs with the vendor's own mapping whose times the vendor published."""
