@@ -1,8 +1,10 @@
 """How every part of a plan is spelt: the one table behind printer and parser.
 
-step kernels: run { kernel "conv1" macs 118013952 from "conv1" "relu1" { ... } idle }, one entry a die
-an access:    %x[n, 2 y +1 r -3] dims [1, 224] strides [224, 1] fill lowest
-a statement:  v2 = vadd(v0, v1)
+A step has one entry a die, `same` standing for the kernel of the die before it:
+
+    run { kernel "conv1" macs 118013952 from "conv1" "relu1" { ... } idle }
+    %x[n, 2 y +1 r -3] dims [1, 224] strides [224, 1] fill lowest      an access
+    v2 = vadd(v0, v1)                                                  a statement
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from birc.compiler.ir.plan import (
     Tiling,
     View,
 )
-from birc.compiler.ir.text_form import LEAVES, Codec, Forms, Leaf
+from birc.compiler.ir.text_form import LEAVES, Again, Codec, Forms, Leaf
 from birc.compiler.ir.text_names import quoted, word_text
 from birc.compiler.ir.token_reader import TokenReader
 
@@ -77,7 +79,11 @@ BODIES: Final = {
         ("tile", "tiling", Tiling),
         ("phase", "phases", Phase),
     ),
-    KernelStep: (("kernel", "kernels", Kernel), ("idle", "kernels", NoneType)),
+    KernelStep: (
+        ("kernel", "kernels", Kernel),
+        ("same", "kernels", Again),
+        ("idle", "kernels", NoneType),
+    ),
     ExchangeStep: (("send", "exchanges", Exchange),),
     Boundary: (("piece", "pieces", tuple[int, tuple[int, ...], View]),),
     Plan: (

@@ -207,6 +207,10 @@ class Clause:
                 values[item.path] = item.codec.read(reader)
 
 
+class Again:
+    """Stands in a body for the type of a statement that says: the same item once more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A kind of statement in a body: its keyword ("" for none), the field it belongs to, and what it holds.
@@ -248,13 +252,17 @@ class Record(Codec):
         entries = [entry for entry in self.body if entry.field == field]
         if entries[0].is_single:
             value = () if value == entries[0].default else (value,)
+        again = next((entry.keyword for entry in entries if entry.type is Again), None)
+        before = ""
         for item in value:
             entry = next((entry for entry in entries if isinstance(item, entry.type)), None)
             if entry is None:
                 raise InternalError(
                     f"no text form for {type(item).__name__}", where=f"{self.type.__name__}.{field}"
                 )
-            yield f"{entry.keyword} {entry.codec.show(item)}".strip()
+            text = f"{entry.keyword} {entry.codec.show(item)}".strip()
+            yield again if again is not None and text == before and len(text) > len(again) else text
+            before = text
 
     def begins(self, reader: TokenReader) -> bool:
         for clause in self.clauses:
@@ -281,7 +289,12 @@ class Record(Codec):
             items = lists.setdefault(entry.field, [])
             if entry.is_single and items:
                 reader.fail(f"one {entry.keyword!r} statement at most", start)
-            items.append(entry.codec.read(reader))
+            if entry.type is Again:
+                if not items:
+                    reader.fail("a statement to repeat", start)
+                items.append(items[-1])
+            else:
+                items.append(entry.codec.read(reader))
         for entry in self.body:
             items = lists.get(entry.field, [])
             if entry.is_single:
@@ -355,7 +368,7 @@ class Forms:
             if others == [...]:
                 return Many(self.codec(element, spelling), brackets)
             return Row(tuple(self.codec(part, spelling) for part in (element, *others)))
-        if hint is NoneType:
+        if hint in (NoneType, Again):
             return Leaf((), lambda _: "", lambda _: None)
         name = _LEAF_OF_TYPE.get(hint)
         if name is None:
