@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os.path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from rich.box import SIMPLE_HEAD
@@ -13,6 +14,7 @@ from birc.runtime.report import Report
 Profiles = Mapping[str, Report]
 
 _SLOWEST: Final = 10
+_NODES_WIDTH: Final = 52
 _LAYER_ENGINES: Final = ("tcore", "vector")  # the others are copies, which overlap with layers
 
 
@@ -42,11 +44,9 @@ def summary(profiles: Profiles) -> Table:
 def ledger(profiles: Profiles) -> Table:
     """The share of all SPC cycles in each class of the ledger."""
     table = _table("Where the cycles of the SPCs went", "class", profiles)
-    totals = [sum(report.ledger.values()) or 1.0 for report in profiles.values()]
-    for name in next(iter(profiles.values())).ledger:
-        shares = (
-            report.ledger[name] / total for report, total in zip(profiles.values(), totals, strict=True)
-        )
+    ledgers = [report.ledger for report in profiles.values()]
+    for name in ledgers[0]:
+        shares = [cycles[name] / (sum(cycles.values()) or 1.0) for cycles in ledgers]
         table.add_row(name.replace("_", " "), *(f"{share:.1%}" for share in shares))
     return table
 
@@ -56,19 +56,17 @@ def slowest(title: str, report: Report) -> Table:
     layers = [operation for operation in report.per_op if operation.engine in _LAYER_ENGINES]
     layers.sort(key=lambda layer: layer.start_us - layer.end_us)
     shown = layers[:_SLOWEST]
-    table = Table(
-        title=f"{title}: the {len(shown)} slowest of {len(layers)} layers",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-    )
-    for name in ("layer", "engine", "bound by"):
-        table.add_column(name, overflow="fold")
+    title = f"{title}: the {len(shown)} slowest of {len(layers)} layers"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("ONNX nodes", no_wrap=True, max_width=_NODES_WIDTH)
+    table.add_column("engine")
+    table.add_column("bound by")
     for name in ("time", "of latency", "T-core", "HBM"):
         table.add_column(name, justify="right", no_wrap=True)
     for layer in shown:
         duration_us = layer.end_us - layer.start_us
         table.add_row(
-            layer.name,
+            _together(layer.onnx_nodes) or layer.name,
             layer.engine,
             layer.bound_by,
             f"{duration_us:,.2f} us",
@@ -85,6 +83,15 @@ def _table(title: str, head: str, profiles: Profiles) -> Table:
     for name in profiles:
         table.add_column(name, justify="right")
     return table
+
+
+def _together(names: Sequence[str]) -> str:
+    """`stem.{conv, bn, relu}` for names with a common path."""
+    if len(names) < 2:
+        return "".join(names)
+    prefix = os.path.commonprefix(names)
+    path = prefix[: max(prefix.rfind("."), prefix.rfind("/")) + 1]
+    return f"{path}{{{', '.join(name.removeprefix(path) for name in names)}}}"
 
 
 def _megabytes(num_bytes: int | None) -> str:
