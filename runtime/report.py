@@ -38,8 +38,7 @@ class ReportMetadata:
     """What a report says that the program itself does not.
 
     `runs` names what each `run` command computes, in text order; it may be shorter than the program.
-    `compulsory_bytes` is counted from the program when it is None. `latency_range` is the band of latencies
-    as factors of the latency, or None.
+    `compulsory_bytes` is counted from the program when it is None.
     """
 
     model: str
@@ -50,7 +49,6 @@ class ReportMetadata:
     compulsory_bytes: int | None = None
     device_nodes: int | None = None
     host_nodes: tuple[str, ...] = ()
-    latency_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,22 +121,25 @@ def metadata_of(package: Package) -> ReportMetadata:
 
 
 def build_report(
-    program: Program, machine: Machine, timing: TimingResult, metadata: ReportMetadata
+    program: Program,
+    machine: Machine,
+    timing: TimingResult,
+    metadata: ReportMetadata,
+    latency_range: tuple[float, float] | None = None,
 ) -> Report:
-    """The report of one simulated execution."""
+    """The report of one simulated execution; `latency_range` (`calibration.latency_range`) is in cycles."""
     latency_us = machine.cycles_to_us(timing.latency_cycles)
     compulsory = metadata.compulsory_bytes
     if compulsory is None:
         compulsory = compulsory_bytes(program)
     bounds = _bounds_us(machine, timing, compulsory)
-    band = metadata.latency_range
     return Report(
         model=metadata.model,
         target=machine.name,
         precision=metadata.precision,
         batch=metadata.batch,
         latency_us=latency_us,
-        latency_range_us=(band[0] * latency_us, band[1] * latency_us) if band else None,
+        latency_range_us=_range_us(machine, latency_range),
         end_to_end_us=latency_us + _pcie_us(program, machine),
         throughput_per_s=metadata.batch / latency_us * 1e6 if latency_us else 0.0,
         utilization=_utilization(timing, bounds, latency_us),
@@ -153,6 +154,10 @@ def build_report(
         placement=_placement(metadata),
         per_op=_operations(program, machine, timing, metadata),
     )
+
+
+def _range_us(machine: Machine, cycles: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if cycles is None else (machine.cycles_to_us(cycles[0]), machine.cycles_to_us(cycles[1]))
 
 
 def port_bytes(ports: tuple[Port, ...]) -> int:

@@ -61,7 +61,8 @@ def test_bert_large_takes_what_the_vendor_measured(anchors):
     assert 0.6 < useful < 0.68
     # The weights leave the HBM once for all SPCs.
     weights = sum(image.num_bytes for image in bert.bert_large(CARD).constants)
-    assert 1 <= result.traffic["hbm"] / weights < 1.2
+    share = result.traffic["hbm"] / weights
+    assert 1 <= share < 1.2
 
 
 @pytest.mark.slow
@@ -94,6 +95,20 @@ def test_the_range_of_an_anchor_is_narrow_and_that_of_an_unknown_machine_is_none
     low, high = latency_range(program, CARD)
     assert 0.97 * 39_000 <= low <= high <= 1.03 * 39_000
     assert latency_range(program, CARD.with_values({"tb_latency_cycles": 77})) is None
+
+
+def test_the_document_lists_every_estimate_with_its_value_and_range():
+    text = (BENCHMARKS.parent / "docs" / "timing.md").read_text(encoding="utf-8")
+    rows = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+    for name, figure in load_machine("br100").figures.items():
+        if figure.low is not None:
+            cells = [cell.strip() for cell in rows[name].split("|")]
+            stated = [cells[2], *cells[3].split(" to ")]
+            assert [float(cell.replace(",", "")) for cell in stated] == [
+                figure.value,
+                figure.low,
+                figure.high,
+            ]
 
 
 def test_quantiles_interpolate():
