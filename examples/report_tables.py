@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from typing import Final
 
 from rich.box import SIMPLE_HEAD
@@ -89,7 +89,8 @@ def _together(names: Sequence[str]) -> str:
     """`stem.{conv, bn, relu}` for names with a common path."""
     if len(names) < 2:
         return "".join(names)
-    prefix = os.path.commonprefix(names)
+    pairs = zip(min(names), max(names), strict=False)
+    prefix = "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     path = prefix[: max(prefix.rfind("."), prefix.rfind("/")) + 1]
     return f"{path}{{{', '.join(name.removeprefix(path) for name in names)}}}"
 
