@@ -77,7 +77,8 @@ def write_port(program: Program, memory: Memory, port: Port, values: Array) -> N
     """Put a tensor into all its pieces, on every die that holds one."""
     for piece in port.pieces:
         for die in _dies(piece):
-            memory.view(program.descriptors[piece.descriptor], die)[...] = values[_part(piece)]
+            view = memory.view(program.descriptors[piece.descriptor], die)
+            view[...] = values[_part(piece)].reshape(view.shape)
 
 
 def read_port(program: Program, memory: Memory, port: Port) -> Array:
@@ -85,7 +86,7 @@ def read_port(program: Program, memory: Memory, port: Port) -> Array:
     whole = np.zeros(port.shape, memory_type(port.dtype))
     for piece in port.pieces:
         die = next(_dies(piece))
-        whole[_part(piece)] = memory.view(program.descriptors[piece.descriptor], die)
+        whole[_part(piece)] = memory.view(program.descriptors[piece.descriptor], die).reshape(piece.shape)
     return whole
 
 
