@@ -135,14 +135,15 @@ class SpcState:
         """
         for queue in self.priority:
             if queue.blocked != FINISHED:
-                waiting = self._memory_wait(queue, since, len(self.queues))
+                waiting = self._memory_wait(queue, since, set())
                 if waiting is None:
                     return DEPENDENCY, max(queue.blocked, RUNNING)
                 return (FROM_HBM if waiting.from_hbm else FROM_CHIP), RUNNING
         return (FROM_HBM if any(queue.from_hbm for queue in self.queues) else FROM_CHIP), RUNNING
 
-    def _memory_wait(self, queue: Queue, since: int, steps: int) -> Queue | None:
-        """The queue whose transfers hold back `queue`, or None; follows at most `steps` semaphores."""
+    def _memory_wait(self, queue: Queue, since: int, seen: set[int]) -> Queue | None:
+        """The queue whose transfers hold back `queue`, or None; a queue in `seen` is not followed again."""
+        seen.add(queue.number)
         if queue.blocked in (REGISTER, LOADS_FULL, STORES_FULL):
             return queue
         if queue.blocked >= 0:
@@ -150,7 +151,7 @@ class SpcState:
                 if producer.number in self.producers.get(queue.blocked, ()):
                     if producer.number < COMPUTE and producer.loads:
                         return producer
-                    found = self._memory_wait(producer, since, steps - 1) if steps else None
+                    found = self._memory_wait(producer, since, seen) if producer.number not in seen else None
                     if found is not None:
                         return found
             return None
