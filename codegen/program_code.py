@@ -71,8 +71,8 @@ class ProgramWriter:
             machine=self.machine.name,
             machine_digest=self.machine.digest,
             dies=self.plan.dies,
-            l2_bytes=self.machine.spc_sram_bytes,
-            tensor_buffer_bytes=0,
+            l2_bytes=self.machine.spc_sram_bytes - self.plan.tensor_buffer_bytes,
+            tensor_buffer_bytes=self.plan.tensor_buffer_bytes,
             hbm_bytes=-(-hbm_bytes // 512) * 512,
             descriptors=(),
             kernels=tuple(self.kernel_codes),
@@ -163,10 +163,13 @@ class ProgramWriter:
             for statement in phase.statements:
                 if statement.access is not None:
                     view = statement.access.view
+                    if self.buffers[view.buffer].space == "tb":
+                        continue  # Seen by one SPC only, which runs its kernels in order.
                     (writes if statement.op == "vst" else reads).add(view_range(view, self.buffers[view.buffer]))
         if kernel.contraction is not None:
             for access in (kernel.contraction.a, kernel.contraction.b):
-                reads.add(view_range(access.view, self.buffers[access.view.buffer]))
+                if self.buffers[access.view.buffer].space != "tb":
+                    reads.add(view_range(access.view, self.buffers[access.view.buffer]))
         return reads, writes
 
     def _bind(self, mask: int, views: Sequence[View]) -> None:

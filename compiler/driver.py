@@ -155,7 +155,7 @@ class Compilation:
             self.dump.graph(self._number(), name, graph)
 
     def _dump_plan(self, phase: str, plan: Plan, data: Data) -> None:
-        verify_plan(plan, phase)
+        verify_plan(plan, phase, self.machine)
         self.passes.append(phase)
         if self.dump is not None:
             self.dump.plan(self._number(), phase, plan, data)

@@ -48,13 +48,14 @@ class Arena:
         return max((end for _, end, _, _ in self.placed), default=0)
 
 
-def allocate(plan: Plan, machine: Machine, spcs_per_die: int | None = None) -> Plan:
+def allocate(plan: Plan, machine: Machine) -> Plan:
     """The plan with the space and address of every buffer, and the copies that fill on-chip twins.
 
     Raises `DoesNotFitError` when HBM is too small.
     """
     spans = lifetimes(plan)
-    l2 = Arena((spcs_per_die or machine.spcs_per_die) * machine.spc_sram_bytes)
+    l2 = Arena(machine.spcs_per_die * (machine.spc_sram_bytes - plan.tensor_buffer_bytes))
+    tensor_buffer = Arena(plan.tensor_buffer_bytes)
     placed: dict[str, Buffer] = {}
     spilled: list[Buffer] = []
     dropped: dict[str, str] = {}
@@ -62,11 +63,18 @@ def allocate(plan: Plan, machine: Machine, spcs_per_die: int | None = None) -> P
     scratch = [b for b in plan.buffers if b.role == "scratch" and not b.home and b.name in spans]
     for buffer in sorted(scratch, key=lambda b: (-b.num_bytes, spans[b.name], b.name)):
         first, last = spans[buffer.name]
-        address = l2.place(_aligned(buffer.num_bytes), first, last)
+        arena, space = (tensor_buffer, "tb") if buffer.space == "tb" else (l2, "l2")
+        address = arena.place(_aligned(buffer.num_bytes), first, last)
+        if address is None and space == "tb":
+            raise DoesNotFitError(
+                f"{buffer.name} needs {buffer.num_bytes} B of {plan.tensor_buffer_bytes} B of tensor buffer",
+                where=plan.name,
+                hint="another batch",
+            )
         if address is None:
             spilled.append(buffer)
         else:
-            placed[buffer.name] = replace(buffer, space="l2", address=address, first=first, last=last)
+            placed[buffer.name] = replace(buffer, space=space, address=address, first=first, last=last)
     twins = [b for b in plan.buffers if b.home and b.name in spans]
     for twin in sorted(twins, key=lambda b: spans[b.name]):
         for first, last in _stays(spans[twin.name], plan):

@@ -31,7 +31,7 @@ def chunk(plan: Plan, machine: Machine) -> Plan:
         return plan
     best = plan
     for count in CHUNKS:
-        cut = _cut(plan, machine, count)
+        cut = cut_into(plan, machine, count)
         if cut is None:
             break
         if peak_bytes(cut) >= peak_bytes(best):
@@ -55,10 +55,14 @@ def peak_bytes(plan: Plan) -> int:
     )
 
 
-def _fits(plan: Plan, capacity: float) -> bool:
+def constant_bytes(plan: Plan) -> int:
+    """The bytes of all constants that kernels read."""
     used = set().union(*(reads_of(k) for step in plan.steps if isinstance(step, KernelStep) for k in step.kernels if k))
-    constants = sum(b.num_bytes for b in plan.buffers if b.role == "constant" and b.name in used)
-    return peak_bytes(plan) + constants <= capacity
+    return sum(b.num_bytes for b in plan.buffers if b.role == "constant" and b.name in used)
+
+
+def _fits(plan: Plan, capacity: float) -> bool:
+    return peak_bytes(plan) + constant_bytes(plan) <= capacity
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class _Die:
     second: dict[int, Kernel]
 
 
-def _cut(plan: Plan, machine: Machine, count: int) -> Plan | None:
+def cut_into(plan: Plan, machine: Machine, count: int) -> Plan | None:
     """The plan in `count` chunks, or None."""
     buffers = {b.name: b for b in plan.buffers}
     steps = [step for step in plan.steps if isinstance(step, KernelStep)]

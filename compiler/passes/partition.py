@@ -23,6 +23,7 @@ from birc.compiler.passes.chunk import chunk
 from birc.compiler.passes.lifetimes import reads_of, writes_of
 from birc.compiler.passes.lower.coalesce import accesses, with_views
 from birc.compiler.passes.lower.lower import Lowered
+from birc.compiler.passes.per_sample import per_sample
 from birc.compiler.passes.region import region
 from birc.compiler.passes.restrict import pieces, restrict
 from birc.compiler.passes.split_search import Choice, SplitSearch
@@ -53,7 +54,8 @@ def partition(graph: Graph, lowered: Lowered, machine: Machine) -> Plan:
         tuple(_boundary(graph, name, view) for name, view in outputs.items()),
         sum(kernel.macs for kernel in kernels),
     )
-    return chunk(_localised(plan), machine)
+    local = _localised(plan)
+    return per_sample(local, machine) or chunk(local, machine)
 
 
 def split_large(kernel: Kernel, limit: int) -> list[Kernel]:

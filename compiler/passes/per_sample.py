@@ -1,0 +1,113 @@
+"""One sample an SPC: when there are enough, every SPC takes samples of its own through the whole network.
+
+Then activations never leave the SPC: they lie in its tensor buffer, which is nearer and wider than L2, and no barrier
+is needed between kernels. Constants are read from L2 by all. (The vendor maps BERT and convolutional networks to the
+chip in this way in its MLPerf Inference v2.1 submission.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from birc.compiler.ir.plan import PAR, SPC, Access, Dimension, ExchangeStep, Index, Kernel, KernelStep, Phase, Plan
+from birc.compiler.passes.chunk import constant_bytes, cut_into, peak_bytes
+from birc.compiler.passes.lower.frame import unit
+from birc.runtime.dtypes import dtype
+from birc.runtime.machine import Machine
+
+SLACK = 1.1
+"""Room for the gaps that placing buffers leaves."""
+ALIGNMENT_BYTES = 1 << 16
+
+
+def per_sample(plan: Plan, machine: Machine) -> Plan | None:
+    """The plan with a sample an SPC, in as many rounds as it takes; None when the batch or the memories do not allow it."""
+    spcs = machine.spcs_per_die
+    if any(isinstance(step, ExchangeStep) for step in plan.steps):
+        return None
+    for samples in _batches(plan):
+        if samples % spcs:
+            continue
+        cut = cut_into(plan, machine, samples)
+        if cut is None:
+            continue
+        buffer_bytes = _aligned(int(SLACK * peak_bytes(cut)))
+        if buffer_bytes + _aligned(constant_bytes(plan) // spcs) > machine.spc_sram_bytes:
+            return None
+        return _spread(cut, spcs, samples // spcs, buffer_bytes)
+    return None
+
+
+def _batches(plan: Plan) -> list[int]:
+    """Extents that every kernel of the first die could be cut into: those of the first kernel's dimensions."""
+    first = next(step.kernel for step in plan.steps if isinstance(step, KernelStep))
+    return [d.extent for d in first.par_dims if d.extent > 1]
+
+
+def _aligned(num_bytes: int) -> int:
+    return -(-num_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+
+
+def _spread(cut: Plan, spcs: int, rounds: int, tensor_buffer_bytes: int) -> Plan:
+    """The plan of one sample, run on all SPCs at once; boundary tensors advance from SPC to SPC and round to round."""
+    sizes = {b.name: dtype(b.dtype).bits // 8 for b in cut.buffers}
+    strides = {name: num_bytes // sizes[name] for name, num_bytes in cut.advances}
+    steps = tuple(
+        KernelStep(tuple(kernel and _on_each_spc(kernel, spcs, strides) for kernel in step.kernels))
+        for step in cut.steps
+        if isinstance(step, KernelStep)
+    )
+    return replace(
+        cut,
+        buffers=tuple(replace(b, space="tb") if b.role == "scratch" else b for b in cut.buffers),
+        steps=steps,
+        repeat=rounds,
+        advances=tuple((name, num_bytes * spcs) for name, num_bytes in cut.advances) if rounds > 1 else (),
+        tensor_buffer_bytes=tensor_buffer_bytes,
+    )
+
+
+def _on_each_spc(kernel: Kernel, spcs: int, strides: Mapping[str, int]) -> Kernel:
+    """The kernel with an outermost dimension over SPCs, along which only the buffers in `strides` move (elements)."""
+
+    def moved(access: Access) -> Access:
+        return _with_axis(access, strides.get(access.view.buffer, 0), spcs)
+
+    def operand(access: Access) -> Access:
+        return moved(access) if access.view.buffer in strides else access
+
+    phases = tuple(
+        Phase(
+            tuple(
+                s if s.access is None else replace(s, access=moved(s.access), index_axis=s.index_axis + 1)
+                for s in phase.statements
+            ),
+            phase.loops,
+        )
+        for phase in kernel.phases
+    )
+    contraction = kernel.contraction
+    if contraction is not None:
+        a, b = operand(contraction.a), operand(contraction.b)
+        contraction = replace(
+            contraction,
+            a=a,
+            b=b,
+            rows=contraction.rows + len(a.index) - len(contraction.a.index),
+            depth=contraction.depth + len(b.index) - len(contraction.b.index),
+        )
+    space = (Dimension(SPC, spcs, PAR), *kernel.space)
+    return replace(kernel, space=space, phases=phases, contraction=contraction, macs=kernel.macs * spcs)
+
+
+def _with_axis(access: Access, stride: int, spcs: int) -> Access:
+    """The access with an outermost axis over SPCs, still when the operand does not move."""
+    view = access.view
+    wider = replace(
+        view,
+        dims=(spcs if stride else 1, *view.dims),
+        strides=(stride, *view.strides),
+        lower=(0, *view.lower) if view.lower else (),
+    )
+    return Access(wider, (unit(SPC) if stride else Index(), *access.index), access.fill)
