@@ -25,13 +25,15 @@ from birc.runtime.values.form import (
     Tile,
     Value,
 )
-from birc.runtime.values.index_space import IndexSpace
+from birc.runtime.values.index_space import CannotRaiseError, IndexSpace
 
 Need = Callable[[int, int, int], None]
 
 
 # The tensor buffers of two SPCs are further apart than anything inside one.
 _BETWEEN_SPCS: Final = 1 << 40
+# numpy has 64; a gather needs some of them.
+_MOST_DIMENSIONS: Final = 40
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +54,9 @@ class Reach:
 class Part:
     """Operations that share values, and the axes that they range over.
 
-    `ranges` is the part of each axis that is computed, `order` the axes from the outermost to the innermost.
+    `ranges` is the part of each axis that is computed, `order` the axes from the outermost to the innermost;
+    `places` says which dimension of the arrays an axis is, in the same order. Axes that no operation has in
+    common may share one.
     """
 
     operations: list[Operation]
@@ -62,6 +66,7 @@ class Part:
     over: dict[int, set[int]] = field(default_factory=dict)  # by id of the reduction or product
     ranges: dict[int, tuple[int, int]] = field(default_factory=dict)
     order: tuple[int, ...] = ()
+    places: tuple[int, ...] = ()
 
     def reach(self, access: Access) -> Reach:
         return self.reaches[id(access)]
@@ -96,6 +101,7 @@ def parts_of(
         _merge(part)
         _clip(part, descriptors)
         _sort(part, descriptors)
+        _place(part)
     return parts
 
 
@@ -320,6 +326,34 @@ def _sort(part: Part, descriptors: Mapping[int, Descriptor]) -> None:
             strides = zip(reach.factors, (*descriptor.strides, _BETWEEN_SPCS), strict=False)
             steps[axis] = abs(sum(factors.get(axis, 0) * stride for factors, stride in strides))
     part.order = tuple(sorted(part.extents, key=lambda axis: (-steps.get(axis, 0), axis)))
+
+
+def _place(part: Part) -> None:
+    """Give each axis the first dimension behind those of the outer axes that it meets in an operation."""
+    meets: dict[int, set[int]] = {axis: set() for axis in part.order}
+    for operation in part.operations:
+        together = _axes_in(part, operation)
+        for axis in together:
+            meets[axis] |= together
+    places: dict[int, int] = {}
+    for axis in part.order:
+        outer = (places[other] for other in meets[axis] if other in places)
+        places[axis] = 1 + max(outer, default=-1)
+    part.places = tuple(places[axis] for axis in part.order)
+    if max(part.places, default=0) >= _MOST_DIMENSIONS:
+        raise CannotRaiseError("arrays of too many dimensions")
+
+
+def _axes_in(part: Part, operation: Operation) -> set[int]:
+    """All axes that an operation deals with."""
+    axes = set().union(*map(part.axes_of, sources(operation)))
+    axes = axes.union(*(part.reach(access).axes for access in accesses(operation)))
+    match operation:
+        case Reduce():
+            axes |= part.summed(operation)
+        case Contract():
+            axes = axes.union(*map(part.summed, operation.products))
+    return axes
 
 
 def _elements(part: Part, access: Access) -> int:

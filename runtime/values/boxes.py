@@ -53,17 +53,25 @@ class Dimension:
 class BoxView:
     """An access prepared for a part: how to view it in any region."""
 
-    __slots__ = ("_fill", "_offset_bytes", "_steps", "dimensions", "element", "inside", "name", "rank", "slot")
+    __slots__ = ("_fill", "_offset_bytes", "_places", "_steps", "dimensions", "element", "inside", "name", "rank", "slot")
 
     def __init__(
-        self, reach: Reach, descriptor: Descriptor, order: Sequence[int], whole: Region, spc_bytes: int
+        self,
+        reach: Reach,
+        descriptor: Descriptor,
+        order: Sequence[int],
+        places: Sequence[int],
+        whole: Region,
+        spc_bytes: int,
     ) -> None:
-        """`spc_bytes` is the distance between the tensor buffers of two SPCs."""
+        """`places` are the dimensions of the axes in `order`, `spc_bytes` is the distance between the tensor
+        buffers of two SPCs."""
         positions = {axis: position for position, axis in enumerate(order)}
         self.slot = reach.slot
         self.name = descriptor.dtype
         self.element = memory_type(descriptor.dtype)
-        self.rank = len(order)
+        self.rank = max(places, default=-1) + 1
+        self._places = tuple(places)
         self._fill = reach.fill
         itemsize = self.element.itemsize
         sizes = (*descriptor.dims, 1 << 32)
@@ -81,18 +89,18 @@ class BoxView:
         for dimension in self.dimensions:
             for position, factor in dimension.terms:
                 steps[position] += factor * dimension.stride_bytes
-        self._steps = tuple(steps.items())
+        self._steps = tuple((position, places[position], step) for position, step in steps.items())
         self._offset_bytes = sum(d.constant * d.stride_bytes for d in self.dimensions)
         self.inside = self._is_inside(whole)
 
     @property
     def positions(self) -> frozenset[int]:
         """The axes that the access varies with, by position."""
-        return frozenset(position for position, _ in self._steps)
+        return frozenset(position for position, _, _ in self._steps)
 
     def step_bytes(self, position: int) -> int:
         """The distance in memory between neighbours on an axis."""
-        return dict(self._steps).get(position, 0)
+        return next((step for own, _, step in self._steps if own == position), 0)
 
     def _is_inside(self, region: Region) -> bool:
         spans = ((d.span(region), d.size) for d in self.dimensions)
@@ -101,9 +109,9 @@ class BoxView:
     def shape(self, region: Region) -> tuple[int, ...]:
         """The shape of the view: extent 1 on axes that the access does not vary with."""
         shape = [1] * self.rank
-        for position, _ in self._steps:
+        for position, place, _ in self._steps:
             first, end = region[position]
-            shape[position] = end - first
+            shape[place] = end - first
         return tuple(shape)
 
     def direct(self, frame: Frame) -> Array | None:
@@ -114,11 +122,11 @@ class BoxView:
         tensor = frame.tensors[self.slot]
         offset = tensor.address + self._offset_bytes
         shape, strides = [1] * self.rank, [0] * self.rank
-        for position, step in self._steps:
+        for position, place, step in self._steps:
             first, end = region[position]
             offset += step * first
-            shape[position] = end - first
-            strides[position] = step
+            shape[place] = end - first
+            strides[place] = step
         return np.ndarray(shape, self.element, tensor.memory, offset, strides)
 
     def spanned(self, frame: Frame, buffer: int) -> Array:
@@ -174,7 +182,7 @@ class BoxView:
             low, _ = dimension.span(region)
             start = dimension.constant
             for position, factor in dimension.terms:
-                steps[position] += factor * stride
+                steps[self._places[position]] += factor * stride
                 start += factor * region[position][0]
             offset += (start - low) * stride
         return np.ndarray(self.shape(region), spanned.dtype, spanned, offset, steps)

@@ -34,7 +34,8 @@ class Packing:
     """How one operand becomes a matrix.
 
     `outer` and `inner` are groups of axis positions; the packed array is [batch, outer, inner], contiguous, with
-    the group that is denser in memory inside. `depth_inside` tells whether `inner` is the depth.
+    the group that is denser in memory inside. `depth_inside` tells whether `inner` is the depth, `places` which
+    dimension of the operand an axis is.
     """
 
     box: BoxView
@@ -43,6 +44,7 @@ class Packing:
     outer: tuple[int, ...]
     inner: tuple[int, ...]
     depth_inside: bool
+    places: tuple[int, ...]
     buffer: int
     span_buffer: int
 
@@ -53,8 +55,8 @@ class Packing:
         full = [extent for group in groups for extent in extents(region, group)]
         packed = frame.workspace.array(self.buffer, self.shape(region), FLOAT) if out is None else out
         target = packed.reshape(full)
-        axes = [position for group in groups for position in group]
-        rest = [position for position in range(self.box.rank) if position not in axes]
+        axes = [self.places[position] for group in groups for position in group]
+        rest = [place for place in range(self.box.rank) if place not in axes]
         source, rounded = self._source(frame)
         # Axes that are not packed have extent 1 in the operand: it does not vary with them.
         arranged = source.transpose(rest + axes)[(0,) * len(rest)]
@@ -155,6 +157,7 @@ class Contracting:
     output: Output
     extra_buffer: int
     rows_last: bool
+    places: tuple[int, ...]
 
     def __call__(self, frame: Frame) -> None:
         first, *others = self.products
@@ -187,11 +190,11 @@ class Contracting:
         sides = (product.columns, product.rows) if self.rows_last else (product.rows, product.columns)
         positions = [*product.batch, *sides[0], *sides[1]]
         shaped = matrix.reshape(extents(frame.region, positions))
-        by_axis = sorted(range(len(positions)), key=positions.__getitem__)
+        placed = [self.places[position] for position in positions]
         shape = [1] * self.output.rank
-        for position, extent in zip(positions, shaped.shape, strict=True):
-            shape[position] = extent
-        return shaped.transpose(by_axis).reshape(shape)
+        for place, extent in zip(placed, shaped.shape, strict=True):
+            shape[place] = extent
+        return shaped.transpose(sorted(range(len(placed)), key=placed.__getitem__)).reshape(shape)
 
 
 def extents(region: Region, positions: Sequence[int]) -> tuple[int, ...]:

@@ -141,11 +141,12 @@ Operation = Load | Store | Fill | Compute | Reduce | Contract
 
 @dataclass(frozen=True, slots=True)
 class LoopVariable:
-    """A loop around an instruction: an array index, or stepped and at the iteration `step`."""
+    """A loop around an instruction: an array index, or stepped and at the iteration `step` of `trips`."""
 
     loop: int  # number of the static loop
     index: int | None
     step: int
+    trips: int
 
 
 def substitute(affine: Affine, variables: tuple[LoopVariable, ...]) -> Coordinate:

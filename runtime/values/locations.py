@@ -184,9 +184,12 @@ def _overlap(write: Place, read: Place) -> bool:
     return any(_meet(write, read, common if alike and same_ring else frozenset(), phase) for phase in range(phases))
 
 
-def overlaps_over(write: Place, read: Place, outside: frozenset[int]) -> bool:
-    """Whether a write and a read meet in different iterations of the loops that are not `outside`."""
-    if _match(write, read) == [] and distinct(write, outside):
+def overlaps_over(write: Place, read: Place, loop: int, outside: frozenset[int]) -> bool:
+    """Whether a write and a read meet in different iterations of the loop index `loop`.
+
+    `outside` are the indices of the loops around it.
+    """
+    if loop in write.coefficients and _match(write, read) == [] and distinct(write, outside):
         return False  # each iteration has a place of its own
     fixed = outside & frozenset(write.loops) & frozenset(read.loops)
     return _reach_meets(write, read) and any(_meet(write, read, fixed, phase) for phase in range(write.modulo))

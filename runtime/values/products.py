@@ -18,6 +18,7 @@ class Scheduler(Protocol):
 
     conflict: bool
     whole: Region
+    places: Positions  # the dimensions of the axes
     constants: frozenset[int]  # slots
 
     def positions(self, axes: set[int]) -> frozenset[int]:
@@ -70,7 +71,7 @@ class ProductPlanner:
         depth_inside = arrange(box, side, depth)
         outer, inner = (side, depth) if depth_inside else (depth, side)
         new_buffer = self._schedule.new_buffer
-        return Packing(box, tile.format, batch, outer, inner, depth_inside, new_buffer(), new_buffer())
+        return Packing(box, tile.format, batch, outer, inner, depth_inside, self._schedule.places, new_buffer(), new_buffer())
 
     def _shared(self, packing: Packing) -> Packing | Shared:
         """The operand packed before the blocks, if each would pack the same, or if it is constant."""

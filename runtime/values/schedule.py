@@ -92,6 +92,8 @@ class _Scheduler:
         self.setting = setting
         self.constants = setting.constants
         self.order = part.order
+        self.places = part.places
+        self.rank = max(part.places, default=-1) + 1
         self.whole: Region = tuple(part.ranges[axis] for axis in part.order)
         self.producers = {id(op.result): op for op in part.operations if not isinstance(op, Store)}
         self.numbers: dict[int, int] = {}
@@ -137,11 +139,15 @@ class _Scheduler:
         """The positions of axes in the order."""
         return frozenset(position for position, axis in enumerate(self.order) if axis in axes)
 
+    def placed(self, axes: set[int]) -> tuple[tuple[int, int], ...]:
+        """The positions of axes, each with the dimension of the arrays that it is."""
+        return tuple((position, self.places[position]) for position in sorted(self.positions(axes)))
+
     def box(self, access: Access) -> BoxView:
         """The view of an access."""
         reach = self.part.reach(access)
         descriptor = self.setting.descriptors[access.slot]
-        return BoxView(reach, descriptor, self.order, self.whole, self.setting.spc_bytes)
+        return BoxView(reach, descriptor, self.order, self.places, self.whole, self.setting.spc_bytes)
 
     def length(self, positions: frozenset[int]) -> int:
         """Elements of an array over these axes."""
@@ -244,10 +250,10 @@ class _Scheduler:
 
     def output(self, value: Value, reuse: int | None = None, buffer: int | None = None) -> Output:
         """Where a value goes: into `buffer`, or a new one."""
-        positions = self.positions(self.part.axes_of(value))
+        axes = self.placed(self.part.axes_of(value))
         taken = self.new_buffer() if buffer is None else buffer
         self.buffers[id(value)] = taken
-        return Output(self.number(value), _type(value), taken, positions, len(self.order), reuse)
+        return Output(self.number(value), _type(value), taken, axes, self.rank, reuse)
 
     def _release(self, operation: Operation, at: int) -> None:
         """Give back the buffers of values that were used for the last time."""
@@ -281,12 +287,12 @@ class _Scheduler:
             case Store():
                 return Storing(self.box(operation.access), self._stored(operation))
             case Fill():
-                constant = np.full((1,) * len(self.order), operation.constant, FLOAT)
+                constant = np.full((1,) * self.rank, operation.constant, FLOAT)
                 return Filling(self.number(operation.result), constant)
             case Compute():
                 return self._compute(operation, at)
             case Reduce():
-                over = tuple(sorted(self.positions(self.part.summed(operation))))
+                over = self.placed(self.part.summed(operation))
                 operand = self._operand(operation.source, to_float=False)
                 function = reduction_of(operation.mnemonic)
                 return Reducing(function, operand, over, self.output(operation.result))
@@ -311,9 +317,10 @@ class _Scheduler:
         table = Reach(reach.slot, reach.fill, reach.constants, factors)
         descriptor = self.setting.descriptors[reach.slot]
         whole = (*self.whole, (0, operation.count))
-        box = BoxView(table, descriptor, (*self.order, row), whole, self.setting.spc_bytes)
+        order, places = (*self.order, row), (*self.places, self.rank)
+        box = BoxView(table, descriptor, order, places, whole, self.setting.spc_bytes)
         index = self.number(operation.index)
-        return Gathering(output, box, len(self.order), index, operation.count)
+        return Gathering(output, box, index, operation.count)
 
     def _operand(self, source: Source, *, to_float: bool) -> Operand:
         if isinstance(source, Value):
@@ -346,7 +353,7 @@ class _Scheduler:
                 self.free += (packing.buffer, packing.span_buffer)
         last = max(self.positions(self.part.axes_of(operation.result)), default=-1)
         rows_last = any(last in product.rows for product in multiplying)
-        return Contracting(multiplying, output, extra, rows_last)
+        return Contracting(multiplying, output, extra, rows_last, self.places)
 
 
 _FLOAT_ONLY = frozenset({"vexp2", "vlog2", "vrcp", "vrsqrt", "vtanh", "vsin", "vcos", "vtofloat"})

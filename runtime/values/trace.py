@@ -61,6 +61,7 @@ class Trace:
         self._extents: dict[int, int] = {}
         self._writes: dict[str, list[Write]] = {"register": [], "a": [], "b": []}
         self._reads: dict[str, list[Read]] = {"register": [], "a": [], "b": []}
+        self._sums: list[tuple[Place, Leaf, int, frozenset[int]]] = []
         self._paths: set[tuple[int, ...]] = set()
 
     @property
@@ -85,7 +86,7 @@ class Trace:
         trips = self._trip_count(item)
         if item.number in self._stepped or trips <= 1:
             for step in range(trips):
-                self._enter(item, LoopVariable(item.number, None, step), spc_loops)
+                self._enter(item, LoopVariable(item.number, None, step, trips), spc_loops)
             return
         index = self.space.new(trips)
         self._extents[index] = trips
@@ -94,8 +95,8 @@ class Trace:
         self._loops[index] = item.number
         self.limits.enter(index, item, self.variables)
         begin, outside = self.time, frozenset(self.loops)
-        self._enter(item, LoopVariable(item.number, index, 0), spc_loops)
-        self._check_carried(item.number, begin, outside)
+        self._enter(item, LoopVariable(item.number, index, 0, trips), spc_loops)
+        self._check_carried(index, begin, outside)
 
     def _enter(self, node: Node, variable: LoopVariable, spc_loops: tuple[int, ...]) -> None:
         outer_number = self.spc_number
@@ -143,15 +144,28 @@ class Trace:
         if len(self.operations) > _MOST_OPERATIONS:
             raise CannotRaiseError("too many operations")
 
-    def _check_carried(self, loop: int, begin: int, outside: frozenset[int]) -> None:
+    def _check_carried(self, index: int, begin: int, outside: frozenset[int]) -> None:
         """Refuse what a later iteration of the loop would have left, read where an earlier write was taken."""
+        for place, leaf, time, over in self._sums:
+            if index in over and time >= begin:
+                self._check_sum_kept(place, leaf, begin, index, outside)
         for kind, reads in self._reads.items():
             early = [read for read in reads if read.time >= begin and read.writer.time < begin]
             later = [write for write in self._writes[kind] if write.time >= begin]
             for read in early:
                 for write in later:
-                    if write.time >= read.time and overlaps_over(write.place, read.place, outside):
+                    if write.time >= read.time and overlaps_over(write.place, read.place, index, outside):
+                        loop = self._loops[index]
                         raise CannotRaiseError("an iteration reads what the one before left", loop)
+
+    def _check_sum_kept(
+        self, place: Place, leaf: Leaf, begin: int, index: int, outside: frozenset[int]
+    ) -> None:
+        """Refuse a sum over a loop in which another instruction writes the register of the sum."""
+        for write in self._writes["register"]:
+            if write.time >= begin and write.instruction != leaf.number:
+                if overlaps_over(write.place, place, index, outside):
+                    raise CannotRaiseError("a sum is overwritten", self._loops[index])
 
     # Reading and writing places, for the instructions.
 
@@ -169,6 +183,8 @@ class Trace:
         self, kind: str, place: Place, content: Value | Tile, leaf: Leaf, pending: Sequence[int] = ()
     ) -> None:
         """Note that an instruction wrote a place; `pending` are the loops that it sums over."""
+        if pending:
+            self._sums.append((place, leaf, self.time, frozenset(pending)))
         self._writes[kind].append(Write(place, content, leaf.number, self.time, frozenset(pending)))
 
     def read(self, kind: str, place: Place, leaf: Leaf) -> tuple[Value | Tile, tuple[int, ...]]:
@@ -215,6 +231,20 @@ class Trace:
         masked = [variable for depth, variable in enumerate(self.variables) if mask >> depth & 1]
         indices = tuple(variable.index for variable in masked if variable.index is not None)
         return all(variable.step == 0 for variable in masked if variable.index is None), indices
+
+    def check_steps(self, over: Sequence[int], mask: int, number: Affine) -> None:
+        """Refuse a sum over loops around a stepped one that adds to the same place again and again.
+
+        `number` is the place that the sum is kept in, as an instruction names it.
+        """
+        if not over:
+            return
+        start = next(d for d, variable in enumerate(self.variables) if variable.index in over)
+        for depth in range(start, len(self.variables)):
+            variable = self.variables[depth]
+            again = variable.index is None and variable.trips > 1 and not mask >> depth & 1
+            if again and not number.coefficient(depth):
+                raise CannotRaiseError("a sum goes on in another loop", self.variables[start].loop)
 
     def loop_of(self, index: int) -> int:
         """The static loop of an index around."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 from birc.runtime.alu import ELEMENTWISE, FOLDS, REDUCTIONS
 from birc.runtime.conversion import INT, register_type
 from birc.runtime.isa import BY_MNEMONIC
-from birc.runtime.program import Box, Register
+from birc.runtime.program import Affine, Box, Register
 from birc.runtime.values.form import (
     Access,
     Compute,
@@ -89,6 +89,7 @@ def _multiply(trace: Trace, leaf: Leaf, fields: Fields) -> None:
     b, b_loops = _read_tile(trace, leaf, "b", fields["b"], (fields["n"], fields["k"]), fields["format"])
     trace.space.unite(a.depth, b.depth)
     begins, over = trace.first(fields["first"])
+    trace.check_steps(over, fields["first"], Affine())
     covered = next((index for index in _between(trace, over) if index not in over), None)
     if covered is not None:
         raise CannotRaiseError("tiles share the accumulator", trace.loop_of(covered))
@@ -136,6 +137,7 @@ def _drain(trace: Trace, leaf: Leaf, fields: Fields) -> None:
         trace.space.unite([axis for axis in axes if axis is not None], outputs)
     place = trace.register(fields["dst"].number)
     begins, over = trace.first(fields["first"])
+    trace.check_steps(over, fields["first"], fields["dst"].number)
     _check_sum(trace, place, over)
     for product in products:
         trace.limits.check_product((product.a.access, product.b.access), trace.descriptors, over)
@@ -335,6 +337,7 @@ def _fold(trace: Trace, leaf: Leaf, fields: Fields) -> None:
         _write(trace, leaf, fields["dst"], _folded(trace, leaf, fields, source))
         return
     trace.limits.check_fold(over)
+    trace.check_steps(over, fields["first"], fields["dst"].number)
     _check_sum(trace, place, over)
     if over:
         loops = tuple(index for index in source.loops if index not in over)

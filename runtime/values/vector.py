@@ -6,7 +6,7 @@ axis for each axis of the part, of extent 1 where they do not vary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -28,7 +28,8 @@ class Step(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where a result goes: the value's number and type, its buffer, the axes (by position) it varies with.
+    """Where a result goes: the value's number and type, its buffer, the axes it varies with (their positions and
+    the dimensions that these are).
 
     With `reuse` the result overwrites the value of that number, which nobody needs any more.
     """
@@ -36,7 +37,7 @@ class Output:
     value: int
     dtype: np.dtype[Any]
     buffer: int
-    positions: frozenset[int]
+    axes: tuple[tuple[int, int], ...]
     rank: int
     reuse: int | None = None
 
@@ -47,10 +48,11 @@ class Output:
         return frame.workspace.array(self.buffer, self.shape(frame.region), self.dtype)
 
     def shape(self, region: Region) -> tuple[int, ...]:
-        return tuple(
-            region[position][1] - region[position][0] if position in self.positions else 1
-            for position in range(self.rank)
-        )
+        shape = [1] * self.rank
+        for position, place in self.axes:
+            first, end = region[position]
+            shape[place] = end - first
+        return tuple(shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +78,10 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Gathering:
-    """An indexed load. `box` views the rows of the table: its axis `row` counts them."""
+    """An indexed load. `box` views the table: its last dimension counts the rows."""
 
     output: Output
     box: BoxView
-    row: int
     index: int
     count: int
 
@@ -190,23 +191,24 @@ class Computing:
 
 @dataclass(frozen=True, slots=True)
 class Reducing:
-    """A reduction over axes (by position)."""
+    """A reduction over axes: their positions and dimensions."""
 
     function: np.ufunc
     operand: Operand
-    over: tuple[int, ...]
+    over: tuple[tuple[int, int], ...]
     output: Output
 
     def __call__(self, frame: Frame) -> None:
         source = self.operand.get(frame)
         shape = list(source.shape)
-        for position in self.over:
+        for position, place in self.over:
             first, end = frame.region[position]
-            shape[position] = end - first
+            shape[place] = end - first
         # A value that does not vary with an axis still counts once for each of its elements.
         whole = source if source.shape == tuple(shape) else np.broadcast_to(source, shape)
         out = self.output.array(frame)
-        self.function.reduce(whole, axis=self.over, dtype=whole.dtype, out=out, keepdims=True)
+        places = tuple(place for _, place in self.over)
+        self.function.reduce(whole, axis=places, dtype=whole.dtype, out=out, keepdims=True)
         frame.values[self.output.value] = out
 
 
@@ -248,8 +250,3 @@ def constant_operand(value: float, *, integer: bool) -> Operand:
 def stored_constant(value: float, name: str) -> Array:
     """An immediate that is stored to a tensor."""
     return immediate_lanes(value, name)
-
-
-def positions_of(axes: Sequence[int], order: Sequence[int]) -> frozenset[int]:
-    """The positions of axes."""
-    return frozenset(order.index(axis) for axis in axes)
