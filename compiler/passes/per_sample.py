@@ -18,7 +18,7 @@ from birc.runtime.machine import Machine
 
 SLACK = 1.1
 """Room for the gaps that placing buffers leaves."""
-ALIGNMENT_BYTES = 1 << 16
+ALIGNMENT_BYTES = 1 << 10
 
 
 def per_sample(plan: Plan, machine: Machine) -> Plan | None:
@@ -26,23 +26,22 @@ def per_sample(plan: Plan, machine: Machine) -> Plan | None:
     spcs = machine.spcs_per_die
     if any(isinstance(step, ExchangeStep) for step in plan.steps):
         return None
-    for samples in _batches(plan):
-        if samples % spcs:
-            continue
-        cut = cut_into(plan, machine, samples)
-        if cut is None:
-            continue
-        buffer_bytes = _aligned(int(SLACK * peak_bytes(cut)))
-        if buffer_bytes + _aligned(constant_bytes(plan) // spcs) > machine.spc_sram_bytes:
-            return None
-        return _spread(cut, spcs, samples // spcs, buffer_bytes)
-    return None
+    samples = _samples(plan)
+    if samples % spcs or any(d is None for step in plan.steps if isinstance(step, KernelStep) for d in step.kernels):
+        return None
+    cut = cut_into(plan, machine, samples)
+    if cut is None:
+        return None
+    buffer_bytes = _aligned(int(SLACK * peak_bytes(cut)))
+    if buffer_bytes + _aligned(constant_bytes(plan) // spcs) > machine.spc_sram_bytes:
+        return None
+    return _spread(cut, spcs, samples // spcs, buffer_bytes)
 
 
-def _batches(plan: Plan) -> list[int]:
-    """Extents that every kernel of the first die could be cut into: those of the first kernel's dimensions."""
-    first = next(step.kernel for step in plan.steps if isinstance(step, KernelStep))
-    return [d.extent for d in first.par_dims if d.extent > 1]
+def _samples(plan: Plan) -> int:
+    """The samples of one die: the first dimension of its part of the first input."""
+    view = plan.inputs[0].pieces[0][2] if plan.inputs else None
+    return view.dims[0] if view is not None and view.dims else 1
 
 
 def _aligned(num_bytes: int) -> int:
