@@ -26,7 +26,7 @@ from birc.compiler.ir.plan_printer import print_plan
 from birc.compiler.ir.printer import external_constants, print_graph
 from birc.runtime.assembly import program_text
 from birc.runtime.assembly_parser import parse_program
-from birc.runtime.errors import BadModelError, InternalError, UsageError
+from birc.runtime.errors import BadModelError, BadPackageError, InternalError, UsageError
 from birc.runtime.program import Program
 
 CONSTANTS_FILE: Final = "constants.safetensors"
@@ -122,8 +122,11 @@ def _read_plan(text: str, _: Constants, file: str) -> Plan:
     return parse_plan(text, file)
 
 
-def _read_program(text: str, _: Constants, __: str) -> Program:
-    return parse_program(text)
+def _read_program(text: str, _: Constants, file: str) -> Program:
+    try:
+        return parse_program(text)
+    except BadPackageError as error:
+        raise BadModelError(error.what, where=f"{file}:{error.where}", hint=error.hint) from error
 
 
 _Reader = Callable[[str, Constants, str], Graph | Plan | Program]

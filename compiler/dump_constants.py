@@ -63,9 +63,8 @@ class ConstantsFile:
         if known is None or known is array:
             return known is not None
         if known.dtype != array.dtype or known.shape != array.shape:
-            raise InternalError(
-                f"{known.dtype}{list(known.shape)} has become {array.dtype}{list(array.shape)}", where=key
-            )
+            old, new = (f"{data.dtype}{list(data.shape)}" for data in (known, array))
+            raise InternalError(f"the constant was {old} in an earlier text and is {new}", where=key)
         if not np.array_equal(as_bytes(known), as_bytes(array)):
             raise InternalError("the constant has other data than in an earlier text", where=key)
         return True
