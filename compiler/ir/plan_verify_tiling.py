@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 
-from birc.compiler.ir.plan import Access, Contraction, Index, Kernel, Phase, Tiling
+from birc.compiler.ir.plan import Access, Contraction, Index, Kernel, Phase, Statement, Tiling
 from birc.compiler.ir.plan_verify_kernel import accesses_of, bounds, reach
 from birc.compiler.ir.registers import assign
 from birc.runtime.machine import Machine
 
-HOISTS = ("", "a", "b")
+HOISTS: Final = ("", "a", "b")
+NEUTRAL: Final[Mapping[str, Callable[[float], bool]]] = {
+    "vredsum": lambda value: value == 0.0,
+    "vredprod": lambda value: value == 1.0,
+    "vredmax": lambda value: value <= -(1 << 31),
+    "vredmin": lambda value: value >= (1 << 31) - 1,
+}
+"""Which numbers leave the result of a reduction as it is; the least and largest INT32 do so for integers."""
 
 
 def tiling_problems(kernel: Kernel, machine: Machine) -> Iterator[str]:
@@ -147,13 +155,37 @@ def _overrun_problems(kernel: Kernel, tile: Mapping[str, int]) -> Iterator[str]:
     """Where tiles reach beyond an independent dimension, nothing may be stored, and nothing reduced."""
     extents = {d.name: d.extent for d in kernel.space}
     ragged = {d.name for d in kernel.par_dims if d.extent % tile[d.name]}
+    made = {s.result: s for phase in kernel.phases for s in phase.statements if s.result}
     for phase in kernel.phases:
         for statement in phase.statements:
-            if statement.op.startswith(("vred", "vfold")):
-                for name in sorted(ragged & set(statement.dims)):
+            for name in sorted(ragged & set(statement.dims)):
+                if not _is_neutral_beyond(statement, name, extents[name], made):
                     yield f"{statement.op}: tiles of {tile[name]} reach beyond {name}, which it reduces"
             if statement.op == "vst" and statement.access is not None:
                 yield from _store_overruns(statement.access, ragged, extents)
+
+
+def _is_neutral_beyond(statement: Statement, name: str, extent: int, made: Mapping[str, Statement]) -> bool:
+    """Whether what a reduction or fold takes from beyond a dimension changes nothing.
+
+    A fold takes the result of a reduction; a reduction selects, by a load that ends with the dimension,
+    between its values and the neutral element.
+    """
+    source = _producer(statement.arguments[0], made)
+    if source is None:
+        return False
+    if statement.op.startswith("vfold"):
+        return source.op == statement.op.replace("vfold", "vred") and name in source.dims
+    if source.op != "vsel":
+        return False
+    condition, _, other = source.arguments
+    mask = _producer(condition, made)
+    is_mask = mask is not None and mask.access is not None and _ends_with(mask.access, name, extent)
+    return is_mask and isinstance(other, float) and NEUTRAL[statement.op](other)
+
+
+def _producer(argument: str | float, made: Mapping[str, Statement]) -> Statement | None:
+    return made.get(argument) if isinstance(argument, str) else None
 
 
 def _store_overruns(access: Access, ragged: set[str], extents: Mapping[str, int]) -> Iterator[str]:
@@ -164,8 +196,8 @@ def _store_overruns(access: Access, ragged: set[str], extents: Mapping[str, int]
 
 
 def _ends_with(access: Access, name: str, extent: int) -> bool:
-    """Whether the access leaves its view exactly where a dimension ends."""
-    return any(
+    """Whether the access leaves its view, and reads zeros, exactly where a dimension ends."""
+    return access.fill == "zero" and any(
         index.terms == ((name, 1),) and end == index.constant + extent
         for index, (_, end) in zip(access.index, bounds(access.view), strict=True)
     )

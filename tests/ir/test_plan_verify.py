@@ -393,6 +393,29 @@ def test_tiles_that_reach_beyond_the_depth_must_find_zeros_there() -> None:
     assert not problems_of(parse_plan(ended))
 
 
+MASKED = """\
+        v5 = vld %t[0, o] dims [1, 32] strides [32, 1]
+        v6 = vsel(v5, v1, 0.0)
+        v2 = vredsum(v6) over [o]"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("", ""),
+        ("(v5, v1, 0.0)", "(v5, v1, 1.0)"),
+        ("(v5, v1, 0.0)", "(v1, v5, 0.0)"),
+        ("[0, o] dims [1, 32]", "[0, o] dims [1, 33]"),
+        ("strides [32, 1]\n        v6", "strides [32, 1] fill lowest\n        v6"),
+    ],
+)
+def test_tiles_may_reach_beyond_a_reduction_that_is_masked(old: str, new: str) -> None:
+    ragged = VALID.replace("tile [y 3, o 32]", "tile [y 3, o 31]")
+    masked = ragged.replace("        v2 = vredsum(v1) over [o]", MASKED.replace(old, new))
+    found = [p for p in problems_of(parse_plan(masked)) if "vredsum: tiles of 31 reach beyond o" in p]
+    assert bool(found) == bool(old)
+
+
 @pytest.mark.parametrize(
     ("tile", "what"),
     [
