@@ -37,6 +37,7 @@ from birc.runtime.machine import Machine, load_machine
 from birc.runtime.memory import Memory
 from birc.runtime.program import Program
 from birc.runtime.stepping.engine import StepEngine
+from birc.runtime.values.engine import ValuesEngine
 from birc.runtime.verifier.verify import verify_program
 
 Values = dict[str, np.ndarray]
@@ -95,6 +96,16 @@ class Compiled:
         """The outputs by the stepping engine, and what it executed."""
         memory = self.memory(inputs)
         counts = StepEngine(self.program, self.machine, seed, order).run(memory)
+        return self.outputs(memory), counts
+
+    def values(self, inputs: Mapping[str, np.ndarray]) -> Values:
+        """The outputs by the values engine."""
+        return self.values_counted(inputs)[0]
+
+    def values_counted(self, inputs: Mapping[str, np.ndarray]) -> tuple[Values, Counts]:
+        """The outputs by the values engine, and what it executed."""
+        memory = self.memory(inputs)
+        counts = ValuesEngine(self.program, self.machine).run(memory)
         return self.outputs(memory), counts
 
 
