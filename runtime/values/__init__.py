@@ -6,12 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from birc.runtime.values.engine import Fallback, ValuesEngine
+    from birc.runtime.values.engine import ValuesEngine
+    from birc.runtime.values.preparation import Fallback
 
 __all__ = ["Fallback", "ValuesEngine"]
 
+_HOMES = {
+    "Fallback": "birc.runtime.values.preparation",
+    "ValuesEngine": "birc.runtime.values.engine",
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    home = _HOMES.get(name)
+    if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("birc.runtime.values.engine"), name)
+    return getattr(import_module(home), name)

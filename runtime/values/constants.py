@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from birc.runtime.machine import Machine
 from birc.runtime.memory import byte_range
 from birc.runtime.program import Program
 from birc.runtime.stepping.commands import CommandState, issues, start_copy
@@ -19,10 +18,8 @@ class ConstantRanges:
 
     __slots__ = ("_images", "_written")
 
-    def __init__(
-        self, program: Program, machine: Machine, slots: Sequence[tuple[frozenset[int], frozenset[int]]]
-    ) -> None:
-        """`slots` are those that each kernel loads from and stores to."""
+    def __init__(self, program: Program, stored: Sequence[frozenset[int]]) -> None:
+        """`stored` are the slots that each kernel stores to."""
         self._images = [
             [(image.address, image.address + image.num_bytes) for image in program.constants if image.dies >> die & 1]
             for die in range(program.dies)
@@ -40,7 +37,7 @@ class ConstantRanges:
                         state.bind(issue)
                     case "run":
                         bindings = state.bindings()
-                        for slot in slots[issue.fields["kernel"]][1] & bindings.keys():
+                        for slot in stored[issue.fields["kernel"]] & bindings.keys():
                             self._write(bindings[slot], die)
                     case "copy" | "transfer":
                         copy = start_copy(program, issue, die)

@@ -115,19 +115,16 @@ def _pack(
 
 
 class ConstantOperands:
-    """Packed operands of constant data, from one run to the next. They are those of one memory."""
+    """Packed operands of constant data, kept from one run to the next; those of one die of one memory."""
 
-    __slots__ = ("_kept", "_memory")
+    __slots__ = ("_kept",)
 
     def __init__(self) -> None:
         self._kept: dict[tuple[int, int], Array] = {}
-        self._memory: object = None
 
-    def begin(self, memory: object) -> None:
-        """Forget what was packed from another memory."""
-        if memory is not self._memory:
-            self._kept.clear()
-            self._memory = memory
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept.clear()
 
     def get(self, packing: Packing, tensor: Tensor) -> Array | None:
         """What was packed from an address."""
