@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,15 +23,17 @@ from birc.compiler.passes.canonicalize import CANONICALIZE, canonicalize
 from birc.compiler.passes.choose_layouts import ChooseLayouts
 from birc.compiler.passes.fuse import Fuse
 from birc.compiler.passes.lower.lower import lower_graph
-from birc.compiler.passes.partition import partition
+from birc.compiler.passes.lifetimes import most_live_bytes
+from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.tile import tile
 from birc.runtime.conversion import memory_type
-from birc.runtime.errors import UsageError
+from birc.runtime.errors import DoesNotFitError, InternalError, UsageError
 from birc.runtime.machine import Machine, load_machine
 from birc.runtime.manifest import BoundaryTensor, Manifest
 from birc.runtime.package import Package
 from birc.runtime.program import Port
+from birc.runtime.timing import simulate
 
 PHASES = (
     "import",
@@ -46,6 +48,12 @@ PHASES = (
     "assemble",
 )
 """Every phase in order. Graph text is written up to `fuse`, plan text up to `allocate`, assembly after `codegen`."""
+
+PLAN_STEPS: tuple[tuple[str, Callable[[Plan, Machine], Plan]], ...] = (
+    ("tile", tile),
+    ("schedule", schedule),
+    ("allocate", allocate),
+)
 
 GRAPH_PASSES: tuple[Pass, ...] = (*dict.fromkeys(CANONICALIZE), ChooseLayouts(), Fuse())
 """The passes on graphs, each once, in the order of their first use."""
@@ -89,7 +97,7 @@ class Compilation:
                 return None
         self.progress("partition")
         lowered = lower_graph(graph, self.machine, self.precision)
-        plan = partition(graph, lowered, self.machine)
+        plan = self._fastest(partitions(graph, lowered, self.machine))
         self._dump_plan("partition", plan, lowered.data)
         if self._stopped("partition"):
             return None
@@ -97,7 +105,7 @@ class Compilation:
 
     def compile_plan(self, plan: Plan, data: Data, done: str) -> Package | None:
         """Go on from a plan after the phase `done`."""
-        for phase, step in (("tile", tile), ("schedule", schedule), ("allocate", allocate)):
+        for phase, step in PLAN_STEPS:
             if self._runs(phase, done):
                 self.progress(phase)
                 plan = step(plan, self.machine)
@@ -112,6 +120,33 @@ class Compilation:
             return None
         self.progress("assemble")
         return self._package(plan, data, generated)
+
+    def _fastest(self, plans: Sequence[Plan]) -> Plan:
+        """The plan whose finished program has the least simulated latency; below -O2 the first that fits."""
+        if len(plans) == 1:
+            return plans[0]
+        best: tuple[int, Plan] | None = None
+        failure: DoesNotFitError | None = None
+        for number, plan in enumerate(plans):
+            self.progress(f"partition: plan {number + 1} of {len(plans)}")
+            try:
+                program = generate(self._scheduled(plan), self.machine).program
+            except DoesNotFitError as error:
+                failure = error
+                continue
+            if self.opt_level < 2:
+                return plan
+            latency = simulate(program, self.machine).latency_cycles
+            if best is None or latency < best[0]:
+                best = (latency, plan)
+        if best is None:
+            raise failure or InternalError("there is no plan")
+        return best[1]
+
+    def _scheduled(self, plan: Plan) -> Plan:
+        for _, step in PLAN_STEPS:
+            plan = step(plan, self.machine)
+        return plan
 
     def _package(self, plan: Plan, data: Data, generated: Generated) -> Package:
         elements = {b.name: b.dtype for b in plan.buffers}
@@ -129,6 +164,10 @@ class Compilation:
             options={"opt_level": self.opt_level},
             passes=tuple(self.passes),
             onnx_sha256=self.onnx_sha256,
+            report={
+                "batch": next((b.shape[0] for b in plan.inputs if b.shape), 1),
+                "sram_lower_bound_bytes": most_live_bytes(plan, self.machine.spcs_per_die),
+            },
         )
         return Package.create(generated.program, weights, manifest, self.machine, sources=generated.runs)
 
@@ -207,7 +246,9 @@ def resume(
     if isinstance(dump.content, Plan):
         return compilation.compile_plan(dump.content, dump.constants, dump.phase)
     if isinstance(dump.content, Graph):
-        return compilation.compile_graph(dump.content, dump.phase)
+        # A text from within a phase is taken up at the beginning of that phase.
+        done = PHASES[PHASES.index(dump.phase) - 1] if dump.step else dump.phase
+        return compilation.compile_graph(dump.content, done)
     raise UsageError("a program is finished: use `birc asm`", where=str(path))
 
 

@@ -45,3 +45,19 @@ def lifetimes(plan: Plan) -> dict[str, tuple[int, int]]:
             first, _ = spans.get(name, (number, number))
             spans[name] = (first, number)
     return spans
+
+
+def most_live_bytes(plan: Plan, spcs_per_die: int) -> int:
+    """The most bytes of on-chip buffers that live at once, over the whole chip: no placement needs less."""
+    copies = {"l2": plan.dies, "tb": plan.dies * spcs_per_die}
+    changes: dict[int, int] = {}
+    for buffer in plan.buffers:
+        num_bytes = buffer.num_bytes * copies.get(buffer.space, 0)
+        if num_bytes and buffer.first >= 0:
+            changes[buffer.first] = changes.get(buffer.first, 0) + num_bytes
+            changes[buffer.last + 1] = changes.get(buffer.last + 1, 0) - num_bytes
+    most = live = 0
+    for step in sorted(changes):
+        live += changes[step]
+        most = max(most, live)
+    return most

@@ -32,18 +32,41 @@ from birc.runtime.machine import Machine
 
 
 def partition(graph: Graph, lowered: Lowered, machine: Machine) -> Plan:
-    """The plan of a lowered graph: kernels for each die, exchanges between them, and chunks of the batch."""
+    """The plan of a lowered graph that estimates favour."""
+    return partitions(graph, lowered, machine)[0]
+
+
+def partitions(graph: Graph, lowered: Lowered, machine: Machine) -> tuple[Plan, ...]:
+    """The plans worth comparing: divided over the dies or on one, with a sample an SPC or the batch in chunks.
+
+    The first is the one that estimates favour.
+    """
     kernels = [part for kernel in lowered.kernels for part in split_large(kernel, machine.max_dim)]
     buffers = {b.name: b for b in lowered.buffers}
-    choices = [Choice(None) for _ in kernels]
+    whole = [Choice(None) for _ in kernels]
+    divisions = [whole]
     if machine.dies == 2:
-        choices = SplitSearch(kernels, buffers, machine, machine.dies).best() or choices
-    steps = _steps(kernels, choices, machine.dies)
+        divided = SplitSearch(kernels, buffers, machine, machine.dies).best()
+        if divided is not None and any(choice.parts is not None for choice in divided):
+            divisions.insert(0, divided)
+    plans: list[Plan] = []
+    for choices in divisions:
+        local = _localised(_plan(graph, lowered, kernels, choices, machine))
+        spread = per_sample(local, machine)
+        plans += [spread, chunk(local, machine)] if spread is not None else [chunk(local, machine)]
+    return tuple(plans)
+
+
+def _plan(
+    graph: Graph, lowered: Lowered, kernels: Sequence[Kernel], choices: Sequence[Choice], machine: Machine
+) -> Plan:
+    """The plan that follows from the choices, with buffers of the size they have in the graph."""
     inputs = {v.name: lowered.inputs[v.name] for v in graph.inputs}
     outputs = {name: lowered.outputs[name] for name in graph.outputs}
+    steps = _steps(kernels, choices, machine.dies)
     steps = _gathered_outputs(steps, outputs, machine.dies)
     steps = _pruned(steps, {view.buffer for view in outputs.values()})
-    plan = Plan(
+    return Plan(
         graph.name,
         machine.name,
         lowered.precision,
@@ -54,8 +77,6 @@ def partition(graph: Graph, lowered: Lowered, machine: Machine) -> Plan:
         tuple(_boundary(graph, name, view) for name, view in outputs.items()),
         sum(kernel.macs for kernel in kernels),
     )
-    local = _localised(plan)
-    return per_sample(local, machine) or chunk(local, machine)
 
 
 def split_large(kernel: Kernel, limit: int) -> list[Kernel]:
