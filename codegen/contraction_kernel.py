@@ -13,10 +13,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from birc.codegen.nest import NestBuilder, mask
-from birc.compiler.ir.registers import assign
 from birc.codegen.slots import Slots
 from birc.codegen.statements import StatementWriter
 from birc.compiler.ir.plan import Access, Contraction, Dimension, Kernel, Phase, Statement, Tiling
+from birc.compiler.ir.registers import assign
 from birc.runtime.errors import InternalError
 from birc.runtime.machine import Machine
 from birc.runtime.program import Affine, Instruction, Register, RingAddress, Sync, affine
@@ -52,10 +52,14 @@ class ContractionWriter:
         self.row = blocked_row(kernel, contraction, self.tile)
         self.column = contraction.column_dims[0]
         self.format = machine.format(contraction.format)
-        depth = [d for d in kernel.red_dims]
-        self.chunked, self.resident = depth[: len(depth) - tiling.resident], depth[len(depth) - tiling.resident :]
-        self.a = Operand(contraction.a, contraction.rows, "tlda", self.row, tiling.rows, tiling.a_buffers, A_FULL, A_FREE)
-        self.b = Operand(contraction.b, contraction.depth, "tldb", self.column, tiling.columns, tiling.b_buffers, B_FULL, B_FREE)
+        depth = list(kernel.red_dims)
+        first_resident = len(depth) - tiling.resident
+        self.chunked, self.resident = depth[:first_resident], depth[first_resident:]
+        a, b = contraction.a, contraction.b
+        self.a = Operand(a, contraction.rows, "tlda", self.row, tiling.rows, tiling.a_buffers, A_FULL, A_FREE)
+        self.b = Operand(
+            b, contraction.depth, "tldb", self.column, tiling.columns, tiling.b_buffers, B_FULL, B_FREE
+        )
         self.statements = _loads_first(kernel)
         registers = assign((Phase(self.statements),))
         self.writer = StatementWriter(kernel, self.nest, self.slots, self.tile, registers)

@@ -11,6 +11,7 @@ from birc.codegen.slots import Slots
 from birc.codegen.vector_kernel import emit_vector_kernel
 from birc.compiler.ir.copies import copy_dims, row_major_strides
 from birc.compiler.ir.plan import Boundary, Buffer, CopyStep, ExchangeStep, Kernel, KernelStep, Plan, View
+from birc.compiler.ir.plan_access import accesses
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import InternalError
 from birc.runtime.isa import BY_MNEMONIC
@@ -145,7 +146,7 @@ class ProgramWriter:
         """Waits and a barrier, where the kernel touches what is still on its way or in use."""
         state = self.dies[die]
         reads, writes = self._ranges(kernel)
-        for name in sorted({v.buffer for v in _views(kernel)} & set(state.copies)):
+        for name in sorted({access.view.buffer for access in accesses(kernel)} & set(state.copies)):
             self.commands.append(Command("wait", (state.copies.pop(name),), 1 << die))
         if state.pending.conflicts(reads, writes):
             self._barrier(1 << die)
@@ -158,7 +159,8 @@ class ProgramWriter:
                 state.pending.clear()
 
     def _ranges(self, kernel: Kernel) -> tuple[set[Range], set[Range]]:
-        reads, writes = set(), set()
+        reads: set[Range] = set()
+        writes: set[Range] = set()
         for phase in kernel.phases:
             for statement in phase.statements:
                 if statement.access is not None:
@@ -205,10 +207,10 @@ class ProgramWriter:
             1 << die
             for die in range(self.plan.dies)
             if any(
-                view.buffer == name
+                access.view.buffer == name
                 for step in self.plan.steps
                 if isinstance(step, KernelStep) and (kernel := step.kernels[die]) is not None
-                for view in _views(kernel)
+                for access in accesses(kernel)
             )
         )
 
@@ -247,13 +249,6 @@ class ProgramWriter:
         )
         element = self.buffers[boundary.pieces[0][2].buffer].dtype
         return Port(boundary.name, element, boundary.shape, pieces)
-
-
-def _views(kernel: Kernel) -> list[View]:
-    views = [s.access.view for phase in kernel.phases for s in phase.statements if s.access is not None]
-    if kernel.contraction is not None:
-        views += [kernel.contraction.a.view, kernel.contraction.b.view]
-    return views
 
 
 def generate(plan: Plan, machine: Machine) -> Generated:

@@ -22,8 +22,8 @@ from birc.compiler.passes.base import Pass, PassResult, run_pass
 from birc.compiler.passes.canonicalize import CANONICALIZE, canonicalize
 from birc.compiler.passes.choose_layouts import ChooseLayouts
 from birc.compiler.passes.fuse import Fuse
-from birc.compiler.passes.lower.lower import lower_graph
 from birc.compiler.passes.lifetimes import most_live_bytes
+from birc.compiler.passes.lower.lower import lower_graph
 from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.tile import tile

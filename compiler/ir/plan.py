@@ -230,8 +230,9 @@ class Boundary:
 class Plan:
     """All of a compiled model but its encoding.
 
-    `tensor_buffer_bytes` of each SPC's SRAM are its tensor buffer, the rest is L2. The steps are run `repeat` times, once for each chunk of the batch; from one round to the next the accesses of the
-    buffers in `advances` move on by so many bytes.
+    `tensor_buffer_bytes` of each SPC's SRAM are its tensor buffer, the rest is L2. The steps are run `repeat` times,
+    once for each chunk of the batch; from one round to the next the accesses of the buffers in `advances` move on by so
+    many bytes.
     """
 
     name: str

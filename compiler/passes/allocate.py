@@ -114,8 +114,9 @@ def _with_copies(
     for number, step in enumerate(steps):
         result.extend(copies.get(number, ()))
         if isinstance(step, KernelStep) and dropped:
-            step = KernelStep(tuple(kernel and redirect(kernel, dropped) for kernel in step.kernels))
-        result.append(step)
+            result.append(KernelStep(tuple(kernel and redirect(kernel, dropped) for kernel in step.kernels)))
+        else:
+            result.append(step)
     return tuple(result)
 
 

@@ -24,15 +24,15 @@ class ChooseLayouts(Pass):
     before:
         graph "g" {
           input %x : f32[1,4,8,8]
-          %p : f32[1,4,4,4] = max_pool2d(%x) {kernel = [2, 2], stride = [2, 2], pads = [0, 0, 0, 0], dilation = [1, 1]}
-          %y : f32[1,4,4,4] = relu(%p)
+          %p : f32[1,4,8,8] = lrn(%x) {size = 3, alpha = 0.1, beta = 0.5, k = 1.0}
+          %y : f32[1,4,8,8] = relu(%p)
           output %y
         }
     after:
         graph "g" {
           input %x : f32[1,4,8,8]
-          %p : f32[1,4,4,4]{0,2,3,1} = max_pool2d(%x) {kernel = [2, 2], stride = [2, 2], pads = [0, 0, 0, 0], dilation = [1, 1]}
-          %y : f32[1,4,4,4] = relu(%p)
+          %p : f32[1,4,8,8]{0,2,3,1} = lrn(%x) {size = 3, alpha = 0.1, beta = 0.5, k = 1.0}
+          %y : f32[1,4,8,8] = relu(%p)
           output %y
         }
     """

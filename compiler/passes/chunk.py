@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from birc.compiler.ir.plan import Buffer, ExchangeStep, Kernel, KernelStep, Plan
+from birc.compiler.ir.plan_access import accesses, with_views
 from birc.compiler.passes.lifetimes import lifetimes, reads_of
-from birc.compiler.passes.lower.coalesce import accesses, with_views
 from birc.compiler.passes.region import region
 from birc.compiler.passes.restrict import restrict
 from birc.compiler.passes.split_search import SplitSearch

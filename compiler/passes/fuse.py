@@ -31,8 +31,8 @@ class _Draft:
 class Fuse(Pass):
     """Element-wise nodes join the kernel of their producer when nobody else reads what lies between them.
 
-    A group has at most one anchor: a product, convolution, pool, norm, reduction or gather. Element-wise nodes follow any
-    anchor but a reduction, and precede a norm or a reduction.
+    A group has at most one anchor: a product, convolution, pool, norm, reduction or gather. Element-wise nodes
+    follow any anchor but a reduction, and precede a norm or a reduction.
 
     before:
         graph "g" {
@@ -95,7 +95,8 @@ def _joinable(graph: Graph, node: Node, drafts: dict[str, _Draft]) -> _Draft | N
         if name in drafts and _allows(graph, node, name, drafts[name], element_wise)
     ]
     anchored = [draft for draft in candidates if draft.anchor is not None]
-    return (anchored or candidates or [None])[-1]
+    best = anchored or candidates
+    return best[-1] if best else None
 
 
 def _allows(graph: Graph, node: Node, name: str, draft: _Draft, element_wise: bool) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from birc.compiler.ir.plan import CopyStep, ExchangeStep, Kernel, KernelStep, Plan, Step
-from birc.compiler.passes.lower.coalesce import accesses
+from birc.compiler.ir.plan_access import accesses
 
 
 def reads_of(kernel: Kernel) -> set[str]:

@@ -10,7 +10,6 @@ from birc.compiler.ir.copies import row_major_strides
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import (
     Boundary,
-    Buffer,
     Exchange,
     ExchangeStep,
     Kernel,
@@ -19,9 +18,9 @@ from birc.compiler.ir.plan import (
     Step,
     View,
 )
+from birc.compiler.ir.plan_access import accesses, with_views
 from birc.compiler.passes.chunk import chunk
 from birc.compiler.passes.lifetimes import reads_of, writes_of
-from birc.compiler.passes.lower.coalesce import accesses, with_views
 from birc.compiler.passes.lower.lower import Lowered
 from birc.compiler.passes.per_sample import per_sample
 from birc.compiler.passes.region import region
@@ -163,11 +162,12 @@ def _pruned(steps: list[Step], outputs: set[str]) -> list[Step]:
         elif isinstance(step, KernelStep):
             first, *others = step.kernels
             divided = len(set(step.kernels)) > 1
-            kept = [k for k in others if k is not None and (writes_of(k) & needed or (divided and writes_of(k) & outputs))]
-            if kept:
-                for kernel in kept:
-                    needed |= reads_of(kernel)
-            step = KernelStep((first, *(k if k in kept else None for k in others)))
+            wanted = needed | outputs if divided else needed
+            kept = [k if k is not None and writes_of(k) & wanted else None for k in others]
+            for kernel in kept:
+                needed |= reads_of(kernel) if kernel is not None else set()
+            result.append(KernelStep((first, *kept)))
+            continue
         result.append(step)
     return list(reversed(result))
 
@@ -232,8 +232,9 @@ def _localised(plan: Plan) -> Plan:
                 shifts[buffer.name, die] = item.first if item is not None else 0
             if rows is not None:
                 parts[buffer.name] = rows
-            buffer = replace(buffer, num_bytes=longest * dtype(buffer.dtype).bits // 8)
-        buffers.append(buffer)
+            buffers.append(replace(buffer, num_bytes=longest * dtype(buffer.dtype).bits // 8))
+        else:
+            buffers.append(buffer)
     steps = tuple(
         KernelStep(tuple(_shifted(kernel, die, shifts) for die, kernel in enumerate(step.kernels)))
         if isinstance(step, KernelStep)

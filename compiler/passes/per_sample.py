@@ -22,7 +22,7 @@ ALIGNMENT_BYTES = 1 << 10
 
 
 def per_sample(plan: Plan, machine: Machine) -> Plan | None:
-    """The plan with a sample an SPC, in as many rounds as it takes; None when the batch or the memories do not allow it."""
+    """The plan with a sample an SPC, in as many rounds as it takes; None when batch or memories do not allow it."""
     spcs = machine.spcs_per_die
     if any(isinstance(step, ExchangeStep) for step in plan.steps):
         return None

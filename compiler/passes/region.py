@@ -10,7 +10,8 @@ from birc.compiler.ir.plan import Access, Index, View
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Elements `offset + sum(digit * stride)`, 0 <= digit < extent, of a buffer; strides fall, no gap between merged ones."""
+    """Elements `offset + sum(digit * stride)`, 0 <= digit < extent, of a buffer; `dims` are (stride, extent), strides
+    falling, and neighbours without a gap are one."""
 
     buffer: str
     offset: int
@@ -60,18 +61,23 @@ def union(regions: Iterable[Region]) -> tuple[Region, ...]:
     """The regions, neighbours joined as far as they can be."""
     result: list[Region] = []
     for item in regions:
-        joined: Region | None = item
-        while joined is not None:
-            item = joined
-            joined = None
-            for other in result:
-                joined = _joined(other, item) or _joined(item, other)
-                if joined is not None:
-                    result.remove(other)
-                    break
-        if not any(other.contains(item) for other in result):
-            result.append(item)
+        grown = _grown(item, result)
+        if not any(other.contains(grown) for other in result):
+            result.append(grown)
     return tuple(result)
+
+
+def _grown(item: Region, others: list[Region]) -> Region:
+    """The region joined with its neighbours, which leave the list."""
+    while True:
+        for other in others:
+            joined = _joined(other, item) or _joined(item, other)
+            if joined is not None:
+                others.remove(other)
+                item = joined
+                break
+        else:
+            return item
 
 
 def _joined(low: Region, high: Region) -> Region | None:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from birc.compiler.ir.copies import copy_dims
 from birc.compiler.ir.plan import Kernel, KernelStep, Plan, Step
+from birc.compiler.ir.plan_access import accesses, with_views
 from birc.compiler.passes.lifetimes import instances, reads_of
-from birc.compiler.passes.lower.coalesce import accesses, with_views
 from birc.runtime.machine import Machine
 
 L2_SUFFIX = ".l2"

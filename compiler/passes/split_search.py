@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from birc.compiler.ir.plan import Buffer, Kernel
+from birc.compiler.ir.plan import Access, Buffer, Kernel
+from birc.compiler.ir.plan_access import accesses
 from birc.compiler.passes.lifetimes import writes_of
-from birc.compiler.passes.lower.coalesce import accesses
 from birc.compiler.passes.region import Region, region, union
 from birc.compiler.passes.restrict import restrict
 from birc.runtime.dtypes import dtype
@@ -38,10 +38,12 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class _State:
+    """A choice for each kernel so far, their cost, and the buffers that are in parts; `order` breaks ties."""
+
     cost: float
     order: int
     split: Mapping[str, Owned]
-    trail: tuple[object, ...]
+    choices: tuple[Choice, ...]
 
 
 @dataclass(slots=True)
@@ -68,13 +70,7 @@ class SplitSearch:
             states = sorted(grown, key=lambda s: (s.cost, s.order))[:BEAM_WIDTH]
             if not states:
                 return None
-        best = states[0]
-        choices: list[Choice] = []
-        trail: tuple[object, ...] = best.trail
-        while trail:
-            trail, choice = trail  # type: ignore[assignment]
-            choices.append(choice)  # type: ignore[arg-type]
-        return list(reversed(choices))
+        return list(states[0].choices)
 
     def _options(self, kernel: Kernel) -> Iterator[tuple[str, tuple[Kernel, ...] | None]]:
         if self.exchange:
@@ -104,17 +100,10 @@ class SplitSearch:
                 if name in split:
                     return None
                 continue
-            if name not in split and any(name in writes_of(k) for k in self._before(state)):
+            if name not in split and any(name in writes_of(k) for k in self.kernels[: len(state.choices)]):
                 return None
             split[name] = self._owned_with(split.get(name), parts, name)
-        return _State(cost, state.order * 8 + number, split, (state.trail, Choice(parts, dimension, tuple(missing))))
-
-    def _before(self, state: _State) -> list[Kernel]:
-        count = 0
-        trail: tuple[object, ...] = state.trail
-        while trail:
-            trail, count = trail[0], count + 1  # type: ignore[assignment]
-        return list(self.kernels[:count])
+        return _State(cost, state.order * 8 + number, split, (*state.choices, Choice(parts, dimension, tuple(missing))))
 
     def _owned_with(self, owned: Owned | None, parts: tuple[Kernel, ...], name: str) -> Owned:
         before = owned or tuple(() for _ in parts)
@@ -160,7 +149,7 @@ class SplitSearch:
         return fixed + buffer.num_bytes / self.parts / machine.d2d_bytes_per_cycle
 
 
-def _stores(kernel: Kernel, name: str) -> list:  # type: ignore[type-arg]
+def _stores(kernel: Kernel, name: str) -> list[Access]:
     return [
         s.access
         for phase in kernel.phases

@@ -14,7 +14,7 @@ LEAST_TILE_ELEMENTS = 512
 
 
 def tile_vector_kernel(kernel: Kernel, machine: Machine) -> Tiling:
-    """Whole reduced dimensions in a tile, then as much of the inner ones as a register holds, on as many SPCs as can."""
+    """Whole reduced dimensions in a tile, then as much of the inner ones as a register holds, on all SPCs if it can."""
     registers = assign(kernel.phases).count
     if registers > machine.vector_registers:
         raise DoesNotFitError(f"{registers} vector registers, there are {machine.vector_registers}", where=kernel.name)

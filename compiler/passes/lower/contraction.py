@@ -78,7 +78,7 @@ def conv2d(lowering: GroupLowering, node: Node) -> Expression:
     if is_stem(lowering, node):
         return stem_conv2d(lowering, node)
     x = lowering.view(node.inputs[0])
-    n, channels, height, width = lowering.type_of(node.inputs[0]).sizes
+    n, _, height, width = lowering.type_of(node.inputs[0]).sizes
     o, c, kernel_y, kernel_x = lowering.type_of(node.inputs[1]).sizes
     _, _, out_y, out_x = node.output.type.sizes
     lowering.frame = Frame(

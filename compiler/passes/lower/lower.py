@@ -10,8 +10,9 @@ import numpy as np
 from birc.compiler.ir.attributes import integer, integers
 from birc.compiler.ir.graph import Graph, Node
 from birc.compiler.ir.plan import Buffer, Kernel, View
+from birc.compiler.ir.plan_access import accesses
 from birc.compiler.passes.lower.channels import batch_norm
-from birc.compiler.passes.lower.coalesce import accesses, coalesce
+from birc.compiler.passes.lower.coalesce import coalesce
 from birc.compiler.passes.lower.contraction import conv2d, matmul
 from birc.compiler.passes.lower.environment import Environment
 from birc.compiler.passes.lower.frame import Frame

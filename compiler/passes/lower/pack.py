@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from birc.compiler.ir.plan import Buffer, Kernel, View
-from birc.compiler.passes.lower.coalesce import accesses, with_views
+from birc.compiler.ir.plan_access import accesses, with_views
 from birc.runtime.dtypes import dtype
 
 LARGEST_PACKED_BYTES = 1 << 15

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from birc.compiler.ir.copies import row_major_strides
 from birc.compiler.ir.plan import View
@@ -97,7 +98,7 @@ def reshape(view: View, dims: Sequence[int]) -> View | None:
 
 def _merge(group: list[tuple[int, int]]) -> int | None:
     """The innermost stride when the (extent, stride) pairs form one evenly spaced run; None otherwise."""
-    for (_, outer), (extent, inner) in zip(group, group[1:], strict=False):
+    for (_, outer), (extent, inner) in pairwise(group):
         if outer != extent * inner:
             return None
     return group[-1][1] if group else 0
