@@ -37,7 +37,7 @@ class ChooseLayouts(Pass):
         }
     """
 
-    name: ClassVar[str] = "choose-layouts"
+    name: ClassVar[str] = "choose_layouts"
 
     def run(self, graph: Graph) -> PassResult:
         layouts: dict[str, tuple[int, ...] | None] = {}

@@ -14,6 +14,9 @@ from birc.compiler.passes.lower.rows import REDUCTIONS
 LARGEST_GROUP = 24
 """Nodes a group; more would run out of vector registers."""
 
+REGISTER_BITS = 32
+"""Narrower integers wrap around only when they are stored."""
+
 
 @dataclass(slots=True)
 class _Draft:
@@ -109,6 +112,8 @@ def _allows(graph: Graph, node: Node, name: str, draft: _Draft, element_wise: bo
     if draft.nodes[-1].name != name:
         return False
     produced, own = graph.type_of(name), node.outputs[0].type
+    if produced.dtype.is_integer and produced.dtype.bits < REGISTER_BITS:
+        return False
     if element_wise:
         is_reduction = draft.anchor is not None and draft.anchor.op in REDUCTIONS
         return produced.sizes == own.sizes and not is_reduction

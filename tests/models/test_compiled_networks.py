@@ -1,4 +1,4 @@
-"""Whole networks, compiled: verified, run by the engines, compared with what PyTorch or onnxruntime computes."""
+"""Whole networks: compiled, verified, run by the engines, compared with PyTorch or onnxruntime."""
 
 from __future__ import annotations
 

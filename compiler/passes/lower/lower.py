@@ -39,7 +39,7 @@ from birc.compiler.passes.lower.rows import (
     softmax,
     with_small_factors,
 )
-from birc.compiler.passes.lower.support import check_supported
+from birc.compiler.passes.lower.support import check_ranks, check_supported
 from birc.compiler.passes.lower.views import broadcast, narrow, reshape, transpose
 from birc.compiler.passes.lower.window import avg_pool2d, depthwise_conv2d, lrn, max_pool2d
 from birc.runtime.machine import Machine
@@ -88,7 +88,11 @@ def is_element_wise_op(op: str) -> bool:
 
 
 def lower_graph(graph: Graph, machine: Machine, precision: str) -> Lowered:
-    """Kernels for a graph of groups and single nodes. Raises `UnsupportedError` listing what the device cannot do."""
+    """Kernels for a graph of groups and single nodes.
+
+    Raises `UnsupportedError` listing what the device cannot do, and `DoesNotFitError` where a limit of the target
+    is exceeded.
+    """
     check_supported(graph, is_supported)
     env = Environment(graph, precision, machine.max_dim, machine.vector_tile_elements)
     inputs = {value.name: env.new_buffer(value.name, value.type, "input") for value in graph.inputs}
@@ -99,6 +103,7 @@ def lower_graph(graph: Graph, machine: Machine, precision: str) -> Lowered:
         if name not in outputs:
             outputs[name] = _copied_output(env, name)
     whole = [coalesce(kernel, machine.max_dim) for kernel in env.kernels]
+    check_ranks(whole)
     kernels, buffers, data = pack_small(whole, env.buffers, env.data)
     used = {access.view.buffer for kernel in kernels for access in accesses(kernel)}
     kept = tuple(b for b in buffers.values() if b.name in used or b.role in ("input", "output"))
@@ -117,9 +122,7 @@ def _direct_outputs(graph: Graph) -> list[str]:
 
 
 def _output_view(env: Environment, name: str) -> View:
-    type = env.graph.type_of(name)
-    view = env.new_buffer(name, type, "output")
-    return view
+    return env.new_buffer(name, env.graph.type_of(name), "output")
 
 
 def _copied_output(env: Environment, name: str) -> View:

@@ -1,13 +1,16 @@
-"""What the device cannot compute, found before anything is lowered, so that one error names every such node."""
+"""What the device cannot compute, found before anything is lowered: one error names every such node."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from birc.compiler.ir.graph import Graph, Node
+from birc.compiler.ir.plan import Kernel
 from birc.compiler.ir.types import TensorType
+from birc.compiler.passes.lower.coalesce import accesses
 from birc.compiler.passes.lower.macros import FLOAT_ONLY
 from birc.runtime.errors import UnsupportedError
+from birc.runtime.program import MAX_BOX_RANK
 
 DEEPEST_INTEGER_SUM = 1024
 """128 * 128 * 1024 = 2^24: beyond it the FP32 accumulator no longer holds every integer."""
@@ -15,7 +18,12 @@ DEEPEST_INTEGER_SUM = 1024
 
 def check_supported(graph: Graph, has_device_code: Callable[[str], bool]) -> None:
     """Raises `UnsupportedError` with every node of the graph that the device cannot compute, and why."""
-    problems = [f"input {v.name}: {reason}" for v in graph.inputs if (reason := _type_problem(v.type))]
+    problems = [f"input {v.name}: {reason}" for v in graph.inputs if (reason := _port_problem(v.type))]
+    problems += [
+        f"output {name}: {type.logical} has more than {MAX_BOX_RANK} dimensions"
+        for name in graph.outputs
+        if (type := graph.type_of(name)).rank > MAX_BOX_RANK
+    ]
     for node in graph.nodes:
         scope = node.body or graph
         for inner in node.body.nodes if node.body is not None else (node,):
@@ -23,8 +31,19 @@ def check_supported(graph: Graph, has_device_code: Callable[[str], bool]) -> Non
             if reason:
                 problems.append(f"{inner.op} ({', '.join(inner.sources) or inner.name}): {reason}")
     if problems:
-        count = f"{len(problems)} nodes have" if len(problems) > 1 else "1 node has"
-        raise UnsupportedError(f"{count} no device code: {'; '.join(problems)}", where=graph.name)
+        raise UnsupportedError(f"no device code: {'; '.join(problems)}", where=graph.name)
+
+
+def check_ranks(kernels: Iterable[Kernel]) -> None:
+    """Raises `UnsupportedError` for a kernel that walks more dimensions than an instruction addresses."""
+    for kernel in kernels:
+        rank = max(len(access.index) for access in accesses(kernel))
+        if rank > MAX_BOX_RANK:
+            raise UnsupportedError(
+                f"walks {rank} dimensions that cannot be merged, an instruction addresses {MAX_BOX_RANK}",
+                where=f"node {', '.join(kernel.sources) or kernel.name}",
+                hint="reshape or transpose in steps",
+            )
 
 
 def _problem(scope: Graph, node: Node, has_device_code: Callable[[str], bool]) -> str | None:
@@ -49,6 +68,12 @@ def _types(scope: Graph, node: Node) -> Iterator[TensorType]:
     """Types of the inputs, then of the outputs."""
     yield from (scope.type_of(name) for name in node.present_inputs)
     yield from (value.type for value in node.outputs)
+
+
+def _port_problem(type: TensorType) -> str | None:
+    if type.rank > MAX_BOX_RANK:
+        return f"{type.logical} has more than {MAX_BOX_RANK} dimensions"
+    return _type_problem(type)
 
 
 def _type_problem(type: TensorType) -> str | None:
