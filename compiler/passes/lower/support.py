@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from birc.compiler.ir.graph import Graph, Node
 from birc.compiler.ir.plan import Kernel
+from birc.compiler.ir.plan_access import accesses
 from birc.compiler.ir.types import TensorType
-from birc.compiler.passes.lower.coalesce import accesses
 from birc.compiler.passes.lower.macros import FLOAT_ONLY
 from birc.runtime.errors import UnsupportedError
 from birc.runtime.program import MAX_BOX_RANK
