@@ -22,7 +22,7 @@ from birc.compiler.passes.base import Pass, PassResult, run_pass
 from birc.compiler.passes.canonicalize import CANONICALIZE, canonicalize
 from birc.compiler.passes.choose_layouts import ChooseLayouts
 from birc.compiler.passes.fuse import Fuse
-from birc.compiler.passes.lifetimes import most_live_bytes
+from birc.compiler.passes.lifetimes import compulsory_bytes, most_live_bytes
 from birc.compiler.passes.lower.lower import lower_graph
 from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.schedule import schedule
@@ -166,6 +166,7 @@ class Compilation:
             onnx_sha256=self.onnx_sha256,
             report={
                 "batch": next((b.shape[0] for b in plan.inputs if b.shape), 1),
+                "compulsory_bytes": compulsory_bytes(plan),
                 "sram_lower_bound_bytes": most_live_bytes(plan, self.machine.spcs_per_die),
             },
         )

@@ -17,7 +17,11 @@ from birc.runtime.package import Package
 from birc.runtime.package_weights import as_bytes
 from birc.runtime.report import Report, build_report, metadata_of
 from birc.runtime.timing import simulate
+from birc.runtime.timing.calibration import latency_range
 from birc.runtime.values.engine import ValuesEngine
+
+QUICKLY_WALKED = 20_000
+"""Instructions walked by one simulation up to which a profile adds the range of its latency unasked."""
 
 
 def load(path_or_package: str | Path | Package, machine: Machine | None = None) -> Session:
@@ -80,8 +84,15 @@ class Session:
                     np.copyto(memory.hbm[die][image.address : image.address + image.num_bytes], content)
         return memory
 
-    def profile(self) -> Report:
-        """The machine's time, traffic and memory for one call; needs no inputs and computes no values."""
-        package = self.package
-        timing = simulate(package.program, package.machine)
-        return build_report(package.program, package.machine, timing, metadata_of(package))
+    def profile(self, with_range: bool | None = None) -> Report:
+        """The machine's time, traffic and memory for one call; needs no inputs and computes no values.
+
+        `with_range` adds the band of latencies over the calibrated sets of figures, which takes a simulation for each
+        set; by default only programs that simulate quickly get it.
+        """
+        program, machine = self.package.program, self.package.machine
+        timing = simulate(program, machine)
+        if with_range is None:
+            with_range = timing.walked <= QUICKLY_WALKED
+        band = latency_range(program, machine) if with_range else None
+        return build_report(program, machine, timing, metadata_of(self.package), band)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-from birc.compiler.ir.plan import CopyStep, ExchangeStep, Kernel, KernelStep, Plan, Step
+from birc.compiler.ir.plan import Boundary, CopyStep, ExchangeStep, Kernel, KernelStep, Plan, Step
 from birc.compiler.ir.plan_access import accesses
+from birc.runtime.dtypes import dtype
 
 
 def reads_of(kernel: Kernel) -> set[str]:
@@ -61,3 +63,33 @@ def most_live_bytes(plan: Plan, spcs_per_die: int) -> int:
         live += changes[step]
         most = max(most, live)
     return most
+
+
+def compulsory_bytes(plan: Plan) -> int:
+    """Bytes that must cross HBM once: constants, inputs and outputs; of a table read at indices only the rows read."""
+    whole: set[str] = set()
+    gathered: dict[str, int] = {}
+    for step in plan.steps:
+        for kernel in instances(step) if isinstance(step, KernelStep) else ():
+            rows = {s.access.view.buffer for p in kernel.phases for s in p.statements if s.op == "vldx" and s.access}
+            whole |= reads_of(kernel) - rows
+            for name in rows:
+                elements = math.prod(d.extent for d in kernel.par_dims) * plan.repeat
+                gathered[name] = gathered.get(name, 0) + elements
+    homes = {b.name: b.home or b.name for b in plan.buffers}
+    used = {homes[name] for name in whole}
+    boundary = {view.buffer for b in (*plan.inputs, *plan.outputs) for _, _, view in b.pieces}
+    total = sum(_boundary_bytes(plan, b) for b in (*plan.inputs, *plan.outputs))
+    for buffer in plan.buffers:
+        if buffer.role != "constant" or buffer.name in boundary:
+            continue
+        if buffer.name in used:
+            total += buffer.num_bytes
+        elif buffer.name in gathered:
+            total += min(buffer.num_bytes, gathered[buffer.name] * dtype(buffer.dtype).bits // 8)
+    return total
+
+
+def _boundary_bytes(plan: Plan, boundary: Boundary) -> int:
+    element = next(b.dtype for b in plan.buffers if b.name == boundary.pieces[0][2].buffer)
+    return math.prod(boundary.shape) * dtype(element).bits // 8
