@@ -21,6 +21,7 @@ from birc.compiler.importer.read import ModelSource
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import Kernel as PlanKernel
 from birc.compiler.ir.plan import KernelStep, Plan
+from birc.compiler.ir.plan_verify import verify_plan
 from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.base import run_passes
 from birc.compiler.passes.canonicalize import canonicalize
@@ -117,7 +118,11 @@ def compile_graph(
     cleaned = canonicalize(graph) if clean else graph
     fused = run_passes(cleaned, (ChooseLayouts(), *([Fuse()] if fuse else [])))
     lowered = lower_graph(fused, machine, precision)
-    plan = allocate(schedule(tile(partition(fused, lowered, machine), machine), machine), machine)
+    plan = partition(fused, lowered, machine)
+    verify_plan(plan, "partition", machine)
+    for phase, step in (("tile", tile), ("schedule", schedule), ("allocate", allocate)):
+        plan = step(plan, machine)
+        verify_plan(plan, phase, machine)
     return Compiled(fused, plan, generate(plan, machine).program, lowered.data, machine)
 
 

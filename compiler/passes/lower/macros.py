@@ -235,7 +235,7 @@ MACROS: dict[str, Macro] = {
 }
 
 FLOAT_ONLY = frozenset(
-    {"div", "pow", "exp", "log", "sqrt", "rsqrt", "reciprocal", "tanh", "sin", "cos", "sigmoid", "silu", "erf"}
+    {"div", "pow", "mod", "exp", "log", "sqrt", "rsqrt", "reciprocal", "tanh", "sin", "cos", "sigmoid", "silu", "erf"}
     | {"gelu", "softplus", "leaky_relu", "elu", "hard_sigmoid", "floor", "ceil", "round"}
 )
 """Element-wise ops that the vector cores compute on floating-point values alone."""
