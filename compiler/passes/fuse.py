@@ -77,7 +77,7 @@ class Fuse(Pass):
                 draft.anchor = node
             for value in node.outputs:
                 drafts[value.name] = draft
-        fused = [draft for draft in order if len(draft.nodes) > 1]
+        fused = [draft for draft in order if len(draft.nodes) > 1 and _is_read(graph, draft.nodes[-1])]
         if not fused:
             return PassResult(graph, False)
         editor = GraphEditor(graph, self.name)
@@ -85,6 +85,11 @@ class Fuse(Pass):
             editor.group(draft.nodes, draft.kind)
         merged = sum(len(draft.nodes) for draft in fused)
         return PassResult(finish_edit(editor, graph), True, {"groups": len(fused), "nodes in groups": merged})
+
+
+def _is_read(graph: Graph, node: Node) -> bool:
+    """Whether anything reads a node's results: a group needs an output."""
+    return any(value.name in graph.outputs or graph.users(value.name) for value in node.outputs)
 
 
 def _joinable(graph: Graph, node: Node, drafts: dict[str, _Draft]) -> _Draft | None:
