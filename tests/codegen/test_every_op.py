@@ -51,9 +51,7 @@ def _cases(found: Iterable[OpCase]) -> list[object]:
     for case in found:
         built = case.build()
         if built is not None:
-            marks = (
-                [pytest.mark.xfail(reason="ports of rank 0", strict=True)] if _has_scalar(built[0]) else []
-            )
+            marks = [pytest.mark.xfail(reason="ports of rank 0", strict=True)] if _has_scalar(built[0]) else []
             result.append(pytest.param(case, id=case.label, marks=marks))
     return result
 

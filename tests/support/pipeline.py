@@ -9,7 +9,7 @@ Every intermediate result stays at hand: the fused graph, the plan, the program.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,12 +28,13 @@ from birc.compiler.passes.canonicalize import canonicalize
 from birc.compiler.passes.choose_layouts import ChooseLayouts
 from birc.compiler.passes.fuse import Fuse
 from birc.compiler.passes.lower.lower import lower_graph
-from birc.compiler.passes.partition import partition
+from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.tile import tile
 from birc.runtime.boundary import read_port, write_port
 from birc.runtime.conversion import memory_type
 from birc.runtime.counts import Counts
+from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine, load_machine
 from birc.runtime.memory import Memory
 from birc.runtime.program import Program
@@ -83,8 +84,7 @@ class Compiled:
         """What the outputs hold, in the graph's own element types."""
         types = {port.name: self.graph.type_of(port.name).dtype.numpy for port in self.program.outputs}
         return {
-            port.name: read_port(self.program, memory, port).astype(types[port.name])
-            for port in self.program.outputs
+            port.name: read_port(self.program, memory, port).astype(types[port.name]) for port in self.program.outputs
         }
 
     def step(self, inputs: Mapping[str, np.ndarray], order: Order = "sequential", seed: int = 0) -> Values:
@@ -113,17 +113,38 @@ class Compiled:
 def compile_graph(
     graph: Graph, target: str = "tiny", precision: str = "model", *, fuse: bool = True, clean: bool = True
 ) -> Compiled:
-    """Compile a graph through all phases; without `clean` the graph passes before layouts are left out."""
+    """Compile a graph through all phases, by the first plan that fits.
+
+    Without `clean` the graph passes before layouts are left out. Raises what the phases raise.
+    """
+    return next(compiled_plans(graph, target, precision, fuse=fuse, clean=clean))
+
+
+def compiled_plans(
+    graph: Graph, target: str = "tiny", precision: str = "model", *, fuse: bool = True, clean: bool = True
+) -> Iterator[Compiled]:
+    """The graph compiled by every plan that fits; each plan is checked after every phase."""
     machine = load_machine(target)
     cleaned = canonicalize(graph) if clean else graph
     fused = run_passes(cleaned, (ChooseLayouts(), *([Fuse()] if fuse else [])))
     lowered = lower_graph(fused, machine, precision)
-    plan = partition(fused, lowered, machine)
+    plans = partitions(fused, lowered, machine)
+    for number, plan in enumerate(plans):
+        try:
+            scheduled = _scheduled(plan, machine)
+        except DoesNotFitError:
+            if number == len(plans) - 1:
+                raise
+            continue
+        yield Compiled(fused, scheduled, generate(scheduled, machine).program, lowered.data, machine)
+
+
+def _scheduled(plan: Plan, machine: Machine) -> Plan:
     verify_plan(plan, "partition", machine)
     for phase, step in (("tile", tile), ("schedule", schedule), ("allocate", allocate)):
         plan = step(plan, machine)
         verify_plan(plan, phase, machine)
-    return Compiled(fused, plan, generate(plan, machine).program, lowered.data, machine)
+    return plan
 
 
 def compile_network(model: ModelSource, target: str = "tiny", precision: str = "model") -> Compiled:
