@@ -20,15 +20,23 @@ from birc.runtime.stepping.spc import Binding, Spc
 from birc.runtime.stepping.walk import KernelWalk
 from birc.runtime.values.frame import Tensor
 from birc.runtime.values.kernels import ConstantOperands, RaisedKernel, execute
-from birc.runtime.values.workers import Workers
+from birc.runtime.values.workers import Lane
 
 Bindings = Mapping[int, Binding]
 
 
 class Action(Protocol):
-    """Something that a run does, and counts."""
+    """Something that a run does, and counts: on one die, or between two; `cost` is in multiply-adds."""
 
-    def __call__(self, memory: Memory, counts: Counts, *, again: bool) -> None:
+    @property
+    def dies(self) -> tuple[int, ...]:
+        """The dies whose memory it touches."""
+
+    @property
+    def cost(self) -> float:
+        """How much work it is."""
+
+    def __call__(self, memory: Memory, counts: Counts, lane: Lane, *, again: bool) -> None:
         """Do it. `again` tells that the last run used this memory too."""
 
 
@@ -40,12 +48,19 @@ class RunRaised:
     kernel: int
     die: int
     bindings: Bindings
-    workers: Workers
     operands: ConstantOperands
 
-    def __call__(self, memory: Memory, counts: Counts, *, again: bool) -> None:
+    @property
+    def dies(self) -> tuple[int, ...]:
+        return (self.die,)
+
+    @property
+    def cost(self) -> float:
+        return self.raised.cost
+
+    def __call__(self, memory: Memory, counts: Counts, lane: Lane, *, again: bool) -> None:
         tensors = {slot: tensor(memory, binding, self.die) for slot, binding in self.bindings.items()}
-        execute(self.raised, tensors, self.workers, self.operands)
+        execute(self.raised, tensors, lane, self.operands)
         count_raised(self.raised, self.kernel, counts)
 
 
@@ -56,11 +71,18 @@ class TakeResults:
     raised: RaisedKernel
     kernel: int
     results: tuple[Binding, ...]
-    spcs: int
 
-    def __call__(self, memory: Memory, counts: Counts, *, again: bool) -> None:
+    @property
+    def dies(self) -> tuple[int, ...]:
+        return (0, 1)
+
+    @property
+    def cost(self) -> float:
+        return 0
+
+    def __call__(self, memory: Memory, counts: Counts, lane: Lane, *, again: bool) -> None:
         for binding in self.results:
-            for spc in range(self.spcs if binding.descriptor.space == "tb" else 1):
+            for spc in range(self.raised.spcs if binding.descriptor.space == "tb" else 1):
                 source = memory.view(binding.descriptor, 0, spc, binding.byte_offset)
                 np.copyto(memory.view(binding.descriptor, 1, spc, binding.byte_offset), source)
         count_raised(self.raised, self.kernel, counts)
@@ -78,7 +100,15 @@ class RunStepping:
     spcs: tuple[int, ...]
     bindings: Bindings
 
-    def __call__(self, memory: Memory, counts: Counts, *, again: bool) -> None:
+    @property
+    def dies(self) -> tuple[int, ...]:
+        return (self.die,)
+
+    @property
+    def cost(self) -> float:
+        return 0
+
+    def __call__(self, memory: Memory, counts: Counts, lane: Lane, *, again: bool) -> None:
         for spc in self.spcs:
             state = Spc(memory, self.machine, self.described, self.bindings, die=self.die, spc=spc)
             for step in self.walk.steps(spc):
@@ -99,7 +129,15 @@ class MakeCopy:
     copy: Copy
     once: bool = False
 
-    def __call__(self, memory: Memory, counts: Counts, *, again: bool) -> None:
+    @property
+    def dies(self) -> tuple[int, ...]:
+        return tuple(sorted({self.copy.source_die, self.copy.target_die}))
+
+    @property
+    def cost(self) -> float:
+        return 0
+
+    def __call__(self, memory: Memory, counts: Counts, lane: Lane, *, again: bool) -> None:
         source = _copied(memory, self.copy.source, self.copy.source_die)
         counts.add_copy(self.copy.issue.index, source.nbytes)
         if again and self.once:

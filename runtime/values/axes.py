@@ -90,9 +90,7 @@ class Part:
         yield from self.over.values()
 
 
-def parts_of(
-    operations: Sequence[Operation], space: IndexSpace, descriptors: Mapping[int, Descriptor]
-) -> list[Part]:
+def parts_of(operations: Sequence[Operation], space: IndexSpace, descriptors: Mapping[int, Descriptor]) -> list[Part]:
     """The raised form cut where no value is alive, each part with its axes."""
     parts = [Part(section) for section in _sections(operations)]
     for part in parts:

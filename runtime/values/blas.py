@@ -7,7 +7,7 @@ another BLAS nothing is found and nothing is changed.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -23,31 +23,35 @@ _NAMES: Final = (
 )
 
 
+Functions = tuple[Callable[[], int], Callable[[int], None]]
+
+
 class BlasThreads:
     """Reads and sets the number of BLAS threads, if it can: `found` tells."""
 
-    __slots__ = ("_get", "_set")
+    __slots__ = ("_functions",)
 
     def __init__(self) -> None:
-        functions = next(filter(None, map(_functions, _candidates())), None)
-        self._get, self._set = functions if functions is not None else (None, None)
+        functions: Functions | None = next(filter(None, map(_functions, _candidates())), None)
+        self._functions = functions
 
     @property
     def found(self) -> bool:
-        return self._set is not None
+        return self._functions is not None
 
     @contextmanager
     def limited(self, threads: int) -> Iterator[None]:
         """Hold BLAS to some threads for a while."""
-        if self._get is None or self._set is None:
+        if self._functions is None:
             yield
             return
-        before = self._get()
-        self._set(threads)
+        get, put = self._functions
+        before = get()
+        put(threads)
         try:
             yield
         finally:
-            self._set(before)
+            put(before)
 
 
 def _candidates() -> list[Path]:
@@ -57,7 +61,7 @@ def _candidates() -> list[Path]:
     return [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*openblas*"))]
 
 
-def _functions(path: Path) -> tuple[ctypes._NamedFuncPointer, ctypes._NamedFuncPointer] | None:
+def _functions(path: Path) -> Functions | None:
     """The functions that get and set the number of threads, in the library that numpy has loaded already."""
     try:
         library = ctypes.CDLL(str(path))

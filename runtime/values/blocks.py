@@ -53,9 +53,7 @@ class Sides:
     columns: tuple[int, ...]
 
 
-def block_lengths(
-    whole: Region, sides: Sides, work: Work, threads: int, blocking: Blocking
-) -> dict[int, int]:
+def block_lengths(whole: Region, sides: Sides, work: Work, threads: int, blocking: Blocking) -> dict[int, int]:
     """How long a block is on each axis that is cut, by position."""
     target = blocking.product_bytes if work.macs else blocking.vector_bytes
     wanted = -(-work.largest_bytes // target)

@@ -53,7 +53,18 @@ class Dimension:
 class BoxView:
     """An access prepared for a part: how to view it in any region."""
 
-    __slots__ = ("_fill", "_offset_bytes", "_places", "_steps", "dimensions", "element", "inside", "name", "rank", "slot")
+    __slots__ = (
+        "_fill",
+        "_offset_bytes",
+        "_places",
+        "_steps",
+        "dimensions",
+        "element",
+        "inside",
+        "name",
+        "rank",
+        "slot",
+    )
 
     def __init__(
         self,
@@ -78,9 +89,7 @@ class BoxView:
         strides = (*(stride * itemsize for stride in descriptor.strides), spc_bytes)
         lowers = (*descriptor.lower, 0)
         self.dimensions = tuple(
-            Dimension(
-                constant - low, tuple((positions[axis], f) for axis, f in factors.items()), size, stride
-            )
+            Dimension(constant - low, tuple((positions[axis], f) for axis, f in factors.items()), size, stride)
             for constant, factors, size, stride, low in zip(
                 reach.constants, reach.factors, sizes, strides, lowers, strict=False
             )
@@ -133,9 +142,7 @@ class BoxView:
         """What the access spans in the memory, out-of-bounds coordinates filled: an array of register lanes
         over the tensor's own dimensions, in a buffer of the workspace."""
         spans = [d.span(frame.region) for d in self.dimensions]
-        inside = [
-            (max(low, 0), min(high + 1, d.size)) for (low, high), d in zip(spans, self.dimensions, strict=True)
-        ]
+        inside = [(max(low, 0), min(high + 1, d.size)) for (low, high), d in zip(spans, self.dimensions, strict=True)]
         shape = tuple(high - low + 1 for low, high in spans)
         empty = any(first >= end for first, end in inside)
         whole = not empty and prod(end - first for first, end in inside) == prod(shape)
@@ -147,9 +154,7 @@ class BoxView:
                 raise MachineFault("a box leaves its tensor, fill is refuse")
             lanes.fill(fill_value(self._fill, self.name))
         if not empty:
-            part = tuple(
-                slice(first - low, end - low) for (first, end), (low, _) in zip(inside, spans, strict=True)
-            )
+            part = tuple(slice(first - low, end - low) for (first, end), (low, _) in zip(inside, spans, strict=True))
             widen(self._memory(frame, inside), self.name, lanes[part])
         return lanes
 
@@ -198,14 +203,10 @@ class BoxView:
     def store_outside(self, frame: Frame, lanes: Array) -> None:
         """Store lanes of which some are out of bounds: those are dropped."""
         spans = [d.span(frame.region) for d in self.dimensions]
-        inside = [
-            (max(low, 0), min(high + 1, d.size)) for (low, high), d in zip(spans, self.dimensions, strict=True)
-        ]
+        inside = [(max(low, 0), min(high + 1, d.size)) for (low, high), d in zip(spans, self.dimensions, strict=True)]
         if any(first >= end for first, end in inside):
             return
-        part = tuple(
-            slice(first - low, end - low) for (first, end), (low, _) in zip(inside, spans, strict=True)
-        )
+        part = tuple(slice(first - low, end - low) for (first, end), (low, _) in zip(inside, spans, strict=True))
         target = self._memory(frame, inside)
         # What lies between the stored elements must stay as it is.
         merged = np.empty(tuple(high - low + 1 for low, high in spans), self.element)
@@ -241,4 +242,3 @@ def store_lanes(target: Array, lanes: Array, name: str) -> None:
         raise MachineFault(f"stores FP32 lanes to a tensor of type {name}", hint="convert with vtoint first")
     else:
         np.copyto(target, lanes, casting="unsafe")
-

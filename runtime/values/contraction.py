@@ -60,6 +60,9 @@ class Packing:
         source, rounded = self._source(frame)
         # Axes that are not packed have extent 1 in the operand: it does not vary with them.
         arranged = source.transpose(rest + axes)[(0,) * len(rest)]
+        if source.dtype == FLOAT and arranged.shape == target.shape and arranged.flags.c_contiguous and not rounded:
+            self._round(arranged, target)
+            return packed
         np.copyto(target, self._checked(arranged), casting="unsafe")
         if not rounded:
             self._round(packed)
@@ -78,18 +81,21 @@ class Packing:
             return self.box.over(spanned, region), True
         return self.box.over(spanned, region), False
 
-    def _round(self, values: Array) -> None:
-        """Round to the format, in place."""
+    def _round(self, values: Array, out: Array | None = None) -> None:
+        """Round contiguous values to the format, in place or into `out`."""
         if self.box.name in _EXACT[self.format] or self.format == "s8":
+            if out is not None:
+                np.copyto(out, values)
             return
-        flat = values.reshape(-1)
-        (round_bf16 if self.format == "bf16" else round_tf32p)(flat, out=flat)
+        source = values.reshape(-1)
+        target = source if out is None else out.reshape(-1)
+        (round_bf16 if self.format == "bf16" else round_tf32p)(source, out=target)
 
     def _checked(self, elements: Array) -> Array:
         """The elements, of which none may exceed 8 bits in the format s8; truth values as 0 and 1."""
-        if self.format == "s8" and self.box.name not in _EXACT["s8"] and elements.size:
-            if elements.min() < -128 or elements.max() > 127:
-                raise MachineFault("an s8 tile is loaded with elements that 8 bits do not hold")
+        wide = self.format == "s8" and self.box.name not in _EXACT["s8"]
+        if wide and elements.size and (elements.min() < -128 or elements.max() > 127):
+            raise MachineFault("an s8 tile is loaded with elements that 8 bits do not hold")
         return (elements != 0) if self.box.name == "bool" else elements
 
     def matrix(self, packed: Array, *, depth_last: bool) -> Array:

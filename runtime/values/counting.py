@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +61,7 @@ def _count(
         return
     entry = InstructionCounts(executions)
     row = BY_MNEMONIC[item.instruction.mnemonic]
-    fields = dict(zip((field.name for field in row.fields), item.instruction.operands, strict=True))
+    fields: dict[str, Any] = dict(zip((field.name for field in row.fields), item.instruction.operands, strict=True))
     if row.mnemonic == "tmma":
         entry.macs = executions * fields["m"] * fields["n"] * fields["k"]
     box = next((operand for operand in fields.values() if isinstance(operand, Box)), None)
@@ -135,7 +136,8 @@ def _total(factors: Iterable[Factor], loops: tuple[Loop, ...]) -> int:
 
 
 def _sum(factors: list[Factor]) -> int:
-    letters: list[object] = []
+    """The sum of a product of factors over all loops that these depend on."""
+    operands: list[Any] = []
     for factor in factors:
-        letters += [factor.values, list(factor.depths)]
-    return int(np.einsum(*letters, [], optimize=len(factors) > 2))
+        operands += [factor.values, list(factor.depths)]
+    return int(np.einsum(*operands, [], optimize=len(factors) > 2))

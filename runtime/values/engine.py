@@ -13,6 +13,7 @@ from birc.runtime.memory import Memory
 from birc.runtime.program import Program
 from birc.runtime.values.blocks import Blocking
 from birc.runtime.values.preparation import Fallback, Preparation
+from birc.runtime.values.stages import Stage, execute_stage, group
 from birc.runtime.values.workers import Workers
 
 
@@ -40,6 +41,7 @@ class ValuesEngine:
         self._workers = Workers(threads)
         self._blocking = blocking or Blocking()
         self._prepared: Preparation | None = None
+        self._stages: list[Stage] = []
         self._memory: Memory | None = None  # of the last run
 
     @property
@@ -54,13 +56,14 @@ class ValuesEngine:
         """
         if self._prepared is None:
             self._prepared = Preparation(self._program, self._machine, self._workers, self._blocking)
+            self._stages = group(self._prepared.actions, self._workers.threads)
         again = memory is self._memory
         self._memory = None
         if not again:
             self._prepared.forget_operands()
         counts = Counts()
         with self._workers.engaged():
-            for action in self._prepared.actions:
-                action(memory, counts, again=again)
+            for stage in self._stages:
+                execute_stage(stage, memory, counts, self._workers, again=again)
         self._memory = memory
         return counts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from birc.runtime.values.index_space import CannotRaiseError
 from birc.runtime.values.nest import number_nests, spc_extents
 from birc.runtime.values.raise_kernel import raise_kernel
 from birc.runtime.values.schedule import PartPlan, Setting, schedule
-from birc.runtime.values.workers import Workers
+from birc.runtime.values.workers import Lane
 
 _NOTHING = np.empty(0, FLOAT)
 
@@ -36,6 +37,11 @@ class RaisedKernel:
     spcs: int
     reasons: tuple[str, ...]
 
+    @property
+    def cost(self) -> float:
+        """The work of one run, in multiply-adds."""
+        return sum(part.cost for part in self.parts)
+
 
 def prepare(kernel: Kernel, setting: Setting) -> RaisedKernel:
     """Raise a kernel for what is bound to its slots.
@@ -48,9 +54,7 @@ def prepare(kernel: Kernel, setting: Setting) -> RaisedKernel:
     _check_order(trace.operations, setting)
     parts = parts_of(trace.operations, trace.space, setting.descriptors)
     counts = count_kernel(kernel, setting.descriptors, trace.index_elements)
-    spcs = 1
-    for extent in spc_extents(number_nests(kernel)[0]) if kernel.nests else ():
-        spcs *= extent
+    spcs = max((prod(spc_extents(nest)) for nest in number_nests(kernel)), default=1)
     return RaisedKernel(tuple(schedule(part, setting) for part in parts), counts, spcs, reasons)
 
 
@@ -66,16 +70,13 @@ def _check_order(operations: Sequence[Operation], setting: Setting) -> None:
                 raise CannotRaiseError("a tile is overwritten before it is multiplied")
 
 
-def execute(
-    raised: RaisedKernel, tensors: dict[int, Tensor], workers: Workers, constants: ConstantOperands
-) -> None:
+def execute(raised: RaisedKernel, tensors: dict[int, Tensor], lane: Lane, constants: ConstantOperands) -> None:
     """Run a raised kernel once."""
     for part in raised.parts:
         shared = {
-            number: _pack(packing, number, part, tensors, workers, constants)
-            for number, packing in enumerate(part.shared)
+            number: _pack(packing, number, part, tensors, lane, constants) for number, packing in enumerate(part.shared)
         }
-        workers.each(part.blocks, _block_function(part, tensors, shared), part.threads)
+        lane.each(part.blocks, _block_function(part, tensors, shared), part.threads)
 
 
 def _block_function(
@@ -94,7 +95,7 @@ def _pack(
     number: int,
     part: PartPlan,
     tensors: dict[int, Tensor],
-    workers: Workers,
+    lane: Lane,
     constants: ConstantOperands,
 ) -> Array:
     """An operand for all blocks of a part."""
@@ -105,7 +106,7 @@ def _pack(
         return kept
     shape = packing.shape(part.whole)
     # Buffers of blocks have numbers from 0.
-    workspace = workers.workspace
+    workspace = lane.workspace
     out = np.empty(shape, FLOAT) if constant else workspace.array(-1 - number, shape, FLOAT)
     frame = Frame(tensors, part.whole, workspace, [])
     packing.pack(frame, out)

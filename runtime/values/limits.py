@@ -39,9 +39,7 @@ class Limits:
         if node.loop.limit is None:
             return
         bound = substitute(node.loop.limit, variables)
-        low = bound.constant + sum(
-            min(0, factor * (self._space.extent(other) - 1)) for other, factor in bound.terms
-        )
+        low = bound.constant + sum(min(0, factor * (self._space.extent(other) - 1)) for other, factor in bound.terms)
         if low < self._space.extent(index):
             outer = next(v.loop for v in variables if v.index is not None and v.index == bound.terms[0][0])
             self._limits[index] = Limit(index, bound, outer)
@@ -100,11 +98,7 @@ class Limits:
         for other, factor in self._leaf_terms(bound):
             factors[other] = factors.get(other, 0) + growth * factor
         low = coordinate.constant + growth * bound.constant
-        return low + sum(
-            min(0, factor * (self._space.extent(other) - 1)) for other, factor in factors.items()
-        )
+        return low + sum(min(0, factor * (self._space.extent(other) - 1)) for other, factor in factors.items())
 
     def _leaf_terms(self, coordinate: Coordinate) -> list[tuple[int, int]]:
-        return [
-            term for index, factor in coordinate.terms for term in self._space.terms(index, factor)
-        ]
+        return [term for index, factor in coordinate.terms for term in self._space.terms(index, factor)]

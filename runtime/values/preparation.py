@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -41,6 +42,17 @@ class Fallback:
     raised: bool  # False when it is executed step by step
 
 
+@dataclass(frozen=True, slots=True)
+class DieRun:
+    """A kernel on one die: what is bound to its slots, and where it reads that instead."""
+
+    die: int
+    spcs: tuple[int, ...]
+    bound: Bindings
+    read: Bindings
+    raised: RaisedKernel | CannotRaiseError
+
+
 class KernelSlots:
     """The slots that a kernel loads from and stores to."""
 
@@ -61,9 +73,7 @@ class KernelSlots:
 class Preparation:
     """The actions of a program, and the kernels that fell back."""
 
-    def __init__(
-        self, program: Program, machine: Machine, workers: Workers, blocking: Blocking
-    ) -> None:
+    def __init__(self, program: Program, machine: Machine, workers: Workers, blocking: Blocking) -> None:
         self.fallbacks: list[Fallback] = []
         self.actions: list[Action] = []
         self._program = program
@@ -135,59 +145,67 @@ class Preparation:
     def _run(self, issue: Issue) -> None:
         """One kernel on all its dies."""
         kernel = issue.fields["kernel"]
-        slots, provenance = self._slots[kernel], self._provenance
-        runs: list[tuple[int, Bindings, RaisedKernel | CannotRaiseError]] = []
-        used: list[Bindings] = []
-        for die in self._dies(issue):
-            bound = self._states[die].bindings()
-            taken = {slot: bound[slot] for slot in sorted(slots.loaded | slots.stored) if slot in bound}
-            used.append(taken)
-            read = {
-                slot: provenance.original(binding, die) if slot not in slots.stored else binding
-                for slot, binding in taken.items()
-            }
-            for slot in slots.loaded & slots.stored & taken.keys():
-                provenance.read(taken[slot], die)
-            runs.append((die, read, self._raise(kernel, read, die)))
-        same = issue.command.dies == _BOTH_DIES and used[0] == used[1] and runs[0][1] == runs[1][1]
-        spcs = [self._states[die].spcs(self._machine.spcs_per_die) for die, _, _ in runs]
-        same = same and spcs[0] == spcs[1]
-        same = same and all(provenance.is_equal(runs[0][1][slot]) for slot in slots.loaded & used[0].keys())
-        filled = all(self._is_filled(run[2], kernel, taken) for run, taken in zip(runs, used, strict=True))
-        for (die, read, raised), taken in zip(runs, used, strict=True):
-            if isinstance(raised, CannotRaiseError) or spcs[0][: raised.spcs] != tuple(range(raised.spcs)):
-                same = False
-                self._step(kernel, die, taken)
-            elif same and filled and die == 1:
-                results = tuple(taken[slot] for slot in sorted(slots.stored))
-                self.actions.append(TakeResults(raised, kernel, results, raised.spcs))
+        stored = sorted(self._slots[kernel].stored)
+        runs = [self._die_run(kernel, die) for die in self._dies(issue)]
+        same = issue.command.dies == _BOTH_DIES and self._is_same(kernel, runs)
+        for run in runs:
+            if isinstance(run.raised, CannotRaiseError):
+                self._step(kernel, run)
+            elif same and run.die == 1:
+                results = tuple(run.bound[slot] for slot in stored)
+                self.actions.append(TakeResults(run.raised, kernel, results))
             else:
-                self.actions.append(RunRaised(raised, kernel, die, read, self._workers, self._operands[die]))
-            for slot in slots.stored & taken.keys():
-                provenance.written(taken[slot], die)
-        if same and filled:
-            for slot in slots.stored & used[0].keys():
-                provenance.made_equal(used[0][slot])
+                self.actions.append(RunRaised(run.raised, kernel, run.die, run.read, self._operands[run.die]))
+            for slot in stored:
+                if slot in run.bound:
+                    self._provenance.written(run.bound[slot], run.die)
+        if same:
+            for slot in stored:
+                self._provenance.made_equal(runs[0].bound[slot])
 
-    def _is_filled(self, raised: RaisedKernel | CannotRaiseError, kernel: int, bindings: Bindings) -> bool:
-        """Whether a kernel writes all of every tensor that it stores to."""
-        if isinstance(raised, CannotRaiseError):
+    def _die_run(self, kernel: int, die: int) -> DieRun:
+        """A kernel on one die, with what it uses."""
+        slots, everything = self._slots[kernel], self._states[die].bindings()
+        spcs = self._states[die].spcs(self._machine.spcs_per_die)
+        used = sorted(slots.loaded | slots.stored)
+        bound = {slot: everything[slot] for slot in used if slot in everything}
+        read = dict(bound)
+        for slot in slots.loaded & bound.keys():
+            if slot in slots.stored:
+                self._provenance.read(bound[slot], die)
+            else:
+                read[slot] = self._provenance.original(bound[slot], die)
+        raised = self._raise(kernel, read, die)
+        if isinstance(raised, RaisedKernel) and spcs[: raised.spcs] != tuple(range(raised.spcs)):
+            raised = CannotRaiseError("the launch leaves out SPCs that the kernel uses")
+            name = self._program.kernels[kernel].name
+            self.fallbacks.append(Fallback(name, raised.reason, raised=False))
+        return DieRun(die, spcs, bound, read, raised)
+
+    def _is_same(self, kernel: int, runs: Sequence[DieRun]) -> bool:
+        """Whether two dies do the same with the same data, and leave nothing else in what they store to."""
+        one, other = runs
+        slots = self._slots[kernel]
+        raised = one.raised
+        if isinstance(raised, CannotRaiseError) or one.raised is not other.raised:
             return False
-        stores = self._slots[kernel].stores
-        return all(
-            slot in bindings and is_dense(bindings[slot].descriptor) and fills(raised, stores, slot, bindings[slot])
-            for slot in stores
+        if (one.spcs, one.bound, one.read) != (other.spcs, other.bound, other.read):
+            return False
+        equal = all(self._provenance.is_equal(one.read[slot]) for slot in slots.loaded & one.read.keys())
+        return equal and all(
+            slot in one.bound
+            and is_dense(one.bound[slot].descriptor)
+            and fills(raised, slots.stores, slot, one.bound[slot])
+            for slot in slots.stores
         )
 
-    def _step(self, kernel: int, die: int, bindings: Bindings) -> None:
+    def _step(self, kernel: int, run: DieRun) -> None:
         """A kernel that is executed step by step: it reads everything where it is."""
-        for binding in bindings.values():
-            self._provenance.read(binding, die)
-        spcs = self._states[die].spcs(self._machine.spcs_per_die)
+        for binding in run.bound.values():
+            self._provenance.read(binding, run.die)
         described = self._program.kernels[kernel]
-        everything = self._states[die].bindings()
         walk = KernelWalk(described)
-        self.actions.append(RunStepping(kernel, described, self._machine, walk, die, spcs, everything))
+        self.actions.append(RunStepping(kernel, described, self._machine, walk, run.die, run.spcs, run.bound))
 
     def _raise(self, kernel: int, bindings: Bindings, die: int) -> RaisedKernel | CannotRaiseError:
         """The raised form of a kernel, for its bindings apart from their addresses."""

@@ -65,13 +65,13 @@ class ProductPlanner:
             repeats,
         )
 
-    def _packing(
-        self, tile: Tile, box: BoxView, batch: Positions, side: Positions, depth: Positions
-    ) -> Packing:
+    def _packing(self, tile: Tile, box: BoxView, batch: Positions, side: Positions, depth: Positions) -> Packing:
         depth_inside = arrange(box, side, depth)
         outer, inner = (side, depth) if depth_inside else (depth, side)
         new_buffer = self._schedule.new_buffer
-        return Packing(box, tile.format, batch, outer, inner, depth_inside, self._schedule.places, new_buffer(), new_buffer())
+        return Packing(
+            box, tile.format, batch, outer, inner, depth_inside, self._schedule.places, new_buffer(), new_buffer()
+        )
 
     def _shared(self, packing: Packing) -> Packing | Shared:
         """The operand packed before the blocks, if each would pack the same, or if it is constant."""

@@ -11,9 +11,7 @@ from birc.runtime.values.trace import Trace
 from birc.runtime.values.trace_instructions import trace_instruction
 
 
-def raise_kernel(
-    kernel: Kernel, descriptors: Mapping[int, Descriptor]
-) -> tuple[Trace, tuple[str, ...]]:
+def raise_kernel(kernel: Kernel, descriptors: Mapping[int, Descriptor]) -> tuple[Trace, tuple[str, ...]]:
     """The trace of a kernel, and why loops had to be stepped that are not meant to be.
 
     Raises `CannotRaiseError` when stepping loops does not help.

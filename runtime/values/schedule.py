@@ -6,8 +6,9 @@ needs any more, and the last operation before a store writes to memory itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -79,6 +80,7 @@ class PartPlan:
     num_values: int
     threads: int
     constants: frozenset[int]
+    cost: float  # in multiply-adds
 
 
 def schedule(part: Part, setting: Setting) -> PartPlan:
@@ -131,6 +133,7 @@ class _Scheduler:
             len(self.numbers),
             threads,
             self.constants,
+            work.cost,
         )
 
     # What the part looks like.
@@ -225,7 +228,7 @@ class _Scheduler:
             for value in sources(operation):
                 uses[id(value)] = uses.get(id(value), 0) + 1
         found: dict[int, Store] = {}
-        for operation, following in zip(operations, operations[1:], strict=False):
+        for operation, following in pairwise(operations):
             if not isinstance(operation, Compute) or not isinstance(following, Store):
                 continue
             if uses.get(id(operation.result)) == 1 and operation.result in sources(following):

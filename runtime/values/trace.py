@@ -42,9 +42,7 @@ Visit = Callable[["Trace", Leaf], None]
 class Trace:
     """The walk: where it stands, what was written where, and the operations so far."""
 
-    def __init__(
-        self, descriptors: Mapping[int, Descriptor], stepped: frozenset[int], visit: Visit
-    ) -> None:
+    def __init__(self, descriptors: Mapping[int, Descriptor], stepped: frozenset[int], visit: Visit) -> None:
         self.descriptors = descriptors
         self.space = IndexSpace()
         self.operations: list[Operation] = []
@@ -106,9 +104,7 @@ class Trace:
             for extent in spc_loops[node.depth + 1 :]:
                 factor *= extent
             own = substitute(Affine(0, ((node.depth, factor),)), self.variables)
-            self.spc_number = Coordinate(
-                outer_number.constant + own.constant, outer_number.terms + own.terms
-            )
+            self.spc_number = Coordinate(outer_number.constant + own.constant, outer_number.terms + own.terms)
         for child in node.body:
             self._walk(child, spc_loops)
         self.variables = self.variables[:-1]
@@ -158,14 +154,12 @@ class Trace:
                         loop = self._loops[index]
                         raise CannotRaiseError("an iteration reads what the one before left", loop)
 
-    def _check_sum_kept(
-        self, place: Place, leaf: Leaf, begin: int, index: int, outside: frozenset[int]
-    ) -> None:
+    def _check_sum_kept(self, place: Place, leaf: Leaf, begin: int, index: int, outside: frozenset[int]) -> None:
         """Refuse a sum over a loop in which another instruction writes the register of the sum."""
         for write in self._writes["register"]:
-            if write.time >= begin and write.instruction != leaf.number:
-                if overlaps_over(write.place, place, index, outside):
-                    raise CannotRaiseError("a sum is overwritten", self._loops[index])
+            other = write.time >= begin and write.instruction != leaf.number
+            if other and overlaps_over(write.place, place, index, outside):
+                raise CannotRaiseError("a sum is overwritten", self._loops[index])
 
     # Reading and writing places, for the instructions.
 
@@ -179,9 +173,7 @@ class Trace:
     def ring(self, address: RingAddress) -> Place:
         return ring_place(address, self.variables, self._extents)
 
-    def write(
-        self, kind: str, place: Place, content: Value | Tile, leaf: Leaf, pending: Sequence[int] = ()
-    ) -> None:
+    def write(self, kind: str, place: Place, content: Value | Tile, leaf: Leaf, pending: Sequence[int] = ()) -> None:
         """Note that an instruction wrote a place; `pending` are the loops that it sums over."""
         if pending:
             self._sums.append((place, leaf, self.time, frozenset(pending)))

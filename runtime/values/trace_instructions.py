@@ -35,9 +35,7 @@ Fields = Mapping[str, Any]
 Axes = tuple[int | None, ...]
 
 _INTEGER_RESULT: Final = frozenset({"vnot", "vtoint", "veq", "vlt", "vle", "vand", "vor", "vxor"})
-_FLOAT_RESULT: Final = frozenset(
-    {"vtofloat", "vexp2", "vlog2", "vrcp", "vrsqrt", "vtanh", "vsin", "vcos"}
-)
+_FLOAT_RESULT: Final = frozenset({"vtofloat", "vexp2", "vlog2", "vrcp", "vrsqrt", "vtanh", "vsin", "vcos"})
 _REDUCTION_OF: Final = MappingProxyType({name: name.replace("fold", "red") for name in FOLDS})
 
 
@@ -141,9 +139,7 @@ def _drain(trace: Trace, leaf: Leaf, fields: Fields) -> None:
     _check_sum(trace, place, over)
     for product in products:
         trace.limits.check_product((product.a.access, product.b.access), trace.descriptors, over)
-    summed = tuple(
-        Product(p.a, p.b, (*over, *p.over), tuple(i for i in p.loops if i not in over)) for p in products
-    )
+    summed = tuple(Product(p.a, p.b, (*over, *p.over), tuple(i for i in p.loops if i not in over)) for p in products)
     used = {index for product in summed for index in product.loops}
     result = Value(tuple(index for index in trace.loops if index in used), axes)
     trace.emit(Contract(result, summed))

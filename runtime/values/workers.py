@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Lock
-from typing import TypeVar
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 
@@ -24,48 +24,44 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-class Workers:
-    """The calling thread and `threads - 1` others.
+class Lane(Protocol):
+    """What executes the blocks of a kernel: all threads, or one of them."""
 
-    numpy's BLAS has threads of its own. Idle ones spin on the cores of these, so while blocks are computed BLAS is
-    held to one thread. Where it cannot be, products are not shared out.
-    """
+    workspace: Workspace
 
-    __slots__ = ("_blas", "_pool", "_workspaces", "threads")
+    def each(self, items: Sequence[Item], function: Callable[[Item, Workspace], None], threads: int) -> None:
+        """Call `function` for every item, on up to `threads` threads; returns when all are done."""
 
-    def __init__(self, threads: int | None = None) -> None:
-        self.threads = max(1, threads if threads is not None else available_cores())
-        self._blas = BlasThreads()
-        self._workspaces = [Workspace() for _ in range(self.threads)]
-        self._pool = ThreadPoolExecutor(self.threads - 1) if self.threads > 1 else None
 
-    @property
-    def product_threads(self) -> int:
-        """How many threads may compute products at the same time."""
-        return self.threads if self._blas.found else 1
+class SingleLane:
+    """One thread: the one that calls."""
 
-    @property
-    def workspace(self) -> Workspace:
-        """The buffers of the calling thread."""
-        return self._workspaces[0]
+    __slots__ = ("workspace",)
 
-    @contextmanager
-    def engaged(self) -> Iterator[None]:
-        """While a program runs: BLAS with one thread, no warnings for infinities and NaNs."""
-        with self._blas.limited(1 if self.threads > 1 else self.threads), np.errstate(all="ignore"):
-            yield
+    def __init__(self) -> None:
+        self.workspace = Workspace()
 
-    def each(
-        self, items: Sequence[Item], function: Callable[[Item, Workspace], None], threads: int
-    ) -> None:
-        """Call `function` for every item, on up to `threads` threads; returns when all are done.
+    def each(self, items: Sequence[Item], function: Callable[[Item, Workspace], None], threads: int) -> None:
+        """One item after the other."""
+        for item in items:
+            function(item, self.workspace)
 
-        The first exception is raised again after all threads have stopped.
-        """
-        used = min(threads, self.threads, len(items))
+
+class AllLanes:
+    """The calling thread and others, which take items as they get free."""
+
+    __slots__ = ("_lanes", "_pool", "workspace")
+
+    def __init__(self, lanes: Sequence[SingleLane]) -> None:
+        self._lanes = lanes
+        self._pool = ThreadPoolExecutor(len(lanes) - 1) if len(lanes) > 1 else None
+        self.workspace = lanes[0].workspace
+
+    def each(self, items: Sequence[Item], function: Callable[[Item, Workspace], None], threads: int) -> None:
+        """As `Lane.each`. The first exception is raised again after all threads have stopped."""
+        used = min(threads, len(self._lanes), len(items))
         if used <= 1 or self._pool is None:
-            for item in items:
-                function(item, self._workspaces[0])
+            self._lanes[0].each(items, function, 1)
             return
         pending, lock = iter(items), Lock()
 
@@ -73,18 +69,54 @@ class Workers:
             with np.errstate(all="ignore"):
                 while True:
                     with lock:
-                        item = next(pending, None)
-                    if item is None:
+                        item = next(pending, _END)
+                    if isinstance(item, _End):
                         return
                     function(item, workspace)
 
-        others: list[Future[None]] = [
-            self._pool.submit(work, workspace) for workspace in self._workspaces[1:used]
-        ]
+        others = [self._pool.submit(work, lane.workspace) for lane in self._lanes[1:used]]
         try:
-            work(self._workspaces[0])
+            work(self.workspace)
         finally:
             for other in others:
                 other.exception()
         for other in others:
             other.result()
+
+
+class _End:
+    """The end of the items."""
+
+
+_END: Final = _End()
+
+
+class Workers:
+    """The threads: `lanes` one by one, or `all` together.
+
+    numpy's BLAS has threads of its own. Idle ones spin on the cores of these, so while a program runs BLAS is held
+    to one thread. Where it cannot be, products are not shared out.
+    """
+
+    __slots__ = ("_blas", "all", "lanes")
+
+    def __init__(self, threads: int | None = None) -> None:
+        count = max(1, threads if threads is not None else available_cores())
+        self._blas = BlasThreads()
+        self.lanes = tuple(SingleLane() for _ in range(count))
+        self.all = AllLanes(self.lanes)
+
+    @property
+    def threads(self) -> int:
+        return len(self.lanes)
+
+    @property
+    def product_threads(self) -> int:
+        """How many threads may compute products at the same time."""
+        return self.threads if self._blas.found else 1
+
+    @contextmanager
+    def engaged(self) -> Iterator[None]:
+        """While a program runs: BLAS with one thread, no warnings for infinities and NaNs."""
+        with self._blas.limited(1), np.errstate(all="ignore"):
+            yield

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 from hypothesis import strategies as st
 from programs import (
     Layout,
@@ -24,7 +23,7 @@ from programs import (
 
 from birc.runtime.machine import load_machine
 from birc.runtime.memory import Memory
-from birc.runtime.program import Affine, Descriptor, Instruction, Kernel, Loop, Program, RingAddress
+from birc.runtime.program import Affine, Descriptor, Kernel, Loop, Program, RingAddress
 
 Draw = Callable[[st.SearchStrategy], object]
 # Room for all tiles of a block at once: what fits is not the subject here.
@@ -51,9 +50,7 @@ class RandomProgram:
 def _finish(
     layout: Layout, kernel: Kernel, slots: list[int], inputs: tuple[tuple[int, int, int], ...]
 ) -> RandomProgram:
-    program = layout.program(
-        kernel.name, (kernel,), launch(*enumerate(slots)), inputs=(), outputs=()
-    )
+    program = layout.program(kernel.name, (kernel,), launch(*enumerate(slots)), inputs=(), outputs=())
     return RandomProgram(program, inputs)
 
 
@@ -108,9 +105,7 @@ def products(draw: Draw) -> RandomProgram:
         b_axes.reverse()
         # The first axes of a B tile are its depth, so columns come last whatever the memory: a view.
         descriptor = layout.descriptors[b]
-        turned = Descriptor(
-            "hbm", descriptor.address, dtype, (batch, k, n), (n * k, 1, k)
-        )
+        turned = Descriptor("hbm", descriptor.address, dtype, (batch, k, n), (n * k, 1, k))
         b_slot = layout.alias(turned)
     else:
         b_slot = b
@@ -127,7 +122,7 @@ def products(draw: Draw) -> RandomProgram:
     epilogue = (
         op("vld", v(20), box(3, (0, 1), (row(5), tm), (column(6), tn))),
         op("vadd", v(23), v(23), v(20)),
-                op("vld", v(24), box(4, *tile_box)),
+        op("vld", v(24), box(4, *tile_box)),
         op("vadd", v(23), v(23), v(24)),
         op("vmax", v(23), v(23), 0.0),
         op("vst", box(2, *tile_box), v(23)),
@@ -265,12 +260,8 @@ def chains(draw: Draw) -> RandomProgram:
     again = layout.tensor((rows, 1), "bf16")
     slots = [a, b, c, out, again]
     if transposed:
-        slots[1] = layout.alias(
-            Descriptor("hbm", layout.descriptors[b].address, dtypes[1], (rows, columns), (1, rows))
-        )
-    slots[2] = layout.alias(
-        Descriptor("hbm", layout.descriptors[c].address, dtypes[2], (rows, columns), (0, 1))
-    )
+        slots[1] = layout.alias(Descriptor("hbm", layout.descriptors[b].address, dtypes[1], (rows, columns), (1, rows)))
+    slots[2] = layout.alias(Descriptor("hbm", layout.descriptors[c].address, dtypes[2], (rows, columns), (0, 1)))
     row_tiles, column_tiles = ceil(rows, 2 * programs * tr), ceil(columns, tc)
     row = i(0, programs * row_tiles * tr) + i(1, row_tiles * tr) + i(2, tr)
     column = i(3, tc)
