@@ -59,13 +59,13 @@ class ProgramWriter:
 
     def write(self) -> Generated:
         """The whole program. Raises `InternalError` for a plan without tilings or addresses."""
-        everyone = (1 << self.plan.dies) - 1
+        everyone = self._active_dies()
         spcs = (1 << self.machine.spcs_per_die) - 1
         self.commands.append(Command("launch", (spcs, self.plan.name), everyone))
         self._round()
         if self.plan.repeat > 1:
             self._later_rounds(everyone)
-        self.commands.append(Command("barrier", ("device" if self.plan.dies > 1 else "die",), everyone))
+        self.commands.append(Command("barrier", ("die" if everyone == 1 else "device",), everyone))
         hbm_bytes = max((b.address + b.num_bytes for b in self.plan.buffers if b.space == "hbm"), default=0)
         program = Program(
             name=self.plan.name,
@@ -89,6 +89,13 @@ class ProgramWriter:
         )
         # Ports add descriptors, so the table is complete only now.
         return Generated(replace(program, descriptors=tuple(self.descriptors)), tuple(self.runs))
+
+    def _active_dies(self) -> int:
+        """The mask of the dies that run kernels; the first one always counts."""
+        kernels = (step.kernels for step in self.plan.steps if isinstance(step, KernelStep))
+        return 1 | sum(
+            1 << die for die, column in enumerate(zip(*kernels, strict=True)) if any(k is not None for k in column)
+        ) & ~1
 
     def _round(self) -> None:
         """The steps once."""

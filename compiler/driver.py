@@ -203,7 +203,7 @@ class Compilation:
 
 def compile_model(
     model: ModelSource,
-    target: str | Path = "br100",
+    target: str | Path | Machine = "br100",
     precision: str = "model",
     dims: Mapping[str, int] | None = None,
     batch: int | None = None,
@@ -212,7 +212,7 @@ def compile_model(
     stop_after: str | None = None,
     progress: Progress | None = None,
 ) -> Package | None:
-    """Compile an ONNX model: a path, the bytes of a file, or a `ModelProto`.
+    """Compile an ONNX model (a path, the bytes of a file, or a `ModelProto`) for a target (name, path, or machine).
 
     `dims` fixes symbolic dimensions by name and `batch` the first dimension of every input. With `dump_ir` each phase
     leaves its text in that folder; after the phase `stop_after` the result is None. Raises the errors of
@@ -268,7 +268,7 @@ def run_named_passes(path: str | Path, names: list[str]) -> str:
 
 
 def _compilation(
-    target: str | Path,
+    target: str | Path | Machine,
     precision: str,
     opt_level: int,
     dump_ir: str | Path | None,
@@ -280,7 +280,7 @@ def _compilation(
     if stop_after is not None and stop_after not in PHASES:
         raise UsageError(f"there is no phase {stop_after!r}", hint=f"one of {', '.join(PHASES)}")
     return Compilation(
-        load_machine(target),
+        target if isinstance(target, Machine) else load_machine(target),
         precision,
         opt_level,
         stop_after,
