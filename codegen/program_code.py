@@ -197,8 +197,7 @@ class ProgramWriter:
 
     def _copy(self, source: Buffer, target: Buffer, mask: int) -> None:
         """A DMA copy to be waited for by the first kernel that reads the target."""
-        event = self.next_event % EVENTS
-        self.next_event += 1
+        event = self._take_event()
         written = (target.space, target.address, target.address + target.num_bytes)
         states = [state for die, state in enumerate(self.dies) if mask >> die & 1]
         if any(state.pending.conflicts((), (written,)) for state in states):
@@ -221,14 +220,30 @@ class ProgramWriter:
             )
         )
 
+    def _take_event(self) -> int:
+        """The next event in turn that no copy is going to set; when all are, the oldest copy is waited for first."""
+        pending = [event for state in self.dies for event in state.copies.values()]
+        if len(set(pending)) == EVENTS:
+            self._await_event(pending[0])
+        while True:
+            event = self.next_event % EVENTS
+            self.next_event += 1
+            if not any(event in state.copies.values() for state in self.dies):
+                return event
+
+    def _await_event(self, event: int) -> None:
+        """Wait for a copy on every die that started it."""
+        for die, state in enumerate(self.dies):
+            for name in [name for name, number in state.copies.items() if number == event]:
+                self.commands.append(Command("wait", (state.copies.pop(name),), 1 << die))
+
     def _exchange(self, step: ExchangeStep) -> None:
         """Transfers between the dies, with everything before them finished and everything after them waiting."""
         everyone = (1 << self.plan.dies) - 1
         self._barrier(everyone, "device")
         events = []
         for exchange in step.exchanges:
-            event = self.next_event % EVENTS
-            self.next_event += 1
+            event = self._take_event()
             descriptor = self._descriptor(exchange.view)
             self.commands.append(Command("transfer", (descriptor, descriptor, event), 1 << exchange.sender))
             events.append(event)

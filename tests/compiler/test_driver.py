@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from networks import EXPORTED, exported_network, relative_error
+from onnx import TensorProto, helper, numpy_helper
 
 from birc.compiler.driver import PHASES, compile_model, resume, run_named_passes
 from birc.compiler.dump import load_dump
@@ -21,6 +22,7 @@ from birc.runtime.machine import load_machine
 from birc.runtime.package import Package
 from birc.runtime.session import Session, load
 
+LAYERS = 260
 DIGITS = Path(__file__).parents[2] / "examples" / "digits" / "digits.onnx"
 
 
@@ -117,3 +119,27 @@ def test_unknown_phase_and_precision_are_refused() -> None:
         compile_model(DIGITS, stop_after="fused")
     with pytest.raises(UsageError, match="precision 'fp8'"):
         compile_model(DIGITS, precision="fp8")
+
+
+def test_more_constants_than_there_are_events() -> None:
+    """A copy of each of 260 weights: the 256 events of a die are used again, waited for in between."""
+    random = np.random.default_rng(0)
+    weights = [(random.standard_normal((8, 8)) / 3).astype(np.float32) for _ in range(LAYERS)]
+    weights = [np.tile(w, (16, 16)) / 16 for w in weights]
+    names = ["x", *(f"y{i}" for i in range(LAYERS))]
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("MatMul", [names[i], f"w{i}"], [names[i + 1]]) for i in range(LAYERS)],
+            "deep",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 128])],
+            [helper.make_tensor_value_info(names[-1], TensorProto.FLOAT, [2, 128])],
+            [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+    )
+    x = random.standard_normal((2, 128)).astype(np.float32)
+    wanted = x.astype(np.float64)
+    for w in weights:
+        wanted = wanted @ w
+    outputs = load(compiled(compile_model(model, target="br104"))).run({"x": x})
+    assert relative_error(outputs[names[-1]], wanted) < 2e-3
