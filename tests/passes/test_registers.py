@@ -94,7 +94,7 @@ def programs(draw: st.DrawFn) -> tuple[Phase, ...]:
     return (*phases, Phase(stores, draw(LOOPS)))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(programs())
 def test_random_statements(phases: tuple[Phase, ...]) -> None:
     run(phases)

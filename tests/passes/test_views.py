@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
 
@@ -65,6 +65,7 @@ def _broadcast(draw: st.DrawFn, view: View, array: np.ndarray) -> tuple[View, np
     return broadcast(view, dims), np.broadcast_to(array, dims)
 
 
+@settings(deadline=None)
 @given(views())
 def test_steps_show_what_numpy_shows(pair: tuple[View, np.ndarray]) -> None:
     view, array = pair
@@ -89,6 +90,7 @@ def _primes(number: int) -> list[int]:
     return [] if number == 1 else [divisor, *_primes(number // divisor)]
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_reshape_is_numpys_view_or_none(data: st.DataObject) -> None:
     view, array = data.draw(views())
@@ -104,6 +106,7 @@ def test_reshape_is_numpys_view_or_none(data: st.DataObject) -> None:
     np.testing.assert_array_equal(seen(result), expected)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_frame_shows_the_operand_in_the_order_of_the_space(data: st.DataObject) -> None:
     shape = data.draw(shapes.filter(len))
@@ -128,6 +131,7 @@ def test_channel_view() -> None:
     np.testing.assert_array_equal(seen(view), np.array([1, 3, 5, 7]).reshape(1, 4, 1, 1))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(2, 200))
 def test_factors_are_small_and_multiply_up(extent: int, limit: int) -> None:
     factors = factorised(extent, limit)

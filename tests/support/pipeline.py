@@ -27,7 +27,7 @@ from birc.compiler.passes.base import run_passes
 from birc.compiler.passes.canonicalize import canonicalize
 from birc.compiler.passes.choose_layouts import ChooseLayouts
 from birc.compiler.passes.fuse import Fuse
-from birc.compiler.passes.lower.lower import lower_graph
+from birc.compiler.passes.lower.lower import Lowered, lower_graph
 from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.tile import tile
@@ -127,7 +127,11 @@ def compiled_plans(
     machine = load_machine(target)
     cleaned = canonicalize(graph) if clean else graph
     fused = run_passes(cleaned, (ChooseLayouts(), *([Fuse()] if fuse else [])))
-    lowered = lower_graph(fused, machine, precision)
+    yield from plans_of(fused, lower_graph(fused, machine, precision), machine)
+
+
+def plans_of(fused: Graph, lowered: Lowered, machine: Machine) -> Iterator[Compiled]:
+    """The lowered kernels compiled by every plan that fits."""
     plans = partitions(fused, lowered, machine)
     for number, plan in enumerate(plans):
         try:
