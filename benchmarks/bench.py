@@ -110,9 +110,7 @@ def markdown(rows: Sequence[Measurement], failures: Sequence[str], where: dict[s
     rule = ["---" if number < LEFT_COLUMNS else "--:" for number in range(len(COLUMNS))]
     lines = [[name for name, _ in COLUMNS], rule, *([cell(row) for _, cell in COLUMNS] for row in rows)]
     libraries = ", ".join(f"{name} {number}" for name, number in where["libraries"].items())
-    pools = ", ".join(
-        f"{p['internal_api']} {p['version']} x {p['num_threads']}" for p in where["thread_pools"]
-    )
+    pools = ", ".join(f"{p['internal_api']} {p['version']} x {p['num_threads']}" for p in where["thread_pools"])
     parts = [
         "# Benchmark results",
         f"Written by `make bench` for the target `{target}`; not to be edited.",
@@ -147,14 +145,10 @@ def arguments(parameters: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure birc beside onnxruntime.")
     parser.add_argument("models", nargs="*", type=Path, metavar="MODEL.onnx", help="measure these as well")
     parser.add_argument("--only", action="store_true", help="only the models given")
-    parser.add_argument(
-        "--quick", action="store_true", help="leave out what takes long; model precision only"
-    )
+    parser.add_argument("--quick", action="store_true", help="leave out what takes long; model precision only")
     parser.add_argument("--target", default="br100")
     parser.add_argument("--batch", type=int, help="first dimension of every input of the models given")
-    parser.add_argument(
-        "--dim", action="append", default=[], metavar="NAME=N", help="fix a dimension of them"
-    )
+    parser.add_argument("--dim", action="append", default=[], metavar="NAME=N", help="fix a dimension of them")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="folder of the results")
     return parser.parse_args(parameters)
 

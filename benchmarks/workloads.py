@@ -51,9 +51,7 @@ def workloads() -> Iterator[Workload]:
 def given(paths: Sequence[Path], batch: int | None, dimensions: Mapping[str, int]) -> Iterator[Workload]:
     """The models of the command line, with random inputs."""
     for path in paths:
-        yield Workload(
-            path.stem, lambda path=path: Sample(onnx.load(path), batch=batch, dimensions=dimensions)
-        )
+        yield Workload(path.stem, lambda path=path: Sample(onnx.load(path), batch=batch, dimensions=dimensions))
 
 
 def digits() -> Sample:
