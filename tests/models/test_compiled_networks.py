@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from networks import (
     EXPORTED,
+    EXPORTED_FOLDER,
     SHIPPED,
     exported_network,
     onnxruntime_outputs,
@@ -19,11 +20,14 @@ from networks import (
 from pipeline import Compiled, Values, compile_graph
 from rounded import rounded_outputs
 
+from birc.compiler.driver import compile_model
 from birc.compiler.importer.importer import import_model
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.table import row
 from birc.compiler.passes.canonicalize import canonicalize
+from birc.runtime.session import load
 from birc.runtime.timing import simulate
+from birc.runtime.verifier.verify import verify_program
 
 TOLERANCE = {"model": 2e-3, "bf16": 2e-2}
 ENGINE_TOLERANCE = 1e-4  # the values engine sums in another order
@@ -121,6 +125,18 @@ def test_engines_count_the_same(name: str, target: str) -> None:
     assert simulate(compiled.program, compiled.machine).counts == counts
     for output, expected in stepped.items():
         assert relative_error(computed[output], expected) <= ENGINE_TOLERANCE
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_package_of_a_network(name: str) -> None:
+    """The way of a user: a file of a model in, a session on the package out."""
+    reference = _reference(name, False)
+    package = compile_model(EXPORTED_FOLDER / f"{name}.onnx", "br100")
+    assert package is not None
+    verify_program(package.program, package.machine)
+    for output, actual in load(package).run(reference.inputs).items():
+        assert actual.dtype == reference.outputs[output].dtype
+        assert relative_error(actual, reference.outputs[output]) <= TOLERANCE["model"]
 
 
 def test_random_order_of_a_network() -> None:

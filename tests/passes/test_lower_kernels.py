@@ -1,0 +1,181 @@
+"""The shape of lowered kernels: which dimensions remain, how many kernels, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+from graph_maker import GraphMaker
+
+from birc.compiler.ir.graph import Graph
+from birc.compiler.ir.plan import Kernel
+from birc.compiler.passes.base import run_passes
+from birc.compiler.passes.choose_layouts import ChooseLayouts
+from birc.compiler.passes.fuse import Fuse
+from birc.compiler.passes.lower.coalesce import coalesce
+from birc.compiler.passes.lower.lower import lower_graph
+from birc.runtime.errors import DoesNotFitError, UnsupportedError
+from birc.runtime.machine import load_machine
+
+CONV = {"stride": (1, 1), "pads": (1, 1, 1, 1), "dilation": (1, 1), "group": 1}
+
+
+def kernels(graph: Graph) -> tuple[Kernel, ...]:
+    """The kernels of a graph, laid out and fused, on `tiny`."""
+    return lower_graph(run_passes(graph, (ChooseLayouts(), Fuse())), load_machine("tiny"), "model").kernels
+
+
+def extents(kernel: Kernel) -> tuple[list[int], list[int]]:
+    """Extents of the par and of the red dimensions."""
+    return [d.extent for d in kernel.par_dims], [d.extent for d in kernel.red_dims]
+
+
+def test_dense_dimensions_become_one() -> None:
+    make = GraphMaker()
+    (kernel,) = kernels(make.graph(make("relu", make.input(2, 1, 3, 5, 1, 7))))
+    assert extents(kernel) == ([210], [])
+
+
+def test_no_dimension_grows_beyond_the_limit() -> None:
+    make = GraphMaker()
+    (kernel,) = kernels(make.graph(make("relu", make.input(5, 2, 4096))))
+    assert extents(kernel) == ([10, 4096], [])
+
+
+def test_broadcast_keeps_dimensions_apart() -> None:
+    make = GraphMaker()
+    (kernel,) = kernels(make.graph(make("add", make.input(2, 3, 5, 7), make.input(5, 1))))
+    assert extents(kernel) == ([6, 5, 7], [])
+
+
+def test_transposed_operand_keeps_dimensions_apart() -> None:
+    make = GraphMaker()
+    x = make.input(4, 3, 5)
+    (kernel,) = kernels(make.graph(make("relu", make("transpose", x, perm=(1, 2, 0)))))
+    assert extents(kernel) == ([15, 4], [])
+
+
+def test_batch_joins_the_rows_of_a_product_with_one_matrix() -> None:
+    make = GraphMaker()
+    (kernel,) = kernels(make.graph(make("matmul", make.input(2, 3, 8, 16), make.random(16, 5))))
+    assert extents(kernel) == ([48, 5], [16])
+    assert kernel.macs == 48 * 16 * 5
+
+
+def test_batch_of_two_stacks_of_matrices_stays() -> None:
+    make = GraphMaker()
+    (kernel,) = kernels(make.graph(make("matmul", make.input(2, 3, 8, 16), make.input(2, 3, 16, 5))))
+    assert extents(kernel) == ([2, 3, 8, 5], [16])
+
+
+def test_deep_product_has_two_depth_dimensions() -> None:
+    make = GraphMaker()
+    (kernel,) = kernels(make.graph(make("matmul", make.input(2, 10_000), make.input(10_000, 3))))
+    assert extents(kernel) == ([2, 3], [2, 5000])
+
+
+def test_pointwise_convolution_is_a_product() -> None:
+    make = GraphMaker()
+    pooled = make("max_pool2d", make.input(2, 8, 6, 7), kernel=(1, 1), stride=(1, 1), pads=(0,) * 4, dilation=(1, 1))
+    point = make("conv2d", pooled, make.random(4, 8, 1, 1), **{**CONV, "pads": (0, 0, 0, 0)})
+    _, kernel = kernels(make.graph(make("relu", make("max_pool2d", point, kernel=(1, 1), stride=(1, 1), pads=(0,) * 4,
+                                                     dilation=(1, 1)))))[:2]  # fmt: skip
+    assert extents(kernel) == ([84, 4], [8])
+
+
+def test_stem_convolution_pads_its_image_first() -> None:
+    make = GraphMaker()
+    graph = make.graph(make("conv2d", make.input(1, 3, 20, 20), make.random(8, 3, 3, 3), **CONV))
+    pixels, product = kernels(graph)
+    assert pixels.contraction is None
+    assert extents(product)[1] == [3, 9]
+
+
+def test_depthwise_convolution_runs_on_the_vector_cores() -> None:
+    make = GraphMaker()
+    graph = make.graph(make("conv2d", make.input(1, 8, 9, 9), make.random(8, 1, 3, 3), **{**CONV, "group": 8}))
+    (kernel,) = kernels(graph)
+    assert kernel.contraction is None
+    assert kernel.macs == 8 * 81 * 9
+
+
+def test_views_cost_no_kernel() -> None:
+    make = GraphMaker()
+    x = make.input(4, 6)
+    turned = make("transpose", make("reshape", x, shape=(2, 2, 6)), perm=(2, 0, 1))
+    part = make("expand", make("slice", turned, starts=(1, 0, 0), ends=(5, 2, 1), steps=(2, 1, 1)), shape=(2, 2, 3))
+    assert len(kernels(make.graph(make("neg", part)))) == 1
+
+
+def test_reshape_that_no_strides_express_is_one_copy() -> None:
+    make = GraphMaker()
+    flat = make("reshape", make("transpose", make.input(4, 6), perm=(1, 0)), shape=(24,))
+    assert len(kernels(make.graph(make("neg", flat)))) == 2
+
+
+def test_pad_with_a_value_writes_each_element_once() -> None:
+    make = GraphMaker()
+    (kernel,) = kernels(make.graph(make("pad", make.input(4, 6), pads=(1, 0, 0, 1), value=2.0)))
+    assert sum(s.op == "vst" for phase in kernel.phases for s in phase.statements) == 1
+
+
+def test_norm_over_a_short_axis_is_one_phase_over_a_long_axis_three() -> None:
+    for size, phases in ((4096, 1), (4097, 3)):
+        make = GraphMaker()
+        (kernel,) = kernels(make.graph(make("softmax", make.input(2, size), axis=1)))
+        assert len(kernel.phases) == phases
+
+
+def test_coalesce_again_changes_nothing() -> None:
+    make = GraphMaker()
+    x = make.input(2, 8, 9, 9)
+    graph = make.graph(make("add", make("conv2d", x, make.random(8, 8, 3, 3), **CONV), make.input(8, 1, 1)))
+    for kernel in kernels(graph):
+        assert coalesce(kernel, 8192) == kernel
+
+
+def test_every_unsupported_node_is_named() -> None:
+    make = GraphMaker()
+    x, wide = make.input(4, element="i32"), make.input(4, element="f64")
+    graph = make.graph(make("div", x, x), make("neg", wide), make("neg", make("mod", x, make.constant(3, "i32"))))
+    with pytest.raises(UnsupportedError) as caught:
+        kernels(graph)
+    message = str(caught.value)
+    assert all(name in message for name in ("input x1", "div (n0)", "neg (n1)", "mod (n2)"))
+    assert "neg (n3)" not in message
+
+
+def test_ranks_beyond_a_descriptor_are_refused() -> None:
+    make = GraphMaker()
+    with pytest.raises(UnsupportedError, match="more than 6 dimensions"):
+        kernels(make.graph(make("relu", make.input(2, 2, 2, 2, 2, 2, 3))))
+
+
+def test_inner_ranks_that_merge_are_fine_and_others_are_refused() -> None:
+    shape = (3, 2, 3, 2, 3, 2, 3)
+    make = GraphMaker()
+    seven = make("reshape", make.input(27, 24), shape=shape)
+    assert len(kernels(make.graph(make("reshape", make("relu", seven), shape=(27, 24))))) >= 1
+    make = GraphMaker()
+    seven = make("reshape", make.input(27, 24), shape=shape)
+    crossed = make(
+        "add",
+        make("transpose", seven, perm=(2, 1, 0, 3, 6, 5, 4)),
+        make("transpose", seven, perm=(0, 3, 2, 1, 4, 5, 6)),
+    )
+    with pytest.raises(UnsupportedError, match=r"n\d: walks 7 dimensions"):
+        kernels(make.graph(make("reshape", crossed, shape=(27, 24))))
+
+
+@pytest.mark.parametrize("op", ["matmul", "softmax"])
+def test_long_primes_do_not_fit(op: str) -> None:
+    make = GraphMaker()
+    x = make.input(2, 8209)
+    made = make("matmul", x, make.input(8209, 2)) if op == "matmul" else make("softmax", x, axis=1)
+    with pytest.raises(DoesNotFitError, match=r"node n0: .* 8209 has no factors of at most 8192"):
+        kernels(make.graph(made))
+
+
+def test_integers_are_summed_exactly_or_not_at_all() -> None:
+    make = GraphMaker()
+    a, b = make.input(2, 2000, element="i8"), make.input(2000, 2, element="i8")
+    with pytest.raises(UnsupportedError, match="depth of 1024, not 2000"):
+        kernels(make.graph(make("matmul", a, b)))
