@@ -105,7 +105,7 @@ def digits(teller: Teller, target: str, precision: str, batch: int) -> DigitsRes
         right=int(np.sum(told == labels)),
         right_by_reference=int(np.sum(expected == labels)),
         different=int(np.sum(told != expected)),
-        report=session.profile(),
+        report=session.profile(with_range=False),
     )
 
 
@@ -138,7 +138,7 @@ def resnet(
         with teller.step(f"ResNet-50, {title}: run"):
             outputs = session.run({"image": images})
         with teller.step(f"ResNet-50, {title}: simulate the time"):
-            report = session.profile()
+            report = session.profile(with_range=False)
         (comparison,) = compare(package.manifest, outputs, {"logits": logits}, None)
         yield NetworkResult(title, comparison, report)
 
