@@ -1,5 +1,4 @@
-"""What each instruction does to the state of an SPC and to memory: one function an instruction, or a
-family."""
+"""What each instruction does to the state of an SPC and to memory: one function for each or for a family."""
 
 from __future__ import annotations
 

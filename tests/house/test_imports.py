@@ -29,7 +29,7 @@ LAYERS = {
 DOORS = {
     "numpy": ("birc",),
     "ml_dtypes": ("birc",),
-    "safetensors": (RUNTIME,),
+    "safetensors": (RUNTIME, "birc.compiler.ir.files"),
     "onnx": (IMPORTER, "birc.runtime.host"),
     "google": (IMPORTER,),  # protobuf, the form that ONNX files have
     "islpy": ("birc.compiler.ir.polyhedra",),
