@@ -20,7 +20,7 @@ class Blocking:
     `least_shared_cost` multiply-adds is not handed to other threads, which costs about 50 us.
     """
 
-    product_bytes: int = 2 << 20
+    product_bytes: int = 4 << 20
     vector_bytes: int = 256 << 10
     least_rows: int = 64
     least_columns: int = 192

@@ -171,9 +171,15 @@ class _Scheduler:
             largest = max(largest, count)
             if isinstance(operation, Contract):
                 for product in operation.products:
-                    a, b = (self.part.axes_of_tile(tile) for tile in (product.a, product.b))
+                    tiles = (product.a, product.b)
+                    a, b = (self.part.axes_of_tile(tile) for tile in tiles)
                     macs += self.length(self.positions(a | b | self.part.summed(product)))
-                    largest = max(largest, min(self.length(self.positions(axes)) for axes in (a, b)))
+                    packed = [
+                        self.length(self.positions(axes))
+                        for tile, axes in zip(tiles, (a, b), strict=True)
+                        if tile.access.slot not in self.constants
+                    ]
+                    largest = max(largest, *packed) if packed else largest
         return Work(4 * largest, macs, elements)
 
     def _sides(self) -> Sides:

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
 from programs import (
     BOTH_DIES,
     SPCS,
@@ -337,7 +336,8 @@ def test_float_results_are_within_rounding_of_the_stepping_engine():
         4,
         par(
             4,
-            red(10, op("tlda", ring, box(0, row, depth), 1, "tf32p"), op("tldb", ring, box(1, depth, column), 1, "tf32p"),
+            red(10, op("tlda", ring, box(0, row, depth), 1, "tf32p"),
+                op("tldb", ring, box(1, depth, column), 1, "tf32p"),
                 op("tmma", ring, ring, 16, 16, 32, "tf32p", 0b100)),
             op("vacc", v(0), (16, 16), 0),
             op("vtanh", v(0), v(0)),
