@@ -143,8 +143,7 @@ class Large:
 
     def sample(self) -> Sample:
         given = tuple(
-            item if isinstance(item, np.ndarray) else TensorType(dtype(self.element), item)
-            for item in self.inputs
+            item if isinstance(item, np.ndarray) else TensorType(dtype(self.element), item) for item in self.inputs
         )
         low = 0.5 if self.op == "batch_norm" else -2.0
         return Sample(given, self.attributes, low)

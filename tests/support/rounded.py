@@ -26,9 +26,7 @@ def rounded_outputs(graph: Graph, inputs: Mapping[str, np.ndarray]) -> Values:
 def _evaluate(node: Node, values: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
     if node.op != GROUP or node.body is None:
         return row(node.op).evaluate([values[name] for name in node.present_inputs], node.attributes)
-    inner = dict(
-        zip((value.name for value in node.body.inputs), (values[name] for name in node.inputs), strict=True)
-    )
+    inner = dict(zip((value.name for value in node.body.inputs), (values[name] for name in node.inputs), strict=True))
     for member in node.body.nodes:
         results = row(member.op).evaluate([inner[name] for name in member.present_inputs], member.attributes)
         inner |= dict(zip((value.name for value in member.outputs), results, strict=True))

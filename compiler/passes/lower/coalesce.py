@@ -70,9 +70,7 @@ def _without(kernel: Kernel, dimension: Dimension) -> Kernel | None:
     position = kernel.par_dims.index(dimension)
     if len(kernel.par_dims) == 1 or any(s.index_axis == position for s in _indexed_loads(kernel)):
         return None
-    changed = _changed_phases(
-        kernel, lambda access: _drop_aligned(access, position, dimension.name), position
-    )
+    changed = _changed_phases(kernel, lambda access: _drop_aligned(access, position, dimension.name), position)
     if changed is None:
         return None
     if contraction is not None:
@@ -99,9 +97,7 @@ def _merged(kernel: Kernel, position: int, max_dim: int) -> Kernel | None:
     if phases is None:
         return None
     if contraction is not None:
-        contraction = _changed_contraction(
-            contraction, lambda access: _merge_named(access, outer, inner), inner.name
-        )
+        contraction = _changed_contraction(contraction, lambda access: _merge_named(access, outer, inner), inner.name)
         if contraction is None:
             return None
     one = Dimension(outer.name, outer.extent * inner.extent)
@@ -161,9 +157,7 @@ def _without_axis(access: Access, axis: int) -> Access:
 def _drop_aligned(access: Access, axis: int, name: str) -> Access | None:
     """Only an axis whose one coordinate is 0 can go."""
     plain = access.index[axis] in (Index(), unit(name))
-    elsewhere = any(
-        term == name for i in access.index[:axis] + access.index[axis + 1 :] for term, _ in i.terms
-    )
+    elsewhere = any(term == name for i in access.index[:axis] + access.index[axis + 1 :] for term, _ in i.terms)
     return _without_axis(access, axis) if plain and not elsewhere else None
 
 
@@ -191,9 +185,7 @@ def _merge_named(access: Access, outer: Dimension, inner: Dimension) -> Access |
     if unit(outer.name) not in access.index or unit(inner.name) not in access.index:
         return None
     axis = access.index.index(unit(outer.name))
-    return (
-        _merge_axes(access, axis, outer, inner) if access.index.index(unit(inner.name)) == axis + 1 else None
-    )
+    return _merge_axes(access, axis, outer, inner) if access.index.index(unit(inner.name)) == axis + 1 else None
 
 
 def _merge_axes(access: Access, axis: int, outer: Dimension, inner: Dimension) -> Access | None:

@@ -28,9 +28,7 @@ def matmul(lowering: GroupLowering, node: Node) -> Expression:
     rank = len(out)
     a_shape, b_shape = (lowering.type_of(name).sizes for name in node.inputs[:2])
     if len(a_shape) == 1 or len(b_shape) == 1:
-        raise DoesNotFitError(
-            "a matrix product with a vector", where=node.name, hint="reshape the vector to a matrix"
-        )
+        raise DoesNotFitError("a matrix product with a vector", where=node.name, hint="reshape the vector to a matrix")
     batch = rank - 2
     a = broadcast(a, (*out[:-1], a_shape[-1]))
     b = broadcast(b, (*out[:-2], *b_shape[-2:]))
@@ -45,9 +43,7 @@ def matmul(lowering: GroupLowering, node: Node) -> Expression:
         )
     reds = tuple(Dimension(f"k{i}", extent, RED) for i, extent in enumerate(depth))
     lowering.red_dims = reds
-    rows = tuple(
-        name for i, name in enumerate(names[:-1]) if i == batch or (b.strides[i] == 0 and a.strides[i])
-    )
+    rows = tuple(name for i, name in enumerate(names[:-1]) if i == batch or (b.strides[i] == 0 and a.strides[i]))
     source = lowering.outer[node.inputs[1]]
     if source in lowering.env.graph.constants:
         b = _packed(lowering, source, b, ("matmul", b_shape), tuple(b.strides[:batch]))
@@ -142,9 +138,7 @@ def stem_conv2d(lowering: GroupLowering, node: Node) -> Expression:
     constant = env.graph.constants[outer]
     data = np.asarray(constant.data).transpose(2, 3, 1, 0).reshape(kernel_y, kernel_x * channels, o)
     weights = env.packed_constant(outer, ("stem",), data, env.storage(constant.type))
-    lowering.frame = Frame(
-        node.output.type.sizes, ((n,), (o,), (out_y,), (out_x,)), (0, 2, 3, 1), ("n", "y", "x", "o")
-    )
+    lowering.frame = Frame(node.output.type.sizes, ((n,), (o,), (out_y,), (out_x,)), (0, 2, 3, 1), ("n", "y", "x", "o"))
     lowering.red_dims = (Dimension("r", kernel_y, RED), Dimension("c", kernel_x * channels, RED))
     format = env.tcore_format(*(lowering.outer[name] for name in node.inputs[:2]))
     lowering.contraction = Contraction(
@@ -194,9 +188,7 @@ def _packed(
 ) -> View:
     """A constant b operand, stored in the T-core's element type; repeated batch dimensions stay repeated."""
     constant = lowering.env.graph.constants[name]
-    packed = lowering.env.packed_constant(
-        name, key, np.asarray(constant.data), lowering.env.storage(constant.type)
-    )
+    packed = lowering.env.packed_constant(name, key, np.asarray(constant.data), lowering.env.storage(constant.type))
     return broadcast(dense_view(packed.buffer, constant.type.sizes), view.dims)
 
 

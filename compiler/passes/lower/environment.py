@@ -71,9 +71,7 @@ class Environment:
         self.data[buffer] = data
         return dense_view(buffer, data.shape)
 
-    def packed_constant(
-        self, name: str, key: tuple[object, ...], data: np.ndarray, element_type: str
-    ) -> View:
+    def packed_constant(self, name: str, key: tuple[object, ...], data: np.ndarray, element_type: str) -> View:
         """As `constant`, once for all uses with the same key."""
         whole = (name, element_type, *key)
         if whole not in self.packed:

@@ -43,9 +43,7 @@ class Builder:
 
     def gather(self, access: Access, index: Expression, axis: int, count: int, is_float: bool) -> Expression:
         """The elements at `access`, displaced along view dimension `axis` by `index` (0 <= index < count)."""
-        return self._make(
-            Expression("vldx", (index,), access, index_axis=axis, index_count=count, is_float=is_float)
-        )
+        return self._make(Expression("vldx", (index,), access, index_axis=axis, index_count=count, is_float=is_float))
 
     def op(self, mnemonic: str, *arguments: Expression | float, is_float: bool = True) -> Expression:
         """A vector operation on registers or immediates; of immediates alone, the first goes to a register."""
@@ -141,9 +139,7 @@ def _available(
 class _Emitter:
     """Writes the statements of one phase after the other; results of breaks stay named across phases."""
 
-    def __init__(
-        self, looped: Callable[[Expression], tuple[str, ...]], levels: dict[Expression, int]
-    ) -> None:
+    def __init__(self, looped: Callable[[Expression], tuple[str, ...]], levels: dict[Expression, int]) -> None:
         self.looped = looped
         self.levels = levels
         self.statements: list[Statement] = []

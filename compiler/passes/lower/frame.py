@@ -91,18 +91,12 @@ class Frame:
         """A view of other extents than the value's, with its axes in the order of the space (no axis is split)."""
         dims = view.dims or (1,)
         strides = view.strides or (0,)
-        return View(
-            view.buffer, view.offset, tuple(dims[i] for i in self.order), tuple(strides[i] for i in self.order)
-        )
+        return View(view.buffer, view.offset, tuple(dims[i] for i in self.order), tuple(strides[i] for i in self.order))
 
     def access(self, view: View) -> Access:
         """The access of an operand that is aligned with the value."""
         seen = self.view(view)
         # A repeated axis has one element: its coordinate never moves.
-        dims = tuple(
-            1 if stride == 0 else extent for extent, stride in zip(seen.dims, seen.strides, strict=True)
-        )
-        index = tuple(
-            Index() if extent == 1 else unit(name) for extent, name in zip(dims, self.names, strict=True)
-        )
+        dims = tuple(1 if stride == 0 else extent for extent, stride in zip(seen.dims, seen.strides, strict=True))
+        index = tuple(Index() if extent == 1 else unit(name) for extent, name in zip(dims, self.names, strict=True))
         return Access(View(seen.buffer, seen.offset, dims, seen.strides), index)

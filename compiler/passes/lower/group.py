@@ -177,11 +177,7 @@ def _cast(b: Builder, value: Expression, source: DType, target: DType) -> Expres
         limit = LARGEST_FINITE.get(target.name) if source.is_float else None
         return wide if limit is None else b.op("vmin", b.op("vmax", wide, -limit), limit)
     if target.kind == "bool":
-        return (
-            value
-            if source.kind == "bool"
-            else b.op("vnot", b.op("veq", value, 0.0, is_float=False), is_float=False)
-        )
+        return value if source.kind == "bool" else b.op("vnot", b.op("veq", value, 0.0, is_float=False), is_float=False)
     if not source.is_float:
         return value
     whole = b.op("vtoint", value, is_float=False)

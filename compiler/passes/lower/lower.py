@@ -133,9 +133,7 @@ def _copied_output(env: Environment, name: str) -> View:
     target = env.new_buffer(f"{name}.output", type, "output")
     env.views[name] = source
     producer = env.graph.producer(name)
-    env.kernels.append(
-        copy(env, f"{name}.output", source, target, None, producer.sources if producer else ())
-    )
+    env.kernels.append(copy(env, f"{name}.output", source, target, None, producer.sources if producer else ()))
     return target
 
 
@@ -155,9 +153,7 @@ def _lower_group(env: Environment, node: Node) -> Kernel:
         type = lowering.type_of(anchor.inputs[0])
         layout = type.layout if anchor.op in REDUCTIONS else node.outputs[0].type.layout
         axes = reduced_axes(anchor, type.rank)
-        lowering.frame = with_small_factors(
-            Frame.of(type.sizes, layout), axes, env.max_dim, node_name(anchor)
-        )
+        lowering.frame = with_small_factors(Frame.of(type.sizes, layout), axes, env.max_dim, node_name(anchor))
     output: Frame | None = None
     for inner in lowering.nodes:
         if is_element_wise(inner):

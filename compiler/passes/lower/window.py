@@ -66,9 +66,7 @@ def _depthwise_weights(lowering: GroupLowering, node: Node) -> View:
     view = lowering.view(node.inputs[1])
     channel, _, row, column = range(4)
     order = (row, column, channel)
-    return View(
-        view.buffer, view.offset, tuple(view.dims[i] for i in order), tuple(view.strides[i] for i in order)
-    )
+    return View(view.buffer, view.offset, tuple(view.dims[i] for i in order), tuple(view.strides[i] for i in order))
 
 
 def lrn(lowering: GroupLowering, node: Node) -> Expression:
@@ -112,11 +110,7 @@ def _window(
 def _divisors(lowering: GroupLowering, node: Node) -> np.ndarray:
     """How many elements each window averages, [out height, out width]."""
     kernel, stride, pads = (integers(node.attributes, name) for name in ("kernel", "stride", "pads"))
-    counted = (
-        integers(node.attributes, "divisor_pads")
-        if integer(node.attributes, "count_include_pad")
-        else (0,) * 4
-    )
+    counted = integers(node.attributes, "divisor_pads") if integer(node.attributes, "count_include_pad") else (0,) * 4
     _, _, height, width = lowering.type_of(node.inputs[0]).sizes
     _, _, out_y, out_x = node.output.type.sizes
     axes = []
