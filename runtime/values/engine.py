@@ -23,7 +23,8 @@ class ValuesEngine:
     `threads` is the number of threads for large kernels, by default the cores of the process; `blocking` says how
     these are cut. After a run `fallbacks` lists the kernels that could not be executed on whole arrays throughout.
 
-    When a memory is run again, its constants must be what they were: their packed form is kept, and copies of
+    What the host puts on several dies (constants, pieces of inputs) must be the same on all of them: dies that do the
+    same with it are computed once. When a memory is run again, its constants must be what they were: their packed form is kept, and copies of
     constants that no instruction reads as they lie there are not made again.
     """
 
