@@ -24,8 +24,8 @@ class ValuesEngine:
     these are cut. After a run `fallbacks` lists the kernels that could not be executed on whole arrays throughout.
 
     What the host puts on several dies (constants, pieces of inputs) must be the same on all of them: dies that do the
-    same with it are computed once. When a memory is run again, its constants must be what they were: their packed form is kept, and copies of
-    constants that no instruction reads as they lie there are not made again.
+    same with it are computed once. When a memory is run again, its constants must be what they were: their packed
+    form is kept, and copies of constants that no instruction reads as they lie there are not made again.
     """
 
     def __init__(
