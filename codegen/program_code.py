@@ -260,7 +260,8 @@ class ProgramWriter:
     def _descriptor(self, view: View, moved_bytes: int = 0) -> int:
         buffer = self.buffers[view.buffer]
         address = buffer.address + moved_bytes + view.offset * (dtype(buffer.dtype).bits // 8)
-        return self._number(Descriptor(buffer.space, address, buffer.dtype, view.dims, view.strides, view.lower))
+        dims, strides = view.dims or (1,), view.strides or (1,)  # a scalar is one element
+        return self._number(Descriptor(buffer.space, address, buffer.dtype, dims, strides, view.lower))
 
     def _number(self, descriptor: Descriptor) -> int:
         return self.descriptors.setdefault(descriptor, len(self.descriptors))

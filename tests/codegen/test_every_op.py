@@ -47,18 +47,7 @@ def _key(case: OpCase) -> str:
 
 def _cases(found: Iterable[OpCase]) -> list[object]:
     """Parameters for those cases whose style means something for an operand."""
-    result = []
-    for case in found:
-        built = case.build()
-        if built is not None:
-            marks = [pytest.mark.xfail(reason="ports of rank 0", strict=True)] if _has_scalar(built[0]) else []
-            result.append(pytest.param(case, id=case.label, marks=marks))
-    return result
-
-
-def _has_scalar(graph: Graph) -> bool:
-    names = (*(value.name for value in graph.inputs), *graph.outputs)
-    return any(graph.type_of(name).rank == 0 for name in names)
+    return [pytest.param(case, id=case.label) for case in found if case.build() is not None]
 
 
 SUPPORTED = _cases(case for case in samples() if _key(case) not in UNSUPPORTED)

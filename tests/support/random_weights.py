@@ -1,9 +1,6 @@
 """Gives an ONNX network seeded random weights in place of the ones it came with.
 
-The weights are He-normal (He et al., 2015) with one change: each filter is shifted so that it sums to zero.
-Behind a ReLU all values have a positive mean, and filters that see it answer that mean and hardly the image:
-in a deep random network two images would then give the same output but for a percent or two. A filter that
-sums to zero sees only how the values differ.
+Filters are He-normal; scales and variances of norms lie in 0.5 to 1.5, means and biases are small.
 """
 
 from __future__ import annotations
@@ -22,12 +19,10 @@ Dimensions = tuple[int, ...]
 
 # Operators that only change a weight's shape on its way to the operator that uses it.
 SHAPE_ONLY = {"Reshape", "Unsqueeze"}
-# max(x, 0) of a standard normal x has the variance (1 - 1 / pi) / 2: a layer's weights make up for it.
-RELU_GAIN = 2 / (1 - 1 / math.pi)
+# He and others, "Delving Deep into Rectifiers" (2015): weights of variance 2 / fan-in keep the size of what ReLU leaves.
+RELU_GAIN = 2.0
 # A residual sum adds up the variances of its two sides.
 RESIDUAL_GAIN = RELU_GAIN / 2
-# Shifting a filter of fewer values than this (a depthwise 3x3) would take away too much of it.
-SMALLEST_SHIFTED_FAN_IN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +47,7 @@ def randomise(graph: onnx.GraphProto, rng: Generator) -> None:
     kept = [node for node in graph.node if node.op_type != "ConstantOfShape"]
     readers = {name: node for node in reversed(kept) for name in node.input}
     gain = RESIDUAL_GAIN if any(node.op_type == "Sum" for node in kept) else RELU_GAIN
-    constants = [
-        tensor for tensor in graph.initializer if tensor.name not in shapes and tensor.name in readers
-    ]
+    constants = [tensor for tensor in graph.initializer if tensor.name not in shapes and tensor.name in readers]
     for name, shape in shapes.items():
         if name in readers:
             values = _draw(_weight(name, shape, readers, gain), rng)
@@ -99,8 +92,6 @@ def _filter(weight: Weight, rng: Generator) -> Array:
     fan_in = math.prod(weight.shape[axis] for axis in weight.summed_axes)
     values = rng.standard_normal(weight.shape, np.float32)
     values *= np.float32(math.sqrt(weight.gain / fan_in))
-    if fan_in >= SMALLEST_SHIFTED_FAN_IN:
-        values -= values.mean(axis=weight.summed_axes, keepdims=True)
     return values
 
 
