@@ -19,9 +19,7 @@ from birc.runtime.program import Port, Program
 
 
 def asm_command(
-    source: Annotated[
-        Path, typer.Argument(metavar="FILE.asm", help="Assembly text, as `birc disasm` prints it.")
-    ],
+    source: Annotated[Path, typer.Argument(metavar="FILE.asm", help="Assembly text, as `birc disasm` prints it.")],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="OUT.birc", help="Default: the file's name, here."),

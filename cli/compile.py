@@ -39,9 +39,7 @@ def compile_command(
         Path | None,
         typer.Option("-o", "--output", metavar="OUT.birc", help="Default: the model's name, here."),
     ] = None,
-    target: Annotated[
-        str, typer.Option(help="A name from `birc targets`, or the path of a .toml file.")
-    ] = "br100",
+    target: Annotated[str, typer.Option(help="A name from `birc targets`, or the path of a .toml file.")] = "br100",
     precision: Annotated[
         Precision, typer.Option(help="model: the model's own types; bf16: store and multiply in BF16.")
     ] = Precision.MODEL,
@@ -50,9 +48,7 @@ def compile_command(
     ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Fix the first dimension of the inputs.")] = None,
     opt_level: Annotated[int, typer.Option("-O", min=0, max=3, help="0: plain, 3: everything.")] = 3,
-    dump_ir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the text of every phase here.")
-    ] = None,
+    dump_ir: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the text of every phase here.")] = None,
     stop_after: Annotated[
         str | None, typer.Option(metavar="PHASE", help="Go no further than this phase; needs --dump-ir.")
     ] = None,
@@ -114,9 +110,7 @@ def _check_phase(stop_after: str | None, dump_ir: Path | None) -> None:
         hint = f"one of {', '.join(compiler.PHASES)}"
         raise UsageError(f"there is no phase {stop_after!r}", where="--stop-after", hint=hint)
     if dump_ir is None:
-        raise UsageError(
-            "leaves nothing behind without --dump-ir", where="--stop-after", hint="add --dump-ir DIR"
-        )
+        raise UsageError("leaves nothing behind without --dump-ir", where="--stop-after", hint="add --dump-ir DIR")
 
 
 def _refuse_for_ir(dim: list[str] | None, batch: int | None) -> None:

@@ -14,9 +14,7 @@ from birc.runtime.assembly import program_text
 
 def disasm_command(
     package: PackageArgument,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write to a file, not to stdout.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to a file, not to stdout.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
     target_file: TargetFileOption = None,
 ) -> None:

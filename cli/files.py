@@ -18,14 +18,10 @@ from birc.runtime.machine import Machine, load_machine
 from birc.runtime.manifest import BoundaryTensor
 from birc.runtime.package import Package
 
-PackageArgument = Annotated[
-    Path, typer.Argument(metavar="PKG.birc", help="A package made by `birc compile`.")
-]
+PackageArgument = Annotated[Path, typer.Argument(metavar="PKG.birc", help="A package made by `birc compile`.")]
 TargetFileOption = Annotated[
     Path | None,
-    typer.Option(
-        "--target-file", metavar="TARGET.toml", help="The target's own description, if birc has none."
-    ),
+    typer.Option("--target-file", metavar="TARGET.toml", help="The target's own description, if birc has none."),
 ]
 
 
@@ -93,9 +89,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Array], *, overwrite: bool) ->
         raise UsageError(f"cannot be written: {error.strerror}", where=str(path)) from error
 
 
-def with_declared_types(
-    arrays: Mapping[str, Array], declared: tuple[BoundaryTensor, ...]
-) -> dict[str, Array]:
+def with_declared_types(arrays: Mapping[str, Array], declared: tuple[BoundaryTensor, ...]) -> dict[str, Array]:
     """The arrays; FP32 ones are narrowed where the model declares a type that .npz files cannot hold."""
     types = {tensor.name: dtype(tensor.dtype).numpy for tensor in declared}
     return {

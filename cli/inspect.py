@@ -25,9 +25,7 @@ def inspect_command(
     """
     opened = open_package(package, target_file)
     if format is Format.JSON:
-        print_json(
-            {"schema": "birc.inspect/1", "manifest": opened.manifest.to_json(), "program": _program(opened)}
-        )
+        print_json({"schema": "birc.inspect/1", "manifest": opened.manifest.to_json(), "program": _program(opened)})
         return
     _print_head(opened)
     _print_boundary(opened)

@@ -15,13 +15,9 @@ from birc.runtime.errors import UsageError
 
 
 def opt_command(
-    source: Annotated[
-        Path, typer.Argument(metavar="FILE.ir", help="A graph, as `birc compile --dump-ir` writes it.")
-    ],
+    source: Annotated[Path, typer.Argument(metavar="FILE.ir", help="A graph, as `birc compile --dump-ir` writes it.")],
     passes: Annotated[str, typer.Option(metavar="NAME,NAME", help="The passes to run, in this order.")],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write to a file, not to stdout.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to a file, not to stdout.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
 ) -> None:
     """Run passes on a graph and print the result.

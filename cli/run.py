@@ -34,9 +34,7 @@ def run_command(
         Path | None,
         typer.Option("--input", metavar="IN.npz", help="Inputs by name. Default: seeded random values."),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", metavar="OUT.npz", help="Write the outputs.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", metavar="OUT.npz", help="Write the outputs.")] = None,
     check: Annotated[
         Path | None,
         typer.Option("--check", metavar="MODEL.onnx", help="Compare with onnxruntime, or onnx's own."),
@@ -117,7 +115,5 @@ def _print_results(source: str, outputs: Mapping[str, Array], report: Mapping[st
         row = _statistics(name, array)
         numbers = [f"{row[key]:.6g}" if key in row else "-" for key in ("lowest", "mean", "highest")]
         rows.append((name, row["dtype"], "x".join(map(str, row["shape"])), *numbers, str(row["not_finite"])))
-    print_table(
-        ("output", "type", "shape", "lowest", "mean", "highest", "not finite"), rows, right=(3, 4, 5, 6)
-    )
+    print_table(("output", "type", "shape", "lowest", "mean", "highest", "not finite"), rows, right=(3, 4, 5, 6))
     print_text("", f"predicted latency on {report['target']}: {report['latency_us']:.3f} us")

@@ -57,9 +57,7 @@ class ContractionWriter:
         self.chunked, self.resident = depth[:first_resident], depth[first_resident:]
         a, b = contraction.a, contraction.b
         self.a = Operand(a, contraction.rows, "tlda", self.row, tiling.rows, tiling.a_buffers, A_FULL, A_FREE)
-        self.b = Operand(
-            b, contraction.depth, "tldb", self.column, tiling.columns, tiling.b_buffers, B_FULL, B_FREE
-        )
+        self.b = Operand(b, contraction.depth, "tldb", self.column, tiling.columns, tiling.b_buffers, B_FULL, B_FREE)
         self.statements = _loads_first(kernel)
         registers = assign((Phase(self.statements),))
         self.writer = StatementWriter(kernel, self.nest, self.slots, self.tile, registers)

@@ -93,9 +93,13 @@ class ProgramWriter:
     def _active_dies(self) -> int:
         """The mask of the dies that run kernels; the first one always counts."""
         kernels = (step.kernels for step in self.plan.steps if isinstance(step, KernelStep))
-        return 1 | sum(
-            1 << die for die, column in enumerate(zip(*kernels, strict=True)) if any(k is not None for k in column)
-        ) & ~1
+        return (
+            1
+            | sum(
+                1 << die for die, column in enumerate(zip(*kernels, strict=True)) if any(k is not None for k in column)
+            )
+            & ~1
+        )
 
     def _round(self) -> None:
         """The steps once."""
@@ -267,9 +271,7 @@ class ProgramWriter:
         return self.descriptors.setdefault(descriptor, len(self.descriptors))
 
     def _port(self, boundary: Boundary) -> Port:
-        pieces = tuple(
-            Piece(mask, self._descriptor(view), start, view.dims) for mask, start, view in boundary.pieces
-        )
+        pieces = tuple(Piece(mask, self._descriptor(view), start, view.dims) for mask, start, view in boundary.pieces)
         element = self.buffers[boundary.pieces[0][2].buffer].dtype
         return Port(boundary.name, element, boundary.shape, pieces)
 

@@ -38,9 +38,7 @@ class StatementWriter:
         """Append the instruction of a statement; folds restart in the first iteration of `fold_loops`."""
         self.nest.append(Instruction(statement.op, self._operands(statement, fold_loops)))
 
-    def write_drain(
-        self, destination: Register, first: int, waits: tuple[Sync, ...], posts: tuple[Sync, ...]
-    ) -> None:
+    def write_drain(self, destination: Register, first: int, waits: tuple[Sync, ...], posts: tuple[Sync, ...]) -> None:
         """Append the drain of the accumulator."""
         shape = tuple(self.tile[d.name] for d in self.kernel.par_dims)
         self.nest.append(Instruction("vacc", (destination, shape, first), waits, posts))

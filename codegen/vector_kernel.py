@@ -31,9 +31,7 @@ def emit_vector_kernel(kernel: Kernel, tiling: Tiling) -> tuple[KernelCode, Slot
         for d in outer:
             count = counts[d.name]
             if tiling.programs > 1 and d.name == _program_dimension(kernel, tiling, counts):
-                loops.enter_context(
-                    nest.loop(count // tiling.programs, tiling.programs * tile[d.name], d.name)
-                )
+                loops.enter_context(nest.loop(count // tiling.programs, tiling.programs * tile[d.name], d.name))
                 depth = loops.enter_context(nest.loop(tiling.programs, tile[d.name], d.name, level="program"))
                 program_depth = depth
             else:
@@ -46,11 +44,7 @@ def emit_vector_kernel(kernel: Kernel, tiling: Tiling) -> tuple[KernelCode, Slot
 
 def _program_dimension(kernel: Kernel, tiling: Tiling, counts: dict[str, int]) -> str:
     """The innermost dimension whose tiles the programs can share evenly."""
-    shared = (
-        d.name
-        for d in reversed(kernel.par_dims)
-        if d.name in counts and counts[d.name] % tiling.programs == 0
-    )
+    shared = (d.name for d in reversed(kernel.par_dims) if d.name in counts and counts[d.name] % tiling.programs == 0)
     return next(shared, "")
 
 

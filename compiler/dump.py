@@ -88,9 +88,7 @@ class DumpWriter:
     def _write(self, number: int, name: str, suffix: str, text: str) -> None:
         path = self._directory / f"{number:02d}_{name}.{suffix}"
         if _NAME.fullmatch(path.name) is None:
-            raise InternalError(
-                f"a dump cannot be called {path.name!r}", hint="small letters, digits, _ and -"
-            )
+            raise InternalError(f"a dump cannot be called {path.name!r}", hint="small letters, digits, _ and -")
         path.write_text(text, encoding="utf-8")
 
 
@@ -103,9 +101,7 @@ def load_dump(path: str | os.PathLike[str]) -> Dump:
     source = Path(path)
     name = _NAME.fullmatch(source.name)
     if name is None:
-        raise UsageError(
-            "is no dumped text", where=str(source), hint="such as 12_allocate.plan, from --dump-ir"
-        )
+        raise UsageError("is no dumped text", where=str(source), hint="such as 12_allocate.plan, from --dump-ir")
     try:
         text = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -129,9 +129,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=224, help="height and width, in pixels")
     parser.add_argument("--classes", type=int, default=1000)
     given = parser.parse_args()
-    model = build(
-        given.batch, given.seed, width=given.width, image_size=given.image_size, classes=given.classes
-    )
+    model = build(given.batch, given.seed, width=given.width, image_size=given.image_size, classes=given.classes)
     onnx.save(model, given.output)
 
 

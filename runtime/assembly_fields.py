@@ -169,8 +169,7 @@ def parse_source(scanner: Scanner) -> Register | float:
 def show_box(box: Box) -> str:
     """`t3[64*i0:64, 2*i1-1:8:2] or lowest`: slot, start:extent:step of each axis, fill."""
     axes = ", ".join(
-        f"{show_affine(axis.start)}:{axis.extent}" + (f":{axis.step}" if axis.step != 1 else "")
-        for axis in box.axes
+        f"{show_affine(axis.start)}:{axis.extent}" + (f":{axis.step}" if axis.step != 1 else "") for axis in box.axes
     )
     return f"t{box.slot}[{axes}]" + (f" or {box.fill}" if box.fill != FILLS[0] else "")
 

@@ -84,9 +84,7 @@ _DESCRIPTOR: Final = Record(
 _PIECE: Final = Record(
     Piece, (("dies", _DIES), ("descriptor", Index("descriptor")), ("start", _COORDINATES), ("shape", _SHAPE))
 )
-_PORT: Final = Record(
-    Port, (("name", Text()), ("dtype", _DTYPE), ("shape", _SHAPE), ("pieces", Sequence(_PIECE)))
-)
+_PORT: Final = Record(Port, (("name", Text()), ("dtype", _DTYPE), ("shape", _SHAPE), ("pieces", Sequence(_PIECE))))
 _CONSTANT: Final = Record(
     ConstantImage, (("key", Text()), ("num_bytes", Unsigned()), ("address", Unsigned()), ("dies", _DIES))
 )

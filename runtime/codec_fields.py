@@ -258,16 +258,12 @@ class Source:
 AFFINE: Final = AffineForm()
 REGISTER: Final = Record(Register, (("number", AFFINE),))
 AXIS: Final = Record(Axis, (("start", AFFINE), ("extent", Unsigned(U32)), ("step", NonZero())))
-BOX: Final = Record(
-    Box, (("slot", Unsigned(U16)), ("axes", Sequence(AXIS, MAX_BOX_RANK)), ("fill", Choice(FILLS)))
-)
+BOX: Final = Record(Box, (("slot", Unsigned(U16)), ("axes", Sequence(AXIS, MAX_BOX_RANK)), ("fill", Choice(FILLS))))
 RING: Final = Record(
     RingAddress,
     (("base", AFFINE), ("stride", Signed()), ("index", AFFINE), ("modulo", Unsigned((1, U32[1])))),
 )
-SYNC: Final = Record(
-    Sync, (("semaphore", AFFINE), ("first", Unsigned(LOOP_MASK)), ("last", Unsigned(LOOP_MASK)))
-)
+SYNC: Final = Record(Sync, (("semaphore", AFFINE), ("first", Unsigned(LOOP_MASK)), ("last", Unsigned(LOOP_MASK))))
 
 KINDS: Final[Mapping[str, Callable[[Field], FieldCodec]]] = MappingProxyType(
     {

@@ -131,9 +131,7 @@ def from_bf16_bits(bits: U16Array, out: F32Array | None = None) -> F32Array:
     return result
 
 
-def _blockwise(
-    round_block: Callable[[F32Array, F32Array], None], x: F32Array, out: F32Array | None
-) -> F32Array:
+def _blockwise(round_block: Callable[[F32Array, F32Array], None], x: F32Array, out: F32Array | None) -> F32Array:
     """Apply `round_block(source, target)` to all of `x`, in blocks where the memory allows it."""
     x = _checked(x)
     result = np.empty(x.shape, np.float32) if out is None else _checked(out)

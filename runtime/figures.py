@@ -77,9 +77,7 @@ def read_figure(table: object, expected: FigureType, *, where: str, section: str
 def _check_keys(table: Mapping[str, object], where: str) -> None:
     unknown = [key for key in table if key not in (*_REQUIRED, *_RANGE)]
     if unknown:
-        raise UsageError(
-            f"unknown key {unknown[0]!r}", where=where, hint=f"known: {', '.join((*_REQUIRED, *_RANGE))}"
-        )
+        raise UsageError(f"unknown key {unknown[0]!r}", where=where, hint=f"known: {', '.join((*_REQUIRED, *_RANGE))}")
     missing = [key for key in _REQUIRED if key not in table]
     if missing:
         raise UsageError(f"has no {missing[0]!r}", where=where)
@@ -89,9 +87,7 @@ def _check_words(table: Mapping[str, object], expected: FigureType, where: str) 
     if table["unit"] != expected.unit:
         raise UsageError(f"unit is {table['unit']!r}, expected {expected.unit!r}", where=where)
     if table["confidence"] not in CONFIDENCES:
-        raise UsageError(
-            f"confidence is {table['confidence']!r}", where=where, hint=f"one of {', '.join(CONFIDENCES)}"
-        )
+        raise UsageError(f"confidence is {table['confidence']!r}", where=where, hint=f"one of {', '.join(CONFIDENCES)}")
     if not isinstance(table["source"], str) or not table["source"].strip():
         raise UsageError("has an empty source", where=where, hint="name the document or the formula")
 

@@ -22,8 +22,8 @@ PIPES = ("load", "store", "mma", "alu", "sfu", "cross", "drain", "control")
 class Field:
     """One operand of an instruction.
 
-    `kind` chooses encoding, text form, range check and sampling: u8 u16 u32 u64 i32 f32 enum mask shape descriptor kernel
-    text register source (register or f32) box ring advance. `choices` are the words of an enum; `low`/`high` bound a
+    `kind` chooses encoding, text form, range check and sampling: u8 u16 u32 u64 i32 f32 enum mask shape descriptor
+    kernel text register source (register or f32) box ring advance. `choices` are the words of an enum; `low`/`high` bound a
     number (high exclusive).
     """
 
@@ -94,32 +94,82 @@ def _fold(opcode: int, mnemonic: str, doc: str) -> InstructionRow:
 FORMATS = "bf16,tf32p,s8"
 
 TCORE: tuple[InstructionRow, ...] = (
-    _row(0x01, "tlda", "load_a", "load", f"dst:ring src:box rows:u8(0,7) format:enum({FORMATS})", "dst <- src",
-         "Load an A tile: the first `rows` axes of the box, flattened, are its rows (at most 64), the others its "
-         "depth k. Elements are rounded to `format`."),
-    _row(0x02, "tldb", "load_b", "load", f"dst:ring src:box depth:u8(0,7) format:enum({FORMATS})", "dst <- src",
-         "Load a B tile: the first `depth` axes of the box, flattened, are its depth k, the others its columns "
-         "(at most 64)."),
-    _row(0x03, "tmma", "compute", "mma",
-         f"a:ring b:ring m:u16(1,65) n:u16(1,65) k:u16(1,513) format:enum({FORMATS}) first:mask", "acc <- acc a b",
-         "acc (+)= A (m x k) times B (k x n), products exact, sums in FP32. The accumulator starts from zero when "
-         "every loop in `first` is in its first iteration."),
+    _row(
+        0x01,
+        "tlda",
+        "load_a",
+        "load",
+        f"dst:ring src:box rows:u8(0,7) format:enum({FORMATS})",
+        "dst <- src",
+        "Load an A tile: the first `rows` axes of the box, flattened, are its rows (at most 64), the others its "
+        "depth k. Elements are rounded to `format`.",
+    ),
+    _row(
+        0x02,
+        "tldb",
+        "load_b",
+        "load",
+        f"dst:ring src:box depth:u8(0,7) format:enum({FORMATS})",
+        "dst <- src",
+        "Load a B tile: the first `depth` axes of the box, flattened, are its depth k, the others its columns "
+        "(at most 64).",
+    ),
+    _row(
+        0x03,
+        "tmma",
+        "compute",
+        "mma",
+        f"a:ring b:ring m:u16(1,65) n:u16(1,65) k:u16(1,513) format:enum({FORMATS}) first:mask",
+        "acc <- acc a b",
+        "acc (+)= A (m x k) times B (k x n), products exact, sums in FP32. The accumulator starts from zero when "
+        "every loop in `first` is in its first iteration.",
+    ),
 )
 
 VECTOR: tuple[InstructionRow, ...] = (
-    _row(0x20, "vld", "vector", "load", "dst:register src:box", "dst <- src",
-         "Load a box. BF16 and FP16 widen to FP32, integers to INT32 (an INT64 beyond 32 bits faults), bool to 0 or 1. "
-         "The register has the box's shape."),
-    _row(0x21, "vst", "vector", "store", "dst:box src:source", "dst <- src",
-         "Store to a box, rounding to the tensor's type; a register whose axes have extent 1 is broadcast."),
-    _row(0x22, "vldx", "vector", "load", "dst:register src:box index:register axis:u8(0,6) count:u32", "dst <- src index",
-         "Indexed load: on `axis` (extent 1 in the box) the coordinate is start + index, one row a lane of `index`, "
-         "0 <= index < `count`, or a fault. `index` has extent 1 on the axes that the row spans; the result has the "
-         "broadcast shape."),
-    _row(0x23, "vacc", "vector", "drain", "dst:register shape:shape first:mask", "dst <- dst acc",
-         "Drain the accumulator: its m x n values, seen with `shape`, replace the register when every loop in `first` "
-         "is in its first iteration, else are added to it."),
-    _row(0x24, "vmovi", "vector", "alu", "dst:register value:f32 shape:shape", "dst <- ", "Fill a register of a shape."),
+    _row(
+        0x20,
+        "vld",
+        "vector",
+        "load",
+        "dst:register src:box",
+        "dst <- src",
+        "Load a box. BF16 and FP16 widen to FP32, integers to INT32 (an INT64 beyond 32 bits faults), bool to 0 or 1. "
+        "The register has the box's shape.",
+    ),
+    _row(
+        0x21,
+        "vst",
+        "vector",
+        "store",
+        "dst:box src:source",
+        "dst <- src",
+        "Store to a box, rounding to the tensor's type; a register whose axes have extent 1 is broadcast.",
+    ),
+    _row(
+        0x22,
+        "vldx",
+        "vector",
+        "load",
+        "dst:register src:box index:register axis:u8(0,6) count:u32",
+        "dst <- src index",
+        "Indexed load: on `axis` (extent 1 in the box) the coordinate is start + index, one row a lane of `index`, "
+        "0 <= index < `count`, or a fault. `index` has extent 1 on the axes that the row spans; the result has the "
+        "broadcast shape.",
+    ),
+    _row(
+        0x23,
+        "vacc",
+        "vector",
+        "drain",
+        "dst:register shape:shape first:mask",
+        "dst <- dst acc",
+        "Drain the accumulator: its m x n values, seen with `shape`, replace the register when every loop in `first` "
+        "is in its first iteration, else are added to it.",
+    ),
+    _row(
+        0x24, "vmovi", "vector", "alu", "dst:register value:f32 shape:shape", "dst <- ", "Fill a register of a shape."
+    ),
     _unary(0x28, "vmov", "alu", "a"),
     _unary(0x29, "vneg", "alu", "-a"),
     _unary(0x2A, "vabs", "alu", "|a|"),
@@ -141,10 +191,24 @@ VECTOR: tuple[InstructionRow, ...] = (
     _binary(0x40, "vand", "1 where both are nonzero, else 0."),
     _binary(0x41, "vor", "1 where one is nonzero, else 0."),
     _binary(0x42, "vxor", "1 where exactly one is nonzero, else 0."),
-    _row(0x48, "vfma", "vector", "alu", "dst:register a:source b:source c:source", "dst <- a b c",
-         "a * b + c, rounded once after the sum."),
-    _row(0x49, "vsel", "vector", "alu", "dst:register condition:source a:source b:source", "dst <- condition a b",
-         "a where the condition is nonzero, else b."),
+    _row(
+        0x48,
+        "vfma",
+        "vector",
+        "alu",
+        "dst:register a:source b:source c:source",
+        "dst <- a b c",
+        "a * b + c, rounded once after the sum.",
+    ),
+    _row(
+        0x49,
+        "vsel",
+        "vector",
+        "alu",
+        "dst:register condition:source a:source b:source",
+        "dst <- condition a b",
+        "a where the condition is nonzero, else b.",
+    ),
     _unary(0x50, "vexp2", "sfu", "2 to the power a."),
     _unary(0x51, "vlog2", "sfu", "Logarithm to base 2."),
     _unary(0x52, "vrcp", "sfu", "1 / a"),
@@ -163,23 +227,71 @@ VECTOR: tuple[InstructionRow, ...] = (
 )
 
 COMMANDS: tuple[InstructionRow, ...] = (
-    _row(0x80, "launch", "command", "control", "spcs:u32 name:text", " <- ",
-         "Begin a launch on the SPCs of the mask; all `run` that follow belong to it."),
-    _row(0x81, "bind", "command", "control", "slot:u16(0,256) descriptor:descriptor advance:advance", " <- ",
-         "Bind a descriptor to a slot for the kernels that follow. `advance` adds bytes to its address for each "
-         "iteration of enclosing command loops (outermost first)."),
-    _row(0x82, "run", "command", "control", "kernel:kernel macs:u64", " <- ",
-         "Append a kernel to the queues of the launch's SPCs; the command processor does not wait for it. `macs` are "
-         "the model's own multiply-adds that this run performs, over all its dies."),
-    _row(0x83, "barrier", "command", "control", "scope:enum(die,device)", " <- ",
-         "Wait until every kernel run before has ended on all SPCs of this die (`die`) or of all dies (`device`)."),
-    _row(0x84, "copy", "command", "control",
-         "dst:descriptor src:descriptor dst_advance:advance src_advance:advance event:u16(0,256)", "dst <- src",
-         "Start a DMA copy between two views of equal dims in this die's memories; sets the event when done."),
-    _row(0x85, "transfer", "command", "control", "dst:descriptor src:descriptor event:u16(0,256)", "dst <- src",
-         "Start a copy from this die to the other die over the die-to-die link; sets the event on both when done."),
-    _row(0x86, "wait", "command", "control", "event:u16(0,256)", " <- ",
-         "Wait until the event is set on this die, and clear it."),
+    _row(
+        0x80,
+        "launch",
+        "command",
+        "control",
+        "spcs:u32 name:text",
+        " <- ",
+        "Begin a launch on the SPCs of the mask; all `run` that follow belong to it.",
+    ),
+    _row(
+        0x81,
+        "bind",
+        "command",
+        "control",
+        "slot:u16(0,256) descriptor:descriptor advance:advance",
+        " <- ",
+        "Bind a descriptor to a slot for the kernels that follow. `advance` adds bytes to its address for each "
+        "iteration of enclosing command loops (outermost first).",
+    ),
+    _row(
+        0x82,
+        "run",
+        "command",
+        "control",
+        "kernel:kernel macs:u64",
+        " <- ",
+        "Append a kernel to the queues of the launch's SPCs; the command processor does not wait for it. `macs` are "
+        "the model's own multiply-adds that this run performs, over all its dies.",
+    ),
+    _row(
+        0x83,
+        "barrier",
+        "command",
+        "control",
+        "scope:enum(die,device)",
+        " <- ",
+        "Wait until every kernel run before has ended on all SPCs of this die (`die`) or of all dies (`device`).",
+    ),
+    _row(
+        0x84,
+        "copy",
+        "command",
+        "control",
+        "dst:descriptor src:descriptor dst_advance:advance src_advance:advance event:u16(0,256)",
+        "dst <- src",
+        "Start a DMA copy between two views of equal dims in this die's memories; sets the event when done.",
+    ),
+    _row(
+        0x85,
+        "transfer",
+        "command",
+        "control",
+        "dst:descriptor src:descriptor event:u16(0,256)",
+        "dst <- src",
+        "Start a copy from this die to the other die over the die-to-die link; sets the event on both when done.",
+    ),
+    _row(
+        0x86,
+        "wait",
+        "command",
+        "control",
+        "event:u16(0,256)",
+        " <- ",
+        "Wait until the event is set on this die, and clear it.",
+    ),
 )
 
 INSTRUCTIONS: tuple[InstructionRow, ...] = TCORE + VECTOR

@@ -167,9 +167,7 @@ def _read_report(fields: Fields) -> dict[str, Any]:
     report.only(*_REPORT_COUNTS, _REPORT_HOST_NODES)
     values = fields.mapping("report")
     counts: dict[str, Any] = {name: report.count(name) for name in _REPORT_COUNTS if name in values}
-    hosts = (
-        {_REPORT_HOST_NODES: list(report.texts(_REPORT_HOST_NODES))} if _REPORT_HOST_NODES in values else {}
-    )
+    hosts = {_REPORT_HOST_NODES: list(report.texts(_REPORT_HOST_NODES))} if _REPORT_HOST_NODES in values else {}
     return counts | hosts
 
 

@@ -177,9 +177,7 @@ def load_indexed(
     return _load_coordinates(view, descriptor, box, np.broadcast_arrays(*coordinates))
 
 
-def _load_coordinates(
-    view: Array, descriptor: Descriptor, box: Box, coordinates: Sequence[Array]
-) -> tuple[Array, int]:
+def _load_coordinates(view: Array, descriptor: Descriptor, box: Box, coordinates: Sequence[Array]) -> tuple[Array, int]:
     """Elements at coordinates given one by one (one array a dimension)."""
     positions = [grid - low for grid, low in zip(coordinates, descriptor.lower, strict=True)]
     inside = np.ones(positions[0].shape, np.bool_)
@@ -202,9 +200,7 @@ def _check_box(descriptor: Descriptor, box: Box) -> None:
         raise MachineFault("an axis of a box has step 0", hint="use a dimension of stride 0")
 
 
-def _axis_arguments(
-    descriptor: Descriptor, box: Box, starts: Sequence[int]
-) -> list[tuple[int, int, int, int]]:
+def _axis_arguments(descriptor: Descriptor, box: Box, starts: Sequence[int]) -> list[tuple[int, int, int, int]]:
     """For each axis: start from the view's first element, step, extent, dimension."""
     rows = zip(starts, descriptor.lower, box.axes, descriptor.dims, strict=True)
     return [(start - low, axis.step, axis.extent, dim) for start, low, axis, dim in rows]

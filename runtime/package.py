@@ -80,9 +80,7 @@ class Package:
         """
         missing = [constant.key for constant in program.constants if constant.key not in weights]
         if missing:
-            raise InternalError(
-                f"the program loads {missing[0]!r}, which has no weights", where=manifest.model
-            )
+            raise InternalError(f"the program loads {missing[0]!r}, which has no weights", where=manifest.model)
         kept, keeper = share_equal({constant.key: weights[constant.key] for constant in program.constants})
         images = tuple(replace(image, key=keeper[image.key]) for image in program.constants)
         program = replace(program, constants=images)
@@ -124,9 +122,7 @@ class Package:
                     _check_hash(content, member, manifest, where)
             program = _decode(_data(content, members[PROGRAM]).tobytes(), f"{where}: {PROGRAM}")
             weights = read_weights(_data(content, members[WEIGHTS]), where=f"{where}: {WEIGHTS}")
-            debug = {
-                name: _data(content, members[name]).tobytes() for name in members if name.startswith(DEBUG)
-            }
+            debug = {name: _data(content, members[name]).tobytes() for name in members if name.startswith(DEBUG)}
             package = cls(manifest, program, weights, machine, debug)
             _check_parts(package, where=where)
             _verify(program, machine, where)
@@ -144,13 +140,10 @@ class Package:
         if target.is_dir():
             raise UsageError("is a folder", where=str(path), hint="give the name of a file")
         if target.exists() and not overwrite:
-            raise UsageError(
-                "exists already", where=str(path), hint="--overwrite, or overwrite=True, replaces it"
-            )
+            raise UsageError("exists already", where=str(path), hint="--overwrite, or overwrite=True, replaces it")
         members = self._members()
         records = {
-            member.name: MemberRecord(member.num_bytes, _sha256(member.parts), member.crc32)
-            for member in members
+            member.name: MemberRecord(member.num_bytes, _sha256(member.parts), member.crc32) for member in members
         }
         manifest = to_bytes(replace(self.manifest, members=records).to_json())
         members.append(_new_member(MANIFEST, [memoryview(manifest)]))
@@ -281,9 +274,7 @@ def _machine(manifest: Manifest, given: Machine | None, where: str) -> Machine:
         machine = given or load_machine(manifest.target)
     except UsageError as error:
         hint = "give the target's description, as for compiling"
-        raise BadPackageError(
-            f"is for the target {manifest.target!r}: {error.what}", where=where, hint=hint
-        ) from error
+        raise BadPackageError(f"is for the target {manifest.target!r}: {error.what}", where=where, hint=hint) from error
     if machine.digest != manifest.target_digest:
         what = f"was compiled for {manifest.target} {manifest.target_digest[:12]}, here is {machine.name}"
         raise BadPackageError(f"{what} {machine.digest[:12]}", where=where, hint="compile it again")
@@ -302,9 +293,7 @@ def _check_parts(package: Package, *, where: str) -> None:
         (program.machine, program.machine_digest) == (manifest.target, manifest.target_digest),
         f"the program is for another target than the manifest's {manifest.target}",
     )
-    check(
-        len(manifest.variants) == 1, f"has {len(manifest.variants)} variants, this birc runs packages of one"
-    )
+    check(len(manifest.variants) == 1, f"has {len(manifest.variants)} variants, this birc runs packages of one")
     check(manifest.variants[0].program == PROGRAM, f"the program must be {PROGRAM}")
     for side, ports, tensors in (
         ("input", program.inputs, manifest.inputs),

@@ -64,9 +64,7 @@ def share_equal(weights: Mapping[str, Array]) -> tuple[dict[str, Array], dict[st
     alike: dict[tuple[str, tuple[int, ...], int], list[str]] = {}
     for key, array in weights.items():
         content = as_bytes(array)
-        candidates = alike.setdefault(
-            (from_numpy(array.dtype).name, array.shape, zlib.crc32(content.data)), []
-        )
+        candidates = alike.setdefault((from_numpy(array.dtype).name, array.shape, zlib.crc32(content.data)), [])
         equal = (other for other in candidates if np.array_equal(as_bytes(kept[other]), content))
         keeper[key] = next(equal, key)
         if keeper[key] == key:
@@ -160,9 +158,7 @@ def _check_no_holes(tensors: Iterable[_Tensor], num_bytes: int, where: str) -> N
     offset = 0
     for tensor in sorted(tensors, key=lambda tensor: (tensor.begin, tensor.end)):
         if tensor.begin != offset:
-            raise BadPackageError(
-                f"begins at {tensor.begin}, not at {offset}", where=f"{where}: tensor {tensor.key!r}"
-            )
+            raise BadPackageError(f"begins at {tensor.begin}, not at {offset}", where=f"{where}: tensor {tensor.key!r}")
         offset = tensor.end
     if offset != num_bytes:
         raise BadPackageError(f"the tensors end at {offset}, the data at {num_bytes}", where=where)

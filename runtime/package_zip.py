@@ -165,9 +165,7 @@ class _Entry:
 
     name: str
     repeated: tuple[int, ...]  # version, flags, method, time, date, CRC-32
-    ours: tuple[
-        int, ...
-    ]  # fields of which every entry must have the same: made by, internal and external attributes
+    ours: tuple[int, ...]  # fields of which every entry must have the same: made by, internal and external attributes
     num_bytes: int
     header_offset: int
 
@@ -256,9 +254,7 @@ class _Reader:
     def _entry(self, offset: int) -> tuple[_Entry, int]:
         """The directory's entry at `offset`, and where the next one begins."""
         fields = self._unpack(_CENTRAL, _CENTRAL_SIGNATURE, offset)
-        made_by, *repeated, size, num_bytes, name_bytes, extra_bytes, comment, disk, internal, mode, place = (
-            fields
-        )
+        made_by, *repeated, size, num_bytes, name_bytes, extra_bytes, comment, disk, internal, mode, place = fields
         start = offset + _CENTRAL.size
         name = self._name(start, name_bytes)
         wide = self._wide(start + name_bytes, extra_bytes)
@@ -311,9 +307,7 @@ class _Reader:
                 self._refuse(offset, "an extra field is cut off")
             if kind == _EXTRA_64 and not wide and length in (8, 16, 24):
                 wide = list(struct.unpack(f"<{length // 8}Q", content))
-            elif kind != _EXTRA_ALIGNMENT or content != struct.pack("<H", ALIGNMENT_BYTES).ljust(
-                length, b"\0"
-            ):
+            elif kind != _EXTRA_ALIGNMENT or content != struct.pack("<H", ALIGNMENT_BYTES).ljust(length, b"\0"):
                 self._refuse(offset, "has an extra field that packages do not have")
             offset += _EXTRA.size + length
         return wide

@@ -246,11 +246,7 @@ def _mnemonics(program: Program) -> list[str]:
     """Those of all commands, in text order."""
 
     def below(items: tuple[Command | CommandLoop, ...]) -> list[str]:
-        return [
-            name
-            for item in items
-            for name in ([item.mnemonic] if isinstance(item, Command) else below(item.body))
-        ]
+        return [name for item in items for name in ([item.mnemonic] if isinstance(item, Command) else below(item.body))]
 
     return below(program.commands)
 

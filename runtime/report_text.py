@@ -59,9 +59,7 @@ def _summary(report: Mapping[str, Any]) -> str:
     ]
     if lower is not None:
         rows.append(("SRAM, at least", _bytes(lower)))
-    head = (
-        f"{report['model']} on {report['target']}, precision {report['precision']}, batch {report['batch']}"
-    )
+    head = f"{report['model']} on {report['target']}, precision {report['precision']}, batch {report['batch']}"
     return "\n".join([head, *(f"  {name:<15} {value}" for name, value in rows), *_host(report["placement"])])
 
 

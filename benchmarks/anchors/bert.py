@@ -78,9 +78,7 @@ class Product:
     def _panel(self) -> tuple[Loop, ...]:
         a_full, a_free, b_full, b_free, acc_free, acc_full = range(6)
         chunks = self.inputs // CHUNK
-        panel_ring = RingAddress(
-            var(3, OPERAND_BYTES), OPERATIONS * OPERAND_BYTES, var(1, chunks) + var(2), 2
-        )
+        panel_ring = RingAddress(var(3, OPERAND_BYTES), OPERATIONS * OPERAND_BYTES, var(1, chunks) + var(2), 2)
         panel_depth = var(2, CHUNK) + var(3, DEPTH)
         load_panel = red(OPERATIONS, op(
             "tlda", panel_ring, box(0, (var(1, TILE), TILE), (panel_depth, DEPTH)), 1, "bf16",
@@ -205,9 +203,7 @@ def move_kernel(name: str, spcs: int, rows: int, programs: int = 4) -> Kernel:
     where = ((var(0), 1), (var(1, programs) + var(2), 1), (0, ROW))
     register = v(var(2))
     steps = (op("vld", register, box(0, *where)), op("vst", box(1, *where), register))
-    return Kernel(
-        name, (par(spcs, par(rows // programs, par(programs, *steps, level="program")), level="spc"),)
-    )
+    return Kernel(name, (par(spcs, par(rows // programs, par(programs, *steps, level="program")), level="spc"),))
 
 
 PRODUCTS = (

@@ -104,9 +104,7 @@ class Layout:
     def constant(self, key: str, dims: tuple[int, ...], element: str = "bf16") -> Descriptor:
         """A new constant."""
         tensor = self.tensor(dims, element)
-        self.constants.append(
-            ConstantImage(key, math.prod(dims) * dtype(element).bits // 8, tensor.address, 1)
-        )
+        self.constants.append(ConstantImage(key, math.prod(dims) * dtype(element).bits // 8, tensor.address, 1))
         return tensor
 
     def port(self, name: str, tensor: Descriptor) -> Port:

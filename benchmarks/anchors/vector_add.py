@@ -28,11 +28,7 @@ def vector_add(machine: Machine, threads: int) -> Program:
     row = (var(0, rounds) + var(1), 1)
     parts = [(row, (pair * threads, threads)) for pair in range(PAIRS_IN_FLIGHT)]
     body = [
-        *(
-            op("vld", v(2 * pair + side), box(side, *part))
-            for pair, part in enumerate(parts)
-            for side in range(2)
-        ),
+        *(op("vld", v(2 * pair + side), box(side, *part)) for pair, part in enumerate(parts) for side in range(2)),
         *(op("vadd", v(2 * pair), v(2 * pair), v(2 * pair + 1)) for pair in range(PAIRS_IN_FLIGHT)),
         *(op("vst", box(2, *part), v(2 * pair)) for pair, part in enumerate(parts)),
     ]
@@ -43,6 +39,4 @@ def vector_add(machine: Machine, threads: int) -> Program:
         command("run", 0, 0),
     )
     a, b, out = (layout.port(name, tensor) for name, tensor in zip(("a", "b", "out"), tensors, strict=True))
-    return layout.program(
-        f"vector_add_{threads}", machine, (kernel,), commands, inputs=(a, b), outputs=(out,)
-    )
+    return layout.program(f"vector_add_{threads}", machine, (kernel,), commands, inputs=(a, b), outputs=(out,))

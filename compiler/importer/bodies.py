@@ -41,9 +41,7 @@ def function_body(function: onnx.FunctionProto, node: OnnxNode, *, is_named: boo
     inputs = dict(zip(function.input, (*node.inputs, *[""] * len(function.input)), strict=False))
     defaults = decode_attributes(function.attribute_proto, {})
     opsets = opset_versions(function.opset_import) or {"": node.version}
-    return Body(
-        function.node, inputs, tuple(function.output), {**defaults, **node.attributes}, opsets, is_named
-    )
+    return Body(function.node, inputs, tuple(function.output), {**defaults, **node.attributes}, opsets, is_named)
 
 
 def standard_body(proto: onnx.NodeProto, node: OnnxNode, build: GraphBuilder) -> Body | None:
@@ -103,9 +101,7 @@ def _type_bytes(build: GraphBuilder, name: str) -> bytes:
     return onnx.helper.make_tensor_type_proto(number, type.sizes).SerializeToString()
 
 
-def branch_body(
-    node: OnnxNode, build: GraphBuilder, values: Mapping[str, str], opsets: Mapping[str, int]
-) -> Body:
+def branch_body(node: OnnxNode, build: GraphBuilder, values: Mapping[str, str], opsets: Mapping[str, int]) -> Body:
     """The branch that an `If` takes. Raises `CannotLower` when that is only known at run time."""
     taken = bool(build.required_constant(node.input(0), "condition").reshape(()))
     branch = node.attributes["then_branch" if taken else "else_branch"]

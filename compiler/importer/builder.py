@@ -93,9 +93,7 @@ class GraphBuilder:
         """A constant of rank 0 of the element type of `like`."""
         return self.constant(np.asarray(value).astype(self._types[like].dtype.numpy))
 
-    def emit(
-        self, op: str, inputs: Sequence[str], attributes: Mapping[str, AttributeValue] | None = None
-    ) -> str:
+    def emit(self, op: str, inputs: Sequence[str], attributes: Mapping[str, AttributeValue] | None = None) -> str:
         """Apply a core row; its type rule gives the type of the result. Returns the result's name.
 
         Raises `TypeRuleError` when the inputs contradict the rule.
@@ -132,9 +130,7 @@ class GraphBuilder:
 
         Returns the names under which the results are known from now on.
         """
-        made = {value.name for node in self._pending_nodes for value in node.outputs} | set(
-            self._pending_constants
-        )
+        made = {value.name for node in self._pending_nodes for value in node.outputs} | set(self._pending_constants)
         renamed: dict[str, str] = {}
         for result, name in zip(results, wanted, strict=True):
             if result in made and result not in renamed and name and name not in self._types:
@@ -171,9 +167,7 @@ class GraphBuilder:
         constants = {key: constant for key, constant in self._constants.items() if key in used}
         alive = {source for node in self._nodes for source in node.sources}
         fates = {fate.source: fate for fate in self._fates if fate.source not in alive}
-        return Graph(
-            name, tuple(inputs), tuple(outputs), tuple(self._nodes), constants, tuple(fates.values())
-        )
+        return Graph(name, tuple(inputs), tuple(outputs), tuple(self._nodes), constants, tuple(fates.values()))
 
     def _name_output(self, wanted: str, value: str, kept: set[str]) -> bool:
         """See that there is a value called `wanted`: rename `value`, or copy it when it is one of `kept`.

@@ -56,9 +56,7 @@ def _conv(node: OnnxNode, build: GraphBuilder) -> Results:
     if spatial not in (1, 2):
         raise CannotLower(f"convolution over {spatial} spatial dimensions; 1 and 2 are supported")
     if len(weights) != len(shape):
-        raise BadModelError(
-            f"weights of rank {len(weights)} for an input of rank {len(shape)}", where=node.where
-        )
+        raise BadModelError(f"weights of rank {len(weights)} for an input of rank {len(shape)}", where=node.where)
     window = read_window(node, weights[2:])
     begins, ends = resolve_pads(node, window, shape[2:])
     pads, lead = (*begins, *ends), (1,) * (2 - spatial)

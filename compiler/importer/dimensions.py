@@ -49,23 +49,17 @@ def _declared_shape(entry: onnx.ValueInfoProto) -> tuple[Dim, ...]:
         raise UnsupportedError(f"input {entry.name!r} is a {kind}, not a tensor")
     tensor = entry.type.tensor_type
     if not tensor.HasField("shape"):
-        raise BadModelError(
-            f"input {entry.name!r} declares no shape", hint="export the model with shaped inputs"
-        )
+        raise BadModelError(f"input {entry.name!r} declares no shape", hint="export the model with shaped inputs")
     return tuple(
         dim.dim_value if dim.HasField("dim_value") else dim.dim_param or f"{entry.name}.{place}"
         for place, dim in enumerate(tensor.shape.dim)
     )
 
 
-def _batch_sizes(
-    shapes: Mapping[str, tuple[Dim, ...]], sizes: Mapping[str, int], batch: int
-) -> dict[str, int]:
+def _batch_sizes(shapes: Mapping[str, tuple[Dim, ...]], sizes: Mapping[str, int], batch: int) -> dict[str, int]:
     found: dict[str, int] = {}
     for name, shape in shapes.items():
-        leading = (
-            sizes.get(shape[0], shape[0]) if shape and isinstance(shape[0], str) else next(iter(shape), batch)
-        )
+        leading = sizes.get(shape[0], shape[0]) if shape and isinstance(shape[0], str) else next(iter(shape), batch)
         if isinstance(leading, str):
             found[leading] = batch
         elif leading != batch:

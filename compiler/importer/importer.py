@@ -46,9 +46,7 @@ class Imported:
     unsupported: tuple[UnsupportedOperator, ...]
 
 
-def import_model(
-    source: ModelSource, dims: Mapping[str, int] | None = None, batch: int | None = None
-) -> Graph:
+def import_model(source: ModelSource, dims: Mapping[str, int] | None = None, batch: int | None = None) -> Graph:
     """The graph of an ONNX model: core rows, static shapes, every ONNX node name on a node or among the
     fates.
 
@@ -64,9 +62,7 @@ def import_model(
     return imported.graph
 
 
-def try_import(
-    source: ModelSource, dims: Mapping[str, int] | None = None, batch: int | None = None
-) -> Imported:
+def try_import(source: ModelSource, dims: Mapping[str, int] | None = None, batch: int | None = None) -> Imported:
     """As `import_model`, but unsupported operators are a result and not an error."""
     model = read_model(source)
     inputs = input_values(model.proto.graph, dims or {}, batch)
@@ -151,9 +147,7 @@ class _Importer:
                 )
                 results = self._unknown_results(node, region)
             except TypeRuleError as error:
-                raise BadModelError(
-                    error.what, where=f"{node.where} ({node.op_type})", hint=error.hint
-                ) from error
+                raise BadModelError(error.what, where=f"{node.where} ({node.op_type})", hint=error.hint) from error
             for name, result in zip(node.outputs, results, strict=False):
                 if name and result:
                     region.values[name] = result
@@ -195,9 +189,7 @@ class _Importer:
         listed = (results,) if isinstance(results, str) else results
         if len(listed) != len(node.outputs):
             raise CannotLower(f"{len(node.outputs)} outputs are asked for, {len(listed)} are computed")
-        return self._build.finish_node(
-            listed, [f"{region.prefix}{name}" if name else "" for name in node.outputs]
-        )
+        return self._build.finish_node(listed, [f"{region.prefix}{name}" if name else "" for name in node.outputs])
 
     def _model_body(self, proto: onnx.NodeProto, node: OnnxNode, region: _Region) -> Body | None:
         """The nodes that the model itself puts in the place of `node`."""

@@ -56,10 +56,6 @@ class InferredTypes:
 def _static_type(proto: onnx.TypeProto) -> TensorType | None:
     kind = element_type(proto.tensor_type.elem_type)
     dims = proto.tensor_type.shape.dim
-    if (
-        kind is None
-        or not proto.tensor_type.HasField("shape")
-        or not all(dim.HasField("dim_value") for dim in dims)
-    ):
+    if kind is None or not proto.tensor_type.HasField("shape") or not all(dim.HasField("dim_value") for dim in dims):
         return None
     return TensorType(kind, tuple(dim.dim_value for dim in dims))

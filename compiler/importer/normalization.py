@@ -35,9 +35,7 @@ def _group_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
     batch, channels, *spatial = shape
     grouped_shape = (batch, groups, channels // groups, *spatial)
     grouped = build.emit("reshape", (x,), {"shape": grouped_shape})
-    normal = _standardized(
-        build, grouped, tuple(range(2, len(grouped_shape))), node.float_attribute("epsilon", 1e-5)
-    )
+    normal = _standardized(build, grouped, tuple(range(2, len(grouped_shape))), node.float_attribute("epsilon", 1e-5))
     per_group = node.version < 21
     if not per_group:
         normal = build.emit("reshape", (normal,), {"shape": shape})

@@ -117,9 +117,7 @@ def _is_checkable(model: ReadModel) -> bool:
         domain = standard_domain(node.domain)
         if domain == "" and not onnx.defs.has(node.op_type, versions.get("", NEWEST_OPSET)):
             return False
-    return not any(
-        tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.proto.graph.initializer
-    )
+    return not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.proto.graph.initializer)
 
 
 def _with_output_types(proto: onnx.ModelProto) -> onnx.ModelProto:

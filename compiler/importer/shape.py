@@ -30,9 +30,7 @@ def _reshape(node: OnnxNode, build: GraphBuilder) -> Results:
     sizes = list(wanted)
     if not node.int_attribute("allowzero", 0):
         if any(size == 0 and place >= len(old) for place, size in enumerate(sizes)):
-            raise BadModelError(
-                f"shape {list(wanted)} copies a dimension that {list(old)} lacks", where=node.where
-            )
+            raise BadModelError(f"shape {list(wanted)} copies a dimension that {list(old)} lacks", where=node.where)
         sizes = [old[place] if size == 0 else size for place, size in enumerate(sizes)]
     if -1 in sizes:
         known = math.prod(size for size in sizes if size != -1)
@@ -61,9 +59,7 @@ def _squeeze(node: OnnxNode, build: GraphBuilder) -> Results:
     else:
         dropped = positive_axes(node, given, len(shape))
     if any(shape[axis] != 1 for axis in dropped):
-        raise BadModelError(
-            f"squeezes axes {list(dropped)} of {list(shape)}: not all of size 1", where=node.where
-        )
+        raise BadModelError(f"squeezes axes {list(dropped)} of {list(shape)}: not all of size 1", where=node.where)
     target = tuple(size for axis, size in enumerate(shape) if axis not in dropped)
     return build.emit("reshape", (node.input(0),), {"shape": target})
 
@@ -82,9 +78,7 @@ def _expand(node: OnnxNode, build: GraphBuilder) -> Results:
     try:
         target = np.broadcast_shapes(shape, wanted)
     except ValueError as error:
-        raise BadModelError(
-            f"{list(shape)} does not broadcast to {list(wanted)}", where=node.where
-        ) from error
+        raise BadModelError(f"{list(shape)} does not broadcast to {list(wanted)}", where=node.where) from error
     return build.emit("expand", (node.input(0),), {"shape": target})
 
 
@@ -103,18 +97,14 @@ def _tile(node: OnnxNode, build: GraphBuilder) -> Results:
 
 def _concat(node: OnnxNode, build: GraphBuilder) -> Results:
     rank = len(build.shape(node.input(0)))
-    return build.emit(
-        "concat", node.inputs, {"axis": positive_axis(node, node.int_attribute("axis", 1), rank)}
-    )
+    return build.emit("concat", node.inputs, {"axis": positive_axis(node, node.int_attribute("axis", 1), rank)})
 
 
 def _split(node: OnnxNode, build: GraphBuilder) -> Results:
     """Sizes from the attribute, the second input, or equal parts of which the last may be smaller."""
     x, shape = node.input(0), build.shape(node.input(0))
     axis = positive_axis(node, node.int_attribute("axis", 0), len(shape))
-    sizes = (
-        node.ints_attribute("split") if node.has("split") else integers_of(node, build, 1, "list of sizes")
-    )
+    sizes = node.ints_attribute("split") if node.has("split") else integers_of(node, build, 1, "list of sizes")
     if sizes is None:
         count = node.int_attribute("num_outputs", len(node.outputs))
         part = -(-shape[axis] // count)
@@ -145,9 +135,7 @@ def take(build: GraphBuilder, x: str, axis: int, positions: np.ndarray) -> str:
 def _slice_attributes(node: OnnxNode, build: GraphBuilder) -> Results:
     """Slice until operator set 9: everything is an attribute."""
     starts, ends = node.ints_attribute("starts"), node.ints_attribute("ends")
-    return _sliced(
-        node, build, starts, ends, node.ints_attribute("axes", range(len(starts))), (1,) * len(starts)
-    )
+    return _sliced(node, build, starts, ends, node.ints_attribute("axes", range(len(starts))), (1,) * len(starts))
 
 
 def _slice_inputs(node: OnnxNode, build: GraphBuilder) -> Results:
@@ -196,9 +184,7 @@ def _sliced(
 def _pad_attributes(node: OnnxNode, build: GraphBuilder) -> Results:
     """Pad until operator set 10: amounts and value are attributes."""
     rank = len(build.shape(node.input(0)))
-    return _padded(
-        node, build, node.ints_attribute("pads"), tuple(range(rank)), node.float_attribute("value", 0.0)
-    )
+    return _padded(node, build, node.ints_attribute("pads"), tuple(range(rank)), node.float_attribute("value", 0.0))
 
 
 def _pad_inputs(node: OnnxNode, build: GraphBuilder) -> Results:
@@ -212,9 +198,7 @@ def _pad_inputs(node: OnnxNode, build: GraphBuilder) -> Results:
     return _padded(node, build, pads, places, float(fill))
 
 
-def _padded(
-    node: OnnxNode, build: GraphBuilder, pads: Sequence[int], axes: Sequence[int], value: float
-) -> str:
+def _padded(node: OnnxNode, build: GraphBuilder, pads: Sequence[int], axes: Sequence[int], value: float) -> str:
     """Negative amounts cut; constant padding is the core row; other modes gather known positions."""
     x, rank, mode = node.input(0), len(build.shape(node.input(0))), node.string_attribute("mode", "constant")
     if len(pads) != 2 * len(axes):

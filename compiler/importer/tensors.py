@@ -59,9 +59,7 @@ def tensor_array(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
     """
     where = f"tensor {tensor.name!r}"
     if element_type(tensor.data_type) is None:
-        raise BadModelError(
-            f"element type {element_type_name(tensor.data_type)} holds no numbers", where=where
-        )
+        raise BadModelError(f"element type {element_type_name(tensor.data_type)} holds no numbers", where=where)
     if tensor.data_location == Proto.EXTERNAL:
         return _external_array(tensor, folder, where)
     try:
@@ -79,9 +77,7 @@ def _external_array(tensor: onnx.TensorProto, folder: Path | None, where: str) -
     offset_bytes = info.offset or 0
     stated_bytes: int | None = info.length
     if stated_bytes is not None and stated_bytes != size_bytes:
-        raise BadModelError(
-            f"states {stated_bytes} bytes of external data, its shape needs {size_bytes}", where=where
-        )
+        raise BadModelError(f"states {stated_bytes} bytes of external data, its shape needs {size_bytes}", where=where)
     if offset_bytes < 0 or offset_bytes + size_bytes > path.stat().st_size:
         raise BadModelError(
             f"needs bytes {offset_bytes} to {offset_bytes + size_bytes} of {path.name}, "

@@ -40,13 +40,9 @@ def read_window(node: OnnxNode, kernel: Sizes) -> Window:
         ("dilations", window.dilation),
     ):
         if len(sizes) != len(kernel) or min(sizes, default=1) < 1:
-            raise BadModelError(
-                f"{name} is {list(sizes)}, not {len(kernel)} numbers of at least 1", where=node.where
-            )
+            raise BadModelError(f"{name} is {list(sizes)}, not {len(kernel)} numbers of at least 1", where=node.where)
     if window.kernel != kernel:
-        raise BadModelError(
-            f"kernel_shape {list(window.kernel)} against weights of {list(kernel)}", where=node.where
-        )
+        raise BadModelError(f"kernel_shape {list(window.kernel)} against weights of {list(kernel)}", where=node.where)
     return window
 
 
@@ -61,9 +57,7 @@ def resolve_pads(node: OnnxNode, window: Window, spatial: Sizes) -> tuple[Sizes,
     if mode == "NOTSET":
         pads = node.ints_attribute("pads", (0,) * (2 * rank))
         if len(pads) != 2 * rank or min(pads, default=0) < 0:
-            raise BadModelError(
-                f"pads is {list(pads)}, not {2 * rank} numbers of at least 0", where=node.where
-            )
+            raise BadModelError(f"pads is {list(pads)}, not {2 * rank} numbers of at least 0", where=node.where)
         return pads[:rank], pads[rank:]
     if mode == "VALID":
         return (0,) * rank, (0,) * rank
@@ -85,9 +79,7 @@ def ceil_ends(window: Window, spatial: Sizes, begins: Sizes, ends: Sizes) -> Siz
     (ONNX operator reference, MaxPool).
     """
     result = []
-    for size, extent, stride, begin, end in zip(
-        spatial, window.extent, window.stride, begins, ends, strict=True
-    ):
+    for size, extent, stride, begin, end in zip(spatial, window.extent, window.stride, begins, ends, strict=True):
         count = -(-(size + begin + end - extent) // stride) + 1
         if (count - 1) * stride >= size + begin:
             count -= 1

@@ -81,8 +81,7 @@ def resolve(
     parallel_text, _, reduction_text = loops.partition("|")
     stars, extents = _parallel_extents(parallel_text.split(), output)
     indices = [
-        _split_indices(templates[name], stars, type, extents)
-        for name, type in zip(operands, types, strict=True)
+        _split_indices(templates[name], stars, type, extents) for name, type in zip(operands, types, strict=True)
     ]
     parallel = [Loop(name, extent, False) for name, extent in extents.items()]
     reductions = []
@@ -134,9 +133,7 @@ def _indexed_extent(name: str, indices: list[list[str]], types: Sequence[TensorT
     for operand, type in zip(indices, types, strict=True):
         if name in operand:
             return type.sizes[operand.index(name)]
-    raise InternalError(
-        f"no operand is indexed by the loop {name} alone", hint="give its extent: name:extent"
-    )
+    raise InternalError(f"no operand is indexed by the loop {name} alone", hint="give its extent: name:extent")
 
 
 class _Substitution(ast.NodeTransformer):
@@ -278,7 +275,5 @@ def footprint(relations: Relations, box: Box, types: Sequence[TensorType]) -> tu
 
 
 def _clipped(ranges: list[Interval], type: TensorType) -> Box | None:
-    box = tuple(
-        (max(low, 0), min(high + 1, size)) for (low, high), size in zip(ranges, type.sizes, strict=True)
-    )
+    box = tuple((max(low, 0), min(high + 1, size)) for (low, high), size in zip(ranges, type.sizes, strict=True))
     return None if any(start >= stop for start, stop in box) else box

@@ -209,9 +209,7 @@ class GraphEditor:
     def replace(self, node: Node, new: str, fate: FateKind = "merged") -> None:
         """Let the value `new` stand for the only output of `node`, and drop the node with this fate."""
         if len(node.outputs) != 1:
-            raise InvalidIRError(
-                f"%{node.name} has {len(node.outputs)} outputs, not 1", where=f"pass {self.by}"
-            )
+            raise InvalidIRError(f"%{node.name} has {len(node.outputs)} outputs, not 1", where=f"pass {self.by}")
         self.replace_uses(node.name, new)
         self.drop(node, fate, into=new)
 

@@ -29,9 +29,7 @@ class InvalidIRError(InternalError):
         return (_rebuild, (self.what, self.where, self.hint, self.problems, self.report))
 
 
-def _rebuild(
-    what: str, where: str | None, hint: str | None, problems: tuple[str, ...], report: str
-) -> InvalidIRError:
+def _rebuild(what: str, where: str | None, hint: str | None, problems: tuple[str, ...], report: str) -> InvalidIRError:
     return InvalidIRError(what, where=where, hint=hint, problems=problems, report=report)
 
 

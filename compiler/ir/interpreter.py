@@ -57,9 +57,7 @@ def _run(graph: Graph, values: dict[str, np.ndarray], observer: Observer | None)
             if not pending[name]:
                 del values[name]
         values.update(
-            (value.name, result)
-            for value, result in zip(node.outputs, results, strict=True)
-            if pending[value.name]
+            (value.name, result) for value, result in zip(node.outputs, results, strict=True) if pending[value.name]
         )
     return {name: values[name] for name in graph.outputs}
 
@@ -86,9 +84,7 @@ def _check_input(value: Value, array: np.ndarray, sizes: dict[str, int]) -> None
         ]
         fits = list(array.shape) == expected
     if not fits:
-        raise UsageError(
-            f"is {array.dtype}{list(array.shape)}, not {value.type}", where=f"input {value.name}"
-        )
+        raise UsageError(f"is {array.dtype}{list(array.shape)}, not {value.type}", where=f"input {value.name}")
 
 
 def _place(node: Node) -> str:

@@ -15,9 +15,7 @@ from birc.compiler.ir.types import TensorType
 from birc.runtime.dtypes import from_numpy
 from birc.runtime.errors import InternalError
 
-Category = Literal[
-    "elementwise", "contraction", "pool", "normalization", "reduction", "view", "movement", "index"
-]
+Category = Literal["elementwise", "contraction", "pool", "normalization", "reduction", "view", "movement", "index"]
 Types = Sequence[TensorType]
 Arrays = Sequence[np.ndarray]
 
@@ -69,9 +67,7 @@ class Sample:
     def arrays(self, seed: int = 0) -> tuple[np.ndarray, ...]:
         """The inputs filled in; the same seed gives the same values."""
         random = np.random.default_rng(seed)
-        return tuple(
-            item if isinstance(item, np.ndarray) else self._filled(item, random) for item in self.inputs
-        )
+        return tuple(item if isinstance(item, np.ndarray) else self._filled(item, random) for item in self.inputs)
 
     def _filled(self, type: TensorType, random: np.random.Generator) -> np.ndarray:
         holder = type.dtype.numpy

@@ -163,9 +163,7 @@ class _Parser:
         else:
             elements.append(self.element(value.type.dtype))
         if len(elements) != value.type.num_elements:
-            self.fail(
-                f"{value.type.num_elements} elements for {value.type} ({len(elements)} are given)", start
-            )
+            self.fail(f"{value.type.num_elements} elements for {value.type} ({len(elements)} are given)", start)
         data = np.array(elements, value.type.dtype.numpy).reshape(value.type.sizes)
         return Constant(value.type, data)
 
@@ -174,9 +172,7 @@ class _Parser:
         if data is None:
             self.fail(f"data for %{value.name} beside the text (there is none)", start)
         if data.dtype != value.type.dtype.numpy or data.shape != value.type.shape:
-            self.fail(
-                f"data of type {value.type} for %{value.name}, not {data.dtype}{list(data.shape)}", start
-            )
+            self.fail(f"data of type {value.type} for %{value.name}, not {data.dtype}{list(data.shape)}", start)
         return Constant(value.type, data)
 
     def element(self, dtype: DType) -> np.ndarray:

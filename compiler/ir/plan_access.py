@@ -28,9 +28,7 @@ def with_views(kernel: Kernel, change: Callable[[View], View]) -> Kernel:
     phases = tuple(
         replace(
             phase,
-            statements=tuple(
-                s if s.access is None else replace(s, access=changed(s.access)) for s in phase.statements
-            ),
+            statements=tuple(s if s.access is None else replace(s, access=changed(s.access)) for s in phase.statements),
         )
         for phase in kernel.phases
     )

@@ -42,8 +42,7 @@ TEMPLATES: Final = {
     Access: "{view.buffer:value}{index}" + _PLACE.replace("{", "{view.") + "< fill {fill:word}>",
     Dimension: "{kind:word} {name:word} {extent}",
     Contraction: (
-        "{format:word} rows {rows} {row_dims:word} columns {column_dims:word} depth {depth}"
-        "\n  a = {a}\n  b = {b}"
+        "{format:word} rows {rows} {row_dims:word} columns {column_dims:word} depth {depth}\n  a = {a}\n  b = {b}"
     ),
     Statement: (
         "<{result:name} = >{op:name}<{arguments:()}>< {access}>< over {dims:word}>"
@@ -98,9 +97,9 @@ BODIES: Final = {
 """The statements in the bodies of blocks: keyword, field, what it holds."""
 
 _CLAUSE_WORD: Final = re.compile(r"< *([a-z]+)")
-_CLAUSE_WORDS: Final = frozenset(
-    word for template in TEMPLATES.values() for word in _CLAUSE_WORD.findall(template)
-) | {field.name for record in TEMPLATES for field in dataclasses.fields(record)}
+_CLAUSE_WORDS: Final = frozenset(word for template in TEMPLATES.values() for word in _CLAUSE_WORD.findall(template)) | {
+    field.name for record in TEMPLATES for field in dataclasses.fields(record)
+}
 
 
 def name_text(name: str) -> str:

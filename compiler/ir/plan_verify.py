@@ -122,9 +122,7 @@ def _boundary_problems(boundary: Boundary, plan: Plan, buffers: Mapping[str, Buf
             yield f"has a piece {list(view.dims)} from {list(start)} of the shape {list(boundary.shape)}"
             continue
         ends = (first + extent for first, extent in zip(start, view.dims, strict=True))
-        if min(start, default=0) < 0 or any(
-            end > size for end, size in zip(ends, boundary.shape, strict=True)
-        ):
+        if min(start, default=0) < 0 or any(end > size for end, size in zip(ends, boundary.shape, strict=True)):
             yield f"has a piece {list(view.dims)} from {list(start)} outside {list(boundary.shape)}"
 
 
@@ -173,14 +171,10 @@ def _flow_problems(plan: Plan, buffers: Mapping[str, Buffer], is_allocated: bool
         for die in range(plan.dies):
             reads, writes = _traffic(step, die)
             for name in sorted(name for name in reads - written[die] if name in buffers):
-                yield PlanProblem(
-                    f"step {number}, die {die}", f"reads %{name}, which is not written there yet"
-                )
+                yield PlanProblem(f"step {number}, die {die}", f"reads %{name}, which is not written there yet")
             for name in sorted(name for name in writes if name in buffers):
                 if buffers[name].role in _READ_ONLY:
-                    yield PlanProblem(
-                        f"step {number}, die {die}", f"writes %{name}, of role {buffers[name].role}"
-                    )
+                    yield PlanProblem(f"step {number}, die {die}", f"writes %{name}, of role {buffers[name].role}")
         for die in range(plan.dies):
             written[die] |= _traffic(step, die)[1]
     for boundary in plan.outputs:

@@ -81,11 +81,7 @@ def _space_problems(kernel: Kernel, machine: Machine) -> Iterator[str]:
     seen: set[str] = set()
     for dimension in kernel.space:
         if dimension.name in seen or not dimension.name:
-            yield (
-                f"dimension {dimension.name!r} is given twice"
-                if dimension.name
-                else "a dimension has no name"
-            )
+            yield (f"dimension {dimension.name!r} is given twice" if dimension.name else "a dimension has no name")
         seen.add(dimension.name)
         if dimension.kind not in (PAR, RED):
             yield f"dimension {dimension.name} is neither {PAR} nor {RED} but {dimension.kind!r}"
@@ -180,9 +176,7 @@ def _contraction_problems(kernel: Kernel, contraction: Contraction, machine: Mac
             yield f"{operand}: {split} leading axes of {len(access.index)}"
         moving = _moving(access.index)
         yield from (
-            f"{operand}: moves with {name}, a dimension of the other operand"
-            for name in foreign
-            if name in moving
+            f"{operand}: moves with {name}, a dimension of the other operand" for name in foreign if name in moving
         )
         if access.fill != "zero":
             yield f"{operand}: fills with {access.fill!r}, what is outside must not count"
@@ -265,11 +259,7 @@ def _dims_problems(statement: Statement, phase: Phase, kernel: Kernel) -> Iterat
         known = {d.name for d in kernel.par_dims}
         if not statement.dims:
             yield "collapses no dimension"
-        yield from (
-            f"collapses {name}, which is no axis of a register"
-            for name in statement.dims
-            if name not in known
-        )
+        yield from (f"collapses {name}, which is no axis of a register" for name in statement.dims if name not in known)
     elif statement.op.startswith("vfold"):
         if set(statement.dims) != set(phase.loops) or not phase.loops:
             yield f"folds over {list(statement.dims)} in a phase that loops over {list(phase.loops)}"
@@ -296,9 +286,7 @@ def _value_problems(kernel: Kernel) -> Iterator[str]:
         yield f"drains its accumulator {drains} times, must be once"
 
 
-def _use_problems(
-    name: str, number: int, made: Mapping[str, tuple[int, bool]], kernel: Kernel
-) -> Iterator[str]:
+def _use_problems(name: str, number: int, made: Mapping[str, tuple[int, bool]], kernel: Kernel) -> Iterator[str]:
     if name not in made:
         yield f"phase {number} reads {name} before it is defined"
         return

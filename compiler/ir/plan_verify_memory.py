@@ -52,8 +52,7 @@ def _overlaps(space: str, buffers: list[Buffer], lasting: set[str]) -> Iterator[
         if buffer.num_bytes:
             clashing = [other for other in open_buffers if _live_together(buffer, other, lasting)]
             yield from (
-                (f"buffer %{buffer.name}", f"overlaps %{other.name} in {space}, both live")
-                for other in clashing
+                (f"buffer %{buffer.name}", f"overlaps %{other.name} in {space}, both live") for other in clashing
             )
             open_buffers.append(buffer)
 

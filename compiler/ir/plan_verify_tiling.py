@@ -124,9 +124,7 @@ def _box_elements(index: tuple[Index, ...], tile: Mapping[str, int]) -> int:
     return math.prod(tile[name] for coordinate in index for name, _ in coordinate.terms)
 
 
-def _register_problems(
-    kernel: Kernel, tiling: Tiling, tile: Mapping[str, int], machine: Machine
-) -> Iterator[str]:
+def _register_problems(kernel: Kernel, tiling: Tiling, tile: Mapping[str, int], machine: Machine) -> Iterator[str]:
     statements = [s for phase in kernel.phases for s in phase.statements]
     partial = 0
     if kernel.contraction is None:

@@ -18,9 +18,7 @@ def access_map(relations: Relations, operand: int, type: TensorType) -> isl.Map:
     loops = ", ".join(loop.name for loop in relations.loops)
     indices = ", ".join(relations.reads[operand])
     limits = [f"0 <= {loop.name} < {loop.extent}" for loop in relations.loops]
-    limits += [
-        f"0 <= {index} < {size}" for index, size in zip(relations.reads[operand], type.sizes, strict=True)
-    ]
+    limits += [f"0 <= {index} < {size}" for index, size in zip(relations.reads[operand], type.sizes, strict=True)]
     condition = f" : {' and '.join(limits)}" if limits else ""
     return isl.Map(f"{{ [{loops}] -> [{indices}]{condition} }}")
 
@@ -30,8 +28,7 @@ def iteration_set(relations: Relations, box: Box) -> isl.Set:
     ranges = [*box, *((0, loop.extent) for loop in relations.reductions)]
     loops = ", ".join(loop.name for loop in relations.loops)
     limits = " and ".join(
-        f"{start} <= {loop.name} < {stop}"
-        for loop, (start, stop) in zip(relations.loops, ranges, strict=True)
+        f"{start} <= {loop.name} < {stop}" for loop, (start, stop) in zip(relations.loops, ranges, strict=True)
     )
     condition = f" : {limits}" if limits else ""
     return isl.Set(f"{{ [{loops}]{condition} }}")
@@ -40,9 +37,7 @@ def iteration_set(relations: Relations, box: Box) -> isl.Set:
 def exact_footprint(relations: Relations, box: Box, types: Sequence[TensorType]) -> tuple[Box | None, ...]:
     """The smallest box of each operand that the output elements in `box` need; None where they need none."""
     points = iteration_set(relations, box)
-    return tuple(
-        bounding_box(points.apply(access_map(relations, operand, type))) for operand, type in enumerate(types)
-    )
+    return tuple(bounding_box(points.apply(access_map(relations, operand, type))) for operand, type in enumerate(types))
 
 
 def bounding_box(elements: isl.Set) -> Box | None:

@@ -84,9 +84,7 @@ def _operand_text(value: str | float) -> str:
 
 
 def _operand(reader: TokenReader) -> str | float:
-    return (
-        reader.real_number() if reader.at("number") else reader.take("a name or a number", "word", "string")
-    )
+    return reader.real_number() if reader.at("number") else reader.take("a name or a number", "word", "string")
 
 
 LEAVES: Final[Mapping[str, Leaf]] = {
@@ -238,9 +236,7 @@ class Record(Codec):
         head = "".join(clause.show(value) for clause in self.clauses)
         if not self.body:
             return head
-        lines = [
-            line for field in self._body_fields for line in self._statements(field, getattr(value, field))
-        ]
+        lines = [line for field in self._body_fields for line in self._statements(field, getattr(value, field))]
         block = "".join(f"\n{line}".replace("\n", f"\n{INDENT}") for line in lines)
         return f"{head} {{{block}\n}}".lstrip()
 
@@ -257,9 +253,7 @@ class Record(Codec):
         for item in value:
             entry = next((entry for entry in entries if isinstance(item, entry.type)), None)
             if entry is None:
-                raise InternalError(
-                    f"no text form for {type(item).__name__}", where=f"{self.type.__name__}.{field}"
-                )
+                raise InternalError(f"no text form for {type(item).__name__}", where=f"{self.type.__name__}.{field}")
             text = f"{entry.keyword} {entry.codec.show(item)}".strip()
             yield again if again is not None and text == before and len(text) > len(again) else text
             before = text
@@ -346,9 +340,7 @@ class Forms:
             self._clause(record, found.group(1) or found.group(2), found.group(1) is not None)
             for found in _CLAUSE.finditer(template)
         ]
-        named = {slot.path for clause in clauses for slot in clause.slots} | {
-            entry.field for entry in entries
-        }
+        named = {slot.path for clause in clauses for slot in clause.slots} | {entry.field for entry in entries}
         for path, has_default in _unnamed(record, "", named):
             clauses.append(self._clause(record, f" {path.rpartition('.')[2]} {{{path}}}", has_default))
         self._codecs[record] = Record(record, tuple(clauses), entries)
@@ -372,9 +364,7 @@ class Forms:
             return Leaf((), lambda _: "", lambda _: None)
         name = _LEAF_OF_TYPE.get(hint)
         if name is None:
-            raise InternalError(
-                f"no text form for values of type {hint}", hint="declare it before its first use"
-            )
+            raise InternalError(f"no text form for values of type {hint}", hint="declare it before its first use")
         fits = {"text": ("text", "word", "name", "value"), "number": ("number", "hex")}.get(name, ())
         return self._leaves[spelling if spelling in fits else name]
 

@@ -23,9 +23,7 @@ def dependencies(nodes: Sequence[Node]) -> nx.DiGraph:
 def is_ordered(nodes: Sequence[Node]) -> bool:
     """Whether every node comes after the nodes whose values it reads."""
     made_by = {value.name: place for place, node in enumerate(nodes) for value in node.outputs}
-    return all(
-        made_by.get(name, -1) < place for place, node in enumerate(nodes) for name in node.present_inputs
-    )
+    return all(made_by.get(name, -1) < place for place, node in enumerate(nodes) for name in node.present_inputs)
 
 
 def topological_order(nodes: Sequence[Node]) -> tuple[Node, ...]:

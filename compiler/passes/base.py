@@ -110,13 +110,9 @@ def _with_output_name(graph: Graph, place: int, wanted: str) -> Graph:
         return graph.replace(outputs=outputs, constants=constants)
     if graph.producer(current) is None or current in outputs:
         type = graph.type_of(current).logical
-        copy = Node(
-            "reshape", (current,), (Value(wanted, type),), {"shape": type.sizes}, _sources(graph, current)
-        )
+        copy = Node("reshape", (current,), (Value(wanted, type),), {"shape": type.sizes}, _sources(graph, current))
         return graph.replace(outputs=outputs, nodes=(*graph.nodes, copy))
-    return graph.replace(
-        outputs=outputs, nodes=tuple(_renamed(node, current, wanted) for node in graph.nodes)
-    )
+    return graph.replace(outputs=outputs, nodes=tuple(_renamed(node, current, wanted) for node in graph.nodes))
 
 
 def _sources(graph: Graph, name: str) -> tuple[str, ...]:

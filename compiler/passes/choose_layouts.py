@@ -45,16 +45,13 @@ class ChooseLayouts(Pass):
         for node in graph.nodes:
             layout = _layout(graph, node, layouts)
             outputs = tuple(
-                Value(v.name, _with_layout(v.type, None if v.name in graph.outputs else layout))
-                for v in node.outputs
+                Value(v.name, _with_layout(v.type, None if v.name in graph.outputs else layout)) for v in node.outputs
             )
             layouts.update((v.name, v.type.layout) for v in outputs)
             nodes.append(node if outputs == node.outputs else node.replace(outputs=outputs))
         changed = any(new is not old for new, old in zip(nodes, graph.nodes, strict=True))
         result = graph.replace(nodes=tuple(nodes)) if changed else graph
-        return PassResult(
-            result, changed, {"channels last": sum(layout is not None for layout in layouts.values())}
-        )
+        return PassResult(result, changed, {"channels last": sum(layout is not None for layout in layouts.values())})
 
 
 def _layout(graph: Graph, node: Node, layouts: dict[str, tuple[int, ...] | None]) -> tuple[int, ...] | None:

@@ -20,9 +20,7 @@ ALWAYS_BYTES: Final = 64 * 2**10  # so little that growth does not matter
 _CHOOSING: Final = ("reshape", "transpose", "slice", "expand", "gather", "gather_nd")
 
 
-def evaluate(
-    op: str, inputs: Sequence[Constant], attributes: Attributes, result: TensorType
-) -> Constant | None:
+def evaluate(op: str, inputs: Sequence[Constant], attributes: Attributes, result: TensorType) -> Constant | None:
     """The only output of an op on constants, of type `result`; None when it would take too much memory."""
     entry = row(op)
     if op in _CHOOSING and _is_uniform(inputs[0]) and result.num_elements:
@@ -50,8 +48,7 @@ def _narrowed(constant: Constant) -> Constant:
 
 def _is_bounded(result: TensorType, inputs: Sequence[Constant]) -> bool:
     stored = sum(
-        constant.type.dtype.bytes_for(1) if constant.is_splat else constant.type.num_bytes
-        for constant in inputs
+        constant.type.dtype.bytes_for(1) if constant.is_splat else constant.type.num_bytes for constant in inputs
     )
     if result.num_bytes <= ALWAYS_BYTES:
         return True

@@ -134,9 +134,7 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     spcs = dict(tiling.spcs)
     row_share = -(-shape.share(shape.blocked, spcs) // tiling.rows) * tiling.rows
     column_share = -(-shape.share(shape.column, spcs) // tiling.columns) * tiling.columns
-    others = math.prod(
-        shape.share(d, spcs) for d in shape.kernel.par_dims if d not in (shape.blocked, shape.column)
-    )
+    others = math.prod(shape.share(d, spcs) for d in shape.kernel.par_dims if d not in (shape.blocked, shape.column))
     tiles = others * row_share * column_share
     steps = math.prod(shape.steps)
     chunks = math.prod(shape.steps[: len(shape.steps) - tiling.resident])

@@ -101,9 +101,7 @@ def _same(found: Polynomial | None, wanted: Polynomial) -> bool:
     if found is None:
         return False
     significant = {power: value for power, value in found.items() if value}
-    return set(significant) == set(wanted) and all(
-        _close(significant[power], wanted[power]) for power in wanted
-    )
+    return set(significant) == set(wanted) and all(_close(significant[power], wanted[power]) for power in wanted)
 
 
 def _close(found: float, wanted: float) -> bool:
@@ -187,9 +185,7 @@ def layer_norm(rewriter: Rewriter, node: Node) -> str | None:
         same_shape = rewriter.type_of(bias).logical == rewriter.type_of(outer.inputs[1]).logical
         if over_same and same_shape and integer(mean.attributes, "keepdims") == 1:
             inputs = (mean.inputs[0], outer.inputs[1], bias)
-            return rewriter.emit(
-                "layer_norm", inputs, outer.attributes, replaces=(node, outer, centred, mean)
-            )
+            return rewriter.emit("layer_norm", inputs, outer.attributes, replaces=(node, outer, centred, mean))
     return None
 
 

@@ -26,9 +26,7 @@ def restrict(kernel: Kernel, name: str, start: int, extent: int, suffix: str = "
     phases = tuple(
         Phase(
             tuple(
-                s
-                if s.access is None
-                else replace(s, access=cut(s.access, s.index_axis if s.op == "vldx" else None))
+                s if s.access is None else replace(s, access=cut(s.access, s.index_axis if s.op == "vldx" else None))
                 for s in phase.statements
             ),
             phase.loops,

@@ -82,9 +82,7 @@ class Rewriter:
     ) -> str:
         """Add a node that stands for the nodes `replaces`, of which the first is the root of the rule."""
         sources = [source for node in replaces for source in node.sources]
-        name = self.editor.add(
-            op, inputs, attributes, stem=replaces[0].name, sources=sources, before=replaces[0]
-        )
+        name = self.editor.add(op, inputs, attributes, stem=replaces[0].name, sources=sources, before=replaces[0])
         self.added.append(name)
         return name
 
@@ -144,9 +142,7 @@ def _apply_first(rules: Sequence[Rule], rewriter: Rewriter, node: Node, waiting:
         result = rule.rewrite(rewriter, node)
         if result is None:
             if rewriter.added:
-                raise InternalError(
-                    f"rule {rule.name} added nodes and then did not match", where=f"%{node.name}"
-                )
+                raise InternalError(f"rule {rule.name} added nodes and then did not match", where=f"%{node.name}")
             continue
         rewriter.editor.replace(node, result, "merged")
         _drop_unread(rewriter.editor, node, result)

@@ -27,12 +27,8 @@ def gather_nd_known(rewriter: Rewriter, node: Node) -> str | None:
     target = {"shape": node.output.type.sizes}
     if np.array_equal(flat, np.arange(math.prod(leading))):
         return rewriter.emit("reshape", (node.inputs[0],), target, replaces=(node,))
-    rows = rewriter.emit(
-        "reshape", (node.inputs[0],), {"shape": (math.prod(leading), *rest)}, replaces=(node,)
-    )
-    taken = rewriter.add_constant(
-        flat.reshape(indices.data.shape[:-1]).astype(np.int64), f"{node.name}.positions"
-    )
+    rows = rewriter.emit("reshape", (node.inputs[0],), {"shape": (math.prod(leading), *rest)}, replaces=(node,))
+    taken = rewriter.add_constant(flat.reshape(indices.data.shape[:-1]).astype(np.int64), f"{node.name}.positions")
     return rewriter.emit("gather", (rows, taken), {"axis": 0}, replaces=(node,))
 
 

@@ -28,9 +28,7 @@ def same_order(rewriter: Rewriter, node: Node) -> str | None:
 
 def same_type(rewriter: Rewriter, node: Node) -> str | None:
     """cast(x) to its own element type = x"""
-    return _input_unless(
-        rewriter, node, rewriter.type_of(node.inputs[0]).dtype != element_type(node.attributes, "to")
-    )
+    return _input_unless(rewriter, node, rewriter.type_of(node.inputs[0]).dtype != element_type(node.attributes, "to"))
 
 
 def whole_slice(rewriter: Rewriter, node: Node) -> str | None:

@@ -12,6 +12,7 @@ from birc.runtime.machine import Machine
 
 L2_SUFFIX = ".l2"
 
+
 def schedule(plan: Plan, machine: Machine) -> Plan:
     """The plan with an on-chip twin for each constant that kernels read tile by tile.
 
@@ -21,9 +22,7 @@ def schedule(plan: Plan, machine: Machine) -> Plan:
     wanted = {
         buffer.name: replace(buffer, name=buffer.name + L2_SUFFIX, role="scratch", space="l2", home=buffer.name)
         for buffer in plan.buffers
-        if buffer.role == "constant"
-        and copy_dims(buffer, limit) is not None
-        and _is_streamed(plan, buffer.name)
+        if buffer.role == "constant" and copy_dims(buffer, limit) is not None and _is_streamed(plan, buffer.name)
     }
     steps = tuple(_redirected(step, {name: twin.name for name, twin in wanted.items()}) for step in plan.steps)
     return replace(plan, buffers=(*plan.buffers, *wanted.values()), steps=steps)

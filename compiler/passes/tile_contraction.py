@@ -17,9 +17,7 @@ BLOCKS = tuple((rows, columns) for rows in (1, 2, 3, 4, 6) for columns in (1, 2,
 MOST_STREAMED_ROWS = 7
 
 
-def tile_contraction_kernel(
-    kernel: Kernel, contraction: Contraction, machine: Machine, memories: Memories
-) -> Tiling:
+def tile_contraction_kernel(kernel: Kernel, contraction: Contraction, machine: Machine, memories: Memories) -> Tiling:
     """The tiling with the least estimated cycles. Raises `DoesNotFitError` when no tile fits the input buffers."""
     best: tuple[float, int] | None = None
     chosen: Tiling | None = None

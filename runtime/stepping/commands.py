@@ -83,9 +83,7 @@ class Copy:
         source = _view(memory, self.source, self.source_die)
         target = _view(memory, self.target, self.target_die)
         if source.shape != target.shape or source.dtype != target.dtype:
-            raise MachineFault(
-                f"copies {source.dtype} {list(source.shape)} to {target.dtype} {list(target.shape)}"
-            )
+            raise MachineFault(f"copies {source.dtype} {list(source.shape)} to {target.dtype} {list(target.shape)}")
         if source.ndim == 0:
             source, target = source.reshape(1), target.reshape(1)
         for number in range(source.shape[0]):

@@ -43,9 +43,7 @@ class StepEngine:
 
     __slots__ = ("_machine", "_order", "_program", "_seed", "_walks")
 
-    def __init__(
-        self, program: Program, machine: Machine, seed: int = 0, order: Order = "sequential"
-    ) -> None:
+    def __init__(self, program: Program, machine: Machine, seed: int = 0, order: Order = "sequential") -> None:
         if program.dies > machine.dies:
             raise UsageError(f"the program needs {program.dies} dies, {machine.name} has {machine.dies}")
         self._program = program
@@ -60,9 +58,7 @@ class StepEngine:
         Raises `MachineFault` for an instruction that cannot be carried out and for a deadlock, naming who
         waits for what.
         """
-        device = Device(
-            self._program, self._machine, memory, Counts(), self._walks, Events(self._program.dies)
-        )
+        device = Device(self._program, self._machine, memory, Counts(), self._walks, Events(self._program.dies))
         if self._order == "sequential":
             _run_sequentially(device)
         else:

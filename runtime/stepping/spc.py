@@ -51,9 +51,7 @@ class InputBuffer:
         """Load a tile; tiles that it overlaps are lost."""
         end = address + tile.num_bytes
         if address < 0 or end > self._num_bytes:
-            raise MachineFault(
-                f"a tile lies at {address}:{end} of {self._name}, which has {self._num_bytes} bytes"
-            )
+            raise MachineFault(f"a tile lies at {address}:{end} of {self._name}, which has {self._num_bytes} bytes")
         for start, old in list(self._tiles.items()):
             if start < end and address < start + old.num_bytes:
                 del self._tiles[start]
@@ -91,9 +89,7 @@ class Accumulator:
         """Add one product to the sums."""
         if self._sums is None or self._sums.shape != product.shape:
             held = "nothing" if self._sums is None else self._sums.shape
-            raise MachineFault(
-                f"a product of {product.shape} is added to the accumulator, which holds {held}"
-            )
+            raise MachineFault(f"a product of {product.shape} is added to the accumulator, which holds {held}")
         self._sums = self._sums + product
         self._drained = False
 
@@ -127,9 +123,7 @@ class Registers:
             raise MachineFault(f"there are {self._machine.vector_registers} registers, v{number} is written")
         most = self._machine.vector_tile_elements
         if lanes.size > most or lanes.ndim > MAX_BOX_RANK:
-            raise MachineFault(
-                f"a register of shape {lanes.shape}: at most {most} lanes, {MAX_BOX_RANK} axes"
-            )
+            raise MachineFault(f"a register of shape {lanes.shape}: at most {most} lanes, {MAX_BOX_RANK} axes")
         self._lanes[number] = lanes
 
 

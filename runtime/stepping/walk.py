@@ -76,9 +76,7 @@ class KernelWalk:
     def __init__(self, kernel: Kernel) -> None:
         numbers = iter(range(sum(1 for _ in kernel.instructions())))
         self._nests = tuple(_prepare(nest, numbers, 1) for nest in kernel.nests)
-        self.queues: tuple[str, ...] = tuple(
-            sorted(frozenset().union(*(nest.queues for nest in self._nests)))
-        )
+        self.queues: tuple[str, ...] = tuple(sorted(frozenset().union(*(nest.queues for nest in self._nests))))
 
     def steps(self, spc: int, queue: str | None = None) -> Iterator[Step]:
         """What SPC number `spc` of a die executes, in text order; only one queue's part of it if `queue` is

@@ -64,9 +64,7 @@ def quantile(ordered: list[int], part: float) -> float:
 def shipped_calibrations() -> tuple[Calibration, ...]:
     """All calibrations that come with birc. Raises `InternalError` for a file of another form."""
     entries = sorted(files("birc.runtime.machines").iterdir(), key=lambda entry: entry.name)
-    return tuple(
-        _read(entry.read_text(encoding="utf-8"), entry.name) for entry in entries if _is_one(entry.name)
-    )
+    return tuple(_read(entry.read_text(encoding="utf-8"), entry.name) for entry in entries if _is_one(entry.name))
 
 
 def _is_one(name: str) -> bool:

@@ -48,9 +48,7 @@ def issues(program: Program) -> Iterator[Issue]:
     return _unrolled(program.commands, 0, ())
 
 
-def _unrolled(
-    items: tuple[Command | CommandLoop, ...], index: int, iteration: tuple[int, ...]
-) -> Iterator[Issue]:
+def _unrolled(items: tuple[Command | CommandLoop, ...], index: int, iteration: tuple[int, ...]) -> Iterator[Issue]:
     for item in items:
         if isinstance(item, Command):
             yield Issue(index, item, iteration)

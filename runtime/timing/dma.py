@@ -80,9 +80,7 @@ class Copies:
         """Fix all jobs."""
         self.finish(list(self._open))
 
-    def _place(
-        self, job: Job, uses: dict[int, list[Use]], ends: dict[tuple[str, int], list[int]]
-    ) -> list[Use]:
+    def _place(self, job: Job, uses: dict[int, list[Use]], ends: dict[tuple[str, int], list[int]]) -> list[Use]:
         """Give a job its times, take what it uses and return that."""
         busy = sorted(ends[job.lane])[-self.lanes[job.lane] :]
         free = busy[0] if len(busy) == self.lanes[job.lane] else 0
@@ -110,9 +108,7 @@ class Copies:
         for position, (_, deltas) in enumerate(changes):
             for die, delta in deltas:
                 used[die] += delta
-            rate = min(
-                [job.rate, *(max(Fraction(0), self.hbm_rate - used[d]) / job.hbm.count(d) for d in used)]
-            )
+            rate = min([job.rate, *(max(Fraction(0), self.hbm_rate - used[d]) / job.hbm.count(d) for d in used)])
             horizon = changes[position + 1][0] if position + 1 < len(changes) else None
             needed = time - int(-left // rate) if rate else None
             if needed is None and horizon is None:
@@ -126,9 +122,7 @@ class Copies:
                 break
         return pieces
 
-    def _changes(
-        self, job: Job, begin: int, uses: dict[int, list[Use]]
-    ) -> dict[int, list[tuple[int, Fraction]]]:
+    def _changes(self, job: Job, begin: int, uses: dict[int, list[Use]]) -> dict[int, list[tuple[int, Fraction]]]:
         """When the use of the job's memories changes from `begin` on: time -> (die, difference)."""
         changes: dict[int, list[tuple[int, Fraction]]] = {begin: []}
         for die in set(job.hbm):

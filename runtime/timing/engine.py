@@ -52,9 +52,7 @@ class _Summary:
         self._idle()
         self._copies()
         self._check()
-        walks = [
-            (member.result, len(members)) for run in self.processors.runs for member, members in _members(run)
-        ]
+        walks = [(member.result, len(members)) for run in self.processors.runs for member, members in _members(run)]
         return TimingResult(
             latency_cycles=self.latency,
             spcs=self.machine.spcs,
@@ -178,9 +176,7 @@ class _Summary:
 
     def _copy_timings(self) -> list[CopyTiming]:
         return [
-            CopyTiming(
-                issue.index, issue.iteration, issue.command.mnemonic, die, job.issued, job.end, num_bytes
-            )
+            CopyTiming(issue.index, issue.iteration, issue.command.mnemonic, die, job.issued, job.end, num_bytes)
             for issue, die, job, num_bytes in self.processors.jobs
         ]
 

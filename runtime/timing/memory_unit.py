@@ -76,9 +76,7 @@ class MemoryUnit:
             [
                 axis.fixed
                 if axis.fixed is not None
-                else count_in_bounds(
-                    affine_at(axis.start, variables), axis.step, axis.extent, axis.low, axis.high
-                )
+                else count_in_bounds(affine_at(axis.start, variables), axis.step, axis.extent, axis.low, axis.high)
                 for axis in op.spec.access.axes  # type: ignore[union-attr]
             ]
         )

@@ -179,9 +179,7 @@ class Repeats:
         """All that decides what happens next, times relative to now and iterations to the leader's."""
         state = self.state
         now = state.now
-        events = tuple(
-            (time - now, kind, index, details) for time, kind, index, _, details in sorted(state.events)
-        )
+        events = tuple((time - now, kind, index, details) for time, kind, index, _, details in sorted(state.events))
         ready = tuple(time if time == NEVER else max(0, time - now) for time in state.ready)
         registers = (ready, tuple(state.shapes))
         busy = (max(0, state.matrix_free - now), max(0, state.vector_free - now))

@@ -109,9 +109,7 @@ class _Builder:
     instructions: int = 0
     loops: int = 0
 
-    def build(
-        self, item: Loop | Instruction, depth: int, trips: dict[int, int]
-    ) -> tuple[LoopSpec | StepSpec, ...]:
+    def build(self, item: Loop | Instruction, depth: int, trips: dict[int, int]) -> tuple[LoopSpec | StepSpec, ...]:
         """The specialised item; a loop of level "spc" is replaced by its body."""
         if isinstance(item, Instruction):
             self.instructions += 1
@@ -213,9 +211,7 @@ class _Builder:
                 where=f"kernel {self.kernel.name}",
             )
         indexed = instruction.operands[3] if instruction.mnemonic == "vldx" else None
-        axes = tuple(
-            self._axis(box, descriptor, axis, axis == indexed, trips) for axis in range(len(box.axes))
-        )
+        axes = tuple(self._axis(box, descriptor, axis, axis == indexed, trips) for axis in range(len(box.axes)))
         element_bytes = dtype(descriptor.dtype).bits // 8
         steps = zip(descriptor.strides, box.axes, strict=True)
         pitches = tuple(stride * axis.step * element_bytes for stride, axis in steps)
@@ -223,9 +219,7 @@ class _Builder:
         route = self.plan.route(box, descriptor, self.spc, store=pipe == STORE, tile_load=shared)
         return AccessSpec(route, axes, pitches, element_bytes, box.shape, indexed is not None)
 
-    def _axis(
-        self, box: Box, descriptor: Descriptor, axis: int, indexed: bool, trips: dict[int, int]
-    ) -> AxisSpec:
+    def _axis(self, box: Box, descriptor: Descriptor, axis: int, indexed: bool, trips: dict[int, int]) -> AxisSpec:
         """An axis with its bounds, or its fixed count where the loops do not matter."""
         entry = box.axes[axis]
         if indexed:  # the index register decides the coordinate; its rows are counted by the index's shape

@@ -22,9 +22,7 @@ RUNNING, LOADS_FULL, STORES_FULL, REGISTER, FINISHED = -1, -2, -3, -4, -5
 MATRIX, VECTOR_WORK, FROM_HBM, FROM_CHIP, DEPENDENCY, ALU_BUSY, SFU_BUSY = range(7)
 CLASSES = 5
 
-Tag = tuple[
-    int, int, tuple[int, ...]
-]  # of a transfer: slot of its queue, register that it loads or -1, posts
+Tag = tuple[int, int, tuple[int, ...]]  # of a transfer: slot of its queue, register that it loads or -1, posts
 
 
 class SpcState:
@@ -55,9 +53,7 @@ class SpcState:
         self.producers = producers  # semaphore -> numbers of the queues that post it
         self.waiter: dict[int, int] = {}  # semaphore -> slot of the queue that is blocked at it
         self.post_delay = machine.semaphore_cycles
-        self.events: list[
-            tuple[int, int, int, int, tuple]
-        ] = []  # time, kind, semaphore or slot, serial, details
+        self.events: list[tuple[int, int, int, int, tuple]] = []  # time, kind, semaphore or slot, serial, details
         self.serial = 0
         self.ready = [0] * registers  # by register; `NEVER` while a load's end is unknown
         self.shapes: list[tuple[int, ...]] = [()] * registers

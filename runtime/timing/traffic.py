@@ -15,9 +15,7 @@ def count_in_bounds(start: int, step: int, extent: int, low: int, high: int) -> 
     return max(0, end - first)
 
 
-def touched_bytes(
-    counts: Sequence[int], pitches: Sequence[int], element_bytes: int, granule_bytes: int
-) -> int:
+def touched_bytes(counts: Sequence[int], pitches: Sequence[int], element_bytes: int, granule_bytes: int) -> int:
     """Bytes of the distinct granules that a box touches.
 
     `counts` are the elements in bounds on each axis, `pitches` the bytes from one to the next. Axes are
@@ -27,9 +25,7 @@ def touched_bytes(
     """
     if 0 in counts:
         return 0
-    axes = sorted(
-        (abs(pitch), count) for pitch, count in zip(pitches, counts, strict=True) if count > 1 and pitch
-    )
+    axes = sorted((abs(pitch), count) for pitch, count in zip(pitches, counts, strict=True) if count > 1 and pitch)
     run_bytes = element_bytes
     position = 0
     while position < len(axes) and axes[position][0] - run_bytes < granule_bytes:

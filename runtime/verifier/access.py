@@ -65,9 +65,7 @@ def kernel_accesses(kernel: Kernel, bindings: Bindings, coordinates: Ints) -> tu
     The slots must be bound to tensors of the boxes' ranks.
     """
     return tuple(
-        _access(place, box, bindings[box.slot], coordinates)
-        for place in places(kernel)
-        for box in boxes_of(place)
+        _access(place, box, bindings[box.slot], coordinates) for place in places(kernel) for box in boxes_of(place)
     )
 
 
@@ -112,9 +110,7 @@ def _trips(loops: tuple[Loop, ...], coordinates: Ints) -> Ints:
     return trips
 
 
-def _interval(
-    constant: int, terms: tuple[tuple[int, int], ...], trips: Ints, coordinates: Ints
-) -> tuple[Ints, Ints]:
+def _interval(constant: int, terms: tuple[tuple[int, int], ...], trips: Ints, coordinates: Ints) -> tuple[Ints, Ints]:
     """The least and the largest value (inclusive) on each SPC."""
     low = np.full(len(coordinates), constant, np.int64)
     high = low.copy()

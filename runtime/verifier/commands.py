@@ -51,9 +51,7 @@ class CommandCheck:
         self._slots: list[dict[int, Descriptor]] = [{} for _ in range(program.dies)]
         self._spcs: list[int | None] = [None] * program.dies
         self._uses: list[list[Use]] = [[] for _ in range(program.dies)]
-        self._transfers = any(
-            command.mnemonic == "transfer" for _, command, _ in command_places(program.commands)
-        )
+        self._transfers = any(command.mnemonic == "transfer" for _, command, _ in command_places(program.commands))
         self._models: dict[tuple[object, ...], Traffic | None] = {}
         self._apart: dict[tuple[object, ...], bool] = {}
 
@@ -227,11 +225,7 @@ class CommandCheck:
     def _check_constants(self, die: int, use: Use) -> None:
         """Constants are loaded once for all calls."""
         for image in self._program.constants:
-            if (
-                image.dies >> die & 1
-                and use.low < image.address + image.num_bytes
-                and image.address < use.high
-            ):
+            if image.dies >> die & 1 and use.low < image.address + image.num_bytes and image.address < use.high:
                 what = f"may write constant {image.key}, by bytes {use.low} to {use.high} of HBM"
                 self._findings.add(use.name, what, "constants are never written")
 

@@ -71,9 +71,7 @@ def check_between_spcs(conflict: Conflict, variables: Variables, findings: Findi
     meets = overlaps(left.descriptor, these, right.descriptor, those) & (owners[:, None] != others[None, :])
     if meets.any():
         a, b = (int(index[0]) for index in np.nonzero(meets))
-        what = (
-            f"SPC {owners[a]} and SPC {others[b]} (in {right.place.name()}) share bytes of slot {left.slot}"
-        )
+        what = f"SPC {owners[a]} and SPC {others[b]} (in {right.place.name()}) share bytes of slot {left.slot}"
         findings.add(where, what, LIMIT_SPCS)
 
 

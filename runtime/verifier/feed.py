@@ -21,9 +21,7 @@ _NEVER: Final = np.iinfo(np.int64).max
 PerSpc = Callable[[int, int], Ints]  # (static index, SPC)
 
 
-def unfed_boxes(
-    load: Access, accesses: tuple[Access, ...], positions: PerSpc, variables: PerSpc, spc: int
-) -> Boxes:
+def unfed_boxes(load: Access, accesses: tuple[Access, ...], positions: PerSpc, variables: PerSpc, spc: int) -> Boxes:
     """The boxes of a load on an SPC that read something which the kernel has not stored there before."""
     boxes = load.boxes(variables(load.place.index, spc))
     stores = [access for access in accesses if access.store and _may_feed(access, load, spc)]

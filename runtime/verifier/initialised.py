@@ -38,17 +38,13 @@ class Initialised:
             missing = self._missing(die, view, traffic.reads(access))
             if missing is not None:
                 what = f"reads {view.space} bytes {missing[0]} to {missing[1]}, not written by then ({name})"
-                self._findings.add(
-                    access.place.name(), what, LIMIT_WRITTEN, place=(access.place.name(), "written")
-                )
+                self._findings.add(access.place.name(), what, LIMIT_WRITTEN, place=(access.place.name(), "written"))
         for access in traffic.model.accesses:
             if access.store:
                 view = views[access.slot]
                 self._add(die, view, traffic.writes(access))
 
-    def copy(
-        self, name: str, source: Descriptor, source_die: int, target: Descriptor, target_die: int
-    ) -> None:
+    def copy(self, name: str, source: Descriptor, source_die: int, target: Descriptor, target_die: int) -> None:
         """Check what a copy reads, then add what it writes."""
         missing = self._missing(source_die, source, [bytes_of(source, whole_view(source))])
         if missing is not None:

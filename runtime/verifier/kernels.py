@@ -121,9 +121,7 @@ class KernelModel:
             self._check_class(spc, members, meeting, findings)
         return True
 
-    def _check_class(
-        self, spc: int, members: tuple[int, ...], meeting: list[Conflict], findings: Findings
-    ) -> None:
+    def _check_class(self, spc: int, members: tuple[int, ...], meeting: list[Conflict], findings: Findings) -> None:
         """Walk the kernel for SPCs that execute the same, by shortened loops if it is long."""
         unrolled = self._whole(spc)
         observed = frozenset(access.place.index for pair in meeting for access in (pair.left, pair.right))
@@ -143,9 +141,7 @@ class KernelModel:
         elif doubts:
             findings.extend(doubts)
 
-    def _walk(
-        self, unrolled: Unrolled, findings: Findings, observed: frozenset[int] = frozenset()
-    ) -> dict[int, Ints]:
+    def _walk(self, unrolled: Unrolled, findings: Findings, observed: frozenset[int] = frozenset()) -> dict[int, Ints]:
         return Walk(self.kernel, self.bindings, self.machine, unrolled, findings).run(observed)
 
     def _check_meeting(
@@ -163,9 +159,7 @@ class KernelModel:
                     right = self._executions(conflict.right, int(member), unrolled, clocks)
                     check_on_spc(conflict, left, right, findings)
 
-    def _executions(
-        self, access: Access, spc: int, unrolled: Unrolled, clocks: dict[int, Ints]
-    ) -> Executions:
+    def _executions(self, access: Access, spc: int, unrolled: Unrolled, clocks: dict[int, Ints]) -> Executions:
         instances = unrolled.instances[access.place.index]
         variables = self._of_spc(instances.variables, spc)
         return Executions(variables, instances.position, queues_of(instances), clocks[access.place.index])

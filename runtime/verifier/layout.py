@@ -176,10 +176,7 @@ def _check_port(port: Port, program: Program, findings: Findings) -> None:
         if (
             len(piece.start) != rank
             or len(piece.shape) != rank
-            or any(
-                start < 0 or end > extent
-                for start, end, extent in zip(piece.start, ends, port.shape, strict=True)
-            )
+            or any(start < 0 or end > extent for start, end, extent in zip(piece.start, ends, port.shape, strict=True))
         ):
             findings.add(where, f"a piece at {piece.start} of {piece.shape}", f"the shape {port.shape}")
         elif math.prod(descriptor.dims) != math.prod(piece.shape):
@@ -201,9 +198,7 @@ def _check_overlaps(program: Program, findings: Findings) -> None:
         for (_, _, name), (_, _, other) in _meeting(spans):
             # Outputs may be views of one result.
             if not (name.startswith(_OUTPUT) and other.startswith(_OUTPUT)):
-                findings.add(
-                    name, f"overlaps {other} in the HBM of die {die}", "constants and ports lie apart"
-                )
+                findings.add(name, f"overlaps {other} in the HBM of die {die}", "constants and ports lie apart")
 
 
 def _meeting(spans: list[_Span]) -> Iterator[tuple[_Span, _Span]]:

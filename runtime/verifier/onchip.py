@@ -118,9 +118,7 @@ class Order:
             self._waiter[number] = queue
         elif waiter != queue:
             what = f"semaphore {number} is waited for by {queue_name(waiter)} and {queue_name(queue)}"
-            self.findings.add(
-                step.name(iteration), what, "one waiting queue a semaphore", place=step.place.index
-            )
+            self.findings.add(step.name(iteration), what, "one waiting queue a semaphore", place=step.place.index)
         if not self._posted[number]:
             what = f"deadlock: waits for semaphore {number}, which nothing before it in program order posts"
             limit = "every wait has its post before it"
@@ -178,9 +176,7 @@ class Hazards:
                 self._race(event, reader, f"overwrites {what} while it is read")
 
     def fault(self, event: Event, what: str, limit: str) -> None:
-        self._findings.add(
-            event.step.name(event.iteration), what, limit, place=(event.step.place.index, limit)
-        )
+        self._findings.add(event.step.name(event.iteration), what, limit, place=(event.step.place.index, limit))
 
     def _race(self, event: Event, other: Event, what: str) -> None:
         by = f"{what} by {queue_name(other.queue)} in {other.step.name(other.iteration)}"
@@ -225,9 +221,7 @@ def check_balance(kernel: Kernel, unrolled: Unrolled, findings: Findings) -> Non
                 sums += sign * np.bincount(taking, minlength=len(sums))
     for number in np.flatnonzero(sums):
         what = f"semaphore {number} ends at {kernel.semaphores[number] + sums[number]}"
-        findings.add(
-            f"kernel {kernel.name}", f"{what}, it began at {kernel.semaphores[number]}", LIMIT_BALANCE
-        )
+        findings.add(f"kernel {kernel.name}", f"{what}, it began at {kernel.semaphores[number]}", LIMIT_BALANCE)
 
 
 def steps_of(unrolled: Unrolled) -> tuple[Step, ...]:

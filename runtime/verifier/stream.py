@@ -25,9 +25,7 @@ class Issue:
 
     def operand(self, name: str) -> Operand:
         """The operand of the field called `name`."""
-        for field, value in zip(
-            BY_MNEMONIC[self.command.mnemonic].fields, self.command.operands, strict=True
-        ):
+        for field, value in zip(BY_MNEMONIC[self.command.mnemonic].fields, self.command.operands, strict=True):
             if field.name == name:
                 return value
         raise KeyError(name)

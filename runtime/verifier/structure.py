@@ -90,20 +90,14 @@ def _check_spc_loops(kernel: Kernel, machine: Machine, findings: Findings) -> No
         head = spc_loops(place.loops)
         heads.setdefault(tuple((loop.extent, loop.limit) for loop in head), place)
         if any(loop.level == "spc" for loop in place.loops[len(head) :]):
-            findings.add(
-                place.label, "a loop of level spc inside another", "loops of level spc are outermost"
-            )
+            findings.add(place.label, "a loop of level spc inside another", "loops of level spc are outermost")
     if len(heads) > 1:
         shapes = ", ".join(str([extent for extent, _ in head]) for head in heads)
-        findings.add(
-            f"kernel {kernel.name}", f"nests begin with different spc loops {shapes}", "the same in all"
-        )
+        findings.add(f"kernel {kernel.name}", f"nests begin with different spc loops {shapes}", "the same in all")
     for extents, place in heads.items():
         product = math.prod(extent for extent, _ in extents)
         if product > machine.spcs_per_die:
-            findings.add(
-                place.label, f"spc loops of {product} iterations", f"{machine.spcs_per_die} SPCs a die"
-            )
+            findings.add(place.label, f"spc loops of {product} iterations", f"{machine.spcs_per_die} SPCs a die")
 
 
 def _check_place(place: Place, kernel: Kernel, machine: Machine, findings: Findings) -> None:
@@ -138,11 +132,7 @@ def _mask_faults(place: Place) -> list[tuple[str, str]]:
         for field, value in zip(place.row.fields, place.instruction.operands, strict=True)
         if field.kind == "mask" and field.name == "first" and isinstance(value, int)
     ]
-    return [
-        (f"mask {name} is {value:#b}", f"{depth} loops are around it")
-        for name, value in masks
-        if value >> depth
-    ]
+    return [(f"mask {name} is {value:#b}", f"{depth} loops are around it") for name, value in masks if value >> depth]
 
 
 def _program_faults(place: Place, machine: Machine) -> list[tuple[str, str]]:
@@ -240,9 +230,7 @@ def _ring_faults(
     if depth > form.k_max:
         faults.append((f"a tile of depth {depth}", f"k_max of {format_name} = {form.k_max}"))
     lanes, capacity = (
-        (machine.tcore_rows, machine.gib_a_bytes)
-        if engine == "load_a"
-        else (machine.tcore_cols, machine.gib_b_bytes)
+        (machine.tcore_rows, machine.gib_a_bytes) if engine == "load_a" else (machine.tcore_cols, machine.gib_b_bytes)
     )
     low, high = ring_interval(ring, trips)
     end = high + lanes * depth * form.bytes
@@ -250,7 +238,5 @@ def _ring_faults(
         faults.append((f"input buffer bytes {low} to {end}", f"{capacity} B"))
     steps = [ring.base.constant, ring.stride, *(factor for _, factor in ring.base.terms)]
     if any(step % RING_ALIGNMENT_BYTES[engine] for step in steps):
-        faults.append(
-            (f"input buffer address steps {steps}", f"multiples of {RING_ALIGNMENT_BYTES[engine]} B")
-        )
+        faults.append((f"input buffer address steps {steps}", f"multiples of {RING_ALIGNMENT_BYTES[engine]} B"))
     return faults

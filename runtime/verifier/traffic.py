@@ -69,8 +69,7 @@ class Traffic:
         if key not in self._reads:
             model = self.model
             parts = [
-                unfed_boxes(access, model.accesses, model.positions, model.variables, spc)
-                for spc in range(model.spcs)
+                unfed_boxes(access, model.accesses, model.positions, model.variables, spc) for spc in range(model.spcs)
             ]
             if access.descriptor.space != "tb":
                 parts = [_joined(unique(concatenate(parts)))]

@@ -144,9 +144,7 @@ def _expand(item: Loop | Instruction, around: _Node, spc: Ints, path: LoopPath, 
         [],
         instruction=False,
     )
-    node.children = [
-        _expand(child, node, spc, (*path, index), shorten) for index, child in enumerate(item.body)
-    ]
+    node.children = [_expand(child, node, spc, (*path, index), shorten) for index, child in enumerate(item.body)]
     return node
 
 

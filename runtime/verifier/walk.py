@@ -149,12 +149,7 @@ class Walk:
         a, b, m, n, k, form, first = step.place.instruction.operands
         if not isinstance(a, RingAddress) or not isinstance(b, RingAddress):
             raise TypeError(step.place.name())
-        if (
-            not isinstance(m, int)
-            or not isinstance(n, int)
-            or not isinstance(k, int)
-            or not isinstance(first, int)
-        ):
+        if not isinstance(m, int) or not isinstance(n, int) or not isinstance(k, int) or not isinstance(first, int):
             raise TypeError(step.place.name())
         sides = ((LOAD_A, "A", numbers(step.instances, a), m), (LOAD_B, "B", numbers(step.instances, b), n))
         starts = step.instances.where(first).tolist()
@@ -176,9 +171,7 @@ class Walk:
 
         return multiply
 
-    def _read_tile(
-        self, event: Event, queue: int, side: str, address: int, wide: int, depth: int, form: str
-    ) -> None:
+    def _read_tile(self, event: Event, queue: int, side: str, address: int, wide: int, depth: int, form: str) -> None:
         tile = self._buffers[queue].get(address)
         if tile is None or not tile.valid:
             what = f"reads the {side} tile at {address}, where no tile begins"

@@ -75,9 +75,7 @@ def digits() -> Path:
 def unsupported(tmp_path_factory) -> Path:
     """A model with three operators that nobody has heard of."""
     names = ("FirstUnknown", "SecondUnknown", "ThirdUnknown")
-    nodes = [
-        helper.make_node(name, [f"x{n}"], [f"x{n + 1}"], domain="org.example") for n, name in enumerate(names)
-    ]
+    nodes = [helper.make_node(name, [f"x{n}"], [f"x{n + 1}"], domain="org.example") for n, name in enumerate(names)]
     graph = helper.make_graph(
         nodes,
         "unknown",

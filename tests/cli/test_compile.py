@@ -64,9 +64,7 @@ def test_without_debug_information_nothing_else_changes(birc, digits, compiled):
     assert bare.manifest.report == whole.manifest.report
 
 
-@pytest.mark.parametrize(
-    "phase", ["import", "canonicalize", "fuse", "partition", "tile", "schedule", "allocate"]
-)
+@pytest.mark.parametrize("phase", ["import", "canonicalize", "fuse", "partition", "tile", "schedule", "allocate"])
 def test_every_text_leads_to_the_same_program(birc, compiled, phase):
     outcome = birc("compile", dumped(compiled, phase), "--target", "tiny", "-o", "again.birc")
     assert outcome.code == 0, outcome
@@ -138,8 +136,6 @@ def test_opt_runs_single_passes(birc, compiled, tmp_path):
 
 
 def test_wrong_passes(fails, compiled):
-    assert "there is no pass 'lunch' (one of" in fails(
-        2, "opt", dumped(compiled, "import"), "--passes", "lunch"
-    )
+    assert "there is no pass 'lunch' (one of" in fails(2, "opt", dumped(compiled, "import"), "--passes", "lunch")
     assert "names no pass" in fails(2, "opt", dumped(compiled, "import"), "--passes", ",")
     assert "fuse" in fails(2, "opt", dumped(compiled, "tile"), "--passes", "simplify")

@@ -115,9 +115,7 @@ def test_inputs_that_do_not_fit(fails, packed, tmp_path):
         return fails(2, "run", packed, "--input", "in.npz")
 
     assert "input 'a' must be f32[150,200], got f32[1,200]" in fails_with(**{**right, "a": right["a"][:1]})
-    assert "input 'a' must be f32[150,200], got i64[150,200]" in fails_with(
-        **{**right, "a": right["a"].astype(int)}
-    )
+    assert "input 'a' must be f32[150,200], got i64[150,200]" in fails_with(**{**right, "a": right["a"].astype(int)})
     assert "input 'residual' was not given" in fails_with(a=right["a"])
     assert "there is no input 'x' (inputs: a, residual)" in fails_with(**right, x=right["a"])
 

@@ -229,9 +229,7 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
         ("00_codegen.asm", "program 3", BadModelError, "00_codegen.asm:1:9: expected a text"),
     ],
 )
-def test_mistakes_in_a_text_are_placed(
-    tmp_path: Path, name: str, text: str, error: type[Exception], what: str
-) -> None:
+def test_mistakes_in_a_text_are_placed(tmp_path: Path, name: str, text: str, error: type[Exception], what: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(error, match=what):
         load_dump(tmp_path / name)
@@ -244,9 +242,7 @@ def test_a_graph_needs_its_constants(tmp_path: Path) -> None:
         load_dump(tmp_path / "00_import.ir")
 
 
-@pytest.mark.parametrize(
-    "damage", [b"", b"nonsense", b"\xff" * 100, b"\x02\0\0\0\0\0\0\0[]", b"\x01\0\0\0\0\0\0\0{"]
-)
+@pytest.mark.parametrize("damage", [b"", b"nonsense", b"\xff" * 100, b"\x02\0\0\0\0\0\0\0[]", b"\x01\0\0\0\0\0\0\0{"])
 def test_damaged_constants_are_refused(tmp_path: Path, damage: bytes) -> None:
     DumpWriter(tmp_path).graph(0, "import", small_graph())
     (tmp_path / CONSTANTS_FILE).write_bytes(damage)

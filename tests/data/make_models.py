@@ -278,9 +278,7 @@ def image(size: int) -> Callable[[int, torch.Generator], Tensors]:
 
 def tokens(length: int, vocab: int) -> Callable[[int, torch.Generator], Tensors]:
     """Random token numbers [batch, length]."""
-    return lambda batch, generator: {
-        "input_ids": torch.randint(0, vocab, (batch, length), generator=generator)
-    }
+    return lambda batch, generator: {"input_ids": torch.randint(0, vocab, (batch, length), generator=generator)}
 
 
 def padded_pair(length: int, vocab: int) -> Callable[[int, torch.Generator], Tensors]:
@@ -373,18 +371,14 @@ def make(name: str, recipe: Recipe, folder: Path, batch: int) -> None:
     model = without_origin(program.model_proto)
     error = disagreement(model, inputs, expected)
     if not error < AGREEMENT:
-        raise RuntimeError(
-            f"{name}: onnxruntime and PyTorch disagree by {error:.1e}; the limit is {AGREEMENT}"
-        )
+        raise RuntimeError(f"{name}: onnxruntime and PyTorch disagree by {error:.1e}; the limit is {AGREEMENT}")
     stem = name if batch == 1 else f"{name}_b{batch}"
     onnx.save(model, folder / f"{stem}.onnx")
     sample = {f"in_{key}": value.numpy() for key, value in inputs.items()}
     sample |= {f"out_{key}": value for key, value in expected.items()}
     np.savez_compressed(folder / f"{stem}.npz", **sample)
     megabytes = (folder / f"{stem}.onnx").stat().st_size / 1e6
-    print(
-        f"{stem}: {megabytes:.2f} MB, {len(model.graph.node)} nodes, relative error {error:.1e}", flush=True
-    )
+    print(f"{stem}: {megabytes:.2f} MB, {len(model.graph.node)} nodes, relative error {error:.1e}", flush=True)
 
 
 def main() -> int:

@@ -83,9 +83,7 @@ def test_public_classes_say_what_they_are(tree):
             f"{source.place}:{node.lineno}: class {node.name} has no docstring"
             for source in tree.code
             for node in source.tree.body
-            if isinstance(node, ast.ClassDef)
-            and not node.name.startswith("_")
-            and not ast.get_docstring(node)
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and not ast.get_docstring(node)
         ]
     )
 
@@ -114,8 +112,7 @@ def test_no_relative_or_star_imports(tree):
             f"{source.place}:{node.lineno}: relative or star import"
             for source in tree.python
             for node in ast.walk(source.tree)
-            if isinstance(node, ast.ImportFrom)
-            and (node.level or any(alias.name == "*" for alias in node.names))
+            if isinstance(node, ast.ImportFrom) and (node.level or any(alias.name == "*" for alias in node.names))
         ]
     )
 
@@ -183,6 +180,4 @@ def test_the_patterns_match_what_they_forbid(line, what):
 
 
 def test_the_patterns_leave_the_machine_its_words():
-    assert not any(
-        pattern.search("a warp waits for the " + "issue slot / home row") for pattern in FORBIDDEN.values()
-    )
+    assert not any(pattern.search("a warp waits for the " + "issue slot / home row") for pattern in FORBIDDEN.values())

@@ -102,8 +102,7 @@ def test_no_imports_inside_functions(tree):
         f"{source.place}:{found.line}: import of {found.module} inside a function"
         for source in tree.code
         for found in tree.imports(source)
-        if found.in_function
-        and found.module.split(".")[0] not in (*optional, *ON_DEMAND.get(source.module, ()))
+        if found.in_function and found.module.split(".")[0] not in (*optional, *ON_DEMAND.get(source.module, ()))
     ]
     assert not wrong, "\n".join(wrong)
 

@@ -30,9 +30,7 @@ def model() -> onnx.ModelProto:
 def test_dimensions_are_fixed_and_shape_arithmetic_is_folded() -> None:
     graph = import_model(model(), {"batch": 2, "rows": 3})
     assert [node.op for node in graph.nodes] == ["reshape", "add"]
-    assert {fate.source: fate.fate for fate in graph.fates} == dict.fromkeys(
-        ("shape", "batch", "target"), "folded"
-    )
+    assert {fate.source: fate.fate for fate in graph.fates} == dict.fromkeys(("shape", "batch", "target"), "folded")
     assert not graph.constants
     x, z = np.arange(24, dtype=np.float32).reshape(2, 3, 4), np.ones((2, 1), np.float32)
     np.testing.assert_array_equal(run_graph(graph, {"x": x, "z": z})["y"], x.reshape(2, 12) + 1)

@@ -77,9 +77,7 @@ def test_operator_set_out_of_range(opset: int) -> None:
 @pytest.mark.parametrize("opset", [7, NEWEST_OPSET])
 def test_operator_set_at_the_limits(opset: int) -> None:
     x = np.array([[-1, 2, 3], [4, -5, 6]], np.float32)
-    np.testing.assert_array_equal(
-        run_graph(import_model(small_model(opset)), {"x": x})["y"], np.maximum(x, 0)
-    )
+    np.testing.assert_array_equal(run_graph(import_model(small_model(opset)), {"x": x})["y"], np.maximum(x, 0))
 
 
 def test_contradictory_model() -> None:

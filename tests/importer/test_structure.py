@@ -99,9 +99,7 @@ def test_model_functions_are_inlined_with_paths_as_names() -> None:
 
 def test_functions_of_the_standard_go_by_the_name_of_the_caller() -> None:
     graph = import_model(
-        parsed(
-            "f (float[2, 3] x) => (float[2, 3] y) { [norm] y = MeanVarianceNormalization <axes = [1]> (x) }"
-        )
+        parsed("f (float[2, 3] x) => (float[2, 3] y) { [norm] y = MeanVarianceNormalization <axes = [1]> (x) }")
     )
     assert {source for node in graph.nodes for source in node.sources} == {"norm"}
     expected = (X - X.mean(1, keepdims=True)) / X.std(1, keepdims=True)

@@ -16,9 +16,7 @@ from birc.runtime.dtypes import dtype
 from birc.runtime.errors import InternalError
 
 CASES = [
-    pytest.param(entry, sample, id=f"{entry.name}-{at}")
-    for entry in OPS
-    for at, sample in enumerate(entry.samples)
+    pytest.param(entry, sample, id=f"{entry.name}-{at}") for entry in OPS for at, sample in enumerate(entry.samples)
 ]
 BOXES_A_SAMPLE = 3
 
@@ -49,10 +47,7 @@ def boxes(output: TensorType) -> list[Box]:
     found: list[Box] = [tuple((0, size) for size in output.sizes)]
     for _ in range(BOXES_A_SAMPLE - 1):
         starts = [int(random.integers(0, size)) for size in output.sizes]
-        stops = [
-            int(random.integers(start + 1, size + 1))
-            for start, size in zip(starts, output.sizes, strict=True)
-        ]
+        stops = [int(random.integers(start + 1, size + 1)) for start, size in zip(starts, output.sizes, strict=True)]
         found.append(tuple(zip(starts, stops, strict=True)))
     return found
 
@@ -187,9 +182,7 @@ small = st.integers(-9, 9)
 
 
 @given(low=small, length=st.integers(1, 9), scale=small, offset=small, divisor=st.integers(1, 5))
-def test_index_ranges_contain_every_value(
-    low: int, length: int, scale: int, offset: int, divisor: int
-) -> None:
+def test_index_ranges_contain_every_value(low: int, length: int, scale: int, offset: int, divisor: int) -> None:
     ranges = {"i": (low, low + length - 1), "j": (0, 2)}
     for text in (
         f"{scale} * i + {offset}",

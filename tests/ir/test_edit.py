@@ -163,9 +163,7 @@ def test_make_node_checks_and_fills_in() -> None:
 def test_grouping_any_tail_keeps_the_values(graph: Graph, data: st.DataObject) -> None:
     """The last nodes of a graph are always convex: nothing comes back into them."""
     chosen = graph.nodes[data.draw(st.integers(0, len(graph.nodes) - 1)) :]
-    used = [
-        node for node in chosen if any(graph.users(v.name) or v.name in graph.outputs for v in node.outputs)
-    ]
+    used = [node for node in chosen if any(graph.users(v.name) or v.name in graph.outputs for v in node.outputs)]
     if not any(value.name in graph.outputs for node in used for value in node.outputs):
         return
     editor = GraphEditor(graph, "fuse")

@@ -73,8 +73,6 @@ def test_a_symbol_has_one_size() -> None:
 
 
 def test_failure_on_data_names_the_node() -> None:
-    node = Node(
-        "gather", ("x", "i"), (Value("y", TensorType(F32, (1,))),), {"axis": 0}, sources=("embedding",)
-    )
+    node = Node("gather", ("x", "i"), (Value("y", TensorType(F32, (1,))),), {"axis": 0}, sources=("embedding",))
     with pytest.raises(BadModelError, match=r"node %y \(from embedding\): gather fails on its data: index 9"):
         evaluate_node(node, [np.ones(3, np.float32), np.array([9])])

@@ -66,12 +66,8 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         return st.tuples(*map(values, get_args(hint)))
     if dataclasses.is_dataclass(hint):
         hints = get_type_hints(hint)
-        return st.builds(
-            hint, **{field.name: values(hints[field.name]) for field in dataclasses.fields(hint)}
-        )
-    return {int: st.integers(), float: st.floats(), bool: st.booleans(), str: NAMES, NoneType: st.none()}[
-        hint
-    ]
+        return st.builds(hint, **{field.name: values(hints[field.name]) for field in dataclasses.fields(hint)})
+    return {int: st.integers(), float: st.floats(), bool: st.booleans(), str: NAMES, NoneType: st.none()}[hint]
 
 
 @given(values(Plan))
@@ -97,12 +93,8 @@ def accesses(draw: st.DrawFn) -> Access:
     lower = draw(st.just(()) | vectors(rank))
     view = View(draw(st.text()), draw(st.integers()), draw(vectors(rank)), draw(vectors(rank)), lower)
     names = st.sampled_from(["n", "y", "d0", "fill", "inf", "nan", "e1", "x1", "lower", "true", "_"])
-    index = st.builds(
-        Index, st.lists(st.tuples(names, st.integers(-9, 9))).map(tuple), st.integers(-300, 300)
-    )
-    return Access(
-        view, draw(st.tuples(*(index for _ in range(rank)))), draw(st.sampled_from(["zero", "lowest"]))
-    )
+    index = st.builds(Index, st.lists(st.tuples(names, st.integers(-9, 9))).map(tuple), st.integers(-300, 300))
+    return Access(view, draw(st.tuples(*(index for _ in range(rank)))), draw(st.sampled_from(["zero", "lowest"])))
 
 
 @given(accesses())

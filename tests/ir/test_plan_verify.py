@@ -154,29 +154,21 @@ STEPS = (
 SPACES = (
     Mistake("[par y 8, par o 32]", "[par y 8, par y 32]", "kernel 'gather'", "dimension 'y' is given twice"),
     Mistake("[par y 8, par o 32]", '[par y 8, par "" 32]', "kernel 'gather'", "a dimension has no name"),
-    Mistake(
-        "[par y 8, par o 32]", "[par y 8, sum o 32]", "kernel 'gather'", "o is neither par nor red but 'sum'"
-    ),
-    Mistake(
-        "[par y 8, par o 32]", "[par y 0, par o 32]", "kernel 'gather'", "y has extent 0, must be 1 to 8192"
-    ),
+    Mistake("[par y 8, par o 32]", "[par y 8, sum o 32]", "kernel 'gather'", "o is neither par nor red but 'sum'"),
+    Mistake("[par y 8, par o 32]", "[par y 0, par o 32]", "kernel 'gather'", "y has extent 0, must be 1 to 8192"),
     Mistake("[par y 8, par o 32]", "[red y 8, red o 32]", "kernel 'gather'", "has no par dimension"),
     Mistake('"product" macs 16384', '"product" macs -1', "kernel 'product'", "has -1 multiply-adds"),
 )
 ACCESSES = (
     Mistake(INDEXED, INDEXED.replace("%t", "%y"), "kernel 'gather'", "vldx: views %y, which is not declared"),
-    Mistake(
-        A, A.replace("[64, 1]", "[1]"), "kernel 'product'", "a: the view of %x has 2 dims, 1 strides, 0 lower"
-    ),
+    Mistake(A, A.replace("[64, 1]", "[1]"), "kernel 'product'", "a: the view of %x has 2 dims, 1 strides, 0 lower"),
     Mistake(A, A + " lower [1]", "kernel 'product'", "a: the view of %x has 2 dims, 2 strides, 1 lower"),
     Mistake(A, A.replace("[8, 64]", "[0, 64]"), "kernel 'product'", "has dims [0, 64]"),
     Mistake(A, A + " offset 1", "kernel 'product'", "spans elements 1 to 512, there are 512"),
     Mistake(A, A + " lower [-1, 0]", "kernel 'product'", "spans elements -64 to 447, there are 512"),
     Mistake(A, A.replace("[y, c]", "[c]"), "kernel 'product'", "a: 1 coordinates for a view of 2 dimensions"),
     Mistake(A, A.replace("[y, c]", "[y, z]"), "kernel 'product'", "a: moves with z, which is no dimension"),
-    Mistake(
-        WINDOW, WINDOW.replace("lowest", "least"), "kernel 'window'", "vld: the fill 'least' is not one of"
-    ),
+    Mistake(WINDOW, WINDOW.replace("lowest", "least"), "kernel 'window'", "vld: the fill 'least' is not one of"),
     Mistake(
         WINDOW,
         WINDOW.replace("lowest", "refuse"),
@@ -196,9 +188,7 @@ ACCESSES = (
         "kernel 'gather'",
         "vldx: reaches 0 to 8 on axis 0, outside 0 to 7 of %t",
     ),
-    Mistake(
-        INDEXED, INDEXED.replace("axis 0", "axis 2"), "kernel 'gather'", "indexes 8 elements on axis 2 of 2"
-    ),
+    Mistake(INDEXED, INDEXED.replace("axis 0", "axis 2"), "kernel 'gather'", "indexes 8 elements on axis 2 of 2"),
 )
 CONTRACTIONS = (
     Mistake("contract tf32p", "contract fp4", "kernel 'product'", "of tiny has no format 'fp4'"),
@@ -206,21 +196,13 @@ CONTRACTIONS = (
     Mistake("columns [o]", "columns [o, y]", "kernel 'product'", "has 2 column dimensions, must be 1"),
     Mistake("columns [o]", "columns [y]", "kernel 'product'", "a dimension that is both row and column"),
     Mistake("rows 1 [y]", "rows 3 [y]", "kernel 'product'", "a: 3 leading axes of 2"),
-    Mistake(
-        A, A.replace("[y, c]", "[y +1 o, c]"), "kernel 'product'", "a: moves with o, a dimension of the other"
-    ),
+    Mistake(A, A.replace("[y, c]", "[y +1 o, c]"), "kernel 'product'", "a: moves with o, a dimension of the other"),
     Mistake(A, A + " fill lowest", "kernel 'product'", "a: fills with 'lowest'"),
     Mistake(A, A.replace("[y, c]", "[y, c +1 y]"), "kernel 'product'", "a: a depth axis moves with y"),
     Mistake(B, B.replace("[c, o]", "[c, o +1 c]"), "kernel 'product'", "b: a column axis moves with c"),
-    Mistake(
-        A, A.replace("[y, c]", "[0, c]"), "kernel 'product'", "a: the row axes do not move with every row"
-    ),
-    Mistake(
-        B, B.replace("[c, o]", "[c, 0]"), "kernel 'product'", "b: the column axes do not move with the column"
-    ),
-    Mistake(
-        "red c 64]", "red c 64, red s 2]", "kernel 'product'", "sums over s, along which no operand moves"
-    ),
+    Mistake(A, A.replace("[y, c]", "[0, c]"), "kernel 'product'", "a: the row axes do not move with every row"),
+    Mistake(B, B.replace("[c, o]", "[c, 0]"), "kernel 'product'", "b: the column axes do not move with the column"),
+    Mistake("red c 64]", "red c 64, red s 2]", "kernel 'product'", "sums over s, along which no operand moves"),
     Mistake(PRODUCT, "v1 = vmax(0.0, 0.0)", "kernel 'product'", "drains its accumulator 0 times"),
     Mistake("v3 = vsub(v1, v2)", "v3 = vacc", "kernel 'window'", "vacc: there is no contraction"),
     Mistake(
@@ -251,9 +233,7 @@ STATEMENTS = (
         "vld: the view of %i has 1 axes, registers have 2",
     ),
     Mistake("vredsum(v1) over [o]", "vredsum(v1)", "kernel 'window'", "vredsum: collapses no dimension"),
-    Mistake(
-        "vredsum(v1) over [o]", "vredsum(v1) over [r]", "kernel 'window'", "collapses r, which is no axis"
-    ),
+    Mistake("vredsum(v1) over [o]", "vredsum(v1) over [r]", "kernel 'window'", "collapses r, which is no axis"),
     Mistake(
         "(v0) over [r]",
         "(v0) over [o]",
@@ -261,18 +241,12 @@ STATEMENTS = (
         "folds over ['o'] in a phase that loops over ['r']",
     ),
     Mistake("vsub(v1, v2)", "vsub(v1, v2) over [o]", "kernel 'window'", "vsub: has dimensions ['o']"),
-    Mistake(
-        "phase (r) {", "phase (r, q) {", "kernel 'window'", "phase 0 loops over q, which is no dimension"
-    ),
-    Mistake(
-        "phase (r) {", "phase {", "kernel 'window'", "phase 0 moves along r, over which it does not loop"
-    ),
+    Mistake("phase (r) {", "phase (r, q) {", "kernel 'window'", "phase 0 loops over q, which is no dimension"),
+    Mistake("phase (r) {", "phase {", "kernel 'window'", "phase 0 moves along r, over which it does not loop"),
     Mistake("vsub(v1, v2)", "vsub(v1, v7)", "kernel 'window'", "phase 1 reads v7 before it is defined"),
     Mistake("v3 = vsub(v1, v2)", "v2 = vsub(v1, v2)", "kernel 'window'", "v2 is defined twice"),
     Mistake("vsub(v1, v2)", "vsub(v1, v1)", "kernel 'window'", "v2 is never used"),
-    Mistake(
-        "vsub(v1, v2)", "vsub(v0, v2)", "kernel 'window'", "reads v0, which has a value for each iteration"
-    ),
+    Mistake("vsub(v1, v2)", "vsub(v0, v2)", "kernel 'window'", "reads v0, which has a value for each iteration"),
     Mistake(
         "v1 = vfoldmax(v0) over [r]",
         "v1 = vfoldmax(v0) over [r]\n        v4 = vneg(v1)",
@@ -293,9 +267,7 @@ TILINGS = (
     Mistake("programs 2", "resident 2", "kernel 'product'", "keeps 2 depth loops resident, there are 1"),
     Mistake("programs 2", "hoist c", "kernel 'product'", "hoists 'c', must be a, b or nothing"),
     Mistake("programs 2", "hoist a", "kernel 'product'", "hoists a, but the depth is not resident"),
-    Mistake(
-        "programs 2", "buffers 5 and 1", "kernel 'product'", "operand a needs 20480 B of its input buffer"
-    ),
+    Mistake("programs 2", "buffers 5 and 1", "kernel 'product'", "operand a needs 20480 B of its input buffer"),
     Mistake("programs 2", "resident 1 buffers 1 and 2", "kernel 'product'", "operand b needs 32768 B"),
     Mistake("programs 2", "block 6 by 6", "kernel 'product'", "needs 37 vector registers, there are 32"),
     Mistake(
@@ -358,9 +330,7 @@ def test_the_valid_plan_is_valid_after_every_phase() -> None:
 def test_every_broken_rule_is_reported(mistake: Mistake) -> None:
     assert mistake.old in VALID
     problems = problems_of(parse_plan(VALID.replace(mistake.old, mistake.new, 1)), mistake.phase)
-    found = [
-        problem for problem in problems if mistake.where in problem.split(": ")[0] and mistake.what in problem
-    ]
+    found = [problem for problem in problems if mistake.where in problem.split(": ")[0] and mistake.what in problem]
     assert found, problems
 
 
@@ -386,9 +356,7 @@ def test_what_later_phases_decide_is_not_asked_before(mistakes: tuple[Mistake, .
 def test_tiles_that_reach_beyond_the_depth_must_find_zeros_there() -> None:
     """The columns of x beyond c are the next row: only a view that ends with c reads zeros."""
     ragged = VALID.replace("red c 64]", "red c 60]")
-    assert any(
-        "reach beyond c, where no operand ends" in problem for problem in problems_of(parse_plan(ragged))
-    )
+    assert any("reach beyond c, where no operand ends" in problem for problem in problems_of(parse_plan(ragged)))
     ended = ragged.replace(A, A.replace("[8, 64]", "[8, 60]"))
     assert not problems_of(parse_plan(ended))
 

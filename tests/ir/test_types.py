@@ -45,9 +45,7 @@ def test_layout_is_no_part_of_the_logical_type() -> None:
     assert type.logical == TensorType(F32, (2, 3), (0, 1)) == TensorType(F32, (2, 3))
 
 
-@pytest.mark.parametrize(
-    ("shape", "layout"), [((-1,), None), (("",), None), ((2, 3), (0, 0)), ((2,), (0, 1))]
-)
+@pytest.mark.parametrize(("shape", "layout"), [((-1,), None), (("",), None), ((2, 3), (0, 0)), ((2,), (0, 1))])
 def test_impossible_types_are_refused(shape: tuple[int | str, ...], layout: tuple[int, ...] | None) -> None:
     with pytest.raises(TypeRuleError):
         TensorType(F32, shape, layout)

@@ -52,9 +52,7 @@ def test_shipped_network_answers_depend_on_the_image(name: str) -> None:
 def test_shipped_network_keeps_its_nodes(name: str) -> None:
     shipped = onnx.load(SHIPPED_FOLDER / f"light_{name}.onnx").graph
     model, inputs = shipped_network(name)
-    removed = Counter(node.op_type for node in shipped.node) - Counter(
-        node.op_type for node in model.graph.node
-    )
+    removed = Counter(node.op_type for node in shipped.node) - Counter(node.op_type for node in model.graph.node)
     assert set(removed) <= {"ConstantOfShape", "Softmax"}
     assert removed["Softmax"] <= 1
     assert [value.name for value in model.graph.input] == list(inputs)
@@ -63,9 +61,7 @@ def test_shipped_network_keeps_its_nodes(name: str) -> None:
 
 def test_shipped_network_is_a_function_of_its_seed() -> None:
     def content(network: Network) -> tuple[bytes, list[bytes]]:
-        return network.model.SerializeToString(deterministic=True), [
-            x.tobytes() for x in network.inputs.values()
-        ]
+        return network.model.SerializeToString(deterministic=True), [x.tobytes() for x in network.inputs.values()]
 
     assert content(shipped_network("squeezenet")) == content(shipped_network("squeezenet", seed=0))
     assert content(shipped_network("squeezenet")) != content(shipped_network("squeezenet", seed=1))
@@ -92,9 +88,7 @@ def test_exported_network_says_nothing_about_where_it_was_made(name: str) -> Non
 
 
 def test_exported_networks_stay_small() -> None:
-    sizes_bytes = [
-        path.stat().st_size for path in EXPORTED_FOLDER.iterdir() if path.suffix in (".onnx", ".npz")
-    ]
+    sizes_bytes = [path.stat().st_size for path in EXPORTED_FOLDER.iterdir() if path.suffix in (".onnx", ".npz")]
     assert sum(sizes_bytes) < 6_000_000
 
 

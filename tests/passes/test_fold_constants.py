@@ -33,9 +33,7 @@ def test_chain_is_folded_to_its_end() -> None:
     [
         lambda m: m("add", m.splat(1.5, 512, 512), m.splat(2.0, 512, 1)),
         lambda m: m("exp", m.splat(1.5, 512, 512)),
-        lambda m: m(
-            "where", m.splat(True, 512, 512, element="bool"), m.constant(2.0), m.splat(0.0, 512, 512)
-        ),
+        lambda m: m("where", m.splat(True, 512, 512, element="bool"), m.constant(2.0), m.splat(0.0, 512, 512)),
         lambda m: m("reshape", m.splat(1.5, 512, 512), shape=(256, 1024)),
         lambda m: m("transpose", m.splat(1.5, 512, 256), perm=(1, 0)),
         lambda m: m("slice", m.splat(1.5, 512, 512), starts=(1, 1), ends=(512, 300), steps=(2, 1)),

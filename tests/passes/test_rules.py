@@ -180,9 +180,7 @@ CASES = (
     Case("multiply-by-one", "neg", lambda m: m("neg", m("mul", m.input(2, 3), m.splat(1.0, 3)))),
     Case("subtract-zero", "neg", lambda m: m("neg", m("sub", m.input(2, 3), m.constant(0.0)))),
     Case("divide-by-one", "neg", lambda m: m("neg", m("div", m.input(2, 3), m.constant(1.0)))),
-    Case(
-        "divide-by-power-of-two", "mul", lambda m: m("div", m.input(2, 3), m.constant([0.25, -2.0, 1024.0]))
-    ),
+    Case("divide-by-power-of-two", "mul", lambda m: m("div", m.input(2, 3), m.constant([0.25, -2.0, 1024.0]))),
     Case("divide-by-power-of-two", "mul", lambda m: m("div", m.input(2, 3), m.splat(8.0, 3))),
     Case("one-over-root", "rsqrt", lambda m: m("div", m.constant(1.0), m("sqrt", m.input(3))), ROUNDED, 0.1),
     Case("reciprocal-of-root", "rsqrt", lambda m: m("reciprocal", m("sqrt", m.input(3))), ROUNDED, 0.1),
@@ -223,9 +221,7 @@ CASES = (
     ),
     Case("gather-nd-known", "reshape", lambda m: gather_nd(m, 2, 3, positions=EVERYTHING)),
     Case("gather-nd-known", "reshape gather", lambda m: gather_nd(m, 2, 3, 4, positions=[[1, -1], [0, 0]])),
-    Case(
-        "gather-of-a-run", "slice", lambda m: m("gather", m.input(2, 5), m.constant([2, -2], "i64"), axis=1)
-    ),
+    Case("gather-of-a-run", "slice", lambda m: m("gather", m.input(2, 5), m.constant([2, -2], "i64"), axis=1)),
     Case(
         "gather-of-a-run",
         "slice reshape",
@@ -331,9 +327,7 @@ def test_every_source_stays_accounted_for(case: Case) -> None:
     assert not set(alive) & set(gone)
 
 
-@pytest.mark.parametrize(
-    ("name", "body"), refusals(), ids=lambda entry: entry if isinstance(entry, str) else ""
-)
+@pytest.mark.parametrize(("name", "body"), refusals(), ids=lambda entry: entry if isinstance(entry, str) else "")
 def test_near_misses_are_left_alone(name: str, body: Body) -> None:
     before = built(body)
     result = apply_rules(before, (RULES[name],), "test")

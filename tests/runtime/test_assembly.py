@@ -98,11 +98,7 @@ def test_damaged_text_gives_our_error_or_another_program() -> None:
     original = program_text(cases()[5].program)
     for _ in range(1500):
         at = int(rng.integers(len(original)))
-        text = (
-            original[:at]
-            + str(rng.choice(list('x0{}[]()@":;-\n 9i')))
-            + original[at + int(rng.integers(3)) :]
-        )
+        text = original[:at] + str(rng.choice(list('x0{}[]()@":;-\n 9i'))) + original[at + int(rng.integers(3)) :]
         try:
             program = parse_program(text)
         except BadPackageError as error:

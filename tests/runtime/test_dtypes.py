@@ -97,9 +97,7 @@ def test_byte_order_does_not_matter():
     assert from_numpy(">f4").name == "f32"
 
 
-@pytest.mark.parametrize(
-    ("ask", "named"), [(lambda: dtype("f31"), "f31"), (lambda: from_numpy("c8"), "complex64")]
-)
+@pytest.mark.parametrize(("ask", "named"), [(lambda: dtype("f31"), "f31"), (lambda: from_numpy("c8"), "complex64")])
 def test_unknown_types_are_refused_with_the_list(ask, named):
     with pytest.raises(UsageError, match=rf"{named}.*f32, f16, bf16"):
         ask()

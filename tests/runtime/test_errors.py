@@ -29,9 +29,7 @@ def test_exit_codes_are_the_published_ones():
 
 
 def test_every_error_class_is_in_the_table():
-    declared = {
-        value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, BircError)
-    }
+    declared = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, BircError)}
     assert declared - {BircError} == set(ERRORS)
 
 

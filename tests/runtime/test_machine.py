@@ -273,9 +273,7 @@ def test_the_text_form_used_here_is_faithful(load_changed):
 
 
 def test_a_description_of_ones_own(load_changed):
-    small = load_changed.text(
-        'name = "mine"\nvendor = "me"\nbase = "br100"\n[chip]\n' + DIES.replace("2", "4")
-    )
+    small = load_changed.text('name = "mine"\nvendor = "me"\nbase = "br100"\n[chip]\n' + DIES.replace("2", "4"))
     assert (small.name, small.dies, small.spcs) == ("mine", 4, 64)
     assert small.formats == load_machine("br100").formats
 

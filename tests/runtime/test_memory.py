@@ -34,9 +34,7 @@ def axes(draw: st.DrawFn) -> Axis:
 
 
 @st.composite
-def tensors_and_boxes(
-    draw: st.DrawFn, strides_of_axes: tuple[tuple[int, ...], ...]
-) -> tuple[Descriptor, Box]:
+def tensors_and_boxes(draw: st.DrawFn, strides_of_axes: tuple[tuple[int, ...], ...]) -> tuple[Descriptor, Box]:
     rank = draw(st.integers(1, 3))
     dims = tuple(draw(st.integers(1, 5)) for _ in range(rank))
     strides = tuple(draw(st.sampled_from(strides_of_axes[axis])) for axis in range(rank))

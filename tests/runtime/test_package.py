@@ -242,9 +242,7 @@ def test_every_header_byte_is_found_alone(saved):
     package_zip.write_archive(file, new)
     content = file.getvalue()
     found = package_zip.read_archive(content, where="x")
-    data = {
-        place for member in found.values() for place in range(member.offset, member.offset + member.num_bytes)
-    }
+    data = {place for member in found.values() for place in range(member.offset, member.offset + member.num_bytes)}
     for position in set(range(len(content))) - data:
         for bit in range(8):
             damaged = bytearray(content)
@@ -283,9 +281,7 @@ def test_missing_members_are_named(saved, tmp_path, name):
     assert name in str(refused(tmp_path / "less.birc", content))
 
 
-@pytest.mark.parametrize(
-    "name", ["../evil", "/etc/evil", "debug/../../evil", "debug\\evil", ".hidden", "debug//x", ""]
-)
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "debug/../../evil", "debug\\evil", ".hidden", "debug//x", ""])
 def test_names_that_lead_elsewhere_are_refused(saved, tmp_path, name):
     def add(members):
         info = next(iter(members))

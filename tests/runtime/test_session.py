@@ -117,9 +117,7 @@ def test_byte_order_does_not_matter(case):
 )
 def test_conversion_to_the_device(logical, device, values, expected):
     tensor = BoundaryTensor("x", logical, (len(values),), device)
-    array = np.asarray(
-        values, {"f64": np.float64, "i64": np.int64, "bool": np.bool_}.get(logical, np.float32)
-    )
+    array = np.asarray(values, {"f64": np.float64, "i64": np.int64, "bool": np.bool_}.get(logical, np.float32))
     converted = to_device(array, tensor)
     wanted = np.asarray(expected, np.float64)
     if device == "bf16":
@@ -133,9 +131,7 @@ def test_conversion_to_the_device(logical, device, values, expected):
 @pytest.mark.parametrize("value", [2**31, -(2**31) - 1])
 def test_integers_that_the_device_cannot_hold_are_refused(value):
     tensor = BoundaryTensor("ids", "i64", (2,), "i32")
-    with pytest.raises(
-        UsageError, match=rf"'ids' holds {value} \(the device keeps it as i32: -2147483648 to"
-    ):
+    with pytest.raises(UsageError, match=rf"'ids' holds {value} \(the device keeps it as i32: -2147483648 to"):
         to_device(np.asarray([0, value]), tensor)
 
 

@@ -284,9 +284,7 @@ def test_a_deadlock_names_the_queues_and_their_semaphores() -> None:
     assert "vector 0 at vmovi () waits for semaphore 0" in str(caught.value)
     assert "vector 1 at vmovi () waits for semaphore 1" in str(caught.value)
     assert "die 0: command 4, barrier die" in str(caught.value)
-    with pytest.raises(
-        MachineFault, match=r"in sequential order iteration .* waits for semaphore 0 for ever"
-    ):
+    with pytest.raises(MachineFault, match=r"in sequential order iteration .* waits for semaphore 0 for ever"):
         run(program)
 
 

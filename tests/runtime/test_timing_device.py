@@ -79,9 +79,7 @@ def test_invariants_of_handmade_programs(case: Case):
     st.sampled_from((1, 2)),
 )
 def test_invariants_of_matrix_products(gemm, repeats, dies):
-    whole = program(
-        MACHINE, gemm.kernel(), gemm.descriptors(), macs=gemm.macs * dies, repeats=repeats, dies=dies
-    )
+    whole = program(MACHINE, gemm.kernel(), gemm.descriptors(), macs=gemm.macs * dies, repeats=repeats, dies=dies)
     result = simulate(whole, MACHINE)
     check_invariants(result, MACHINE)
     rate = MACHINE.format("bf16").macs_per_cycle_per_spc
@@ -162,9 +160,7 @@ def test_a_change_of_multicast_mode_takes_a_die_barrier():
 # --- copies ----------------------------------------------------------------
 
 
-def copying(
-    num_bytes: int, *commands: Command | CommandLoop, dies: int = 1, kernel: Kernel | None = None
-) -> Program:
+def copying(num_bytes: int, *commands: Command | CommandLoop, dies: int = 1, kernel: Kernel | None = None) -> Program:
     """Descriptors: 0 and 1 in HBM, 2 in L2; a kernel that reads HBM may run beside the copy."""
     count = num_bytes // 4
     descriptors = (dense((count,)), dense((count,), address=num_bytes), dense((count,), space="l2"))

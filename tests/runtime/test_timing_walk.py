@@ -148,8 +148,7 @@ def test_shares_are_max_min_fair(route_ports, widths, data):
     for entry, rate in zip(routes, rates, strict=True):
         full = [port for port, _ in entry.usage if used[port] == port.bytes_per_cycle]
         highest = [
-            max(r for e, r in zip(routes, rates, strict=True) if any(p == port for p, _ in e.usage))
-            for port in full
+            max(r for e, r in zip(routes, rates, strict=True) if any(p == port for p, _ in e.usage)) for port in full
         ]
         assert rate in highest
 

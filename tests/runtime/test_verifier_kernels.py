@@ -61,9 +61,7 @@ def test_semaphores_return_to_their_counts():
 def test_too_many_credits_are_a_race():
     program = gemm().program
     counts = (0, 3, 0, 2, 0, 1)
-    refused(
-        with_kernel(program, replace(program.kernels[0], semaphores=counts)), "overwrites the tile", "compute"
-    )
+    refused(with_kernel(program, replace(program.kernels[0], semaphores=counts)), "overwrites the tile", "compute")
 
 
 def test_a_semaphore_has_one_waiting_queue():

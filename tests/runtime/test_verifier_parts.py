@@ -126,9 +126,7 @@ def test_boxes_that_share_a_byte_are_found(data):
     these, those = data.draw(boxes_in(left)), data.draw(boxes_in(right))
     found = overlaps(left, these, right, those)
     for a, b in np.ndindex(found.shape):
-        shared = element_bytes(left, these.low[a], these.high[a]) & element_bytes(
-            right, those.low[b], those.high[b]
-        )
+        shared = element_bytes(left, these.low[a], these.high[a]) & element_bytes(right, those.low[b], those.high[b])
         assert found[a, b] or not shared
 
 

@@ -55,8 +55,7 @@ def package_of(
 
     def boundary(ports: tuple[Port, ...]) -> tuple[BoundaryTensor, ...]:
         return tuple(
-            BoundaryTensor(port.name, types.get(port.name, port.dtype), port.shape, port.dtype)
-            for port in ports
+            BoundaryTensor(port.name, types.get(port.name, port.dtype), port.shape, port.dtype) for port in ports
         )
 
     manifest = Manifest(
@@ -71,12 +70,9 @@ def package_of(
     )
     sources = [RunSource(kernel.name, (f"{kernel.name}_node",)) for kernel in program.kernels]
     package = Package.create(program, weights, manifest, machine, sources=sources, texts=texts)
-    inputs = {
-        tensor.name: case.inputs[tensor.name].astype(dtype(tensor.dtype).numpy) for tensor in manifest.inputs
-    }
+    inputs = {tensor.name: case.inputs[tensor.name].astype(dtype(tensor.dtype).numpy) for tensor in manifest.inputs}
     expected = {
-        tensor.name: case.expected[tensor.name].astype(dtype(tensor.dtype).numpy)
-        for tensor in manifest.outputs
+        tensor.name: case.expected[tensor.name].astype(dtype(tensor.dtype).numpy) for tensor in manifest.outputs
     }
     return PackedCase(package, inputs, expected)
 

@@ -19,7 +19,7 @@ Dimensions = tuple[int, ...]
 
 # Operators that only change a weight's shape on its way to the operator that uses it.
 SHAPE_ONLY = {"Reshape", "Unsqueeze"}
-# He and others, "Delving Deep into Rectifiers" (2015): weights of variance 2 / fan-in keep the size of what ReLU leaves.
+# He and others, "Delving Deep into Rectifiers" (2015): variance 2 / fan-in keeps the size of what ReLU leaves.
 RELU_GAIN = 2.0
 # A residual sum adds up the variances of its two sides.
 RESIDUAL_GAIN = RELU_GAIN / 2

@@ -73,9 +73,7 @@ def _conv2d_rule(types: Types, attributes: Attributes) -> tuple[TensorType, ...]
     dtype = _result_dtype(x, w)
     (out_channels, *kernel_shape) = w.sizes
     if x.shape[1] != kernel_shape[0] * group:
-        raise TypeRuleError(
-            f"{x} has {x.shape[1]} channels, w {w} takes {kernel_shape[0]} in each of {group} groups"
-        )
+        raise TypeRuleError(f"{x} has {x.shape[1]} channels, w {w} takes {kernel_shape[0]} in each of {group} groups")
     if out_channels % group:
         raise TypeRuleError(f"{out_channels} output channels do not divide into {group} groups")
     if len(types) > 2:
@@ -96,9 +94,7 @@ def window_shape(x: TensorType, kernel: list[int], attributes: Attributes) -> tu
     height = window_size(rows, kernel[0], stride[0], top + bottom, dilation[0])
     width = window_size(columns, kernel[1], stride[1], left + right, dilation[1])
     if height < 1 or width < 1:
-        raise TypeRuleError(
-            f"a window of {kernel} does not fit into {x} with pads {[top, left, bottom, right]}"
-        )
+        raise TypeRuleError(f"a window of {kernel} does not fit into {x} with pads {[top, left, bottom, right]}")
     return height, width
 
 

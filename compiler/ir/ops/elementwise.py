@@ -58,9 +58,7 @@ def _unary_samples(
     *types: str, attributes: Mapping[str, AttributeValue] | None = None, low: float = -2.0, high: float = 2.0
 ) -> tuple[Sample, ...]:
     return tuple(
-        Sample((TensorType(dtype(name), shape),), attributes or {}, low, high)
-        for name in types
-        for shape in _SHAPES
+        Sample((TensorType(dtype(name), shape),), attributes or {}, low, high) for name in types for shape in _SHAPES
     )
 
 
@@ -260,15 +258,9 @@ def _cast(arrays: Arrays, attributes: Attributes) -> tuple[np.ndarray, ...]:
         if to.kind == "bool":
             return (widened(x) != 0,)
         if is_floating(x.dtype) and to.is_integer:
-            return (
-                _saturated(np.trunc(widened(x).astype(np.float64)), to.bits, to.kind == "int").astype(
-                    to.numpy
-                ),
-            )
+            return (_saturated(np.trunc(widened(x).astype(np.float64)), to.bits, to.kind == "int").astype(to.numpy),)
         if is_floating(x.dtype) and to.name in ("f8e4m3", "f8e5m2"):
-            limit = (
-                448.0 if to.name == "f8e4m3" else 57344.0
-            )  # OCP 8-bit floating point specification, table 1
+            limit = 448.0 if to.name == "f8e4m3" else 57344.0  # OCP 8-bit floating point specification, table 1
             wide = widened(x)
             return (np.where(np.isnan(wide), wide, np.clip(wide, -limit, limit)).astype(to.numpy),)
         return (narrowed(x, to.numpy),)

@@ -53,9 +53,7 @@ def _gather_nd_rule(types: Types, attributes: Attributes) -> tuple[TensorType, .
         raise TypeRuleError(f"batch_dims {batch} does not fit {x} and indices {indices}")
     (depth,) = indices.with_shape(indices.shape[-1:]).sizes
     if not 1 <= depth <= x.rank - batch:
-        raise TypeRuleError(
-            f"indices {indices} address {depth} dimensions, {x} has {x.rank - batch} after the batch"
-        )
+        raise TypeRuleError(f"indices {indices} address {depth} dimensions, {x} has {x.rank - batch} after the batch")
     if x.shape[:batch] != indices.shape[:batch]:
         raise TypeRuleError(f"{x} and indices {indices} differ in their first {batch} dimensions")
     return (x.with_shape((*indices.shape[:-1], *x.shape[batch + depth :])),)

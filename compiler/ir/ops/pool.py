@@ -37,10 +37,7 @@ def _window_views(x: np.ndarray, attributes: Attributes, filler: object) -> list
     stride = integers(attributes, "stride")
     dilation = integers(attributes, "dilation") if "dilation" in attributes else (1, 1)
     surrounded = padded(x, pads, filler)
-    out = [
-        (surrounded.shape[2 + dim] - dilation[dim] * (kernel[dim] - 1) - 1) // stride[dim] + 1
-        for dim in range(2)
-    ]
+    out = [(surrounded.shape[2 + dim] - dilation[dim] * (kernel[dim] - 1) - 1) // stride[dim] + 1 for dim in range(2)]
     return list(taps(surrounded, kernel, stride, dilation, out))
 
 
@@ -90,9 +87,7 @@ _AVG_ATTRIBUTES: Final = {
     "stride": STRIDE,
     "pads": PADS,
     "count_include_pad": Attribute("int", "1: pads count in the divisor, 0: they do not", minimum=0),
-    "divisor_pads": Attribute(
-        "ints", "the pads that count if any do: top, left, bottom, right", length=4, minimum=0
-    ),
+    "divisor_pads": Attribute("ints", "the pads that count if any do: top, left, bottom, right", length=4, minimum=0),
 }
 
 
@@ -128,9 +123,7 @@ ROWS: Final[tuple[OpRow, ...]] = (
         inputs="x",
         category="pool",
         loops="n c y x | r:kernel[0] s:kernel[1]",
-        access={
-            "x": "n, c, stride[0] * y + dilation[0] * r - pads[0], stride[1] * x + dilation[1] * s - pads[1]"
-        },
+        access={"x": "n, c, stride[0] * y + dilation[0] * r - pads[0], stride[1] * x + dilation[1] * s - pads[1]"},
         infer=_max_pool_rule,
         evaluate=_max_pool,
         cost=_pool_cost,

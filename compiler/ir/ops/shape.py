@@ -107,9 +107,7 @@ def _slice_rule(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
     (x,) = types
     ranges = [integers(attributes, name) for name in ("starts", "ends", "steps")]
     if any(len(item) != x.rank for item in ranges):
-        raise TypeRuleError(
-            f"starts, ends and steps need one number for each of the {x.rank} dimensions of {x}"
-        )
+        raise TypeRuleError(f"starts, ends and steps need one number for each of the {x.rank} dimensions of {x}")
     return (x.with_shape(tuple(map(_sliced_size, x.shape, *ranges))),)
 
 
