@@ -23,8 +23,8 @@ class Field:
     """One operand of an instruction.
 
     `kind` chooses encoding, text form, range check and sampling: u8 u16 u32 u64 i32 f32 enum mask shape descriptor
-    kernel text register source (register or f32) box ring advance. `choices` are the words of an enum; `low`/`high` bound a
-    number (high exclusive).
+    kernel text register source (register or f32) box ring advance. `choices` are the words of an enum; `low`/`high`
+    bound a number (high exclusive).
     """
 
     name: str
