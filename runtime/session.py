@@ -20,7 +20,7 @@ from birc.runtime.timing import simulate
 from birc.runtime.timing.calibration import latency_range
 from birc.runtime.values.engine import ValuesEngine
 
-QUICKLY_WALKED = 4_000
+QUICKLY_WALKED = 400
 """Instructions walked by one simulation up to which a profile adds the range of its latency unasked."""
 
 
