@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from birc.runtime.errors import InternalError
 from birc.runtime.timing.queues import Cursor, affine_at
 from birc.runtime.timing.steps import VECTOR, StepSpec, SyncSpec
 
@@ -57,7 +58,7 @@ class Op:
 
 
 def _no_handler(slot: int, queue: Any, op: Op) -> int:
-    raise NotImplementedError(op.spec.mnemonic)
+    raise InternalError(f"the timing engine has no handler for {op.spec.mnemonic}")
 
 
 def _fixed_semaphores(syncs: tuple[SyncSpec, ...]) -> tuple[int, ...] | None:
