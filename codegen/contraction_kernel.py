@@ -49,7 +49,8 @@ class ContractionWriter:
         self.tiling = tiling
         self.tile = {d.name: 1 for d in kernel.space} | dict(tiling.tile)
         self.nest, self.slots = NestBuilder(), Slots()
-        self.row = blocked_row(kernel, contraction, self.tile)
+        row = kernel.blocked_row(self.tile)
+        self.row = row.name if row is not None else ""
         self.column = contraction.column_dims[0]
         self.format = machine.format(contraction.format)
         depth = list(kernel.red_dims)
@@ -326,12 +327,6 @@ def _loads_first(kernel: Kernel) -> tuple[Statement, ...]:
         raise InternalError("a contraction whose result is not used", where=kernel.name)
     loads = tuple(s for s in phase.statements if s.op == "vld")
     return loads + tuple(s for s in phase.statements if s.op != "vld")
-
-
-def blocked_row(kernel: Kernel, contraction: Contraction, tile: dict[str, int]) -> str:
-    """The row dimension whose tiles form blocks: the innermost one with more than one tile; "" without rows."""
-    rows = [kernel.dimension(name) for name in contraction.row_dims]
-    return next((d.name for d in reversed(rows) if d.extent > tile[d.name]), rows[-1].name if rows else "")
 
 
 def emit_contraction_kernel(

@@ -8,6 +8,7 @@ same classes describe the plan before and after.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 PAR = "par"
@@ -143,6 +144,11 @@ class Kernel:
     def dimension(self, name: str) -> Dimension:
         """The dimension called `name`."""
         return next(d for d in self.space if d.name == name)
+
+    def blocked_row(self, tile: Mapping[str, int]) -> Dimension | None:
+        """The row dimension whose tiles form blocks: the innermost with more than one tile; None without rows."""
+        rows = [self.dimension(name) for name in self.contraction.row_dims] if self.contraction is not None else []
+        return next((d for d in reversed(rows) if d.extent > tile[d.name]), rows[-1] if rows else None)
 
     @property
     def par_dims(self) -> tuple[Dimension, ...]:

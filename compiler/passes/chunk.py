@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from birc.compiler.ir.plan import Buffer, ExchangeStep, Kernel, KernelStep, Plan
 from birc.compiler.ir.plan_access import accesses, with_views
-from birc.compiler.passes.lifetimes import lifetimes, reads_of
+from birc.compiler.passes.lifetimes import lifetimes, most_at_once, reads_of
 from birc.compiler.passes.region import region
 from birc.compiler.passes.restrict import restrict
 from birc.compiler.passes.split_search import SplitSearch
@@ -45,14 +45,7 @@ def chunk(plan: Plan, machine: Machine) -> Plan:
 def peak_bytes(plan: Plan) -> int:
     """The most bytes of scratch buffers that live at once."""
     spans = lifetimes(plan)
-    sizes = {b.name: b.num_bytes for b in plan.buffers if b.role == "scratch" and b.name in spans}
-    return max(
-        (
-            sum(size for name, size in sizes.items() if spans[name][0] <= step <= spans[name][1])
-            for step in range(len(plan.steps))
-        ),
-        default=0,
-    )
+    return most_at_once((b.num_bytes, *spans[b.name]) for b in plan.buffers if b.role == "scratch" and b.name in spans)
 
 
 def constant_bytes(plan: Plan) -> int:

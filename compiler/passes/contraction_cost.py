@@ -116,8 +116,7 @@ class Shape:
     @cached_property
     def blocked(self) -> Dimension | None:
         """The row dimension whose tiles form blocks."""
-        rows = [self.kernel.dimension(name) for name in self.contraction.row_dims]
-        return next((d for d in reversed(rows) if d.extent > self.tile[d.name]), rows[-1] if rows else None)
+        return self.kernel.blocked_row(self.tile)
 
     def count(self, dimension: Dimension) -> int:
         """Tiles along a dimension."""

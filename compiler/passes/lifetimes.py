@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from birc.compiler.ir.plan import Boundary, CopyStep, ExchangeStep, Kernel, KernelStep, Plan, Step
 from birc.compiler.ir.plan_access import accesses
@@ -52,12 +52,17 @@ def lifetimes(plan: Plan) -> dict[str, tuple[int, int]]:
 def most_live_bytes(plan: Plan, spcs_per_die: int) -> int:
     """The most bytes of on-chip buffers that live at once, over the whole chip: no placement needs less."""
     copies = {"l2": plan.dies, "tb": plan.dies * spcs_per_die}
+    return most_at_once(
+        (b.num_bytes * copies[b.space], b.first, b.last) for b in plan.buffers if b.space in copies and b.first >= 0
+    )
+
+
+def most_at_once(lives: Iterable[tuple[int, int, int]]) -> int:
+    """The largest sum of sizes that live at one step; `lives` are (size, first step, last step)."""
     changes: dict[int, int] = {}
-    for buffer in plan.buffers:
-        num_bytes = buffer.num_bytes * copies.get(buffer.space, 0)
-        if num_bytes and buffer.first >= 0:
-            changes[buffer.first] = changes.get(buffer.first, 0) + num_bytes
-            changes[buffer.last + 1] = changes.get(buffer.last + 1, 0) - num_bytes
+    for size, first, last in lives:
+        changes[first] = changes.get(first, 0) + size
+        changes[last + 1] = changes.get(last + 1, 0) - size
     most = live = 0
     for step in sorted(changes):
         live += changes[step]

@@ -47,10 +47,15 @@ def restrict(kernel: Kernel, name: str, start: int, extent: int, suffix: str = "
     )
 
 
+def even_part(extent: int, largest: int) -> int:
+    """The extent of the fewest nearly equal parts of at most `largest`."""
+    count = -(-extent // largest)
+    return -(-extent // count)
+
+
 def pieces(extent: int, largest: int) -> list[tuple[int, int]]:
     """(start, extent) of the fewest nearly equal parts of at most `largest`."""
-    count = -(-extent // largest)
-    part = -(-extent // count)
+    part = even_part(extent, largest)
     return [(start, min(part, extent - start)) for start in range(0, extent, part)]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from birc.compiler.ir.plan import SPC, Contraction, Dimension, Kernel, Phase, Tiling
 from birc.compiler.ir.registers import assign
 from birc.compiler.passes.contraction_cost import Memories, Shape, estimate
+from birc.compiler.passes.restrict import even_part
 from birc.compiler.passes.tile_vector import factorisations, shared_programs
 from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
@@ -64,12 +65,12 @@ def _tile(kernel: Kernel, contraction: Contraction, machine: Machine, rows: dict
     format = machine.format(contraction.format)
     tile = {d.name: 1 for d in kernel.space} | rows
     column = kernel.dimension(contraction.column_dims[0])
-    tile[column.name] = _even(column.extent, machine.tcore_cols)
+    tile[column.name] = even_part(column.extent, machine.tcore_cols)
     deepest = kernel.red_dims[-1]
     buffer = min(machine.gib_a_bytes, machine.gib_b_bytes)
     fitting = buffer // 2 // (64 * format.bytes) // format.k_unit * format.k_unit
     most = min(format.k_max, max(fitting, format.k_unit))
-    even = _even(deepest.extent, most)
+    even = even_part(deepest.extent, most)
     tile[deepest.name] = min(deepest.extent, -(-even // format.k_unit) * format.k_unit)
     return tile
 
@@ -78,7 +79,7 @@ def _row_tiles(dims: list[Dimension], most: int) -> list[dict[str, int]]:
     """Tile extents of the row dimensions: the few combinations of at most `most` rows that waste least."""
     if not dims:
         return [{}]
-    choices = [sorted({_even(d.extent, t) for t in range(1, most + 1)}) for d in dims]
+    choices = [sorted({even_part(d.extent, t) for t in range(1, most + 1)}) for d in dims]
     scored = []
     for extents in itertools.product(*choices):
         if math.prod(extents) > most:
@@ -135,9 +136,3 @@ def _programs(shape: Shape, spcs: dict[str, int], rows: int, columns: int, regis
     dims = [shape.kernel.dimension(name) for name in inside]
     most = min(shape.machine.vector_programs, shape.machine.vector_registers // max(1, registers))
     return shared_programs([shape.share(d, spcs) for d in dims], most)
-
-
-def _even(extent: int, most: int) -> int:
-    """The extent of the fewest nearly equal parts of at most `most`."""
-    count = -(-extent // most)
-    return -(-extent // count)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from birc.compiler.ir.plan import SPC, Dimension, Kernel, Tiling
 from birc.compiler.ir.registers import assign
+from birc.compiler.passes.restrict import even_part
 from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
 
@@ -82,15 +83,9 @@ def _tile(kernel: Kernel, capacity: int) -> dict[str, int]:
     order = [d for d in reversed(kernel.par_dims) if d.name in reduced]
     order += [d for d in reversed(kernel.par_dims) if d.name not in reduced]
     for d in order:
-        tile[d.name] = 1 if d.name == SPC else _even(d, max(1, budget))
+        tile[d.name] = 1 if d.name == SPC else even_part(d.extent, max(1, budget))
         budget //= tile[d.name]
     return tile
-
-
-def _even(dimension: Dimension, most: int) -> int:
-    """The extent of the fewest nearly equal tiles of at most `most`."""
-    count = -(-dimension.extent // most)
-    return -(-dimension.extent // count)
 
 
 def _tiles(dims: Sequence[Dimension], tile: dict[str, int]) -> int:

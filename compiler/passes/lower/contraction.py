@@ -46,7 +46,7 @@ def matmul(lowering: GroupLowering, node: Node) -> Expression:
     rows = tuple(name for i, name in enumerate(names[:-1]) if i == batch or (b.strides[i] == 0 and a.strides[i]))
     source = lowering.outer[node.inputs[1]]
     if source in lowering.env.graph.constants:
-        b = _packed(lowering, source, b, ("matmul", b_shape), tuple(b.strides[:batch]))
+        b = _packed(lowering, source, b, ("matmul", b_shape))
     a_view = _split_axis(a, len(a.dims) - 1, depth)
     b_view = _split_axis(b, len(b.dims) - 2, depth)
     k_index = tuple(unit(d.name) for d in reds)
@@ -183,9 +183,7 @@ def _weights(lowering: GroupLowering, node: Node, shape: tuple[int, int, int, in
     return View(view.buffer, view.offset, tuple(shape[i] for i in order), (so * shape[1], sr, ss, sc, so))
 
 
-def _packed(
-    lowering: GroupLowering, name: str, view: View, key: tuple[object, ...], batch_strides: tuple[int, ...]
-) -> View:
+def _packed(lowering: GroupLowering, name: str, view: View, key: tuple[object, ...]) -> View:
     """A constant b operand, stored in the T-core's element type; repeated batch dimensions stay repeated."""
     constant = lowering.env.graph.constants[name]
     packed = lowering.env.packed_constant(name, key, np.asarray(constant.data), lowering.env.storage(constant.type))
