@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
-from birc.compiler.importer.onnx_node import CannotLower
+from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.ir.attributes import Attributes, AttributeValue
 from birc.compiler.ir.graph import Constant, Fate, FateKind, Graph, Node, Value
 from birc.compiler.ir.op import OpRow
 from birc.compiler.ir.table import row
 from birc.compiler.ir.types import TensorType
+from birc.runtime.dtypes import dtype
 from birc.runtime.errors import BadModelError
 
 PASS_NAME: Final = "import"
@@ -37,6 +38,7 @@ class GraphBuilder:
         self._pending_constants: dict[str, Constant] = {}
         self._owner = "model"
         self._counter = 0
+        self.declared: Callable[[str], TensorType | None] = lambda _: None
 
     # What is known about values
 
@@ -60,7 +62,28 @@ class GraphBuilder:
             raise CannotLower(f"the {meaning} must be known, but comes from the inputs of the model")
         return data
 
+    def declared_shape(self, node: OnnxNode, position: int = 0) -> tuple[int, ...] | None:
+        """The shape that the model itself gives for a result of `node`; None where neither a declaration nor
+        onnx's shape inference fixes every dimension.
+
+        A parameter that is only known at run time can often be read off it. `guarded` then holds the program to it.
+        """
+        if position >= len(node.outputs) or not node.outputs[position]:
+            return None
+        found = self.declared(node.outputs[position])
+        return None if found is None else found.sizes
+
     # Building
+
+    def guarded(self, x: str, condition: str) -> str:
+        """`x`, from a program that faults where the scalar bool `condition` is false at run time.
+
+        It is a gather from a table of one entry, whose index leaves the table.
+        """
+        table = self.emit("reshape", (x,), {"shape": (1, *self.shape(x))})
+        refused = self.emit("cast", (self.emit("not", (condition,)),), {"to": dtype("i32")})
+        # Counted from the end an index of -1 would be the one entry: 1 is beyond it.
+        return self.emit("gather", (table, refused), {"axis": 0})
 
     def add_unknown(self, name: str, type: TensorType) -> None:
         """A value whose node could not be lowered, so that the nodes after it can be tried."""

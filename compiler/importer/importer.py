@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -18,10 +18,13 @@ from birc.compiler.importer.read import NEWEST_OPSET, ModelSource, ReadModel, re
 from birc.compiler.importer.tensors import element_type, element_type_name, tensor_array
 from birc.compiler.ir.errors import TypeRuleError
 from birc.compiler.ir.graph import Graph, Value
+from birc.compiler.ir.types import TensorType
 from birc.compiler.ir.verify import verify_graph
 from birc.runtime.errors import BadModelError, UnsupportedError
 
 _DEEPEST_CALL = 64
+Declared = Callable[[str], TensorType | None]
+"""The type that the model, or onnx's inference, gives for a value; None where a dimension is open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class _Region:
     prefix: str
     owner: str
     depth: int
+    declared: Declared
 
     def node_name(self, proto: onnx.NodeProto, position: int, taken: set[str]) -> str:
         """A stable name no other node has. Nodes of the standard's own functions go by the name of the
@@ -118,7 +122,7 @@ class _Importer:
         for tensor in graph.initializer:
             self._add_initializer(tensor)
             values[tensor.name] = tensor.name
-        self._lower_nodes(graph.node, _Region(values, self._model.opsets, {}, "", "", 0))
+        self._lower_nodes(graph.node, _Region(values, self._model.opsets, {}, "", "", 0, self._inferred.type_of))
         if self._unsupported:
             return Imported(None, tuple(self._unsupported))
         outputs = {}
@@ -185,6 +189,7 @@ class _Importer:
         if body is not None:
             return self._lower_body(body, node, region)
         self._build.start_node(node.name)
+        self._build.declared = region.declared
         results = entry.lower(node, self._build) if entry else ()
         listed = (results,) if isinstance(results, str) else results
         if len(listed) != len(node.outputs):
@@ -205,7 +210,12 @@ class _Importer:
             raise BadModelError(f"functions call each other more than {_DEEPEST_CALL} deep", where=node.where)
         owner = "" if body.is_named and not region.owner else node.name
         values = ChainMap({}, dict(body.values))
-        inner = _Region(values, body.opsets, body.attributes, f"{node.name}/", owner, region.depth + 1)
+        outer = dict(zip(body.outputs, node.outputs, strict=False))
+
+        def declared(name: str) -> TensorType | None:
+            return region.declared(outer[name]) if outer.get(name) else None
+
+        inner = _Region(values, body.opsets, body.attributes, f"{node.name}/", owner, region.depth + 1, declared)
         self._lower_nodes(body.nodes, inner)
         results = tuple(values.get(name, "") for name in body.outputs[: len(node.outputs)])
         if not owner:
