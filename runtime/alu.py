@@ -57,12 +57,13 @@ def common_type(operands: Sequence[Array | float]) -> np.dtype[Any]:
     """The type in which an instruction computes with these operands."""
     arrays = [operand for operand in operands if isinstance(operand, np.ndarray)]
     immediates = [operand for operand in operands if not isinstance(operand, np.ndarray)]
-    if arrays and all(array.dtype == _INT for array in arrays) and all(map(_is_int32, immediates)):
+    if arrays and all(array.dtype == _INT for array in arrays) and all(map(is_int32, immediates)):
         return _INT
     return _FLOAT
 
 
-def _is_int32(value: float) -> bool:
+def is_int32(value: float) -> bool:
+    """Whether an immediate can stand beside INT32 registers: a whole number that 32 bits hold."""
     return float(value).is_integer() and _INT_LIMITS.min <= value <= _INT_LIMITS.max
 
 

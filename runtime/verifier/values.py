@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from birc.runtime.alu import is_int32
 from birc.runtime.dtypes import DTYPES, dtype
 from birc.runtime.program import Box, Instruction
 
@@ -49,7 +50,7 @@ def check_store(box: Box, element_type: str, source: Content | float) -> None:
         raise ContentError(f"a vector store of {element_type}")
     target = dtype(element_type)
     if not isinstance(source, Content):
-        if target.is_integer and source != int(source):
+        if target.is_integer and not is_int32(source):
             raise ContentError(f"a store of {source} as {element_type}")
         return
     if broadcast(source.shape, box.shape) != box.shape:
@@ -111,12 +112,15 @@ def computed(instruction: Instruction, sources: tuple[Content | float, ...]) -> 
 
 
 def _is_integer(mnemonic: str, sources: tuple[Content | float, ...]) -> bool:
+    """Whether an elementwise instruction gives INT32 (the rule is that of `alu.elementwise`)."""
     if mnemonic in TO_INTEGER:
         return True
     if mnemonic in TO_FLOAT:
         return False
     values = sources[1:] if mnemonic == "vsel" else sources
-    return all(source.integer if isinstance(source, Content) else source == int(source) for source in values)
+    registers = [source for source in values if isinstance(source, Content)]
+    immediates = [source for source in values if not isinstance(source, Content)]
+    return bool(registers) and all(register.integer for register in registers) and all(map(is_int32, immediates))
 
 
 def check_size(content: Content, limit: int) -> Content:

@@ -1,8 +1,9 @@
-"""The verifier's parts against plain definitions: unrolling, byte sets, boxes that meet, SPC classes."""
+"""The verifier's parts against plain definitions: unrolling, byte sets, boxes, SPC classes, kinds of lanes."""
 
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -11,12 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import cases
 
-from birc.runtime.program import Descriptor
+from birc.runtime import alu
+from birc.runtime.isa import VECTOR
+from birc.runtime.program import Descriptor, Instruction
 from birc.runtime.stepping.walk import KernelWalk
 from birc.runtime.verifier.boxes import Boxes, byte_hulls, clip, overlaps, unique, whole_view
 from birc.runtime.verifier.byteset import ByteSet, bytes_of
 from birc.runtime.verifier.layout import ELEMENT_BYTES, byte_span
 from birc.runtime.verifier.unroll import spc_classes, spc_coordinates, unroll
+from birc.runtime.verifier.values import Content, computed
 
 KERNELS = [kernel for case in cases() for kernel in case.program.kernels]
 KERNELS.append(blocked_gemm(Blocking(2, 2, 1, 2, 2, 2, 2, 2, 2)))
@@ -181,3 +185,21 @@ def test_clipping_keeps_what_is_in_bounds():
 def test_unique_drops_repeated_and_empty_boxes():
     boxes = Boxes(np.array([[0], [0], [3], [5]]), np.array([[2], [2], [3], [6]]))
     assert unique(boxes).low.ravel().tolist() == [0, 5]
+
+
+# --- kinds of lanes
+
+IMMEDIATES = (0.0, 0.5, -0.0, 2.0**31, -(2.0**31), math.inf, -math.inf, math.nan)
+SOURCES = (*IMMEDIATES, np.ones((1, 1), np.float32), np.ones((1, 1), np.int32))
+COMPUTING = [row for row in VECTOR if row.mnemonic in alu.ELEMENTWISE and row.mnemonic not in alu.FOLDS]
+
+
+@pytest.mark.parametrize("row", COMPUTING, ids=lambda row: row.mnemonic)
+def test_lanes_are_of_the_kind_that_the_arithmetic_gives(row):
+    for operands in itertools.product(SOURCES, repeat=len(row.reads)):
+        arrays = [operand for operand in operands if isinstance(operand, np.ndarray)]
+        if not arrays:
+            continue
+        contents = tuple(Content((1, 1), x.dtype == np.int32) if isinstance(x, np.ndarray) else x for x in operands)
+        lanes = alu.elementwise(row.mnemonic, operands)
+        assert computed(Instruction(row.mnemonic, ()), contents).integer == (lanes.dtype == np.int32), operands
