@@ -5,25 +5,33 @@ from __future__ import annotations
 from typing import Final
 
 from birc.compiler.importer import (
+    argmax,
     constant,
     contraction,
+    cumulative,
     elementwise,
     index,
     normalization,
+    ordering,
     pool,
     reduction,
+    selection,
     shape,
 )
 from birc.compiler.importer.lowering import OpType
 
 OP_TYPES: Final[tuple[OpType, ...]] = (
+    *argmax.OP_TYPES,
     *constant.OP_TYPES,
     *contraction.OP_TYPES,
+    *cumulative.OP_TYPES,
     *elementwise.OP_TYPES,
     *index.OP_TYPES,
     *normalization.OP_TYPES,
+    *ordering.OP_TYPES,
     *pool.OP_TYPES,
     *reduction.OP_TYPES,
+    *selection.OP_TYPES,
     *shape.OP_TYPES,
 )
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from birc.compiler.importer.axes import axes_of, integers_of, positive_axes, positive_axis
 from birc.compiler.importer.builder import GraphBuilder
-from birc.compiler.importer.elementwise import cast
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.runtime.dtypes import dtype
@@ -250,16 +249,6 @@ def _space_to_depth(node: OnnxNode, build: GraphBuilder) -> Results:
     return build.emit("reshape", (moved,), {"shape": target})
 
 
-def _trilu(node: OnnxNode, build: GraphBuilder) -> Results:
-    """The upper or lower triangle: a choice by a known mask."""
-    x = node.input(0)
-    offset = integers_of(node, build, 1, "diagonal")
-    square = np.ones(build.shape(x)[-2:], np.bool_)
-    diagonal = offset[0] if offset else 0
-    mask = np.triu(square, diagonal) if node.int_attribute("upper", 1) else np.tril(square, diagonal)
-    return build.emit("where", (build.constant(mask), x, build.scalar(0, x)))
-
-
 def _identity(node: OnnxNode, build: GraphBuilder) -> Results:
     return node.input(0)
 
@@ -277,23 +266,6 @@ def _dropout(node: OnnxNode, build: GraphBuilder) -> Results:
     return x, build.splat(1, build.type_of(x).with_dtype(mask_type))
 
 
-def _one_hot(node: OnnxNode, build: GraphBuilder) -> Results:
-    """A comparison of the indices with 0, 1, ... along a new axis; negative indices count from the end."""
-    indices, values = node.input(0), node.input(2)
-    depth = int(build.required_constant(node.input(1), "depth").reshape(()))
-    shape = build.shape(indices)
-    axis = positive_axis(node, node.int_attribute("axis", -1), len(shape) + 1)
-    whole = cast(build, indices, dtype("i64"))
-    negative = build.emit("less", (whole, build.scalar(0, whole)))
-    shifted = build.emit("add", (whole, build.scalar(depth, whole)))
-    whole = reshape(build, build.emit("where", (negative, shifted, whole)), (*shape[:axis], 1, *shape[axis:]))
-    line = (depth,) + (1,) * (len(shape) - axis)
-    hot = build.emit("equal", (whole, build.constant(np.arange(depth, dtype=np.int64).reshape(line))))
-    off = reshape(build, slice_axis(build, values, 0, 0, 1), ())
-    on = reshape(build, slice_axis(build, values, 0, 1, 2), ())
-    return build.emit("where", (hot, on, off))
-
-
 OP_TYPES: Final[tuple[OpType, ...]] = (
     OpType("Concat", _concat),
     OpType("DepthToSpace", _depth_to_space),
@@ -301,7 +273,6 @@ OP_TYPES: Final[tuple[OpType, ...]] = (
     OpType("Expand", _expand),
     OpType("Flatten", _flatten),
     OpType("Identity", _identity),
-    OpType("OneHot", _one_hot),
     OpType("Pad", _pad_attributes, until=10),
     OpType("Pad", _pad_inputs, since=11),
     OpType("Reshape", _reshape),
@@ -312,6 +283,5 @@ OP_TYPES: Final[tuple[OpType, ...]] = (
     OpType("Squeeze", _squeeze),
     OpType("Tile", _tile),
     OpType("Transpose", _transpose),
-    OpType("Trilu", _trilu),
     OpType("Unsqueeze", _unsqueeze),
 )

@@ -1,0 +1,74 @@
+"""Lowerings that find, order, count and choose elements by position."""
+
+from __future__ import annotations
+
+import numpy as np
+from lowering_case import F32, I64, case, f32, flags, ints
+
+X = f32(2, 3, 4)
+RANDOM = np.random.default_rng(5)
+TIED = RANDOM.integers(-3, 4, (3, 9, 2)).astype(np.int32)
+HOLED = np.array([[1, np.nan, 3, np.nan], [2, 2, np.inf, np.inf]], F32)
+ROW = f32(2, 7)
+
+
+def number(value: int, kind: type[np.generic] = I64) -> np.ndarray:
+    return np.array(value, kind)
+
+
+EXTREMES = (
+    *(case(op, X, opset=opset, axis=axis) for op in ("ArgMax", "ArgMin") for opset in (11, 13) for axis in (0, -2)),
+    *(case(op, TIED, axis=1, keepdims=0, select_last_index=last) for op in ("ArgMax", "ArgMin") for last in (0, 1)),
+    case("ArgMax", TIED.astype(np.int8), axis=1),
+    case("ArgMax", TIED.astype(np.uint8), axis=1, oracle="onnx"),
+    case("ArgMin", f32(3, 5).astype(np.float16), axis=1, oracle="onnx"),
+    case("ArgMax", HOLED, axis=1, oracle="onnx"),
+    case("ArgMin", HOLED, axis=1, oracle="onnx", select_last_index=1),
+    case("Hardmax", X, opset=11),
+    case("Hardmax", X, opset=11, axis=0),
+    case("Hardmax", TIED[:, :, 0].astype(F32), opset=13),
+    case("Hardmax", TIED.astype(F32), axis=1),
+    case("Hardmax", X.astype(np.float16), axis=0, oracle="onnx"),
+)
+
+ORDERS = (
+    case("TopK", X, opset=9, outputs=2, k=2, axis=1),
+    case("TopK", X, ints(3), known=(1,), opset=10, outputs=2),
+    case("TopK", TIED, ints(9), known=(1,), outputs=2, axis=1),
+    case("TopK", TIED, ints(5), known=(1,), outputs=2, axis=1, largest=0),
+    case("TopK", TIED.astype(np.int64), ints(2), known=(1,), outputs=2, axis=0, sorted=1),
+    case("TopK", TIED.astype(np.uint8), ints(4), known=(1,), outputs=2, axis=1, largest=0, oracle="onnx"),
+    case("TopK", X.astype(np.float16), ints(2), known=(1,), outputs=2, axis=-2),
+    case("TopK", ROW, ints(3), known=(1,), opset=24, outputs=2, oracle="onnx"),
+    case("TopK", f32(1, 5000), ints(6), known=(1,), outputs=2),
+    case("TopK", np.sign(f32(2, 5000)), ints(4), known=(1,), outputs=2, largest=0),
+)
+
+SCANS = (
+    *(
+        case("CumSum", X, number(-1), known=(1,), reverse=reverse, exclusive=exclusive)
+        for reverse in (0, 1)
+        for exclusive in (0, 1)
+    ),
+    case("CumSum", TIED, number(1, np.int32)),
+    case("CumSum", f32(70), number(0), known=(1,)),
+    case("CumSum", f32(40).astype(np.float16), number(0), opset=14, oracle="onnx", tolerance=5e-3),
+    case("CumProd", f32(2, 5, low=0.5), number(1), opset=26, oracle="onnx"),
+    case("CumProd", TIED, number(1), known=(1,), opset=26, oracle="onnx", reverse=1, exclusive=1),
+)
+
+CHOICES = (
+    case("OneHot", ints(0, -1, 2, 9), number(4), np.array([-1, 1], F32), known=(1,), axis=0),
+    case("OneHot", TIED, number(3), np.array([5, 2], np.int32), known=(1,), axis=1, oracle="onnx"),
+    case("OneHot", np.array([1.0, -2.0, 7.0], F32), np.array(5.0, F32), f32(2), known=(1,)),
+    case("OneHot", np.array([1, 4], np.uint8), number(5), np.array([7, 9], np.uint8), known=(1,), oracle="onnx"),
+    case("Trilu", X, number(1), known=(1,)),
+    case("Trilu", X, number(-1), upper=0),
+    case("Trilu", X, number(2)),
+    case("Trilu", X, number(-9)),
+    case("Trilu", X, upper=0),
+    case("Trilu", TIED[:, :, 0].astype(np.int64)),
+    case("Trilu", flags(3, 4), number(1)),
+)
+
+CASES = (*EXTREMES, *ORDERS, *SCANS, *CHOICES)
