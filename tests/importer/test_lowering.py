@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import lowering_cases_basic
 import lowering_cases_indices
+import lowering_cases_recurrent
 import numpy as np
 import onnx
 import pytest
@@ -21,7 +22,11 @@ from birc.compiler.importer.lowering import OpType
 from birc.compiler.importer.op_types import OP_TYPES
 from birc.compiler.ir.interpreter import run_graph
 
-CASES: tuple[Case, ...] = (*lowering_cases_basic.CASES, *lowering_cases_indices.CASES)
+CASES: tuple[Case, ...] = (
+    *lowering_cases_basic.CASES,
+    *lowering_cases_indices.CASES,
+    *lowering_cases_recurrent.CASES,
+)
 
 
 def onnx_outputs(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
