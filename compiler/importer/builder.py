@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
+from birc.compiler.importer.lookahead import Declared
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.ir.attributes import Attributes, AttributeValue
 from birc.compiler.ir.graph import Constant, Fate, FateKind, Graph, Node, Value
@@ -38,7 +39,7 @@ class GraphBuilder:
         self._pending_constants: dict[str, Constant] = {}
         self._owner = "model"
         self._counter = 0
-        self.declared: Callable[[str], TensorType | None] = lambda _: None
+        self.declared: Declared = lambda _: None
 
     # What is known about values
 
@@ -51,9 +52,12 @@ class GraphBuilder:
         return self._types[value].sizes
 
     def constant_of(self, value: str) -> np.ndarray | None:
-        """The data of a value, None when it is only known at run time."""
+        """The data of a value, None when it is only known at run time. One without elements is always known."""
         found = self._constants.get(value) or self._pending_constants.get(value)
-        return None if found is None else found.data
+        if found is not None:
+            return found.data
+        type = self._types[value]
+        return np.empty(type.sizes, type.dtype.numpy) if 0 in type.shape else None
 
     def required_constant(self, value: str, meaning: str) -> np.ndarray:
         """The data of a value. Raises `CannotLower` when it depends on the model's inputs."""
@@ -70,8 +74,7 @@ class GraphBuilder:
         """
         if position >= len(node.outputs) or not node.outputs[position]:
             return None
-        found = self.declared(node.outputs[position])
-        return None if found is None else found.sizes
+        return self.declared(node.outputs[position])
 
     # Building
 

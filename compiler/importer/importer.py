@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -12,19 +12,17 @@ from birc.compiler.importer.bodies import Body, branch_body, function_body, loca
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.dimensions import input_values
 from birc.compiler.importer.inference import InferredTypes
+from birc.compiler.importer.lookahead import Declared, Lookahead
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode, decode_attributes
 from birc.compiler.importer.op_types import find_op_type
 from birc.compiler.importer.read import NEWEST_OPSET, ModelSource, ReadModel, read_model, standard_domain
 from birc.compiler.importer.tensors import element_type, element_type_name, tensor_array
 from birc.compiler.ir.errors import TypeRuleError
 from birc.compiler.ir.graph import Graph, Value
-from birc.compiler.ir.types import TensorType
 from birc.compiler.ir.verify import verify_graph
 from birc.runtime.errors import BadModelError, UnsupportedError
 
 _DEEPEST_CALL = 64
-Declared = Callable[[str], TensorType | None]
-"""The type that the model, or onnx's inference, gives for a value; None where a dimension is open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +120,8 @@ class _Importer:
         for tensor in graph.initializer:
             self._add_initializer(tensor)
             values[tensor.name] = tensor.name
-        self._lower_nodes(graph.node, _Region(values, self._model.opsets, {}, "", "", 0, self._inferred.type_of))
+        declared = self._lookahead(graph.node, self._inferred.shape_of, values)
+        self._lower_nodes(graph.node, _Region(values, self._model.opsets, {}, "", "", 0, declared))
         if self._unsupported:
             return Imported(None, tuple(self._unsupported))
         outputs = {}
@@ -212,15 +211,25 @@ class _Importer:
         values = ChainMap({}, dict(body.values))
         outer = dict(zip(body.outputs, node.outputs, strict=False))
 
-        def declared(name: str) -> TensorType | None:
+        def known(name: str) -> tuple[int, ...] | None:
             return region.declared(outer[name]) if outer.get(name) else None
 
+        declared = self._lookahead(body.nodes, known, values)
         inner = _Region(values, body.opsets, body.attributes, f"{node.name}/", owner, region.depth + 1, declared)
         self._lower_nodes(body.nodes, inner)
         results = tuple(values.get(name, "") for name in body.outputs[: len(node.outputs)])
         if not owner:
             self._build.record_fate(node.name, "merged", results[0] if results else "")
         return results
+
+    def _lookahead(self, nodes: Sequence[onnx.NodeProto], known: Declared, values: Mapping[str, str]) -> Declared:
+        """The shapes of the values of a region, whose names mean `values` so far."""
+
+        def lowered(name: str) -> tuple[int, ...] | None:
+            found = values.get(name, "")
+            return self._build.shape(found) if found and not self._inferred.is_missing(found) else None
+
+        return Lookahead(nodes, known, lowered).shape_of
 
     def _unknown_results(self, node: OnnxNode, region: _Region) -> tuple[str, ...]:
         """Stand-ins for the results of an unsupported node, typed where shape inference knows them."""

@@ -1,4 +1,4 @@
-"""ONNX's own shape inference, asked only about values behind operators that have no lowering."""
+"""What a model declares of its values, completed by ONNX's own shape inference."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _INFERRED_BYTES = 2**30  # shape inference serialises the model, which protobuf 
 
 
 class InferredTypes:
-    """Types of the model's values by shape inference, which runs at the first question only."""
+    """Types of the model's values by shape inference, which runs at the first question only.
+
+    The symbols of the inputs' dimensions have their sizes wherever the model declares them.
+    """
 
     def __init__(self, model: ReadModel, inputs: tuple[Value, ...]) -> None:
         self._model = model
@@ -35,15 +38,27 @@ class InferredTypes:
             self._types = self._infer()
         return self._types.get(name)
 
+    def shape_of(self, name: str) -> tuple[int, ...] | None:
+        """The sizes of the model's value `name`; None when they are not all known."""
+        found = self.type_of(name)
+        return None if found is None else found.sizes
+
     def _infer(self) -> dict[str, TensorType]:
         if self._model.proto.ByteSize() > _INFERRED_BYTES:
             return {}
         fixed = onnx.ModelProto()
         fixed.CopyFrom(self._model.proto)
         sizes = {value.name: value.type.sizes for value in self._inputs}
+        symbols: dict[str, int] = {}
         for entry in fixed.graph.input:
-            for place, size in enumerate(sizes.get(entry.name, ())):
-                entry.type.tensor_type.shape.dim[place].dim_value = size
+            for dim, size in zip(entry.type.tensor_type.shape.dim, sizes.get(entry.name, ()), strict=False):
+                if dim.dim_param:
+                    symbols[dim.dim_param] = size
+                dim.dim_value = size
+        for entry in (*fixed.graph.value_info, *fixed.graph.output):
+            for dim in entry.type.tensor_type.shape.dim:
+                if dim.dim_param in symbols:
+                    dim.dim_value = symbols[dim.dim_param]
         try:
             inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
         except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
