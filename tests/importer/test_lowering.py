@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import lowering_cases_basic
 import lowering_cases_indices
 import lowering_cases_recurrent
+import lowering_cases_reductions
 import numpy as np
 import onnx
 import pytest
@@ -26,6 +27,7 @@ CASES: tuple[Case, ...] = (
     *lowering_cases_basic.CASES,
     *lowering_cases_indices.CASES,
     *lowering_cases_recurrent.CASES,
+    *lowering_cases_reductions.CASES,
 )
 
 

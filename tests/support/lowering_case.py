@@ -18,6 +18,7 @@ class Case:
     """One node: arrays are graph inputs, `known` ones are initialisers by position.
 
     `oracle` is who says what is right: onnxruntime, or onnx's own reference where onnxruntime lacks the operator.
+    `shapes` are those that the model declares for its results, where inference cannot find them.
     """
 
     op: str
@@ -29,6 +30,7 @@ class Case:
     domain: str = ""
     oracle: str = "onnxruntime"
     tolerance: float = 2e-5
+    shapes: tuple[tuple[int, ...], ...] = ()
 
     def model(self) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
         names = [f"i{place}" if array is not None else "" for place, array in enumerate(self.inputs)]
@@ -55,6 +57,9 @@ class Case:
         for output, found in zip(model.graph.output, inferred.graph.output, strict=True):
             known_type = found.type.HasField("tensor_type")
             output.CopyFrom(found if known_type else _float_output(output.name))
+        for output, shape in zip(model.graph.output, self.shapes, strict=False):
+            kind = output.type.tensor_type.elem_type
+            output.CopyFrom(helper.make_tensor_value_info(output.name, kind, shape))
         return model, given
 
 
@@ -76,5 +81,5 @@ def flags(*shape: int) -> np.ndarray:
 
 def case(op: str, *inputs: np.ndarray | None, known: tuple[int, ...] = (), opset: int = 18, outputs: int = 1,
          domain: str = "", oracle: str = "onnxruntime", tolerance: float = 2e-5,
-         **attributes: Any) -> Case:  # fmt: skip
-    return Case(op, inputs, opset, outputs, known, attributes, domain, oracle, tolerance)
+         shapes: tuple[tuple[int, ...], ...] = (), **attributes: Any) -> Case:  # fmt: skip
+    return Case(op, inputs, opset, outputs, known, attributes, domain, oracle, tolerance, shapes)

@@ -74,11 +74,12 @@ def _sum(x: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> np.ndarray:
 
 
 def _mean(x: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> np.ndarray:
-    """Integers are summed in 64 bits and divided towards zero."""
+    """Integers are summed in 64 bits and divided towards zero; there is no mean of no floats: NaN."""
+    count = math.prod(x.shape[axis] for axis in axes)
     if is_floating(x.dtype):
-        return np.mean(x, axes, keepdims=keepdims)
+        return np.mean(x, axes, keepdims=keepdims) if count else np.sum(x, axes, keepdims=keepdims) / x.dtype.type(0)
     total = np.sum(x, axes, dtype=np.int64, keepdims=keepdims)
-    count = max(math.prod(x.shape[axis] for axis in axes), 1)
+    count = max(count, 1)
     return np.sign(total) * (np.abs(total) // count)
 
 
