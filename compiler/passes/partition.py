@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from birc.compiler.ir.copies import row_major_strides
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import (
+    Access,
     Boundary,
     Exchange,
     ExchangeStep,
@@ -79,15 +80,46 @@ def _plan(
 
 
 def split_large(kernel: Kernel, limit: int) -> list[Kernel]:
-    """The kernel in parts none of whose dimensions is larger than a descriptor dimension may be."""
-    large = next((d for d in kernel.par_dims if d.extent > limit), None)
-    if large is None:
+    """The kernel in parts none of whose dimensions, nor those of what they read, are larger than a descriptor's."""
+    name, largest = _too_large(kernel, limit)
+    if not name:
         return [kernel]
     parts = [
-        restrict(kernel, large.name, start, extent, f".{number}")
-        for number, (start, extent) in enumerate(pieces(large.extent, limit))
+        restrict(kernel, name, start, extent, f".{number}")
+        for number, (start, extent) in enumerate(pieces(kernel.dimension(name).extent, largest))
     ]
     return [part for whole in parts for part in split_large(whole, limit)]
+
+
+def _too_large(kernel: Kernel, limit: int) -> tuple[str, int]:
+    """A par dimension that has to be cut, and the largest extent that its parts can have; ("", 0) if there is none."""
+    for dimension in kernel.par_dims:
+        if dimension.extent > limit:
+            return dimension.name, limit
+    extents = {d.name: d.extent for d in kernel.space}
+    par = {d.name for d in kernel.par_dims if d.extent > 1}
+    for access, indexed in _reads(kernel):
+        for axis, (extent, index) in enumerate(zip(access.view.dims, access.index, strict=True)):
+            moved = [(name, factor) for name, factor in index.terms if name in par]
+            if extent <= limit or axis == indexed or not moved:
+                continue
+            name, factor = max(moved, key=lambda term: abs(term[1]) * extents[term[0]])
+            others = sum(abs(step) * (extents[term] - 1) for term, step in index.terms if term != name)
+            largest = (limit - 1 - others) // abs(factor) + 1
+            if 1 <= largest < extents[name]:
+                return name, largest
+    return "", 0
+
+
+def _reads(kernel: Kernel) -> Iterator[tuple[Access, int | None]]:
+    """Every access, with the axis along which data says what is read: that one may be of any extent."""
+    if kernel.contraction is not None:
+        yield kernel.contraction.a, None
+        yield kernel.contraction.b, None
+    for phase in kernel.phases:
+        for statement in phase.statements:
+            if statement.access is not None:
+                yield statement.access, statement.index_axis if statement.op == "vldx" else None
 
 
 def _steps(kernels: Sequence[Kernel], choices: Sequence[Choice], dies: int) -> list[Step]:
