@@ -11,7 +11,7 @@ from birc.compiler.ir.types import TensorType
 from birc.compiler.passes.base import Pass, PassResult
 
 CHANNELS_LAST = (0, 2, 3, 1)
-_IMAGE_OPS = frozenset({"conv2d", "max_pool2d", "avg_pool2d", "lrn"})
+_IMAGE_OPS = frozenset({"conv2d", "max_pool2d", "max_pool2d_position", "avg_pool2d", "lrn"})
 _FOLLOWING = frozenset({"elementwise", "reduction", "movement"})
 
 

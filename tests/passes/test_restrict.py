@@ -26,6 +26,7 @@ CUT_OPS = (
     "matmul",
     "conv2d",
     "max_pool2d",
+    "max_pool2d_position",
     "avg_pool2d",
     "lrn",
     "softmax",

@@ -126,4 +126,4 @@ EQUIVALENTS: dict[str, Translate] = {
     "reshape": _shape("Reshape", allowzero=1),
     "expand": _shape("Expand"),
 }
-"""The rows that are one ONNX operator; `rsqrt` is two."""
+"""The rows that are one ONNX operator; `rsqrt` is two, `max_pool2d_position` half of one."""

@@ -125,8 +125,7 @@ def _conv(
 
 
 def _avg(window: dict[str, AttributeValue], count_include_pad: int = 0) -> dict[str, AttributeValue]:
-    kept = {name: value for name, value in window.items() if name != "dilation"}
-    return {**kept, "count_include_pad": count_include_pad, "divisor_pads": window["pads"]}
+    return {**window, "count_include_pad": count_include_pad, "divisor_pads": window["pads"]}
 
 
 _INDICES = np.random.default_rng(0).integers(-600, 600, (3, 47))
@@ -170,10 +169,15 @@ LARGE: tuple[Large, ...] = (
     Large("conv2d", ((1, 1, 20, 20), (8, 1, 5, 3)), _conv(1, (2, 1, 2, 1))),
     Large("conv2d", ((1, 16, 6, 200), (70, 16, 1, 5)), _conv(1, (0, 2, 0, 2))),
     Large("conv2d", ((1, 40, 9, 9), (70, 40, 3, 3)), _conv(1, (1, 1, 1, 1)), "i8"),
+    Large("conv2d", ((1, 5, 1, 20000), (4, 5, 1, 9)), _conv(10, (0, 4, 0, 4))),
     Large("max_pool2d", ((2, 70, 15, 14),), _window((3, 3), 2, (1, 0, 1, 2))),
     Large("max_pool2d", ((1, 5, 20, 20),), _window((2, 3), 1, (0, 1, 1, 1), 2)),
+    Large("max_pool2d", ((1, 1, 1, 20000),), _window((1, 3), 10, (0, 1, 0, 1), 100)),
+    Large("max_pool2d_position", ((2, 70, 15, 14),), _window((3, 3), 2, (1, 0, 1, 2))),
+    Large("max_pool2d_position", ((1, 5, 20, 20),), _window((2, 3), 1, (0, 1, 1, 1), 2)),
     Large("avg_pool2d", ((2, 70, 15, 14),), _avg(_window((3, 3), 2, (1, 1, 1, 1)))),
     Large("avg_pool2d", ((1, 9, 12, 12),), _avg(_window((3, 2), 2, (1, 0, 2, 1)), 1)),
+    Large("avg_pool2d", ((1, 9, 12, 12),), _avg(_window((3, 2), 2, (1, 0, 2, 1), 2), 1)),
     Large("lrn", ((2, 100, 9, 8),), {"size": 5, "alpha": 0.1, "beta": 0.75, "k": 1.0}),
     Large("batch_norm", ((2, 70, 9, 8), (70,), (70,), (70,), (70,)), {"epsilon": 1e-5}),
     Large("layer_norm", ((130, 768), (768,), (768,)), {"axis": 1, "epsilon": 1e-5}),

@@ -41,13 +41,14 @@ from birc.compiler.passes.lower.rows import (
 )
 from birc.compiler.passes.lower.support import check_ranks, check_supported
 from birc.compiler.passes.lower.views import broadcast, narrow, reshape, transpose
-from birc.compiler.passes.lower.window import avg_pool2d, depthwise_conv2d, lrn, max_pool2d
+from birc.compiler.passes.lower.window import avg_pool2d, depthwise_conv2d, lrn, max_pool2d, max_pool2d_position
 from birc.runtime.machine import Machine
 
 ANCHORS: dict[str, Anchor] = {
     "matmul": matmul,
     "conv2d": conv2d,
     "max_pool2d": max_pool2d,
+    "max_pool2d_position": max_pool2d_position,
     "avg_pool2d": avg_pool2d,
     "lrn": lrn,
     "softmax": softmax,

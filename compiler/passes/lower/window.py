@@ -8,6 +8,7 @@ import numpy as np
 
 from birc.compiler.ir.attributes import integer, integers, number
 from birc.compiler.ir.graph import Node
+from birc.compiler.ir.ops.pool import divisors
 from birc.compiler.ir.plan import RED, Access, Dimension, Index, View
 from birc.compiler.passes.lower.expression import Expression
 from birc.compiler.passes.lower.frame import Frame, unit
@@ -17,6 +18,7 @@ from birc.compiler.passes.lower.views import channel_view, transpose
 
 CHANNELS_LAST = (0, 2, 3, 1)
 WINDOW = ("r", "s")
+LOWEST_INTEGER = float(-(1 << 31))
 
 
 def max_pool2d(lowering: GroupLowering, node: Node) -> Expression:
@@ -25,11 +27,31 @@ def max_pool2d(lowering: GroupLowering, node: Node) -> Expression:
     return lowering.builder.fold("vfoldmax", window, WINDOW)
 
 
+def max_pool2d_position(lowering: GroupLowering, node: Node) -> Expression:
+    """The least place whose element is not below the maximum of its window: a second walk through the window.
+
+    Places are negated, so that those outside the image, read as the lowest integer, never win.
+    """
+    window = _window(lowering, node, integers(node.attributes, "dilation"), "lowest")
+    b = lowering.builder
+    peak = b.fold("vfoldmax", window, WINDOW)
+    _, _, height, width = lowering.type_of(node.inputs[0]).sizes
+    places = -np.arange(height * width, dtype=np.int32).reshape(1, height, width, 1)
+    view = lowering.env.packed_constant(f"places.{height}x{width}", (), places, "i32")
+    place = (Index(), *_under(node, integers(node.attributes, "dilation")), Index())
+    negated = b.load(Access(view, place, "lowest"), is_float=False)
+    below = b.op("vlt", window, peak, is_float=False)
+    first = b.fold("vfoldmax", b.op("vsel", below, LOWEST_INTEGER, negated, is_float=False), WINDOW)
+    return b.op("vsub", 0.0, first, is_float=False)
+
+
 def avg_pool2d(lowering: GroupLowering, node: Node) -> Expression:
     """The mean of each window. Where windows reach over the edge, the divisor is a small table."""
-    window = _window(lowering, node, (1, 1), "zero")
+    window = _window(lowering, node, integers(node.attributes, "dilation"), "zero")
     total = lowering.builder.fold("vfoldsum", window, WINDOW)
-    scale = 1.0 / _divisors(lowering, node)
+    counts = divisors(lowering.type_of(node.inputs[0]).sizes, node.output.type.sizes, node.attributes)
+    with np.errstate(divide="ignore"):
+        scale = 1.0 / counts
     if np.all(scale == scale.flat[0]):
         return lowering.builder.op("vmul", total, float(scale.flat[0]))
     table = scale.astype(np.float32)[None, None]
@@ -92,31 +114,18 @@ def _window(
 ) -> Expression:
     """The input under the window, at every output element; sets the frame (channels last) and the window loops."""
     kernel = kernel or integers(node.attributes, "kernel")
-    stride = integers(node.attributes, "stride")
-    pads = integers(node.attributes, "pads")
     lowering.frame = Frame.of(node.output.type.sizes, CHANNELS_LAST)
     lowering.red_dims = (Dimension("r", kernel[0], RED), Dimension("s", kernel[1], RED))
     view = transpose(lowering.view(node.inputs[0]), CHANNELS_LAST)
-    index = (
-        unit("d0"),
-        Index((("d2", stride[0]), ("r", dilation[0])), -pads[0]),
-        Index((("d3", stride[1]), ("s", dilation[1])), -pads[1]),
-        unit("d1"),
-    )
+    index = (unit("d0"), *_under(node, dilation), unit("d1"))
     is_float = lowering.type_of(node.inputs[0]).dtype.is_float
     return lowering.builder.load(Access(view, index, fill), is_float)
 
 
-def _divisors(lowering: GroupLowering, node: Node) -> np.ndarray:
-    """How many elements each window averages, [out height, out width]."""
-    kernel, stride, pads = (integers(node.attributes, name) for name in ("kernel", "stride", "pads"))
-    counted = integers(node.attributes, "divisor_pads") if integer(node.attributes, "count_include_pad") else (0,) * 4
-    _, _, height, width = lowering.type_of(node.inputs[0]).sizes
-    _, _, out_y, out_x = node.output.type.sizes
-    axes = []
-    for axis, (extent, out) in enumerate(((height, out_y), (width, out_x))):
-        starts = np.arange(out) * stride[axis] - pads[axis]
-        low = np.maximum(starts, -counted[axis])
-        high = np.minimum(starts + kernel[axis], extent + counted[axis + 2])
-        axes.append(high - low)
-    return np.outer(axes[0], axes[1]).astype(np.float64)
+def _under(node: Node, dilation: tuple[int, ...]) -> tuple[Index, Index]:
+    """The row and the column of the image that an output element sees at one place of its window."""
+    stride, pads = integers(node.attributes, "stride"), integers(node.attributes, "pads")
+    return (
+        Index((("d2", stride[0]), ("r", dilation[0])), -pads[0]),
+        Index((("d3", stride[1]), ("s", dilation[1])), -pads[1]),
+    )
