@@ -1,4 +1,4 @@
-"""Lowering of matrix products and convolutions."""
+"""Lowering of matrix products."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from typing import Final
 
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.lowering import OpType, Results
-from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
-from birc.compiler.importer.window import read_window, resolve_pads
-from birc.compiler.ir.attributes import AttributeValue
-from birc.runtime.errors import BadModelError
+from birc.compiler.importer.onnx_node import OnnxNode
 
 
 def _matmul(node: OnnxNode, build: GraphBuilder) -> Results:
@@ -48,37 +45,7 @@ def _scaled(build: GraphBuilder, x: str, factor: float) -> str:
     return x if factor == 1.0 else build.emit("mul", (x, build.scalar(factor, x)))
 
 
-def _conv(node: OnnxNode, build: GraphBuilder) -> Results:
-    """Two spatial dimensions are the core row; one becomes two, of which the first has size 1."""
-    x, w, bias = node.input(0), node.input(1), node.optional(2)
-    shape, weights = build.shape(x), build.shape(w)
-    spatial = len(shape) - 2
-    if spatial not in (1, 2):
-        raise CannotLower(f"convolution over {spatial} spatial dimensions; 1 and 2 are supported")
-    if len(weights) != len(shape):
-        raise BadModelError(f"weights of rank {len(weights)} for an input of rank {len(shape)}", where=node.where)
-    window = read_window(node, weights[2:])
-    begins, ends = resolve_pads(node, window, shape[2:])
-    pads, lead = (*begins, *ends), (1,) * (2 - spatial)
-    if spatial == 1:
-        x = build.emit("reshape", (x,), {"shape": (*shape[:2], 1, *shape[2:])})
-        w = build.emit("reshape", (w,), {"shape": (*weights[:2], 1, *weights[2:])})
-        pads = (0, begins[0], 0, ends[0])
-    attributes: dict[str, AttributeValue] = {
-        "stride": lead + window.stride,
-        "pads": pads,
-        "dilation": lead + window.dilation,
-        "group": node.int_attribute("group", 1),
-    }
-    result = build.emit("conv2d", (x, w, bias) if bias else (x, w), attributes)
-    if spatial == 2:
-        return result
-    made = build.shape(result)
-    return build.emit("reshape", (result,), {"shape": (*made[:2], *made[3:])})
-
-
 OP_TYPES: Final[tuple[OpType, ...]] = (
-    OpType("Conv", _conv),
     OpType("Gemm", _gemm),
     OpType("MatMul", _matmul),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from birc.compiler.importer.onnx_node import OnnxNode
 from birc.runtime.errors import BadModelError
@@ -12,27 +12,63 @@ Sizes = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One entry per spatial dimension."""
+    """One entry per spatial dimension; `begins` and `ends` are the padding before and after each."""
 
     kernel: Sizes
     stride: Sizes
     dilation: Sizes
+    begins: Sizes
+    ends: Sizes
 
     @property
     def extent(self) -> Sizes:
         """How many elements the window spans in each dimension."""
         return tuple((size - 1) * step + 1 for size, step in zip(self.kernel, self.dilation, strict=True))
 
+    def results(self, spatial: Sizes) -> Sizes:
+        """How many windows there are along each dimension of sizes `spatial`."""
+        return tuple(
+            (size + begin + end - extent) // stride + 1
+            for size, begin, end, extent, stride in zip(
+                spatial, self.begins, self.ends, self.extent, self.stride, strict=True
+            )
+        )
+
+
+def padded_window(node: OnnxNode, kernel: Sizes, spatial: Sizes) -> Window:
+    """The window of `node` over dimensions of sizes `spatial`, with auto_pad resolved.
+
+    Raises `BadModelError` for attributes of wrong lengths or values.
+    """
+    if len(kernel) != len(spatial):
+        raise BadModelError(f"a window of {len(kernel)} dimensions over {len(spatial)}", where=node.where)
+    window = read_window(node, kernel)
+    begins, ends = resolve_pads(node, window, spatial)
+    return replace(window, begins=begins, ends=ends)
+
+
+def checked(node: OnnxNode, window: Window, spatial: Sizes) -> Window:
+    """The window. Raises `BadModelError` when it does not fit into dimensions of sizes `spatial`."""
+    if min(window.results(spatial), default=1) < 1:
+        pads = [*window.begins, *window.ends]
+        raise BadModelError(
+            f"a window of {list(window.extent)} does not fit into {list(spatial)} with pads {pads}", where=node.where
+        )
+    return window
+
 
 def read_window(node: OnnxNode, kernel: Sizes) -> Window:
-    """The window of `node`, whose default kernel is `kernel`. Raises `BadModelError` for wrong lengths or
-    values.
+    """The window of `node`, whose default kernel is `kernel`, before it is padded.
+
+    Raises `BadModelError` for wrong lengths or values.
     """
-    ones = (1,) * len(kernel)
+    ones, zeros = (1,) * len(kernel), (0,) * len(kernel)
     window = Window(
         node.ints_attribute("kernel_shape", kernel),
         node.ints_attribute("strides", ones),
         node.ints_attribute("dilations", ones),
+        zeros,
+        zeros,
     )
     for name, sizes in (
         ("kernel_shape", window.kernel),
@@ -72,16 +108,18 @@ def resolve_pads(node: OnnxNode, window: Window, spatial: Sizes) -> tuple[Sizes,
     return tuple(begins), tuple(ends)
 
 
-def ceil_ends(window: Window, spatial: Sizes, begins: Sizes, ends: Sizes) -> Sizes:
-    """The pads after each dimension with which rounding down gives what ceil_mode = 1 asks for.
+def rounded_up(window: Window, spatial: Sizes) -> Window:
+    """The window, padded so that rounding down gives what ceil_mode = 1 asks for.
 
     Rounding up adds a last, partial window unless it would start beyond the input and the padding before it
     (ONNX operator reference, MaxPool).
     """
-    result = []
-    for size, extent, stride, begin, end in zip(spatial, window.extent, window.stride, begins, ends, strict=True):
+    ends = []
+    for size, extent, stride, begin, end in zip(
+        spatial, window.extent, window.stride, window.begins, window.ends, strict=True
+    ):
         count = -(-(size + begin + end - extent) // stride) + 1
         if (count - 1) * stride >= size + begin:
             count -= 1
-        result.append(max((count - 1) * stride + extent - size - begin, 0))
-    return tuple(result)
+        ends.append(max((count - 1) * stride + extent - size - begin, 0))
+    return replace(window, ends=tuple(ends))

@@ -11,6 +11,7 @@ import lowering_cases_basic
 import lowering_cases_indices
 import lowering_cases_recurrent
 import lowering_cases_reductions
+import lowering_cases_windows
 import numpy as np
 import onnx
 import pytest
@@ -28,6 +29,7 @@ CASES: tuple[Case, ...] = (
     *lowering_cases_indices.CASES,
     *lowering_cases_recurrent.CASES,
     *lowering_cases_reductions.CASES,
+    *lowering_cases_windows.CASES,
 )
 
 

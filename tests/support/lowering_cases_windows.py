@@ -1,0 +1,78 @@
+"""Lowerings of everything that slides a window: convolutions and pools over one to four dimensions."""
+
+from __future__ import annotations
+
+import numpy as np
+from lowering_case import F32, Case, case, f32
+
+IMAGE = f32(2, 4, 7, 9)
+SIGNAL = f32(2, 4, 9)
+VOLUME = f32(2, 4, 5, 6, 7)
+STEPPED = np.random.default_rng(1).integers(-3, 4, (2, 3, 7, 8)).astype(F32)
+"""Few different values: windows have several largest elements."""
+STEPPED_VOLUME = np.random.default_rng(2).integers(-2, 3, (2, 2, 5, 6, 7)).astype(F32)
+
+
+def _bytes(kind: type[np.integer], *shape: int) -> np.ndarray:
+    limits = np.iinfo(kind)
+    return np.random.default_rng(list(shape)).integers(limits.min, limits.max + 1, shape).astype(kind)
+
+
+CONVOLUTIONS = (
+    case("Conv", VOLUME, f32(6, 4, 3, 2, 3), f32(6), pads=[1, 0, 2, 1, 1, 0], strides=[2, 1, 2]),
+    case("Conv", VOLUME, f32(6, 2, 2, 2, 2), group=2, dilations=[2, 1, 3]),
+    case("Conv", VOLUME, f32(4, 1, 3, 3, 3), f32(4), group=4, auto_pad="SAME_UPPER", strides=[2, 2, 1]),
+    case("Conv", VOLUME, f32(3, 4, 1, 1, 1)),
+    case("Conv", VOLUME, f32(3, 4, 2, 3, 2), auto_pad="SAME_LOWER", kernel_shape=[2, 3, 2]),
+    case("Conv", f32(1, 2, 3, 4, 3, 5), f32(3, 2, 2, 2, 2, 3), f32(3), pads=[1, 0, 1, 1, 0, 1, 0, 0],
+         strides=[1, 2, 1, 1], oracle="onnx"),
+    case("Conv", SIGNAL, f32(4, 1, 3), group=4, dilations=[2], pads=[2, 2]),
+    case("Conv", f32(1, 2, 9000), f32(3, 2, 5), strides=[4]),
+)  # fmt: skip
+
+MAXIMA = (
+    case("MaxPool", VOLUME, kernel_shape=[2, 3, 2], strides=[2, 1, 3], pads=[0, 1, 1, 1, 0, 0]),
+    case("MaxPool", VOLUME, kernel_shape=[2, 2, 2], dilations=[2, 1, 3], ceil_mode=1, strides=[2, 2, 2]),
+    case("MaxPool", VOLUME, kernel_shape=[3, 2, 2], auto_pad="SAME_LOWER", strides=[1, 2, 2]),
+    case("MaxPool", _bytes(np.int8, 2, 3, 8, 9), kernel_shape=[3, 2], pads=[1, 1, 1, 0], strides=[2, 2]),
+    case("MaxPool", _bytes(np.uint8, 2, 3, 4, 5, 6), kernel_shape=[2, 2, 2], pads=[1, 0, 1, 0, 1, 0]),
+    case("MaxPool", STEPPED, outputs=2, kernel_shape=[3, 2], strides=[2, 1], pads=[1, 1, 0, 0]),
+    case("MaxPool", STEPPED, outputs=2, kernel_shape=[2, 3], storage_order=1, dilations=[2, 1]),
+    case("MaxPool", STEPPED, outputs=2, kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
+    case("MaxPool", f32(2, 3, 11), outputs=2, kernel_shape=[3], strides=[2], storage_order=1, pads=[1, 1]),
+    case("MaxPool", STEPPED_VOLUME, outputs=2, kernel_shape=[2, 3, 2], strides=[2, 2, 1], pads=[1, 1, 1, 0, 0, 0]),
+    case("MaxPool", STEPPED_VOLUME, outputs=2, kernel_shape=[3, 2, 2], dilations=[2, 1, 2], storage_order=1),
+    case("MaxPool", _bytes(np.int8, 1, 2, 6, 6), outputs=2, kernel_shape=[2, 2]),
+    case("MaxPool", f32(1, 2, 20000), kernel_shape=[3], strides=[3]),
+    case("GlobalMaxPool", SIGNAL),
+    case("GlobalMaxPool", VOLUME),
+)  # fmt: skip
+
+MEANS = (
+    case("AveragePool", VOLUME, kernel_shape=[2, 3, 2], strides=[2, 1, 3], pads=[0, 1, 1, 1, 0, 0]),
+    case("AveragePool", VOLUME, kernel_shape=[3, 3, 3], pads=[1, 1, 1, 1, 1, 1], count_include_pad=1,
+         strides=[2, 2, 2]),
+    case("AveragePool", IMAGE, kernel_shape=[2, 3], dilations=[3, 2], pads=[1, 2, 1, 1], opset=19),
+    case("AveragePool", IMAGE, kernel_shape=[2, 3], dilations=[3, 2], pads=[1, 2, 1, 1], count_include_pad=1, opset=19),
+    case("AveragePool", VOLUME, kernel_shape=[2, 2, 2], dilations=[2, 1, 3], ceil_mode=1, strides=[2, 2, 2], opset=19),
+    case("AveragePool", VOLUME, kernel_shape=[3, 2, 3], ceil_mode=1, strides=[2, 3, 2], pads=[1, 1, 1, 0, 1, 1],
+         count_include_pad=1, opset=19),
+    case("AveragePool", IMAGE, kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_LOWER", opset=10),
+    case("AveragePool", IMAGE, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1], count_include_pad=1, opset=7),
+    case("GlobalAveragePool", SIGNAL),
+    case("GlobalAveragePool", VOLUME),
+)  # fmt: skip
+
+NORMS = (
+    case("LpPool", IMAGE, kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 1, 1]),
+    case("LpPool", IMAGE, kernel_shape=[3, 3], p=1, opset=11),
+    case("LpPool", SIGNAL, kernel_shape=[3], p=3, strides=[2], auto_pad="SAME_UPPER"),
+    case("LpPool", VOLUME, kernel_shape=[2, 2, 3], p=2, strides=[2, 1, 2]),
+    case("LpPool", IMAGE, kernel_shape=[2, 2], dilations=[2, 3], opset=18),
+    case("LpPool", IMAGE, kernel_shape=[3, 3], p=1, strides=[3, 2], ceil_mode=1, opset=18),
+    case("GlobalLpPool", IMAGE),
+    case("GlobalLpPool", VOLUME, p=3),
+    case("GlobalLpPool", SIGNAL, p=1),
+)
+
+CASES: tuple[Case, ...] = (*CONVOLUTIONS, *MAXIMA, *MEANS, *NORMS)
