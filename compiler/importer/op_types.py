@@ -17,8 +17,10 @@ from birc.compiler.importer import (
     pool,
     recurrent,
     reduction,
+    scatter,
     selection,
     shape,
+    tensor_scatter,
 )
 from birc.compiler.importer.lowering import OpType
 
@@ -35,8 +37,10 @@ OP_TYPES: Final[tuple[OpType, ...]] = (
     *pool.OP_TYPES,
     *recurrent.OP_TYPES,
     *reduction.OP_TYPES,
+    *scatter.OP_TYPES,
     *selection.OP_TYPES,
     *shape.OP_TYPES,
+    *tensor_scatter.OP_TYPES,
 )
 
 _BY_NAME: Final = {

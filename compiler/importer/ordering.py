@@ -20,6 +20,7 @@ from birc.compiler.importer.counting import (
     reduced,
 )
 from birc.compiler.importer.elementwise import cast
+from birc.compiler.importer.index import elements_along
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.shape import reshape
@@ -48,7 +49,7 @@ def _top_k(node: OnnxNode, build: GraphBuilder) -> Results:
     else:
         raise CannotLower(f"the first {count} of {size} elements, more than {_LARGEST_COUNT} of a long axis")
     wanted = (*shape[:axis], count, *shape[axis + 1 :])
-    values = reshape(build, _picked(build, seen, found), wanted)
+    values = reshape(build, elements_along(build, seen, found, 1), wanted)
     positions = reshape(build, cast(build, found, dtype("i64")), wanted)
     if node.version >= 10 and build.constant_of(node.input(1)) is None:
         given = reshape(build, node.input(1), ())
@@ -111,16 +112,6 @@ def _one_by_one(build: GraphBuilder, key: str, count: int, largest: bool) -> str
         others = build.emit("not", (build.emit("equal", (numbers, found[-1])),))
         left = build.emit("and", (left, others)) if left else others
     return build.emit("concat", found, {"axis": 1}) if len(found) > 1 else found[0]
-
-
-def _picked(build: GraphBuilder, x: str, positions: str) -> str:
-    """The elements of `x` at INT32 positions along its second dimension of three."""
-    outer, size, inner = build.shape(x)
-    strides = np.arange(outer).reshape(-1, 1, 1) * (size * inner) + np.arange(inner)
-    start = build.constant(strides.astype(np.int32))
-    scaled = build.emit("mul", (positions, build.scalar(inner, positions))) if inner > 1 else positions
-    flat = reshape(build, x, (outer * size * inner,))
-    return build.emit("gather", (flat, build.emit("add", (scaled, start))), {"axis": 0})
 
 
 OP_TYPES: Final[tuple[OpType, ...]] = (OpType("TopK", _top_k),)

@@ -71,4 +71,72 @@ CHOICES = (
     case("Trilu", flags(3, 4), number(1)),
 )
 
-CASES = (*EXTREMES, *ORDERS, *SCANS, *CHOICES)
+GRID = RANDOM.permuted(np.tile(np.arange(6), (3, 2, 1)), axis=2).transpose(0, 2, 1)
+"""Each column a permutation: no index twice."""
+FEW_UPDATES = GRID[:2, :3] - 6
+MANY = np.array([RANDOM.permutation(40)[:20] - 20 for _ in range(3)])
+TWICE = RANDOM.integers(-9, 9, (3, 24))
+PAIRS = np.array([[[0, 2], [1, -3]], [[1, 0], [0, 1]]], I64)
+ROWS_TWICE = RANDOM.integers(-5, 5, (24, 1))
+LENGTHS = ints(3, 1, 4, 2)
+
+READS = (
+    case("Gather", TIED.astype(np.int8), np.array([[1, -9], [3, 3]], np.int32), axis=1),
+    case("Gather", flags(3, 4), number(-1), axis=0),
+    case("Gather", X.astype(np.float16), ints(1, 1, 0), axis=2),
+    case("GatherElements", f32(3, 4), np.array([[0, -1], [2, 1]], I64), axis=0),
+    case("GatherElements", TIED.astype(np.uint8), RANDOM.integers(-9, 9, (2, 5, 2)), axis=1),
+    case("GatherElements", flags(3, 4), np.array([[3], [-4]], np.int32), axis=-1),
+    case("GatherND", flags(2, 3, 4), PAIRS),
+    case("GatherND", X.astype(np.float16), np.array([[[2]], [[-1]]], I64), batch_dims=1),
+    case("ReverseSequence", f32(4, 4, 3), LENGTHS, time_axis=0, batch_axis=1),
+    case("ReverseSequence", f32(4, 5), LENGTHS, time_axis=1, batch_axis=0),
+    case("ReverseSequence", f32(4, 4).astype(np.float16), LENGTHS, known=(1,), oracle="onnx"),
+)
+
+REDUCTIONS = ("add", "mul", "max", "min")
+WRITES = (
+    case("Scatter", f32(3, 6, 2), GRID, f32(3, 6, 2), opset=10, axis=1),
+    case("ScatterElements", f32(3, 6, 2), FEW_UPDATES, f32(2, 3, 2), axis=1),
+    case("ScatterElements", f32(3, 6, 2), FEW_UPDATES, f32(2, 3, 2), known=(1,), axis=1),
+    case("ScatterElements", f32(3, 40), MANY, f32(3, 20), axis=1),
+    case("ScatterElements", f32(3, 40), MANY, f32(3, 20), known=(1,), axis=1),
+    case("ScatterElements", f32(3, 9), TWICE, f32(3, 24), axis=1, oracle="onnx"),
+    case("ScatterElements", f32(3, 9), TWICE, f32(3, 24), known=(1,), axis=1, oracle="onnx"),
+    case("ScatterElements", flags(3, 4), np.array([[3, 0]], np.int32), flags(1, 2), axis=1),
+    *(case("ScatterElements", f32(3, 9), TWICE[:, :7], f32(3, 7), axis=1, reduction=word) for word in REDUCTIONS),
+    *(case("ScatterElements", f32(4, 9), TWICE, f32(3, 24), axis=1, reduction=word) for word in REDUCTIONS),
+    case("ScatterElements", TIED[0], TWICE[:, :2] % 9, TIED[0, :3], axis=0, reduction="max"),
+    case("ScatterND", X, PAIRS, f32(2, 2, 4)),
+    case("ScatterND", X, PAIRS, f32(2, 2, 4), known=(1,)),
+    case("ScatterND", X, np.zeros((2, 0), I64), f32(2, 2, 3, 4), opset=13, oracle="onnx"),
+    case("ScatterND", f32(30, 3), np.array([[4], [5], [6]], I64), f32(3, 3), known=(1,), opset=11),
+    case("ScatterND", f32(5, 2), ROWS_TWICE, f32(24, 2), oracle="onnx"),
+    *(case("ScatterND", f32(5, 2), ROWS_TWICE, f32(24, 2), reduction=word) for word in REDUCTIONS),
+    *(case("ScatterND", X, PAIRS[:, :1], f32(2, 1, 4), reduction=word) for word in REDUCTIONS),
+    case(
+        "ScatterND",
+        np.float16(f32(5, 2)),
+        ROWS_TWICE,
+        np.float16(f32(24, 2)),
+        reduction="add",
+        oracle="onnx",
+        tolerance=2e-2,
+    ),
+)
+
+CACHE = f32(3, 2, 10, 4)
+CACHES = tuple(
+    case("TensorScatter", CACHE, f32(3, 2, count, 4), *begin, known=known, mode=mode, opset=24, oracle="onnx")
+    for mode, count, begin, known in (
+        ("linear", 2, (), ()),
+        ("linear", 1, (ints(9, 0, 4),), ()),
+        ("linear", 9, (ints(1, 0, 1),), ()),
+        ("linear", 3, (ints(5, 5, 5),), (2,)),
+        ("circular", 3, (ints(9, 0, 18),), ()),
+        ("circular", 9, (ints(9, 0, 18),), ()),
+        ("circular", 9, (ints(3, 13, 3),), (2,)),
+    )
+)
+
+CASES = (*READS, *WRITES, *CACHES, *EXTREMES, *ORDERS, *SCANS, *CHOICES)
