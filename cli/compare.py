@@ -14,7 +14,8 @@ from birc.runtime.errors import BadModelError, NumericMismatchError
 from birc.runtime.manifest import Manifest
 
 # The largest error of an output, in the Euclidean norm, relative to the reference's. A TF32+ operand is
-# rounded to 2^-16 of its value, a BF16 one to 2^-8; through a deep network these add up.
+# rounded to 2^-16 of its value, a BF16 one to 2^-8, FP32 itself to 2^-24; through a deep network these add up.
+LIMIT_FP32 = 1e-4
 LIMIT_TF32P = 1e-3
 LIMIT_BF16 = 5e-2
 
@@ -63,7 +64,9 @@ def _limit(manifest: Manifest, type_name: str, tolerance: float | None) -> float
     narrow = {"bf16", "f16", "f8e4m3", "f8e5m2"}
     tensors = (*manifest.inputs, *manifest.outputs)
     is_narrow = manifest.precision == "bf16" or any(tensor.device_dtype in narrow for tensor in tensors)
-    return LIMIT_BF16 if is_narrow else LIMIT_TF32P
+    if is_narrow:
+        return LIMIT_BF16
+    return LIMIT_FP32 if manifest.precision == "fp32" else LIMIT_TF32P
 
 
 def relative_error(values: Array, expected: Array) -> float:

@@ -28,7 +28,7 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
-AVAILABLE_PRECISIONS = (Precision.MODEL, Precision.BF16)
+AVAILABLE_PRECISIONS = (Precision.MODEL, Precision.FP32, Precision.BF16)
 
 
 def compile_command(
@@ -41,7 +41,11 @@ def compile_command(
     ] = None,
     target: Annotated[str, typer.Option(help="A name from `birc targets`, or the path of a .toml file.")] = "br100",
     precision: Annotated[
-        Precision, typer.Option(help="model: the model's own types; bf16: store and multiply in BF16.")
+        Precision,
+        typer.Option(
+            help="model: the model's own types, FP32 multiplied as TF32+; fp32: FP32 products, at a third of the "
+            "rate; bf16: store and multiply in BF16."
+        ),
     ] = Precision.MODEL,
     dim: Annotated[
         list[str] | None, typer.Option(metavar="NAME=N", help="Fix a symbolic dimension; may be repeated.")

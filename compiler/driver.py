@@ -58,7 +58,7 @@ PLAN_STEPS: tuple[tuple[str, Callable[[Plan, Machine], Plan]], ...] = (
 GRAPH_PASSES: tuple[Pass, ...] = (*dict.fromkeys(CANONICALIZE), ChooseLayouts(), Fuse())
 """The passes on graphs, each once, in the order of their first use."""
 
-PRECISIONS = ("model", "bf16")
+PRECISIONS = ("model", "fp32", "bf16")
 Progress = Callable[[str], None]
 Data = Mapping[str, np.ndarray]
 

@@ -104,6 +104,14 @@ def test_a_symbolic_dimension_is_fixed_by_name(birc, digits):
     assert package.manifest.inputs[0].shape[0] == 3
 
 
+def test_fp32_is_held_to_a_narrower_limit(birc, digits):
+    assert birc("compile", digits, *BATCH, "--precision", "fp32").code == 0
+    assert Package.open("digits.birc").manifest.precision == "fp32"
+    outcome = birc("run", "digits.birc", "--check", digits)
+    assert outcome.code == 0, outcome
+    assert "limit 0.0001" in outcome.out
+
+
 def test_bf16_is_kept_at_the_boundary(birc, digits):
     assert birc("compile", digits, *BATCH, "--precision", "bf16").code == 0
     package = Package.open("digits.birc")

@@ -9,7 +9,7 @@ import pytest
 from networks import EXPORTED, exported_network, relative_error
 from onnx import TensorProto, helper, numpy_helper
 
-from birc.compiler.driver import PHASES, compile_model, resume, run_named_passes
+from birc.compiler.driver import PHASES, PRECISIONS, compile_model, resume, run_named_passes
 from birc.compiler.dump import load_dump
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import Plan
@@ -52,6 +52,14 @@ def test_every_dump_reads_back_and_goes_on_to_the_same_program(name: str, tmp_pa
     for file in [files[0], *plans]:
         again = compiled(resume(file, target="tiny"))
         assert encode_program(again.program) == wanted, file.name
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_precision_goes_on_from_its_dumps(precision: str, tmp_path: Path) -> None:
+    package = compiled(compile_model(DIGITS, target="br100", batch=8, precision=precision, dump_ir=tmp_path))
+    for file in sorted(p for p in tmp_path.iterdir() if p.suffix in (".ir", ".plan")):
+        again = compiled(resume(file, target="br100", precision=precision))
+        assert encode_program(again.program) == encode_program(package.program), file.name
 
 
 def test_a_dump_from_within_a_phase_is_taken_up_at_its_beginning(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from graph_maker import GraphMaker
+from graph_maker import GraphMaker, random_inputs
+from networks import relative_error
+from pipeline import compile_graph
 
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import Kernel
@@ -179,3 +182,15 @@ def test_integers_are_summed_exactly_or_not_at_all() -> None:
     a, b = make.input(2, 2000, element="i8"), make.input(2000, 2, element="i8")
     with pytest.raises(UnsupportedError, match="depth of 1024, not 2000"):
         kernels(make.graph(make("matmul", a, b)))
+
+
+@pytest.mark.parametrize("shape", [(6, 24), (2, 6, 24)])
+def test_a_product_takes_equal_rows(shape: tuple[int, ...]) -> None:
+    make = GraphMaker()
+    rows = make("expand", make.input(*shape[:-2], 1, 24), shape=shape)
+    compiled = compile_graph(make.graph(make("matmul", rows, make.input(24, 10))), "br100")
+    compiled.verify()
+    inputs = random_inputs(compiled.graph)
+    x, w = inputs.values()
+    (result,) = compiled.step(inputs).values()
+    assert relative_error(result, np.broadcast_to(x, shape) @ w) <= 1e-4

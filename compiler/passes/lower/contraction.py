@@ -15,7 +15,8 @@ from birc.compiler.passes.lower.expression import Expression
 from birc.compiler.passes.lower.frame import Frame, unit
 from birc.compiler.passes.lower.group import GroupLowering, node_name
 from birc.compiler.passes.lower.movement import padded_pixels
-from birc.compiler.passes.lower.views import broadcast, channel_view, dense_view, factorised
+from birc.compiler.passes.lower.parts import Pattern, constant_parts, parted, patterns
+from birc.compiler.passes.lower.views import broadcast, channel_view, factorised
 from birc.runtime.errors import DoesNotFitError
 
 STEM_CHANNELS = 4
@@ -23,34 +24,28 @@ STEM_CHANNELS = 4
 
 def matmul(lowering: GroupLowering, node: Node) -> Expression:
     """Batched matrix product. Batch dimensions over which b repeats are rows like any other."""
-    a, b = (lowering.view(name) for name in node.inputs[:2])
     out = node.output.type.sizes
     rank = len(out)
     a_shape, b_shape = (lowering.type_of(name).sizes for name in node.inputs[:2])
     if len(a_shape) == 1 or len(b_shape) == 1:
         raise DoesNotFitError("a matrix product with a vector", where=node.name, hint="reshape the vector to a matrix")
     batch = rank - 2
-    a = broadcast(a, (*out[:-1], a_shape[-1]))
-    b = broadcast(b, (*out[:-2], *b_shape[-2:]))
+    outer = tuple(lowering.outer[name] for name in node.inputs[:2])
+    a_pattern, b_pattern = patterns(lowering.env, *outer)
+    a = _matrix(lowering, node, node.inputs[0], len(a_shape) - 1, a_pattern, packed=bool(a_pattern))
+    b = _matrix(lowering, node, node.inputs[1], len(b_shape) - 2, b_pattern, packed=True)
+    a = broadcast(a, (*out[:-1], a.dims[-1]))
+    b = broadcast(b, (*out[:-2], *b.dims[-2:]))
     names = (*(f"b{i}" for i in range(batch)), "m", "n")
     lowering.frame = Frame.of(out, None, names)
-    depth = factorised(a_shape[-1], lowering.env.max_dim)
-    if depth is None:
-        raise DoesNotFitError(
-            f"depth {a_shape[-1]} has no factors of at most {lowering.env.max_dim}",
-            where=node_name(node),
-            hint="pad the depth of the product",
-        )
+    depth = _factors(lowering, node, a.dims[-1])
     reds = tuple(Dimension(f"k{i}", extent, RED) for i, extent in enumerate(depth))
     lowering.red_dims = reds
     rows = tuple(name for i, name in enumerate(names[:-1]) if i == batch or (b.strides[i] == 0 and a.strides[i]))
-    source = lowering.outer[node.inputs[1]]
-    if source in lowering.env.graph.constants:
-        b = _packed(lowering, source, b, ("matmul", b_shape))
     a_view = _split_axis(a, len(a.dims) - 1, depth)
     b_view = _split_axis(b, len(b.dims) - 2, depth)
     k_index = tuple(unit(d.name) for d in reds)
-    a_access = _moving(a_view, (*(unit(name) for name in names[:-1]), *k_index), batch + 1)
+    a_access = _moving(a_view, (*(unit(name) for name in names[:-1]), *k_index), batch)
     b_access = _moving(b_view, (*(unit(name) for name in names[:batch]), *k_index, unit("n")), batch)
     lowering.contraction = Contraction(
         a_access,
@@ -59,7 +54,7 @@ def matmul(lowering: GroupLowering, node: Node) -> Expression:
         len(b_access.index) - 1,
         rows,
         ("n",),
-        lowering.env.tcore_format(lowering.outer[node.inputs[0]], source),
+        lowering.env.tcore_format(*outer),
     )
     lowering.macs = math.prod(out) * a_shape[-1]
     return _accumulator(lowering, node)
@@ -84,20 +79,31 @@ def conv2d(lowering: GroupLowering, node: Node) -> Expression:
         ("n", "g", "y", "x", "o"),
     )
     sn, sc, sh, sw = x.strides
+    names = tuple(lowering.outer[name] for name in node.inputs[:2])
+    x_pattern, w_pattern = patterns(lowering.env, *names)
     x_view = View(x.buffer, x.offset, (n, groups, height, width, c), (sn, sc * c, sh, sw, sc))
+    x_view = parted(lowering.env, names[0], x_view, 4, x_pattern, node.sources)
+    w_view = _weights(lowering, node, (groups, o // groups, c, kernel_y, kernel_x), w_pattern)
+    channels = _factors(lowering, node, x_view.dims[4])
+    c_dims = tuple(Dimension("c" if len(channels) == 1 else f"c{i}", e, RED) for i, e in enumerate(channels))
+    c_index = tuple(unit(d.name) for d in c_dims)
     x_index = (
         unit("n"),
         unit("g"),
         Index((("y", stride_y), ("r", dilation_y)), -top),
         Index((("x", stride_x), ("s", dilation_x)), -left),
-        unit("c"),
+        *c_index,
     )
-    w_view = _weights(lowering, node, (groups, o // groups, c, kernel_y, kernel_x))
-    w_index = (unit("g"), unit("r"), unit("s"), unit("c"), unit("o"))
-    lowering.red_dims = (Dimension("r", kernel_y, RED), Dimension("s", kernel_x, RED), Dimension("c", c, RED))
-    format = lowering.env.tcore_format(*(lowering.outer[name] for name in node.inputs[:2]))
+    w_index = (unit("g"), unit("r"), unit("s"), *c_index, unit("o"))
+    lowering.red_dims = (Dimension("r", kernel_y, RED), Dimension("s", kernel_x, RED), *c_dims)
     lowering.contraction = Contraction(
-        Access(x_view, x_index), Access(w_view, w_index), 4, 4, ("n", "y", "x"), ("o",), format
+        Access(_split_axis(x_view, 4, channels), x_index),
+        Access(_split_axis(w_view, 3, channels), w_index),
+        4,
+        len(w_index) - 1,
+        ("n", "y", "x"),
+        ("o",),
+        lowering.env.tcore_format(*names),
     )
     lowering.macs = n * o * out_y * out_x * c * kernel_y * kernel_x
     return _with_bias(lowering, node)
@@ -124,23 +130,23 @@ def stem_conv2d(lowering: GroupLowering, node: Node) -> Expression:
     o, _, kernel_y, kernel_x = lowering.type_of(node.inputs[1]).sizes
     _, _, out_y, out_x = node.output.type.sizes
     env = lowering.env
-    padded = (n, channels, height, width + left + right)
+    names = tuple(lowering.outer[name] for name in node.inputs[:2])
+    x_pattern, w_pattern = patterns(env, *names)
+    run = channels * max(1, len(x_pattern))
+    padded = (n, run, height, width + left + right)
     copy_name = f"{node.name}.pixels"
     type = TensorType(lowering.type_of(node.inputs[0]).dtype, padded, (0, 2, 3, 1))
     target = env.new_buffer(copy_name, type)
-    env.kernels.append(padded_pixels(copy_name, lowering.view(node.inputs[0]), target, left, node.sources))
-    row = padded[3] * channels
-    pixels = View(
-        target.buffer, 0, (n, height, out_x, kernel_x * channels), (height * row, row, stride_x * channels, 1)
-    )
+    env.kernels.append(padded_pixels(copy_name, lowering.view(node.inputs[0]), target, left, node.sources, x_pattern))
+    row = padded[3] * run
+    pixels = View(target.buffer, 0, (n, height, out_x, kernel_x * run), (height * row, row, stride_x * run, 1))
     x_index = (unit("n"), Index((("y", stride_y), ("r", dilation_y)), -top), unit("x"), unit("c"))
-    outer = lowering.outer[node.inputs[1]]
-    constant = env.graph.constants[outer]
-    data = np.asarray(constant.data).transpose(2, 3, 1, 0).reshape(kernel_y, kernel_x * channels, o)
-    weights = env.packed_constant(outer, ("stem",), data, env.storage(constant.type))
+    constant = env.graph.constants[names[1]]
+    data = constant_parts(np.asarray(constant.data).transpose(2, 3, 1, 0), 2, w_pattern)
+    data = data.reshape(kernel_y, kernel_x * run, o)
+    weights = env.packed_constant(names[1], ("stem", w_pattern), data, env.storage(constant.type))
     lowering.frame = Frame(node.output.type.sizes, ((n,), (o,), (out_y,), (out_x,)), (0, 2, 3, 1), ("n", "y", "x", "o"))
-    lowering.red_dims = (Dimension("r", kernel_y, RED), Dimension("c", kernel_x * channels, RED))
-    format = env.tcore_format(*(lowering.outer[name] for name in node.inputs[:2]))
+    lowering.red_dims = (Dimension("r", kernel_y, RED), Dimension("c", kernel_x * run, RED))
     lowering.contraction = Contraction(
         Access(pixels, x_index),
         Access(weights, (unit("r"), unit("c"), unit("o"))),
@@ -148,7 +154,7 @@ def stem_conv2d(lowering: GroupLowering, node: Node) -> Expression:
         2,
         ("n", "y", "x"),
         ("o",),
-        format,
+        env.tcore_format(*names),
     )
     lowering.macs = n * o * out_y * out_x * channels * kernel_y * kernel_x
     return _with_bias(lowering, node)
@@ -170,24 +176,46 @@ def _with_bias(lowering: GroupLowering, node: Node) -> Expression:
     return result
 
 
-def _weights(lowering: GroupLowering, node: Node, shape: tuple[int, int, int, int, int]) -> View:
-    """The weights [group, out, in, row, column] seen as [group, row, column, in, out], dense when constant."""
+def _weights(lowering: GroupLowering, node: Node, shape: tuple[int, int, int, int, int], pattern: Pattern) -> View:
+    """The weights [group, out, in, row, column] seen as [group, row, column, in, out], dense when constant.
+
+    The channels that go in are those of the parts in `pattern`.
+    """
     outer = lowering.outer[node.inputs[1]]
     order = (0, 3, 4, 2, 1)
     constant = lowering.env.graph.constants.get(outer)
     if constant is not None:
-        data = np.asarray(constant.data).reshape(shape).transpose(order)
-        return lowering.env.packed_constant(outer, ("conv", shape), data, lowering.env.storage(constant.type))
+        data = constant_parts(np.asarray(constant.data).reshape(shape).transpose(order), 3, pattern)
+        return lowering.env.packed_constant(outer, ("conv", shape, pattern), data, lowering.env.storage(constant.type))
     view = lowering.view(node.inputs[1])
     so, sc, sr, ss = view.strides
-    return View(view.buffer, view.offset, tuple(shape[i] for i in order), (so * shape[1], sr, ss, sc, so))
+    seen = View(view.buffer, view.offset, tuple(shape[i] for i in order), (so * shape[1], sr, ss, sc, so))
+    return parted(lowering.env, outer, seen, 3, pattern, node.sources)
 
 
-def _packed(lowering: GroupLowering, name: str, view: View, key: tuple[object, ...]) -> View:
-    """A constant b operand, stored in the T-core's element type; repeated batch dimensions stay repeated."""
-    constant = lowering.env.graph.constants[name]
-    packed = lowering.env.packed_constant(name, key, np.asarray(constant.data), lowering.env.storage(constant.type))
-    return broadcast(dense_view(packed.buffer, constant.type.sizes), view.dims)
+def _matrix(lowering: GroupLowering, node: Node, name: str, axis: int, pattern: Pattern, packed: bool) -> View:
+    """An operand of a matrix product with the parts in `pattern` along its depth, `axis`.
+
+    A constant that is `packed` is stored in the T-core's element type.
+    """
+    outer = lowering.outer[name]
+    constant = lowering.env.graph.constants.get(outer)
+    if constant is None or not packed:
+        return parted(lowering.env, outer, lowering.view(name), axis, pattern, node.sources)
+    data = constant_parts(np.asarray(constant.data), axis, pattern)
+    return lowering.env.packed_constant(outer, ("matmul", axis, pattern), data, lowering.env.storage(constant.type))
+
+
+def _factors(lowering: GroupLowering, node: Node, depth: int) -> tuple[int, ...]:
+    """The depth as factors that a descriptor dimension takes."""
+    factors = factorised(depth, lowering.env.max_dim)
+    if factors is None:
+        raise DoesNotFitError(
+            f"depth {depth} has no factors of at most {lowering.env.max_dim}",
+            where=node_name(node),
+            hint="pad the depth of the product",
+        )
+    return factors
 
 
 def _split_axis(view: View, axis: int, factors: Sequence[int]) -> View:

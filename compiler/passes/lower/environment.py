@@ -30,6 +30,7 @@ class Environment:
     data: dict[str, np.ndarray] = field(default_factory=dict)
     kernels: list[Kernel] = field(default_factory=list)
     packed: dict[tuple[object, ...], str] = field(default_factory=dict)
+    parted: dict[tuple[object, ...], View] = field(default_factory=dict)
 
     def storage(self, type: TensorType) -> str:
         """The element type in memory: floats are BF16 in a `bf16` package."""

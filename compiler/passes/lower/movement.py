@@ -9,6 +9,7 @@ from birc.compiler.ir.types import TensorType
 from birc.compiler.passes.lower.environment import Environment
 from birc.compiler.passes.lower.expression import Builder, Store, phases
 from birc.compiler.passes.lower.frame import Frame, unit
+from birc.compiler.passes.lower.parts import WHOLE, Pattern, part_stores
 from birc.compiler.passes.lower.views import narrow, reshape, transpose
 from birc.runtime.errors import InternalError
 
@@ -82,16 +83,22 @@ def dense_copy(env: Environment, name: str, source: View, type: TensorType, sour
     return target
 
 
-def padded_pixels(name: str, source: View, target: View, left: int, sources: tuple[str, ...]) -> Kernel:
+def padded_pixels(
+    name: str, source: View, target: View, left: int, sources: tuple[str, ...], pattern: Pattern = WHOLE
+) -> Kernel:
     """Copies an image [n, c, h, w] into one that is wider by zeros left and right.
 
-    A tile spans all channels of a run of pixels, so that both images are walked in whole runs of memory.
+    A tile spans all channels of a run of pixels, so that both images are walked in whole runs of memory. With a
+    `pattern` the target has the channels of each of its parts.
     """
     order = (0, 2, 1, 3)
-    names = ("n", "h", "c", "w")
-    shifted = (*(unit(n) for n in names[:3]), Index((("w", 1),), -left))
-    load = Statement("vld", "v0", access=Access(transpose(source, order), shifted))
-    seen = transpose(target, order)
-    store = Statement("vst", arguments=("v0",), access=Access(seen, tuple(unit(n) for n in names)))
-    space = tuple(Dimension(n, extent) for n, extent in zip(names, seen.dims, strict=True))
-    return Kernel(name, space, (Phase((load, store)),), None, 0, sources)
+    frame = Frame.of((*source.dims[:3], target.dims[3]), order, ("n", "h", "c", "w"))
+    shifted = (*(unit(n) for n in frame.names[:3]), Index((("w", 1),), -left))
+    builder = Builder()
+    pixels = builder.load(Access(transpose(source, order), shifted))
+    if pattern:
+        stores = part_stores(builder, pixels, frame, target, 1, pattern)
+    else:
+        seen = transpose(target, order)
+        stores = (Store(pixels, Access(seen, tuple(unit(n) for n in frame.names))),)
+    return Kernel(name, frame.dimensions, phases(stores, lambda _: ()), None, 0, sources)
