@@ -1,8 +1,8 @@
 """What the vector instructions compute: one table from mnemonic to numpy function, shared by the engines.
 
 Operands are FP32 or INT32 arrays; an immediate is a Python float. Functions work in FP32 as numpy rounds it,
-integers wrap at 32 bits, comparisons and logic give INT32 0 or 1. Every function takes `out` (the result's
-type and shape, or None for a new array).
+integers wrap at 32 bits, comparisons and logic give INT32 0 or 1, instructions on bits take INT32 alone. Every
+function takes `out` (the result's type and shape, or None for a new array).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+from birc.runtime.faults import MachineFault
 
 Array = npt.NDArray[Any]
 Function = Callable[..., Array]
@@ -34,6 +36,8 @@ def elementwise(mnemonic: str, operands: Sequence[Array | float], out: Array | N
         arrays = (_lanes(condition, _FLOAT), *promote(chosen))
     elif mnemonic in _FLOAT_ONLY:
         arrays = tuple(_lanes(operand, _FLOAT) for operand in operands)
+    elif mnemonic in ON_BITS and common_type(operands) != _INT:
+        raise MachineFault(f"{mnemonic} takes INT32 lanes, not FP32")
     else:
         arrays = promote(operands)
     with np.errstate(all="ignore"):
@@ -129,6 +133,34 @@ def _multiply_add(a: Array, b: Array, c: Array, out: Array | None = None) -> Arr
     return _copy(wide.astype(_FLOAT), out) if out is not None else wide.astype(_FLOAT)
 
 
+def _negated_multiply_add(a: Array, b: Array, c: Array, out: Array | None = None) -> Array:
+    """c - a * b. The product of two FP32 is exact in FP64, so only the difference is rounded."""
+    if a.dtype == _INT:
+        return np.subtract(c, a * b, out=out)
+    wide = np.subtract(c, np.multiply(a, b, dtype=np.float64))
+    return _copy(wide.astype(_FLOAT), out)
+
+
+def _shifted(shift: Callable[[Array, Array], Array], unsigned: bool) -> Function:
+    """A shift. All bits have left the word after 32 places; numpy moves by less than 32 only."""
+
+    def moved(a: Array, b: Array, out: Array | None = None) -> Array:
+        words = a.view(np.uint32) if unsigned else a
+        inside = (b >= 0) & (b < _WORD_BITS)
+        places = np.where(inside, b, _WORD_BITS - 1).astype(words.dtype)
+        result = shift(words, places)
+        if unsigned:
+            result = np.where(inside, result, np.uint32(0)).view(_INT)
+        return _copy(result, out)
+
+    return moved
+
+
+def _upper_product(a: Array, b: Array, out: Array | None = None) -> Array:
+    product = np.multiply(a.view(np.uint32), b.view(np.uint32), dtype=np.uint64)
+    return _copy((product >> np.uint64(_WORD_BITS)).astype(np.uint32).view(_INT), out)
+
+
 def _select(condition: Array, a: Array, b: Array, out: Array | None = None) -> Array:
     chosen = np.where(condition != 0, a, b)
     return chosen if out is None else _copy(chosen, out)
@@ -142,6 +174,10 @@ def _reciprocal_root(a: Array, out: Array | None = None) -> Array:
 def _reciprocal(a: Array, out: Array | None = None) -> Array:
     return np.divide(np.float32(1), a, out=out)
 
+
+_WORD_BITS: Final = 32
+ON_BITS: Final = frozenset({"vband", "vbor", "vbxor", "vshl", "vshr", "vsra", "vmulh"})
+"""Instructions that see their operands as words of 32 bits: INT32 alone, no FP32."""
 
 _SELECTS: Final = frozenset({"vsel"})
 _FLOAT_ONLY: Final = frozenset({"vexp2", "vlog2", "vrcp", "vrsqrt", "vtanh", "vsin", "vcos"})
@@ -178,7 +214,15 @@ ELEMENTWISE: Final[Mapping[str, Function]] = MappingProxyType(
         "vand": _truth(np.logical_and),
         "vor": _truth(np.logical_or),
         "vxor": _truth(np.logical_xor),
+        "vband": np.bitwise_and,
+        "vbor": np.bitwise_or,
+        "vbxor": np.bitwise_xor,
+        "vshl": _shifted(np.left_shift, unsigned=True),
+        "vshr": _shifted(np.right_shift, unsigned=True),
+        "vsra": _shifted(np.right_shift, unsigned=False),
+        "vmulh": _upper_product,
         "vfma": _multiply_add,
+        "vfnma": _negated_multiply_add,
         "vsel": _select,
         "vexp2": np.exp2,
         "vlog2": np.log2,

@@ -7,7 +7,7 @@ from math import prod
 from types import MappingProxyType
 from typing import Any, Final
 
-from birc.runtime.alu import ELEMENTWISE, FOLDS, REDUCTIONS
+from birc.runtime.alu import ELEMENTWISE, FOLDS, ON_BITS, REDUCTIONS
 from birc.runtime.conversion import INT, register_type
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.program import Affine, Box, Register
@@ -301,7 +301,10 @@ def _is_integer(mnemonic: str, sources: Sequence[Source]) -> bool:
     """Whether an elementwise instruction gives INT32 (the rule is that of `alu.elementwise`)."""
     if mnemonic in _INTEGER_RESULT or mnemonic in _FLOAT_RESULT:
         return mnemonic in _INTEGER_RESULT
-    return computes_in_integers(sources[1:] if mnemonic == "vsel" else sources)
+    integer = computes_in_integers(sources[1:] if mnemonic == "vsel" else sources)
+    if mnemonic in ON_BITS and not integer:
+        raise CannotRaiseError("an instruction on bits takes FP32")
+    return integer
 
 
 def computes_in_integers(sources: Sequence[Source]) -> bool:

@@ -20,6 +20,7 @@ TCORE_TYPES: Final = {
 }
 
 TO_INTEGER: Final = frozenset(("vnot", "veq", "vlt", "vle", "vand", "vor", "vxor", "vtoint"))
+ON_BITS: Final = frozenset(("vband", "vbor", "vbxor", "vshl", "vshr", "vsra", "vmulh"))
 TO_FLOAT: Final = frozenset(("vtofloat", "vexp2", "vlog2", "vrcp", "vrsqrt", "vtanh", "vsin", "vcos"))
 FOLDS: Final = frozenset(("vfoldsum", "vfoldmax", "vfoldmin", "vfoldprod"))
 REDUCTIONS: Final = frozenset(("vredsum", "vredmax", "vredmin", "vredprod"))
@@ -108,7 +109,10 @@ def computed(instruction: Instruction, sources: tuple[Content | float, ...]) -> 
     shape = shapes[0]
     for other in shapes[1:]:
         shape = broadcast(shape, other)
-    return Content(shape, _is_integer(instruction.mnemonic, sources))
+    integer = _is_integer(instruction.mnemonic, sources)
+    if instruction.mnemonic in ON_BITS and not integer:
+        raise ContentError(f"{instruction.mnemonic} of FP32; it takes INT32")
+    return Content(shape, integer)
 
 
 def _is_integer(mnemonic: str, sources: tuple[Content | float, ...]) -> bool:

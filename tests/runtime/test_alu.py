@@ -8,12 +8,26 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from birc.runtime.alu import ELEMENTWISE, REDUCTIONS, elementwise, reduction
+from birc.runtime.alu import ELEMENTWISE, ON_BITS, REDUCTIONS, elementwise, reduction
+from birc.runtime.faults import MachineFault
 from birc.runtime.isa import VECTOR
 
 FLOATS = [-2.5, -1.5, -1.0, -0.25, 0.0, 0.5, 1.0, 1.5, 2.5, 7.0]
 INTS = [-7, -2, -1, 0, 1, 2, 5]
 NAN = float("nan")
+
+WORD = 1 << 32
+
+
+def signed(word: int) -> int:
+    """A word of 32 bits as the number that INT32 takes it for."""
+    word %= WORD
+    return word - WORD if word >> 31 else word
+
+
+def moved_down(a: float, b: float) -> int:
+    return signed((int(a) % WORD) >> int(b)) if 0 <= b < 32 else 0
+
 
 REFERENCE: dict[str, Callable[..., float]] = {
     "vmov": lambda a: a,
@@ -37,7 +51,15 @@ REFERENCE: dict[str, Callable[..., float]] = {
     "vand": lambda a, b: bool(a) and bool(b),
     "vor": lambda a, b: bool(a) or bool(b),
     "vxor": lambda a, b: bool(a) != bool(b),
+    "vband": lambda a, b: int(a) & int(b),
+    "vbor": lambda a, b: int(a) | int(b),
+    "vbxor": lambda a, b: int(a) ^ int(b),
+    "vshl": lambda a, b: signed(int(a) << int(b)) if 0 <= b < 32 else 0,
+    "vshr": lambda a, b: moved_down(a, b),
+    "vsra": lambda a, b: int(a) >> (int(b) if 0 <= b < 32 else 31),
+    "vmulh": lambda a, b: signed((int(a) % WORD) * (int(b) % WORD) >> 32),
     "vfma": lambda a, b, c: a * b + c,
+    "vfnma": lambda a, b, c: c - a * b,
     "vsel": lambda condition, a, b: a if condition else b,
     "vexp2": lambda a: 2.0**a,
     "vlog2": lambda a: math.log2(a) if a > 0 else (-math.inf if a == 0 else NAN),
@@ -71,8 +93,15 @@ def test_every_arithmetic_instruction_has_a_meaning_and_a_reference() -> None:
     assert set(REDUCTIONS) == {row.mnemonic for row in VECTOR if row.pipe == "cross"}
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.int32])
-@pytest.mark.parametrize("mnemonic", sorted(REFERENCE))
+@pytest.mark.parametrize(
+    ("mnemonic", "dtype"),
+    [
+        (name, kind)
+        for name in sorted(REFERENCE)
+        for kind in (np.float32, np.int32)
+        if name not in ON_BITS or kind is np.int32
+    ],
+)
 def test_agrees_with_python(mnemonic: str, dtype: type) -> None:
     values = FLOATS if dtype is np.float32 else INTS
     operands = grids(values, arity(mnemonic), dtype)
@@ -96,6 +125,26 @@ def test_immediates_take_the_type_of_the_registers() -> None:
     assert elementwise("vadd", (ints, 2.0**31)).dtype == np.float32
     assert elementwise("vadd", (ints.astype(np.float32), 3.0)).dtype == np.float32
     np.testing.assert_array_equal(elementwise("vadd", (ints, np.float32([0.5, 0.25]))), [1.5, 2.25])
+
+
+@pytest.mark.parametrize("mnemonic", sorted(ON_BITS))
+def test_words_of_every_kind(mnemonic: str) -> None:
+    words = np.array([0, 1, -1, 2**31 - 1, -(2**31), 0x12345678, 31, 32, 33, -31, 65536], np.int32)
+    a, b = np.meshgrid(words, words, indexing="ij")
+    expected = [[REFERENCE[mnemonic](int(x), int(y)) for y in words] for x in words]
+    np.testing.assert_array_equal(elementwise(mnemonic, (a, b)), expected)
+    np.testing.assert_array_equal(elementwise(mnemonic, (words, 5.0)), [REFERENCE[mnemonic](int(x), 5) for x in words])
+    with pytest.raises(MachineFault, match="INT32"):
+        elementwise(mnemonic, (words.astype(np.float32), words))
+
+
+def test_what_a_multiple_leaves_over_is_exact() -> None:
+    rng = np.random.default_rng(7)
+    divisor = rng.uniform(1, 2, 1000).astype(np.float32)
+    times = rng.integers(1, 1 << 20, 1000).astype(np.float32)
+    x = (divisor.astype(np.float64) * times).astype(np.float32)
+    rest = elementwise("vfnma", (times, divisor, x))
+    np.testing.assert_array_equal(rest, x.astype(np.float64) - divisor.astype(np.float64) * times)
 
 
 def test_a_condition_does_not_change_the_type_of_what_it_selects() -> None:
