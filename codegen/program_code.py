@@ -263,9 +263,12 @@ class ProgramWriter:
 
     def _descriptor(self, view: View, moved_bytes: int = 0) -> int:
         buffer = self.buffers[view.buffer]
-        address = buffer.address + moved_bytes + view.offset * (dtype(buffer.dtype).bits // 8)
+        element = view.seen or buffer.dtype
+        own_bytes, element_bytes = (dtype(name).bits // 8 for name in (buffer.dtype, element))
+        address = buffer.address + moved_bytes + view.offset * own_bytes + view.word * element_bytes
         dims, strides = view.dims or (1,), view.strides or (1,)  # a scalar is one element
-        return self._number(Descriptor(buffer.space, address, buffer.dtype, dims, strides, view.lower))
+        strides = tuple(stride * (own_bytes // element_bytes) for stride in strides)
+        return self._number(Descriptor(buffer.space, address, element, dims, strides, view.lower))
 
     def _number(self, descriptor: Descriptor) -> int:
         return self.descriptors.setdefault(descriptor, len(self.descriptors))

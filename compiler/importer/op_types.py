@@ -6,6 +6,7 @@ from typing import Final
 
 from birc.compiler.importer import (
     argmax,
+    bitwise,
     constant,
     contraction,
     convolution,
@@ -26,6 +27,7 @@ from birc.compiler.importer.lowering import OpType
 
 OP_TYPES: Final[tuple[OpType, ...]] = (
     *argmax.OP_TYPES,
+    *bitwise.OP_TYPES,
     *constant.OP_TYPES,
     *contraction.OP_TYPES,
     *convolution.OP_TYPES,

@@ -30,7 +30,9 @@ class Dimension:
 class View:
     """A strided window on a buffer, in elements: coordinates c lie at `offset + sum(c * strides)`.
 
-    Coordinates are inside for `lower <= c < lower + dims`; `lower` is empty when it is zero everywhere.
+    Coordinates are inside for `lower <= c < lower + dims`; `lower` is empty when it is zero everywhere. Elements are
+    those of the buffer; an access may see the bits of each as another type of the same width, or as one of half its
+    width, namely word number `word` (0 is the low one): `seen` is that type.
     """
 
     buffer: str
@@ -38,6 +40,8 @@ class View:
     dims: tuple[int, ...]
     strides: tuple[int, ...]
     lower: tuple[int, ...] = ()
+    seen: str = ""
+    word: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from birc.compiler.ir.text_form import LEAVES, Again, Codec, Forms, Leaf
 from birc.compiler.ir.text_names import quoted, word_text
 from birc.compiler.ir.token_reader import TokenReader
 
-_PLACE: Final = " dims {dims} strides {strides}< lower {lower}>< offset {offset}>"
+_PLACE: Final = " dims {dims} strides {strides}< lower {lower}>< offset {offset}>< as {seen:word}>< part {word}>"
 TEMPLATES: Final = {
     View: "{buffer:value}" + _PLACE,
     Access: "{view.buffer:value}{index}" + _PLACE.replace("{", "{view.") + "< fill {fill:word}>",

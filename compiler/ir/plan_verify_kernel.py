@@ -29,9 +29,9 @@ class Signature:
 @cache
 def signature(row: InstructionRow) -> Signature:
     """The signature of an instruction's statements."""
-    operands = [field for field in row.fields if field.kind in ("register", "source") and field.name != "dst"]
+    operands = [field for field in row.fields if field.kind in ("register", "source", "f32") and field.name != "dst"]
     return Signature(
-        tuple(field.kind == "source" for field in operands),
+        tuple(field.kind != "register" for field in operands),
         any(field.name == "dst" and field.kind == "register" for field in row.fields),
         any(field.kind == "box" for field in row.fields),
     )
@@ -104,6 +104,8 @@ def view_problems(view: View, buffers: Mapping[str, Buffer]) -> Iterator[str]:
         yield f"the view of %{view.buffer} has dims {list(view.dims)}: at most {MAX_BOX_RANK}, all positive"
         return
     buffer = buffers[view.buffer]
+    if not _can_be_seen(view, buffer):
+        yield f"the view of %{view.buffer} sees {buffer.dtype} as {view.seen}, word {view.word}"
     first = last = view.offset
     for (low, end), stride in zip(bounds(view), view.strides, strict=True):
         ends = (low * stride, (end - 1) * stride)
@@ -111,6 +113,17 @@ def view_problems(view: View, buffers: Mapping[str, Buffer]) -> Iterator[str]:
     elements = _elements(buffer)
     if elements is not None and (first < 0 or last >= elements):
         yield f"the view of %{view.buffer} spans elements {first} to {last}, there are {elements}"
+
+
+def _can_be_seen(view: View, buffer: Buffer) -> bool:
+    """Whether the elements can be seen as those of another type: of the same width, or the words of twice its width."""
+    if not view.seen:
+        return view.word == 0
+    try:
+        parts = dtype(buffer.dtype).bits / dtype(view.seen).bits
+    except BircError:
+        return False
+    return parts in (1, 2) and 0 <= view.word < parts
 
 
 def _elements(buffer: Buffer) -> int | None:

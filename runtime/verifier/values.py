@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from birc.runtime.alu import is_int32
+from birc.runtime.alu import ON_BITS, is_int32
 from birc.runtime.dtypes import DTYPES, dtype
 from birc.runtime.program import Box, Instruction
 
@@ -20,7 +20,6 @@ TCORE_TYPES: Final = {
 }
 
 TO_INTEGER: Final = frozenset(("vnot", "veq", "vlt", "vle", "vand", "vor", "vxor", "vtoint"))
-ON_BITS: Final = frozenset(("vband", "vbor", "vbxor", "vshl", "vshr", "vsra", "vmulh"))
 TO_FLOAT: Final = frozenset(("vtofloat", "vexp2", "vlog2", "vrcp", "vrsqrt", "vtanh", "vsin", "vcos"))
 FOLDS: Final = frozenset(("vfoldsum", "vfoldmax", "vfoldmin", "vfoldprod"))
 REDUCTIONS: Final = frozenset(("vredsum", "vredmax", "vredmin", "vredprod"))

@@ -19,21 +19,10 @@ TOLERANCE = 1e-5
 TCORE_TOLERANCE = 2e-3
 NARROW_TOLERANCE = {"bf16": 4e-3, "f16": 1e-3}
 
-INTEGER_REASON = "no vector instruction computes it on i32"
 EMPTY_REASON = "has no elements"
 UNSUPPORTED = {
-    "div-3": INTEGER_REASON,
-    "div-4": INTEGER_REASON,
-    "div-5": INTEGER_REASON,
-    "pow-3": INTEGER_REASON,
-    "pow-4": INTEGER_REASON,
-    "pow-5": INTEGER_REASON,
-    "mod-3": INTEGER_REASON,
-    "mod-4": INTEGER_REASON,
-    "mod-5": INTEGER_REASON,
     "cast-3": "no instruction loads or stores f64",
     "matmul-5": "the T-core multiplies floats, and i8 with i8",
-    "reduce_mean-5": "no vector instruction divides i32",
     "reshape-5": EMPTY_REASON,
     "slice-2": EMPTY_REASON,
     "concat-2": EMPTY_REASON,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import lowering_cases_basic
 import lowering_cases_indices
+import lowering_cases_integers
 import lowering_cases_recurrent
 import lowering_cases_reductions
 import lowering_cases_windows
@@ -27,6 +28,7 @@ from birc.compiler.ir.interpreter import run_graph
 CASES: tuple[Case, ...] = (
     *lowering_cases_basic.CASES,
     *lowering_cases_indices.CASES,
+    *lowering_cases_integers.CASES,
     *lowering_cases_recurrent.CASES,
     *lowering_cases_reductions.CASES,
     *lowering_cases_windows.CASES,

@@ -55,7 +55,7 @@ REFERENCE: dict[str, Callable[..., float]] = {
     "vbor": lambda a, b: int(a) | int(b),
     "vbxor": lambda a, b: int(a) ^ int(b),
     "vshl": lambda a, b: signed(int(a) << int(b)) if 0 <= b < 32 else 0,
-    "vshr": lambda a, b: moved_down(a, b),
+    "vshr": moved_down,
     "vsra": lambda a, b: int(a) >> (int(b) if 0 <= b < 32 else 31),
     "vmulh": lambda a, b: signed((int(a) % WORD) * (int(b) % WORD) >> 32),
     "vfma": lambda a, b, c: a * b + c,

@@ -43,10 +43,13 @@ def _avg_pool(attributes: Mapping[str, AttributeValue], arrays: Arrays) -> OnnxC
     return OnnxCall("AveragePool", given)
 
 
-def _cast(attributes: Mapping[str, AttributeValue], arrays: Arrays) -> OnnxCall:
-    to = attributes["to"]
-    assert isinstance(to, DType)
-    return OnnxCall("Cast", {"to": helper.np_dtype_to_tensor_dtype(to.numpy)})
+def _cast(op_type: str) -> Translate:
+    def translate(attributes: Mapping[str, AttributeValue], arrays: Arrays) -> OnnxCall:
+        to = attributes["to"]
+        assert isinstance(to, DType)
+        return OnnxCall(op_type, {"to": helper.np_dtype_to_tensor_dtype(to.numpy)})
+
+    return translate
 
 
 def _clip(attributes: Mapping[str, AttributeValue], arrays: Arrays) -> OnnxCall:
@@ -101,7 +104,8 @@ _NAMED = {
     "hard_sigmoid": "HardSigmoid", "gelu": "Gelu", "where": "Where", "batch_norm": "BatchNormalization",
     "layer_norm": "LayerNormalization", "rms_norm": "RMSNormalization", "softmax": "Softmax",
     "log_softmax": "LogSoftmax", "transpose": "Transpose", "concat": "Concat", "gather": "Gather",
-    "gather_nd": "GatherND", "silu": "Swish",
+    "gather_nd": "GatherND", "silu": "Swish", "bitwise_and": "BitwiseAnd", "bitwise_or": "BitwiseOr",
+    "bitwise_xor": "BitwiseXor", "bitwise_not": "BitwiseNot",
 }  # fmt: skip
 
 EQUIVALENTS: dict[str, Translate] = {
@@ -110,7 +114,10 @@ EQUIVALENTS: dict[str, Translate] = {
         "LRN", {("bias" if name == "k" else name): value for name, value in attributes.items()}
     ),
     "mod": _mod,
-    "cast": _cast,
+    "cast": _cast("Cast"),
+    "bitcast": _cast("BitCast"),
+    "shift_left": _same("BitShift", direction="LEFT"),
+    "shift_right": _same("BitShift", direction="RIGHT"),
     "clip": _clip,
     "matmul": _contraction("MatMul", "MatMulInteger"),
     "conv2d": _contraction("Conv", "ConvInteger"),

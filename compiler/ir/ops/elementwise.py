@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from birc.compiler.ir.attributes import Attribute, Attributes, AttributeValue, element_type, number, text
+from birc.compiler.ir.attributes import Attribute, Attributes, element_type, number, text
 from birc.compiler.ir.op import Arrays, OpRow, Sample, Types
 from birc.compiler.ir.ops.costs import per_element
+from birc.compiler.ir.ops.elementwise_rows import (
+    BOOL,
+    binary,
+    comparison,
+    logical,
+    pair_samples,
+    parametric,
+    unary,
+    unary_samples,
+)
 from birc.compiler.ir.ops.numeric import (
-    elementwise,
     erf,
     is_floating,
     narrowed,
     sigmoid,
     widened,
-    with_attributes,
 )
 from birc.compiler.ir.ops.type_rules import (
-    DTypeTest,
-    broadcast_rule,
     broadcast_shapes,
     is_bool,
-    is_float,
     is_number,
     require,
     same_dtype,
@@ -38,127 +42,6 @@ _F64: Final = dtype("f64")
 _BF16: Final = dtype("bf16")
 _I32: Final = dtype("i32")
 _I64: Final = dtype("i64")
-_BOOL: Final = dtype("bool")
-
-_PAIRS: Final = (((2, 3), (2, 3)), ((4, 1, 3), (5, 1)), ((), (2, 2)))
-_SHAPES: Final[tuple[tuple[int, ...], ...]] = ((), (5,), (2, 3, 4))
-
-
-def _pair_samples(
-    *types: str, attributes: Mapping[str, AttributeValue] | None = None, low: float = -2.0, high: float = 2.0
-) -> tuple[Sample, ...]:
-    return tuple(
-        Sample(tuple(TensorType(dtype(name), shape) for shape in pair), attributes or {}, low, high)
-        for name in types
-        for pair in _PAIRS
-    )
-
-
-def _unary_samples(
-    *types: str, attributes: Mapping[str, AttributeValue] | None = None, low: float = -2.0, high: float = 2.0
-) -> tuple[Sample, ...]:
-    return tuple(
-        Sample((TensorType(dtype(name), shape),), attributes or {}, low, high) for name in types for shape in _SHAPES
-    )
-
-
-def _binary(
-    name: str,
-    doc: str,
-    function: Callable[..., Any],
-    *,
-    test: DTypeTest = is_number,
-    wanted: str = "number",
-    ops: int = 1,
-    sfu: int = 0,
-    samples: tuple[Sample, ...] = (),
-) -> OpRow:
-    return OpRow(
-        name=name,
-        doc=doc,
-        inputs="a b",
-        category="elementwise",
-        loops="i*",
-        access={"a": "i*", "b": "i*"},
-        infer=broadcast_rule(test, wanted),
-        evaluate=elementwise(function),
-        cost=per_element(ops, sfu),
-        samples=samples or _pair_samples("f32", "i32"),
-    )
-
-
-def _comparison(name: str, doc: str, function: Callable[..., Any]) -> OpRow:
-    def evaluate(arrays: Arrays, attributes: Attributes) -> tuple[np.ndarray, ...]:
-        return (np.asarray(function(*arrays), np.bool_),)
-
-    return OpRow(
-        name=name,
-        doc=doc,
-        inputs="a b",
-        category="elementwise",
-        loops="i*",
-        access={"a": "i*", "b": "i*"},
-        infer=broadcast_rule(lambda entry: True, "any", _BOOL),
-        evaluate=evaluate,
-        cost=per_element(1),
-        samples=_pair_samples("f32", "i32"),
-    )
-
-
-def _logical(name: str, doc: str, function: Callable[..., Any]) -> OpRow:
-    return _binary(name, doc, function, test=is_bool, wanted="bool", samples=_pair_samples("bool"))
-
-
-def _unary(
-    name: str,
-    doc: str,
-    function: Callable[[np.ndarray], np.ndarray],
-    *,
-    test: DTypeTest = is_float,
-    wanted: str = "float",
-    ops: int = 1,
-    sfu: int = 0,
-    samples: tuple[Sample, ...] = (),
-) -> OpRow:
-    return OpRow(
-        name=name,
-        doc=doc,
-        inputs="x",
-        category="elementwise",
-        loops="i*",
-        access={"x": "i*"},
-        infer=broadcast_rule(test, wanted),
-        evaluate=elementwise(function),
-        cost=per_element(ops, sfu),
-        samples=samples or _unary_samples("f32", "bf16"),
-    )
-
-
-def _parametric(
-    name: str,
-    doc: str,
-    attributes: dict[str, Attribute],
-    function: Callable[[np.ndarray, Attributes], np.ndarray],
-    *,
-    ops: int,
-    sfu: int = 0,
-    samples: tuple[Sample, ...],
-    test: DTypeTest = is_float,
-    wanted: str = "float",
-) -> OpRow:
-    return OpRow(
-        name=name,
-        doc=doc,
-        inputs="x",
-        category="elementwise",
-        loops="i*",
-        access={"x": "i*"},
-        infer=broadcast_rule(test, wanted),
-        evaluate=with_attributes(function),
-        cost=per_element(ops, sfu),
-        samples=samples,
-        attributes=attributes,
-    )
 
 
 def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -275,77 +158,77 @@ def _saturated(x: np.ndarray, bits: int, signed: bool) -> np.ndarray:
     return np.where(x <= least, holder(least), np.where(x >= most, holder(most), inside))
 
 
-_POSITIVE: Final = _unary_samples("f32", low=0.1, high=4.0)
+_POSITIVE: Final = unary_samples("f32", low=0.1, high=4.0)
 _ALPHA: Final = Attribute("float", "factor of the negative side")
 
 BINARY: Final = (
-    _binary("add", "a + b.", np.add),
-    _binary("sub", "a - b.", np.subtract),
-    _binary("mul", "a * b.", np.multiply),
-    _binary("div", "a / b; integers divide towards zero.", _divide, ops=2, sfu=1,
-            samples=_pair_samples("f32", "i32", low=1.0, high=6.0)),
-    _binary("pow", "a to the power b.", _power, ops=2, sfu=2,
-            samples=(*_pair_samples("f32", low=0.1, high=2.0), *_pair_samples("i32", low=1.0, high=3.0))),
-    _binary("maximum", "The larger of a and b; NaN if one is.", np.maximum),
-    _binary("minimum", "The smaller of a and b; NaN if one is.", np.minimum),
-    _binary("mod", "Remainder of a / b: the sign of b for integers, of a for floats.", _modulo, ops=4, sfu=1,
-            samples=_pair_samples("f32", "i32", low=1.0, high=6.0)),
+    binary("add", "a + b.", np.add),
+    binary("sub", "a - b.", np.subtract),
+    binary("mul", "a * b.", np.multiply),
+    binary("div", "a / b; integers divide towards zero.", _divide, ops=2, sfu=1,
+            samples=pair_samples("f32", "i32", low=1.0, high=6.0)),
+    binary("pow", "a to the power b.", _power, ops=2, sfu=2,
+            samples=(*pair_samples("f32", low=0.1, high=2.0), *pair_samples("i32", low=1.0, high=3.0))),
+    binary("maximum", "The larger of a and b; NaN if one is.", np.maximum),
+    binary("minimum", "The smaller of a and b; NaN if one is.", np.minimum),
+    binary("mod", "Remainder of a / b: the sign of b for integers, of a for floats.", _modulo, ops=4, sfu=1,
+            samples=pair_samples("f32", "i32", low=1.0, high=6.0)),
 )  # fmt: skip
 
 LOGICAL: Final = (
-    _logical("and", "a and b.", np.logical_and),
-    _logical("or", "a or b.", np.logical_or),
-    _logical("xor", "a or b, not both.", np.logical_xor),
-    _comparison("equal", "a = b.", np.equal),
-    _comparison("less", "a < b.", np.less),
-    _comparison("less_equal", "a <= b.", np.less_equal),
-    _comparison("greater", "a > b.", np.greater),
-    _comparison("greater_equal", "a >= b.", np.greater_equal),
+    logical("and", "a and b.", np.logical_and),
+    logical("or", "a or b.", np.logical_or),
+    logical("xor", "a or b, not both.", np.logical_xor),
+    comparison("equal", "a = b.", np.equal),
+    comparison("less", "a < b.", np.less),
+    comparison("less_equal", "a <= b.", np.less_equal),
+    comparison("greater", "a > b.", np.greater),
+    comparison("greater_equal", "a >= b.", np.greater_equal),
 )
 
-_NUMBERS: Final = _unary_samples("f32", "i32")
+_NUMBERS: Final = unary_samples("f32", "i32")
 
 UNARY: Final = (
-    _unary("neg", "-x.", np.negative, test=is_number, wanted="number", samples=_NUMBERS),
-    _unary("abs", "x without its sign.", np.abs, test=is_number, wanted="number", samples=_NUMBERS),
-    _unary("exp", "e to the power x.", np.exp, ops=1, sfu=1),
-    _unary("log", "Natural logarithm.", np.log, ops=1, sfu=1, samples=_POSITIVE),
-    _unary("sqrt", "Square root.", np.sqrt, ops=1, sfu=1, samples=_POSITIVE),
-    _unary("rsqrt", "1 / sqrt(x).", _rsqrt, ops=0, sfu=1, samples=_POSITIVE),
-    _unary("reciprocal", "1 / x.", np.reciprocal, ops=0, sfu=1, samples=_POSITIVE),
-    _unary("tanh", "Hyperbolic tangent.", np.tanh, ops=0, sfu=1),
-    _unary("sigmoid", "1 / (1 + exp(-x)).", sigmoid, ops=2, sfu=2),
-    _unary("erf", "The error function.", erf, ops=12, sfu=2),
-    _unary("relu", "max(x, 0).", _relu, test=is_number, wanted="number", samples=_NUMBERS),
-    _unary("floor", "The greatest whole number not above x.", np.floor),
-    _unary("ceil", "The least whole number not below x.", np.ceil),
-    _unary("round", "The nearest whole number, ties to even.", np.rint),
-    _unary("sign", "-1, 0 or 1.", np.sign, ops=2, test=is_number, wanted="number", samples=_NUMBERS),
-    _unary("sin", "Sine of x in radians.", np.sin, ops=1, sfu=1),
-    _unary("cos", "Cosine of x in radians.", np.cos, ops=1, sfu=1),
-    _unary("not", "The opposite truth value.", np.logical_not, test=is_bool, wanted="bool",
-           samples=_unary_samples("bool")),
-    _unary("softplus", "log(1 + exp(x)).", _softplus, ops=4, sfu=2),
-    _unary("silu", "x * sigmoid(x).", _silu, ops=3, sfu=2),
+    unary("neg", "-x.", np.negative, test=is_number, wanted="number", samples=_NUMBERS),
+    unary("abs", "x without its sign.", np.abs, test=is_number, wanted="number", samples=_NUMBERS),
+    unary("exp", "e to the power x.", np.exp, ops=1, sfu=1),
+    unary("log", "Natural logarithm.", np.log, ops=1, sfu=1, samples=_POSITIVE),
+    unary("sqrt", "Square root.", np.sqrt, ops=1, sfu=1, samples=_POSITIVE),
+    unary("rsqrt", "1 / sqrt(x).", _rsqrt, ops=0, sfu=1, samples=_POSITIVE),
+    unary("reciprocal", "1 / x.", np.reciprocal, ops=0, sfu=1, samples=_POSITIVE),
+    unary("tanh", "Hyperbolic tangent.", np.tanh, ops=0, sfu=1),
+    unary("sigmoid", "1 / (1 + exp(-x)).", sigmoid, ops=2, sfu=2),
+    unary("erf", "The error function.", erf, ops=12, sfu=2),
+    unary("relu", "max(x, 0).", _relu, test=is_number, wanted="number", samples=_NUMBERS),
+    unary("floor", "The greatest whole number not above x.", np.floor),
+    unary("ceil", "The least whole number not below x.", np.ceil),
+    unary("round", "The nearest whole number, ties to even.", np.rint),
+    unary("sign", "-1, 0 or 1.", np.sign, ops=2, test=is_number, wanted="number", samples=_NUMBERS),
+    unary("sin", "Sine of x in radians.", np.sin, ops=1, sfu=1),
+    unary("cos", "Cosine of x in radians.", np.cos, ops=1, sfu=1),
+    unary("not", "The opposite truth value.", np.logical_not, test=is_bool, wanted="bool",
+           samples=unary_samples("bool")),
+    unary("softplus", "log(1 + exp(x)).", _softplus, ops=4, sfu=2),
+    unary("silu", "x * sigmoid(x).", _silu, ops=3, sfu=2),
 )  # fmt: skip
 
 PARAMETRIC: Final = (
-    _parametric("leaky_relu", "x where it is at least 0, else alpha * x.", {"alpha": _ALPHA}, _leaky_relu,
-                ops=2, samples=_unary_samples("f32", attributes={"alpha": 0.1})),
-    _parametric("elu", "x where it is at least 0, else alpha * (exp(x) - 1).", {"alpha": _ALPHA}, _elu,
-                ops=4, sfu=1, samples=_unary_samples("f32", attributes={"alpha": 0.5})),
-    _parametric("hard_sigmoid", "alpha * x + beta, held between 0 and 1.",
+    parametric("leaky_relu", "x where it is at least 0, else alpha * x.", {"alpha": _ALPHA}, _leaky_relu,
+                ops=2, samples=unary_samples("f32", attributes={"alpha": 0.1})),
+    parametric("elu", "x where it is at least 0, else alpha * (exp(x) - 1).", {"alpha": _ALPHA}, _elu,
+                ops=4, sfu=1, samples=unary_samples("f32", attributes={"alpha": 0.5})),
+    parametric("hard_sigmoid", "alpha * x + beta, held between 0 and 1.",
                 {"alpha": Attribute("float", "slope"), "beta": Attribute("float", "value at 0")},
-                _hard_sigmoid, ops=3, samples=_unary_samples("f32", attributes={"alpha": 0.2, "beta": 0.5})),
-    _parametric("gelu", "x times the normal distribution function at x, exactly or approximated by tanh.",
+                _hard_sigmoid, ops=3, samples=unary_samples("f32", attributes={"alpha": 0.2, "beta": 0.5})),
+    parametric("gelu", "x times the normal distribution function at x, exactly or approximated by tanh.",
                 {"approximate": Attribute("string", "exact or by tanh", choices=("none", "tanh"))}, _gelu,
-                ops=14, sfu=2, samples=(*_unary_samples("f32", attributes={"approximate": "none"}),
-                                        *_unary_samples("f32", attributes={"approximate": "tanh"}))),
-    _parametric("clip", "x held between two numbers.",
+                ops=14, sfu=2, samples=(*unary_samples("f32", attributes={"approximate": "none"}),
+                                        *unary_samples("f32", attributes={"approximate": "tanh"}))),
+    parametric("clip", "x held between two numbers.",
                 {"minimum": Attribute("float", "least result"), "maximum": Attribute("float", "largest")},
                 _clip, ops=2, test=is_number, wanted="number",
-                samples=(*_unary_samples("f32", "i32", attributes={"minimum": -1.0, "maximum": 1.0}),
-                         *_unary_samples("i32", attributes={"minimum": 0.0, "maximum": math.inf}))),
+                samples=(*unary_samples("f32", "i32", attributes={"minimum": -1.0, "maximum": 1.0}),
+                         *unary_samples("i32", attributes={"minimum": 0.0, "maximum": math.inf}))),
 )  # fmt: skip
 
 WHERE: Final = OpRow(
@@ -359,8 +242,8 @@ WHERE: Final = OpRow(
     evaluate=_where,
     cost=per_element(1),
     samples=(
-        Sample((TensorType(_BOOL, (2, 1)), TensorType(_F32, (2, 3)), TensorType(_F32, ()))),
-        Sample((TensorType(_BOOL, (3,)), TensorType(_I64, (2, 1)), TensorType(_I64, (2, 3)))),
+        Sample((TensorType(BOOL, (2, 1)), TensorType(_F32, (2, 3)), TensorType(_F32, ()))),
+        Sample((TensorType(BOOL, (3,)), TensorType(_I64, (2, 1)), TensorType(_I64, (2, 3)))),
     ),
 )
 
@@ -381,8 +264,8 @@ CAST: Final = OpRow(
         Sample((TensorType(_F32, (2, 3)),), {"to": _I32}, -9.0, 9.0),
         Sample((TensorType(_F64, (4,)),), {"to": _F32}),
         Sample((TensorType(_I64, (4,)),), {"to": _F32}, -9.0, 9.0),
-        Sample((TensorType(_I32, (4,)),), {"to": _BOOL}),
-        Sample((TensorType(_BOOL, (4,)),), {"to": _F32}),
+        Sample((TensorType(_I32, (4,)),), {"to": BOOL}),
+        Sample((TensorType(BOOL, (4,)),), {"to": _F32}),
         Sample((TensorType(_F32, (4,)),), {"to": dtype("f8e4m3")}, -900.0, 900.0),
     ),
 )

@@ -14,7 +14,8 @@ from birc.compiler.ir.types import TensorType
 from birc.compiler.passes.lower.environment import Environment
 from birc.compiler.passes.lower.expression import Builder, Expression, Store, phases
 from birc.compiler.passes.lower.frame import Frame, unit
-from birc.compiler.passes.lower.macros import MACROS, select_integers
+from birc.compiler.passes.lower.integers import INTEGER_MACROS, select
+from birc.compiler.passes.lower.macros import MACROS
 from birc.compiler.passes.lower.views import reshape
 from birc.runtime.dtypes import DType
 from birc.runtime.errors import InternalError
@@ -161,7 +162,9 @@ def element_wise(lowering: GroupLowering, node: Node) -> Expression | float:
     if node.op == "cast":
         return _cast(lowering.builder, lowering.expression(node.inputs[0]), source, node.output.type.dtype)
     if node.op == "where" and not node.output.type.dtype.is_float:
-        return select_integers(lowering.builder, *operands)
+        return select(lowering.builder, *operands)
+    if source.is_integer and node.op in INTEGER_MACROS:
+        return INTEGER_MACROS[node.op](lowering.builder, operands, node.attributes, source)
     return MACROS[node.op](lowering.builder, operands, node.attributes)
 
 
@@ -190,7 +193,7 @@ def _cast(b: Builder, value: Expression, source: DType, target: DType) -> Expres
 
 def is_element_wise(node: Node) -> bool:
     """Whether a node computes each element of its output from the same element of its inputs."""
-    return node.op in MACROS or node.op == "cast"
+    return node.op in MACROS or node.op in INTEGER_MACROS or node.op == "cast"
 
 
 def moving(root: Expression) -> frozenset[str]:

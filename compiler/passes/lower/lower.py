@@ -26,7 +26,7 @@ from birc.compiler.passes.lower.group import (
     open_group,
 )
 from birc.compiler.passes.lower.indexing import gather, gather_nd
-from birc.compiler.passes.lower.movement import concat, copy, materialised_reshape, pad
+from birc.compiler.passes.lower.movement import bitcast, concat, copy, materialised_reshape, pad
 from birc.compiler.passes.lower.pack import pack_small
 from birc.compiler.passes.lower.rows import (
     REDUCTIONS,
@@ -62,7 +62,7 @@ ANCHORS: dict[str, Anchor] = {
 ROW_ANCHORS = frozenset({"softmax", "log_softmax", "layer_norm", "rms_norm", *REDUCTIONS})
 """Anchors that reduce whole axes; they can read an element-wise expression instead of a tensor."""
 
-MOVEMENTS: dict[str, Callable[[Environment, Node], list[Kernel]]] = {"concat": concat, "pad": pad}
+MOVEMENTS: dict[str, Callable[[Environment, Node], list[Kernel]]] = {"bitcast": bitcast, "concat": concat, "pad": pad}
 VIEWS = frozenset({"reshape", "transpose", "slice", "expand"})
 
 

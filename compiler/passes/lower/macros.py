@@ -177,14 +177,6 @@ def _where(b: Builder, v: tuple[Value, ...], _: Mapping[str, AttributeValue]) ->
     return b.op("vsel", *v)
 
 
-def select_integers(b: Builder, condition: Value, x: Value, y: Value) -> Expression:
-    """x where the condition holds, else y; two immediates would make a floating-point result."""
-    if isinstance(x, float) and isinstance(y, float):
-        truth = b.op("vnot", b.op("vnot", condition, is_float=False), is_float=False)
-        return b.op("vadd", b.op("vmul", truth, x - y, is_float=False), y, is_float=False)
-    return b.op("vsel", condition, x, y, is_float=False)
-
-
 def _not(b: Builder, v: tuple[Value, ...], _: Mapping[str, AttributeValue]) -> Value:
     return b.op("vnot", v[0], is_float=False)
 
@@ -235,7 +227,7 @@ MACROS: dict[str, Macro] = {
 }
 
 FLOAT_ONLY = frozenset(
-    {"div", "pow", "mod", "exp", "log", "sqrt", "rsqrt", "reciprocal", "tanh", "sin", "cos", "sigmoid", "silu", "erf"}
+    {"exp", "log", "sqrt", "rsqrt", "reciprocal", "tanh", "sin", "cos", "sigmoid", "silu", "erf"}
     | {"gelu", "softplus", "leaky_relu", "elu", "hard_sigmoid", "floor", "ceil", "round"}
 )
 """Element-wise ops that the vector cores compute on floating-point values alone."""

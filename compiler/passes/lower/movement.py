@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from birc.compiler.ir.attributes import integer, integers, number
+from dataclasses import replace
+
+from birc.compiler.ir.attributes import element_type, integer, integers, number
 from birc.compiler.ir.graph import Node
 from birc.compiler.ir.plan import Access, Dimension, Index, Kernel, Phase, Statement, View
 from birc.compiler.ir.types import TensorType
 from birc.compiler.passes.lower.environment import Environment
 from birc.compiler.passes.lower.expression import Builder, Store, phases
 from birc.compiler.passes.lower.frame import Frame, unit
+from birc.compiler.passes.lower.group import node_name
 from birc.compiler.passes.lower.parts import WHOLE, Pattern, part_stores
 from birc.compiler.passes.lower.views import narrow, reshape, transpose
-from birc.runtime.errors import InternalError
+from birc.runtime.errors import InternalError, UnsupportedError
 
 
 def concat(env: Environment, node: Node) -> list[Kernel]:
@@ -63,6 +66,21 @@ def copy(
     store = Statement("vst", arguments=("v0",), access=frame.access(target))
     space: tuple[Dimension, ...] = frame.dimensions
     return Kernel(name, space, (Phase((load, store)),), None, 0, sources)
+
+
+def bitcast(env: Environment, node: Node) -> list[Kernel]:
+    """A copy that sees its operand's bits as elements of the result's type."""
+    source_type, target_type = env.graph.type_of(node.inputs[0]), element_type(node.attributes, "to")
+    for type in (source_type, node.output.type):
+        if env.storage(type) != type.dtype.name:
+            message = f"a {env.precision} package keeps {type.dtype} as {env.storage(type)}, its bits are not there"
+            raise UnsupportedError(message, where=node_name(node), hint="compile with another precision")
+    target = env.target(node.name, node.output.type)
+    frame = Frame.of(node.output.type.sizes, node.output.type.layout)
+    read = frame.access(env.view(node.inputs[0]))
+    load = Statement("vld", "v0", access=replace(read, view=replace(read.view, seen=target_type.name)))
+    store = Statement("vst", arguments=("v0",), access=frame.access(target))
+    return [Kernel(node.name, frame.dimensions, (Phase((load, store)),), None, 0, node.sources)]
 
 
 def materialised_reshape(env: Environment, node: Node) -> View:

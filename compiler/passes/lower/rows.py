@@ -9,6 +9,7 @@ from birc.compiler.ir.graph import Node
 from birc.compiler.passes.lower.expression import Expression
 from birc.compiler.passes.lower.frame import Frame
 from birc.compiler.passes.lower.group import GroupLowering
+from birc.compiler.passes.lower.integers import mean
 from birc.compiler.passes.lower.macros import exp, log
 from birc.compiler.passes.lower.views import factorised
 from birc.runtime.errors import DoesNotFitError
@@ -65,8 +66,11 @@ def reduction(lowering: GroupLowering, node: Node) -> Expression:
     x = lowering.expression(node.inputs[0])
     result = lowering.reduce(REDUCTIONS[node.op], x, dims) if dims else x
     if node.op == "reduce_mean":
-        shape = lowering.type_of(node.inputs[0]).sizes
-        result = lowering.builder.op("vmul", result, 1.0 / math.prod(shape[axis] for axis in axes))
+        type = lowering.type_of(node.inputs[0])
+        count = math.prod(type.sizes[axis] for axis in axes)
+        if type.dtype.is_integer:
+            return mean(lowering.builder, result, count, type.dtype)
+        result = lowering.builder.op("vmul", result, 1.0 / count)
     return result
 
 

@@ -57,8 +57,6 @@ def _problem(scope: Graph, node: Node, has_device_code: Callable[[str], bool]) -
     x = types[0].dtype
     if node.op in FLOAT_ONLY and not x.is_float:
         return f"no vector instruction computes it on {x.name}; cast to f32 first"
-    if node.op == "reduce_mean" and not x.is_float:
-        return f"no vector instruction divides {x.name}; cast to f32 first"
     if node.op in ("matmul", "conv2d"):
         return _product_problem(node, types)
     return None
