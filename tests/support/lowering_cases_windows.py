@@ -30,6 +30,26 @@ CONVOLUTIONS = (
     case("Conv", f32(1, 2, 9000), f32(3, 2, 5), strides=[4]),
 )  # fmt: skip
 
+TRANSPOSED = (
+    case("ConvTranspose", IMAGE, f32(4, 3, 3, 3), f32(3), strides=[2, 3], pads=[1, 0, 1, 2], output_padding=[1, 2]),
+    case("ConvTranspose", IMAGE, f32(4, 3, 2, 4), known=(1,), strides=[2, 2]),
+    case("ConvTranspose", IMAGE, f32(4, 3, 3, 2), f32(3), dilations=[2, 3]),
+    case("ConvTranspose", IMAGE, f32(4, 3, 3, 2), f32(6), dilations=[2, 3], strides=[3, 2], group=2, pads=[3, 1, 4, 0]),
+    case("ConvTranspose", IMAGE, f32(4, 1, 3, 3), f32(4), strides=[2, 2], group=4, pads=[1, 1, 1, 1]),
+    case("ConvTranspose", IMAGE, f32(4, 2, 1, 1), strides=[2, 3]),
+    case("ConvTranspose", IMAGE, f32(4, 2, 3, 3), f32(2), strides=[2, 2], auto_pad="SAME_UPPER"),
+    case("ConvTranspose", IMAGE, f32(4, 2, 4, 4), f32(2), strides=[3, 1], auto_pad="SAME_LOWER", kernel_shape=[4, 4]),
+    case("ConvTranspose", IMAGE, f32(4, 2, 3, 3), f32(2), strides=[2, 2], auto_pad="VALID"),
+    case("ConvTranspose", IMAGE, f32(4, 2, 3, 3), f32(2), strides=[2, 2], output_shape=[12, 20]),
+    case("ConvTranspose", IMAGE, f32(4, 2, 3, 3), f32(2), strides=[2, 2], output_shape=[14, 18], auto_pad="SAME_UPPER",
+         opset=7),
+    case("ConvTranspose", IMAGE, f32(4, 2, 3, 3), f32(2), strides=[2, 2], output_shape=[16, 20], oracle="onnx"),
+    case("ConvTranspose", IMAGE, f32(4, 2, 4, 3), strides=[2, 1], pads=[7, 5, 8, 3]),
+    case("ConvTranspose", SIGNAL, f32(4, 3, 5), f32(3), strides=[3], pads=[2, 1]),
+    case("ConvTranspose", VOLUME, f32(4, 3, 2, 3, 4), f32(3), strides=[2, 1, 3], pads=[1, 0, 2, 0, 1, 1]),
+    case("ConvTranspose", f32(2, 4, 3, 2, 4), f32(4, 1, 3, 3, 2), group=2, strides=[2, 3, 2], dilations=[1, 2, 1]),
+)  # fmt: skip
+
 MAXIMA = (
     case("MaxPool", VOLUME, kernel_shape=[2, 3, 2], strides=[2, 1, 3], pads=[0, 1, 1, 1, 0, 0]),
     case("MaxPool", VOLUME, kernel_shape=[2, 2, 2], dilations=[2, 1, 3], ceil_mode=1, strides=[2, 2, 2]),
@@ -75,4 +95,4 @@ NORMS = (
     case("GlobalLpPool", SIGNAL, p=1),
 )
 
-CASES: tuple[Case, ...] = (*CONVOLUTIONS, *MAXIMA, *MEANS, *NORMS)
+CASES: tuple[Case, ...] = (*CONVOLUTIONS, *TRANSPOSED, *MAXIMA, *MEANS, *NORMS)
