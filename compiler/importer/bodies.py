@@ -1,16 +1,18 @@
-"""What a call stands for: a function of the model or of the standard, or the branch of a decided `If`."""
+"""What stands inside of a node: a function of the model or of the standard, and the graphs among its attributes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
 
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.onnx_node import CannotLower, OnnxAttribute, OnnxNode, decode_attributes
 from birc.compiler.importer.read import ReadModel, opset_versions, standard_domain
-from birc.compiler.importer.tensors import tensor_array
+from birc.compiler.importer.tensors import element_type, element_type_name, tensor_array
+from birc.runtime.errors import BadModelError
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +103,52 @@ def _type_bytes(build: GraphBuilder, name: str) -> bytes:
     return onnx.helper.make_tensor_type_proto(number, type.sizes).SerializeToString()
 
 
-def branch_body(node: OnnxNode, build: GraphBuilder, values: Mapping[str, str], opsets: Mapping[str, int]) -> Body:
-    """The branch that an `If` takes. Raises `CannotLower` when that is only known at run time."""
-    taken = bool(build.required_constant(node.input(0), "condition").reshape(()))
-    branch = node.attributes["then_branch" if taken else "else_branch"]
-    if not isinstance(branch, onnx.GraphProto):
-        raise CannotLower("its branch is not a graph")
-    inner = dict(values)
-    for tensor in branch.initializer:
-        inner[tensor.name] = build.keep_constant(f"{node.name}/{tensor.name}", tensor_array(tensor, None))
-    outputs = tuple(entry.name for entry in branch.output)
-    return Body(branch.node, inner, outputs, {}, opsets, is_named=True)
+def graph_attribute(node: OnnxNode, name: str) -> onnx.GraphProto:
+    """An attribute that is a graph. Raises `BadModelError` when it is not."""
+    graph = node.attributes.get(name)
+    if not isinstance(graph, onnx.GraphProto):
+        raise BadModelError(f"attribute {name!r} of {node.op_type} must be a graph", where=node.where)
+    return graph
+
+
+def inner_constants(graph: onnx.GraphProto, node: OnnxNode, build: GraphBuilder, folder: Path | None) -> dict[str, str]:
+    """The initialisers of an inner graph of `node`, by their names in there, as constants of the outermost one.
+
+    Raises `CannotLower` for those that the device cannot hold.
+    """
+    if graph.sparse_initializer:
+        raise CannotLower("an inner graph of it has sparse initialisers")
+    known = {}
+    for tensor in graph.initializer:
+        if element_type(tensor.data_type) is None:
+            raise CannotLower(f"{tensor.name!r} inside it holds {element_type_name(tensor.data_type)} values")
+        known[tensor.name] = build.keep_constant(f"{node.name}/{tensor.name}", tensor_array(tensor, folder))
+    return known
+
+
+def decided_branch(node: OnnxNode, build: GraphBuilder) -> onnx.GraphProto | None:
+    """The branch that an `If` takes, None when that is only known at run time."""
+    condition = build.constant_of(node.input(0))
+    if condition is None:
+        return None
+    return graph_attribute(node, "then_branch" if condition.reshape(-1)[:1].any() else "else_branch")
+
+
+def captured_names(node: onnx.NodeProto) -> tuple[str, ...]:
+    """The values of the outer graph that the graphs among the attributes of `node` read, at any depth, in order."""
+    found: dict[str, None] = {}
+    for attribute in node.attribute:
+        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            found.update(dict.fromkeys(_free_names(graph)))
+    return tuple(found)
+
+
+def _free_names(graph: onnx.GraphProto) -> list[str]:
+    """The names that `graph` reads and does not define before."""
+    known = {entry.name for entry in graph.input} | {tensor.name for tensor in graph.initializer}
+    known.update(tensor.values.name for tensor in graph.sparse_initializer)
+    free = []
+    for node in graph.node:
+        free += [name for name in (*node.input, *captured_names(node)) if name and name not in known]
+        known.update(node.output)
+    return free + [entry.name for entry in graph.output if entry.name not in known]

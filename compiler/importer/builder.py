@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -25,6 +26,19 @@ PASS_NAME: Final = "import"
 _SHAPE_ELEMENTS: Final = 65_536
 _FLOAT_ELEMENTS: Final = 64
 
+_INDEX_INPUTS: Final = {"gather": 1, "gather_nd": 1}
+"""The input whose values make a row fault when they leave its table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The state of a builder at one moment."""
+
+    num_nodes: int
+    num_fates: int
+    types: Mapping[str, TensorType]
+    constants: Mapping[str, Constant]
+
 
 class GraphBuilder:
     """Collects nodes and constants. What comes between two calls of `finish_node` is of one ONNX node."""
@@ -38,7 +52,8 @@ class GraphBuilder:
         self._pending_nodes: list[Node] = []
         self._pending_constants: dict[str, Constant] = {}
         self._owner = "model"
-        self._counter = 0
+        self._counters: dict[str, int] = {}
+        self._assumption = ""
         self.declared: Declared = lambda _: None
 
     # What is known about values
@@ -83,10 +98,30 @@ class GraphBuilder:
 
         It is a gather from a table of one entry, whose index leaves the table.
         """
+        if self._assumption:
+            condition = self.emit("or", (condition, self.emit("not", (self._assumption,))))
         table = self.emit("reshape", (x,), {"shape": (1, *self.shape(x))})
         refused = self.emit("cast", (self.emit("not", (condition,)),), {"to": dtype("i32")})
         # Counted from the end an index of -1 would be the one entry: 1 is beyond it.
         return self.emit("gather", (table, refused), {"axis": 0})
+
+    @property
+    def is_speculative(self) -> bool:
+        """Whether what is emitted now may turn out, at run time, not to be wanted."""
+        return self._assumption != ""
+
+    @contextmanager
+    def assuming(self, condition: str) -> Iterator[None]:
+        """What is emitted inside is wanted only where the scalar bool `condition` is true at run time.
+
+        It is computed in any case, so that it must not fault in the other one: guards hold then, and indices are 0.
+        """
+        outer = self._assumption
+        self._assumption = self.emit("and", (outer, condition)) if outer else condition
+        try:
+            yield
+        finally:
+            self._assumption = outer
 
     def add_unknown(self, name: str, type: TensorType) -> None:
         """A value whose node could not be lowered, so that the nodes after it can be tried."""
@@ -125,6 +160,8 @@ class GraphBuilder:
         Raises `TypeRuleError` when the inputs contradict the rule.
         """
         entry = row(op)
+        if self._assumption and op in _INDEX_INPUTS:
+            inputs = self._harmless(inputs, _INDEX_INPUTS[op])
         values = entry.complete(attributes or {})
         (result,) = entry.output_types(tuple(self._types[name] for name in inputs if name), values)
         data = [self.constant_of(name) for name in inputs if name]
@@ -135,6 +172,11 @@ class GraphBuilder:
         self._pending_nodes.append(Node(op, tuple(inputs), (Value(name, result),), values))
         self._types[name] = result
         return name
+
+    def _harmless(self, inputs: Sequence[str], place: int) -> tuple[str, ...]:
+        """`inputs` with indices of 0 at `place` where the assumption does not hold."""
+        indices = self.emit("where", (self._assumption, inputs[place], self.scalar(0, inputs[place])))
+        return (*inputs[:place], indices, *inputs[place + 1 :])
 
     def _evaluated(self, entry: OpRow, data: Sequence[np.ndarray], attributes: Attributes) -> np.ndarray:
         try:
@@ -148,7 +190,27 @@ class GraphBuilder:
         """Begin the lowering of the ONNX node called `name`, dropping what an abandoned one left."""
         for abandoned in [*(node.name for node in self._pending_nodes), *self._pending_constants]:
             del self._types[abandoned]
-        self._owner, self._counter = name, 0
+        self._owner = name
+        self._pending_nodes, self._pending_constants = [], {}
+
+    def settle(self) -> None:
+        """Accept what was emitted since `start_node`, in the middle of a node that has inner graphs."""
+        self._accept({})
+
+    @property
+    def num_nodes(self) -> int:
+        """How many nodes were accepted so far."""
+        return len(self._nodes)
+
+    def checkpoint(self) -> Checkpoint:
+        """What was accepted so far, to come back to with `restore`."""
+        return Checkpoint(len(self._nodes), len(self._fates), dict(self._types), dict(self._constants))
+
+    def restore(self, state: Checkpoint) -> None:
+        """Forget everything since the checkpoint was taken."""
+        del self._nodes[state.num_nodes :]
+        del self._fates[state.num_fates :]
+        self._types, self._constants = dict(state.types), dict(state.constants)
         self._pending_nodes, self._pending_constants = [], {}
 
     def finish_node(self, results: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
@@ -228,8 +290,8 @@ class GraphBuilder:
         return name
 
     def _fresh_name(self) -> str:
-        self._counter += 1
-        return self.unique(f"{self._owner}.{self._counter}")
+        count = self._counters[self._owner] = self._counters.get(self._owner, 0) + 1
+        return self.unique(f"{self._owner}.{count}")
 
 
 def _renamed(node: Node, names: Mapping[str, str]) -> Node:

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 
-from birc.compiler.importer.bodies import Body, branch_body, function_body, local_functions, standard_body
+from birc.compiler.importer.bodies import (
+    Body,
+    captured_names,
+    decided_branch,
+    function_body,
+    inner_constants,
+    local_functions,
+    standard_body,
+)
 from birc.compiler.importer.builder import GraphBuilder
+from birc.compiler.importer.control_flow import CONTROL_FLOW, LowerControl
 from birc.compiler.importer.dimensions import input_values
-from birc.compiler.importer.inference import InferredTypes
+from birc.compiler.importer.inference import InferredTypes, declared_shapes
+from birc.compiler.importer.inner_graphs import Budget, InnerGraphs
 from birc.compiler.importer.lookahead import Declared, Lookahead
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode, decode_attributes
 from birc.compiler.importer.op_types import find_op_type
 from birc.compiler.importer.read import NEWEST_OPSET, ModelSource, ReadModel, read_model, standard_domain
+from birc.compiler.importer.scan import SCAN
 from birc.compiler.importer.tensors import element_type, element_type_name, tensor_array
 from birc.compiler.ir.errors import TypeRuleError
 from birc.compiler.ir.graph import Graph, Value
@@ -23,6 +34,7 @@ from birc.compiler.ir.verify import verify_graph
 from birc.runtime.errors import BadModelError, UnsupportedError
 
 _DEEPEST_CALL = 64
+_CONTROL_FLOW = {**CONTROL_FLOW, **SCAN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +84,10 @@ def try_import(source: ModelSource, dims: Mapping[str, int] | None = None, batch
 
 @dataclass(frozen=True, slots=True)
 class _Region:
-    """Where nodes are lowered: what names mean there and what the nodes are called."""
+    """Where nodes are lowered: what names mean there and what the nodes are called.
+
+    In a region that `is_whole` all nodes have lowerings, or the node that it is inside of has none.
+    """
 
     values: MutableMapping[str, str]
     opsets: Mapping[str, int]
@@ -81,6 +96,7 @@ class _Region:
     owner: str
     depth: int
     declared: Declared
+    is_whole: bool = False
 
     def node_name(self, proto: onnx.NodeProto, position: int, taken: set[str]) -> str:
         """A stable name no other node has. Nodes of the standard's own functions go by the name of the
@@ -109,6 +125,7 @@ class _Importer:
         named = {entry.name for entry in graph.input} | {tensor.name for tensor in graph.initializer}
         named.update(name for node in graph.node for name in node.output)
         self._build = GraphBuilder(named)
+        self._budget = Budget(self._build)
 
     def run(self) -> Imported:
         graph = self._model.proto.graph
@@ -145,6 +162,8 @@ class _Importer:
             try:
                 results = self._lower(proto, node, region)
             except CannotLower as reason:
+                if region.is_whole:
+                    raise CannotLower(f"{node.op_type} {proto.name or proto.output[0]!r} inside it: {reason}") from None
                 self._unsupported.append(
                     UnsupportedOperator(node.name, node.op_type, node.domain, node.version, str(reason))
                 )
@@ -177,6 +196,9 @@ class _Importer:
 
     def _lower(self, proto: onnx.NodeProto, node: OnnxNode, region: _Region) -> tuple[str, ...]:
         body = self._model_body(proto, node, region)
+        control = _CONTROL_FLOW.get(node.op_type) if node.domain == "" and body is None else None
+        if control is not None:
+            return self._lower_control(proto, node, region, control)
         entry = find_op_type(node.domain, node.op_type, node.version)
         unknown = [name for name in node.inputs if name and self._inferred.is_missing(name)]
         if body is None and entry is None:
@@ -201,12 +223,52 @@ class _Importer:
         if function is not None:
             return function_body(function, node, is_named=True)
         if (node.domain, node.op_type) == ("", "If"):
-            return branch_body(node, self._build, region.values, region.opsets)
+            branch = decided_branch(node, self._build)
+            if branch is not None:
+                known = {**region.values, **inner_constants(branch, node, self._build, self._model.folder)}
+                outputs = tuple(entry.name for entry in branch.output)
+                return Body(branch.node, known, outputs, region.attributes, region.opsets, is_named=True)
         return None
 
-    def _lower_body(self, body: Body, node: OnnxNode, region: _Region) -> tuple[str, ...]:
+    def _lower_control(
+        self, proto: onnx.NodeProto, node: OnnxNode, region: _Region, lower: LowerControl
+    ) -> tuple[str, ...]:
+        """A node whose inner graphs run on the device as a whole, or not at all."""
+        captured = [region.values.get(name, "") for name in captured_names(proto)]
+        missing = [name for name in (*node.inputs, *captured) if name and self._inferred.is_missing(name)]
+        if missing and not region.is_whole:
+            return self._unknown_results(node, region)
+        state = None if region.is_whole else self._build.checkpoint()
+        if state is not None:
+            self._budget = Budget(self._build)
+
+        def lower_nodes(
+            nodes: Sequence[onnx.NodeProto], values: MutableMapping[str, str], graph: onnx.GraphProto, label: str
+        ) -> None:
+            declared = self._lookahead(nodes, declared_shapes(graph).get, values)
+            depth, prefix = region.depth + 1, f"{node.name}/{label}"
+            inner = replace(region, values=values, prefix=prefix, depth=depth, declared=declared, is_whole=True)
+            self._check_depth(node, region)
+            self._lower_nodes(nodes, inner)
+
+        bodies = InnerGraphs(self._build, node, region.values, self._model.folder, self._budget, lower_nodes)
+        self._build.start_node(node.name)
+        self._build.declared = region.declared
+        try:
+            results = lower(node, self._build, bodies)
+        except CannotLower:
+            if state is not None:
+                self._build.restore(state)
+            raise
+        return self._build.finish_node(results, [f"{region.prefix}{name}" if name else "" for name in node.outputs])
+
+    def _check_depth(self, node: OnnxNode, region: _Region) -> None:
         if region.depth >= _DEEPEST_CALL:
-            raise BadModelError(f"functions call each other more than {_DEEPEST_CALL} deep", where=node.where)
+            what = f"functions and graphs inside of nodes are more than {_DEEPEST_CALL} deep"
+            raise BadModelError(what, where=node.where)
+
+    def _lower_body(self, body: Body, node: OnnxNode, region: _Region) -> tuple[str, ...]:
+        self._check_depth(node, region)
         owner = "" if body.is_named and not region.owner else node.name
         values = ChainMap({}, dict(body.values))
         outer = dict(zip(body.outputs, node.outputs, strict=False))
@@ -215,7 +277,9 @@ class _Importer:
             return region.declared(outer[name]) if outer.get(name) else None
 
         declared = self._lookahead(body.nodes, known, values)
-        inner = _Region(values, body.opsets, body.attributes, f"{node.name}/", owner, region.depth + 1, declared)
+        inner = _Region(
+            values, body.opsets, body.attributes, f"{node.name}/", owner, region.depth + 1, declared, region.is_whole
+        )
         self._lower_nodes(body.nodes, inner)
         results = tuple(values.get(name, "") for name in body.outputs[: len(node.outputs)])
         if not owner:

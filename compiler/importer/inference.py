@@ -68,6 +68,12 @@ class InferredTypes:
         return {name: type for name, type in found if type is not None}
 
 
+def declared_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """The shapes that an inner graph itself gives for its values, where they leave nothing open."""
+    found = ((entry.name, _static_type(entry.type)) for entry in (*graph.value_info, *graph.output))
+    return {name: type.sizes for name, type in found if type is not None}
+
+
 def _static_type(proto: onnx.TypeProto) -> TensorType | None:
     kind = element_type(proto.tensor_type.elem_type)
     dims = proto.tensor_type.shape.dim
