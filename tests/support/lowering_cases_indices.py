@@ -139,4 +139,35 @@ CACHES = tuple(
     )
 )
 
-CASES = (*READS, *WRITES, *CACHES, *EXTREMES, *ORDERS, *SCANS, *CHOICES)
+SINGULAR = np.array([[[0, 2, 1], [0, 1, 3], [0, 5, 7]], [[0, 2, 1], [1, 0, 3], [2, 5, 0]]], F32)
+
+ALGEBRA = (
+    case("Einsum", f32(3, 4), equation="ij->ji"),
+    case("Einsum", f32(3, 4), equation="ij"),
+    case("Einsum", f32(3, 4), equation="ba"),
+    case("Einsum", f32(3, 4), equation=" i j -> i "),
+    case("Einsum", f32(3, 3), equation="ii"),
+    case("Einsum", f32(2, 3, 3), equation="...ii->...i"),
+    case("Einsum", f32(3, 2, 3, 3), equation="iaii->ai", oracle="onnx"),
+    case("Einsum", f32(5), f32(5), equation="i,i"),
+    case("Einsum", f32(5), f32(4), equation="i,j"),
+    case("Einsum", f32(5), f32(5), equation="i,i->i"),
+    case("Einsum", f32(2, 3, 4), f32(2, 4, 5), equation="bij,bjk->bik"),
+    case("Einsum", f32(2, 3, 4), f32(4, 5), equation="...ij,jk"),
+    case("Einsum", f32(7, 2, 3, 4), f32(1, 2, 5, 4), equation="...qd,...kd->...qk"),
+    case("Einsum", f32(2, 3, 4, 5), f32(2, 6, 4, 5), equation="bqhd,bkhd->bhqk"),
+    case("Einsum", f32(2, 1, 4), f32(2, 3, 1), equation="abc,abd->cabd", oracle="onnx"),
+    case("Einsum", f32(3, 4), f32(4, 5), f32(5, 2), equation="ij,jk,kl->il"),
+    case("Einsum", f32(3, 4), f32(3, 4), f32(3), equation="ij,ij,i->j"),
+    case("Einsum", f32(3, 4), f32(5, 6), equation="ij,kl->jl", oracle="onnx"),
+    case("Einsum", TIED[0], TIED[1], equation="ij,ik->jk"),
+    case("Einsum", f32(), f32(3), equation=",a->a"),
+    case("Einsum", f32(2, 3, 4), f32(3, 4, 2), equation="Abc,bcA->A"),
+    case("Det", f32(4, 4)),
+    case("Det", f32(2, 3, 5, 5)),
+    case("Det", f32(1, 1)),
+    case("Det", SINGULAR, tolerance=1e-5),
+    case("Det", np.eye(6, dtype=F32)[[3, 0, 1, 5, 2, 4]]),
+)
+
+CASES = (*ALGEBRA, *READS, *WRITES, *CACHES, *EXTREMES, *ORDERS, *SCANS, *CHOICES)
