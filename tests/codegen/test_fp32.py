@@ -163,3 +163,10 @@ def _check(graph: Graph, compiled: Compiled) -> None:
     for name, expected in run_graph(graph, inputs).items():
         assert relative_error(by_steps[name], expected) <= 64 * FP32_EPSILON
         assert relative_error(by_values[name], expected) <= 64 * FP32_EPSILON
+
+
+def test_equal_columns_have_equal_sums() -> None:
+    """A vector times equal columns, none of which is at the end of a BLAS kernel."""
+    a = np.random.default_rng(4).uniform(1, 2, (1, 4096)).astype(np.float32)
+    _, result = _product(a, np.full((4096, 1000), 0.02, np.float32), constant=True)
+    assert len(np.unique(result)) == 1
