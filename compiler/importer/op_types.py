@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from birc.compiler.importer import (
+    affine_grid,
     argmax,
     bitwise,
     constant,
@@ -26,10 +27,13 @@ from birc.compiler.importer import (
     selection,
     shape,
     tensor_scatter,
+    window_function,
 )
 from birc.compiler.importer.lowering import OpType
 
 OP_TYPES: Final[tuple[OpType, ...]] = (
+    *affine_grid.OP_TYPES,
+    *window_function.OP_TYPES,
     *argmax.OP_TYPES,
     *bitwise.OP_TYPES,
     *constant.OP_TYPES,

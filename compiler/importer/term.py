@@ -218,7 +218,7 @@ def quotient(value: Number, divisor: Number) -> Number:
     result is rounded to whole numbers. One step of correction with the exact remainder puts that right.
     """
     if not isinstance(value, Term) and not isinstance(divisor, Term):
-        return np.asarray(value / divisor, np.float32)
+        return np.asarray(value / divisor)
     build = value.build if isinstance(value, Term) else divisor.build  # type: ignore[union-attr]
     dividend, by = as_term(build, value), as_term(build, divisor)
     inverse = by.row("reciprocal")
