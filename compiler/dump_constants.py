@@ -18,15 +18,14 @@ import numpy as np
 
 from birc.runtime.dtypes import dtype, from_numpy
 from birc.runtime.errors import BadModelError, BadPackageError, InternalError
-from birc.runtime.package_weights import PADDING, as_bytes, read_weights, weights_image
+from birc.runtime.package_weights import PADDING, STORED_AS_BYTES, as_bytes, read_weights, weights_image
 
 _LENGTH_BYTES: Final = 8
 _LEAST_HEADER_BYTES: Final = 1 << 16
 _METADATA: Final = "__metadata__"
 _MAKER: Final = {"made_by": "birc --dump-ir"}
 _TYPES_KEY: Final = "element_types"
-_STORED_AS_BYTES: Final = ("i4", "u4")
-"""Element types that safetensors does not know; the metadata say which constants have them."""
+"""The metadata key that says which constants have element types that safetensors does not know."""
 
 
 class ConstantsFile:
@@ -72,7 +71,7 @@ class ConstantsFile:
     def _placed(self, key: str, array: np.ndarray) -> list[memoryview]:
         """The bytes of an array and its padding; their entries go into the header."""
         element = from_numpy(array.dtype).name
-        if element in _STORED_AS_BYTES:
+        if element in STORED_AS_BYTES:
             self._types[key] = element
             array = as_bytes(array).reshape(array.shape)
         header, *parts = weights_image({key: array})

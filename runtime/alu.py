@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from birc.runtime.dtypes import dtype
 from birc.runtime.faults import MachineFault
 
 Array = npt.NDArray[Any]
@@ -34,7 +35,7 @@ def elementwise(mnemonic: str, operands: Sequence[Array | float], out: Array | N
     if mnemonic in _SELECTS:
         condition, *chosen = operands
         arrays = (_lanes(condition, _FLOAT), *promote(chosen))
-    elif mnemonic in _FLOAT_ONLY:
+    elif mnemonic in FLOAT_RESULT:
         arrays = tuple(_lanes(operand, _FLOAT) for operand in operands)
     elif mnemonic in ON_BITS and common_type(operands) != _INT:
         raise MachineFault(f"{mnemonic} takes INT32 lanes, not FP32")
@@ -111,10 +112,6 @@ def _as_int(values: Array, out: Array | None) -> Array:
     return out
 
 
-def _to_float(a: Array, out: Array | None = None) -> Array:
-    return _copy(_lanes(a, _FLOAT), out)
-
-
 def _to_int(a: Array, out: Array | None = None) -> Array:
     """Toward zero; beyond 32 bits the nearest limit; NaN gives 0."""
     if a.dtype == _INT:
@@ -122,6 +119,16 @@ def _to_int(a: Array, out: Array | None = None) -> Array:
     # FP64 holds both limits exactly, FP32 would round the upper one out of range.
     whole = np.clip(np.trunc(a.astype(np.float64)), _INT_LIMITS.min, _INT_LIMITS.max)
     return _as_int(np.where(np.isnan(whole), 0, whole), out)
+
+
+def _rounding(name: str) -> Function:
+    """FP32 rounded to an element type and widened again."""
+    holder = dtype(name).numpy
+
+    def rounded(a: Array, out: Array | None = None) -> Array:
+        return _copy(a.astype(holder).astype(_FLOAT), out)
+
+    return rounded
 
 
 def _multiply_add(a: Array, b: Array, c: Array, out: Array | None = None) -> Array:
@@ -180,7 +187,9 @@ ON_BITS: Final = frozenset({"vband", "vbor", "vbxor", "vshl", "vshr", "vsra", "v
 """Instructions that see their operands as words of 32 bits: INT32 alone, no FP32."""
 
 _SELECTS: Final = frozenset({"vsel"})
-_FLOAT_ONLY: Final = frozenset({"vexp2", "vlog2", "vrcp", "vrsqrt", "vtanh", "vsin", "vcos"})
+_ROUNDINGS: Final = MappingProxyType({f"vto{name}": _rounding(name) for name in ("bf16", "f16", "f8e4m3", "f8e5m2")})
+FLOAT_RESULT: Final = frozenset({"vtofloat", "vexp2", "vlog2", "vrcp", "vrsqrt", "vtanh", "vsin", "vcos", *_ROUNDINGS})
+"""The instructions that compute in FP32 whatever their operands are."""
 
 REDUCTIONS: Final[Mapping[str, np.ufunc]] = MappingProxyType(
     {"vredsum": np.add, "vredmax": np.maximum, "vredmin": np.minimum, "vredprod": np.multiply}
@@ -201,8 +210,9 @@ ELEMENTWISE: Final[Mapping[str, Function]] = MappingProxyType(
         "vround": _keeping_integers(np.rint),
         "vsign": np.sign,
         "vnot": _truth(lambda a: np.equal(a, 0)),
-        "vtofloat": _to_float,
+        "vtofloat": _copy,
         "vtoint": _to_int,
+        **_ROUNDINGS,
         "vadd": np.add,
         "vsub": np.subtract,
         "vmul": np.multiply,

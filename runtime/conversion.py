@@ -22,9 +22,9 @@ _INT_RANGE: Final = np.iinfo(np.int32)
 
 def memory_type(name: str) -> np.dtype[Any]:
     """The numpy type of the elements of a tensor in memory. Raises `MachineFault` for a type that no
-    instruction can address: packed below a byte, or FLOAT64."""
+    instruction can address, such as FLOAT64."""
     entry = dtype(name)
-    if entry.bits < 8 or entry.name == "f64":
+    if not entry.is_addressable:
         raise MachineFault(f"no instruction loads or stores elements of type {name}")
     # As bytes: a byte that is neither 0 nor 1 is no numpy bool.
     return np.dtype(np.uint8) if entry.kind == "bool" else entry.numpy

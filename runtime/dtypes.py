@@ -1,7 +1,8 @@
 """The element types and the device's roundings.
 
-A type is named as it is printed in every text form of birc (`f32`, `bf16`, `i8`, ...). The roundings are to
-nearest, ties to even, bit exact and vectorised; infinities and NaNs stay what they are.
+A type is named as it is printed in every text form of birc (`f32`, `bf16`, `i8`, ...). `DTYPES` are those of
+numbers that a graph can have, `HOST_DTYPES` those that exist at the boundary and on the host alone. The roundings
+are to nearest, ties to even, bit exact and vectorised; infinities and NaNs stay what they are.
 """
 
 from __future__ import annotations
@@ -16,22 +17,25 @@ import numpy.typing as npt
 
 from birc.runtime.errors import InternalError, UsageError
 
-Kind = Literal["float", "int", "uint", "bool"]
+Kind = Literal["float", "int", "uint", "bool", "string", "complex"]
 F32Array = npt.NDArray[np.float32]
 U16Array = npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True, slots=True)
 class DType:
-    """One element type: `bits` is its width in memory, `numpy` the type that holds it on the host.
+    """One element type: `bits` is its width in an ONNX file, where elements narrower than a byte are packed (0 for
+    strings, which have no fixed width); `numpy` the type that holds it on the host, one element a byte or more.
 
-    Types narrower than a byte are packed on the device; numpy holds one element a byte.
+    `device` is the type as which its elements lie in device memory: the type itself where instructions load and store
+    it, else one that holds every value of it exactly; None where there is none.
     """
 
     name: str
     bits: int
     kind: Kind
     numpy: np.dtype
+    device: str | None
 
     def __str__(self) -> str:
         return self.name
@@ -45,33 +49,59 @@ class DType:
         """Whether it counts: signed or unsigned integers, not bool."""
         return self.kind in ("int", "uint")
 
+    @property
+    def is_addressable(self) -> bool:
+        """Whether instructions load and store elements of this very type."""
+        return self.device == self.name
+
     def bytes_for(self, elements: int) -> int:
-        """The bytes that `elements` packed elements take in device memory."""
+        """The bytes that `elements` packed elements take in an ONNX file."""
         return (elements * self.bits + 7) // 8
 
 
+def _native(name: str, bits: int, kind: Kind, holder: npt.DTypeLike) -> DType:
+    """A type that device memory holds as it is."""
+    return DType(name, bits, kind, np.dtype(holder), name)
+
+
 DTYPES: Final[tuple[DType, ...]] = (
-    DType("f64", 64, "float", np.dtype(np.float64)),
-    DType("f32", 32, "float", np.dtype(np.float32)),
-    DType("f16", 16, "float", np.dtype(np.float16)),
-    DType("bf16", 16, "float", np.dtype(ml_dtypes.bfloat16)),
-    DType("f8e4m3", 8, "float", np.dtype(ml_dtypes.float8_e4m3fn)),
-    DType("f8e5m2", 8, "float", np.dtype(ml_dtypes.float8_e5m2)),
-    DType("i64", 64, "int", np.dtype(np.int64)),
-    DType("i32", 32, "int", np.dtype(np.int32)),
-    DType("i16", 16, "int", np.dtype(np.int16)),
-    DType("i8", 8, "int", np.dtype(np.int8)),
-    DType("i4", 4, "int", np.dtype(ml_dtypes.int4)),
-    DType("u64", 64, "uint", np.dtype(np.uint64)),
-    DType("u32", 32, "uint", np.dtype(np.uint32)),
-    DType("u16", 16, "uint", np.dtype(np.uint16)),
-    DType("u8", 8, "uint", np.dtype(np.uint8)),
-    DType("u4", 4, "uint", np.dtype(ml_dtypes.uint4)),
-    DType("bool", 8, "bool", np.dtype(np.bool_)),
+    DType("f64", 64, "float", np.dtype(np.float64), None),
+    _native("f32", 32, "float", np.float32),
+    _native("f16", 16, "float", np.float16),
+    _native("bf16", 16, "float", ml_dtypes.bfloat16),
+    _native("f8e4m3", 8, "float", ml_dtypes.float8_e4m3fn),
+    _native("f8e5m2", 8, "float", ml_dtypes.float8_e5m2),
+    _native("i64", 64, "int", np.int64),
+    _native("i32", 32, "int", np.int32),
+    _native("i16", 16, "int", np.int16),
+    _native("i8", 8, "int", np.int8),
+    DType("i4", 4, "int", np.dtype(ml_dtypes.int4), "i8"),
+    _native("u64", 64, "uint", np.uint64),
+    _native("u32", 32, "uint", np.uint32),
+    _native("u16", 16, "uint", np.uint16),
+    _native("u8", 8, "uint", np.uint8),
+    DType("u4", 4, "uint", np.dtype(ml_dtypes.uint4), "u8"),
+    _native("bool", 8, "bool", np.bool_),
+    DType("i2", 2, "int", np.dtype(ml_dtypes.int2), "i8"),
+    DType("u2", 2, "uint", np.dtype(ml_dtypes.uint2), "u8"),
+    DType("f8e4m3fnuz", 8, "float", np.dtype(ml_dtypes.float8_e4m3fnuz), "bf16"),
+    DType("f8e5m2fnuz", 8, "float", np.dtype(ml_dtypes.float8_e5m2fnuz), "bf16"),
+    DType("f8e8m0", 8, "float", np.dtype(ml_dtypes.float8_e8m0fnu), "bf16"),
+    DType("f6e2m3", 6, "float", np.dtype(ml_dtypes.float6_e2m3fn), "f8e4m3"),
+    DType("f6e3m2", 6, "float", np.dtype(ml_dtypes.float6_e3m2fn), "f8e4m3"),
+    DType("f4e2m1", 4, "float", np.dtype(ml_dtypes.float4_e2m1fn), "f8e4m3"),
+)
+"""Programs store a type as its place in this list: new ones come last."""
+
+HOST_DTYPES: Final[tuple[DType, ...]] = (
+    DType("string", 0, "string", np.dtype(np.object_), None),
+    DType("complex64", 64, "complex", np.dtype(np.complex64), None),
+    DType("complex128", 128, "complex", np.dtype(np.complex128), None),
 )
 
-_BY_NAME: Final = {entry.name: entry for entry in DTYPES}
-_BY_NUMPY: Final = {entry.numpy: entry for entry in DTYPES}
+_BY_NAME: Final = {entry.name: entry for entry in DTYPES + HOST_DTYPES}
+_BY_NUMPY: Final = {entry.numpy: entry for entry in DTYPES + HOST_DTYPES}
+_TEXT_KINDS: Final = "SUT"
 
 
 def dtype(name: str) -> DType:
@@ -83,9 +113,12 @@ def dtype(name: str) -> DType:
 
 
 def from_numpy(numpy_dtype: npt.DTypeLike) -> DType:
-    """The element type that `numpy_dtype` holds. Raises `UsageError` when the device has none such."""
+    """The element type that `numpy_dtype` holds, `string` for any of numpy's kinds of text.
+
+    Raises `UsageError` when there is none such.
+    """
     wanted = np.dtype(numpy_dtype)
-    found = _BY_NUMPY.get(wanted.newbyteorder("="))
+    found = _BY_NAME["string"] if wanted.kind in _TEXT_KINDS else _BY_NUMPY.get(wanted.newbyteorder("="))
     if found is None:
         raise UsageError(f"numpy type {wanted} has no element type", hint=f"one of {', '.join(_BY_NAME)}")
     return found

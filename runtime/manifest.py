@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
-from birc.runtime.dtypes import DTYPES
+from birc.runtime.dtypes import DTYPES, HOST_DTYPES
 from birc.runtime.errors import BadPackageError
 from birc.runtime.isa import ISA_VERSION, isa_digest
 from birc.runtime.package_json import Fields, Json
@@ -25,7 +25,7 @@ _FIELDS: Final = (
 _REPORT_COUNTS: Final = ("batch", "device_nodes", "compulsory_bytes", "sram_lower_bound_bytes")
 _REPORT_HOST_NODES: Final = "host_nodes"
 _NO_VALUES: Final[Mapping[str, Any]] = MappingProxyType({})
-_TYPE_NAMES: Final = frozenset(entry.name for entry in DTYPES)
+_TYPE_NAMES: Final = frozenset(entry.name for entry in DTYPES + HOST_DTYPES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from birc.runtime.dtypes import DType, dtype, from_numpy
+from birc.runtime.dtypes import DTYPES, DType, dtype, from_numpy
 from birc.runtime.errors import BadPackageError, InternalError
 
 Array = npt.NDArray[Any]
@@ -37,6 +37,8 @@ _WORDS: Final[Mapping[str, str]] = {
     "f8e5m2": "F8_E5M2",
 }
 _NAMES: Final = {word: name for name, word in _WORDS.items()}
+STORED_AS_BYTES: Final = frozenset(entry.name for entry in DTYPES) - _WORDS.keys()
+"""The element types that the format does not know."""
 
 
 class _Tensor(NamedTuple):

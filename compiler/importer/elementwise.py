@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 
 from birc.compiler.importer.builder import GraphBuilder
+from birc.compiler.importer.casts import cast
 from birc.compiler.importer.lowering import Lower, OpType, Results, direct
-from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
-from birc.compiler.importer.tensors import element_type, element_type_name
-from birc.runtime.dtypes import DType, dtype
+from birc.compiler.importer.onnx_node import OnnxNode
+from birc.runtime.dtypes import dtype
 
 
 def _chain(op: str) -> Lower:
@@ -92,23 +92,6 @@ def _clipped(build: GraphBuilder, x: str, lowest: float | None, highest: float |
     if lowest is not None:
         return build.emit("maximum", (x, build.scalar(lowest, x)))
     return build.emit("minimum", (x, build.scalar(highest, x))) if highest is not None else x
-
-
-def cast(build: GraphBuilder, x: str, to: DType) -> str:
-    """`x` with elements of type `to`; itself when they are already."""
-    return x if build.type_of(x).dtype == to else build.emit("cast", (x,), {"to": to})
-
-
-def _cast(node: OnnxNode, build: GraphBuilder) -> Results:
-    target = node.int_attribute("to", 0)
-    found = element_type(target)
-    if found is None:
-        raise CannotLower(f"element type {element_type_name(target)} is not on the device")
-    return cast(build, node.input(0), found)
-
-
-def _cast_like(node: OnnxNode, build: GraphBuilder) -> Results:
-    return cast(build, node.input(0), build.type_of(node.input(1)).dtype)
 
 
 def _with_floats(op: str, **defaults: float) -> Lower:
@@ -281,8 +264,6 @@ OP_TYPES: Final[tuple[OpType, ...]] = (
     OpType("Acosh", _acosh),
     OpType("Asinh", _asinh),
     OpType("Atanh", _atanh),
-    OpType("Cast", _cast),
-    OpType("CastLike", _cast_like),
     OpType("Celu", _celu),
     OpType("Clip", _clip_attributes, until=10),
     OpType("Clip", _clip_inputs, since=11),

@@ -9,8 +9,8 @@ import numpy as np
 
 from birc.compiler.importer.axes import positive_axis
 from birc.compiler.importer.builder import GraphBuilder
+from birc.compiler.importer.casts import cast
 from birc.compiler.importer.counting import counting, from_end
-from birc.compiler.importer.elementwise import cast
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import OnnxNode
 from birc.compiler.importer.shape import reshape

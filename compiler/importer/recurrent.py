@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from birc.compiler.importer.builder import GraphBuilder
-from birc.compiler.importer.elementwise import cast
+from birc.compiler.importer.casts import cast
 from birc.compiler.importer.lowering import Lower, OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.recurrent_activations import Activation, read_activations

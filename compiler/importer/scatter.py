@@ -13,8 +13,8 @@ import numpy as np
 
 from birc.compiler.importer.axes import positive_axis
 from birc.compiler.importer.builder import GraphBuilder
+from birc.compiler.importer.casts import cast
 from birc.compiler.importer.counting import around, counting, from_end, is_within, reduced, require_helpers
-from birc.compiler.importer.elementwise import cast
 from birc.compiler.importer.index import elements_along
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode

@@ -14,34 +14,56 @@ from birc.runtime.errors import BadModelError
 
 Proto = onnx.TensorProto
 
-_DTYPES: Final[dict[int, str]] = {
-    Proto.DOUBLE: "f64",
-    Proto.FLOAT: "f32",
-    Proto.FLOAT16: "f16",
-    Proto.BFLOAT16: "bf16",
-    Proto.FLOAT8E4M3FN: "f8e4m3",
-    Proto.FLOAT8E5M2: "f8e5m2",
-    Proto.INT64: "i64",
-    Proto.INT32: "i32",
-    Proto.INT16: "i16",
-    Proto.INT8: "i8",
-    Proto.INT4: "i4",
-    Proto.UINT64: "u64",
-    Proto.UINT32: "u32",
-    Proto.UINT16: "u16",
-    Proto.UINT8: "u8",
-    Proto.UINT4: "u4",
-    Proto.BOOL: "bool",
+_NAMES: Final[dict[str, str]] = {
+    "DOUBLE": "f64",
+    "FLOAT": "f32",
+    "FLOAT16": "f16",
+    "BFLOAT16": "bf16",
+    "FLOAT8E4M3FN": "f8e4m3",
+    "FLOAT8E4M3FNUZ": "f8e4m3fnuz",
+    "FLOAT8E5M2": "f8e5m2",
+    "FLOAT8E5M2FNUZ": "f8e5m2fnuz",
+    "FLOAT8E8M0": "f8e8m0",
+    "FLOAT6E2M3": "f6e2m3",
+    "FLOAT6E3M2": "f6e3m2",
+    "FLOAT4E2M1": "f4e2m1",
+    "INT64": "i64",
+    "INT32": "i32",
+    "INT16": "i16",
+    "INT8": "i8",
+    "INT4": "i4",
+    "INT2": "i2",
+    "UINT64": "u64",
+    "UINT32": "u32",
+    "UINT16": "u16",
+    "UINT8": "u8",
+    "UINT4": "u4",
+    "UINT2": "u2",
+    "BOOL": "bool",
 }
+_HOST_NAMES: Final[dict[str, str]] = {
+    "STRING": "string",
+    "COMPLEX64": "complex64",
+    "COMPLEX128": "complex128",
+}
+"""Our names of ONNX's element types; an older onnx package does not know the newest ones."""
 
-_PACKED: Final = (Proto.INT4, Proto.UINT4)
+_DTYPES: Final = {number: _NAMES[name] for name, number in Proto.DataType.items() if name in _NAMES}
+_HOST_DTYPES: Final = {number: _HOST_NAMES[name] for name, number in Proto.DataType.items() if name in _HOST_NAMES}
 
 
 def element_type(onnx_type: int) -> DType | None:
-    """The element type for ONNX's number of it; None when the device has none such (strings, complex numbers,
-    ...).
+    """The element type for ONNX's number of it; None for what no graph of the device has (strings, complex numbers).
+
+    Whether device memory holds it is another question: see `DType.device`.
     """
     name = _DTYPES.get(onnx_type)
+    return None if name is None else dtype(name)
+
+
+def boundary_type(onnx_type: int) -> DType | None:
+    """As `element_type`, with the types that exist on the host alone; None for a number that ONNX does not define."""
+    name = _DTYPES.get(onnx_type) or _HOST_DTYPES.get(onnx_type)
     return None if name is None else dtype(name)
 
 
@@ -86,7 +108,7 @@ def _external_array(tensor: onnx.TensorProto, folder: Path | None, where: str) -
         )
     if size_bytes == 0:
         return np.zeros(shape, found.numpy)
-    if tensor.data_type in _PACKED:
+    if found.bits < 8:
         return _unpacked(tensor, path, offset_bytes, size_bytes)
     return np.memmap(path, found.numpy, "r", offset_bytes, shape)
 

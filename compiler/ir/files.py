@@ -16,10 +16,10 @@ from birc.compiler.ir.parser import parse_graph
 from birc.compiler.ir.printer import external_constants, print_graph
 from birc.runtime.dtypes import dtype, from_numpy
 from birc.runtime.errors import BadModelError
+from birc.runtime.package_weights import STORED_AS_BYTES
 
-_STORED_AS_BYTES: Final = ("i4", "u4")
 _TYPES_KEY: Final = "element_types"
-"""Element types that safetensors does not know, and the metadata key that says which tensors have them."""
+"""The metadata key that says which tensors have element types that safetensors does not know."""
 
 
 def save_graph(graph: Graph, path: str | os.PathLike[str]) -> None:
@@ -29,7 +29,7 @@ def save_graph(graph: Graph, path: str | os.PathLike[str]) -> None:
     beside = data_path(target)
     data = {name: np.ascontiguousarray(array) for name, array in external_constants(graph).items()}
     in_bytes = {name: from_numpy(array.dtype).name for name, array in data.items()}
-    in_bytes = {name: element for name, element in in_bytes.items() if element in _STORED_AS_BYTES}
+    in_bytes = {name: element for name, element in in_bytes.items() if element in STORED_AS_BYTES}
     data.update((name, data[name].view(np.uint8)) for name in in_bytes)
     if data:
         save_file(data, beside, {_TYPES_KEY: json.dumps(in_bytes)} if in_bytes else None)
@@ -54,7 +54,7 @@ def _load_data(path: Path) -> dict[str, np.ndarray]:
         in_bytes = json.loads((file.metadata() or {}).get(_TYPES_KEY, "{}"))
         data = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
     for name, element in in_bytes.items():
-        if element in _STORED_AS_BYTES and name in data and data[name].dtype == np.uint8:
+        if element in STORED_AS_BYTES and name in data and data[name].dtype == np.uint8:
             data[name] = data[name].view(dtype(element).numpy)
     return data
 

@@ -117,7 +117,7 @@ def _allows(graph: Graph, node: Node, name: str, draft: _Draft, element_wise: bo
     if draft.nodes[-1].name != name:
         return False
     produced, own = graph.type_of(name), node.outputs[0].type
-    if produced.dtype.is_integer and produced.dtype.bits < REGISTER_BITS:
+    if produced.dtype.kind == "uint" or (produced.dtype.is_integer and produced.dtype.bits < REGISTER_BITS):
         return False
     if element_wise:
         is_reduction = draft.anchor is not None and draft.anchor.op in REDUCTIONS

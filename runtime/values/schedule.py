@@ -13,6 +13,7 @@ from math import prod
 
 import numpy as np
 
+from birc.runtime.alu import FLOAT_RESULT
 from birc.runtime.conversion import FLOAT, INT, register_type
 from birc.runtime.program import Descriptor
 from birc.runtime.values.axes import Part, Reach, accesses, sources
@@ -338,7 +339,7 @@ class _Scheduler:
 
     def _compute(self, operation: Compute, at: int) -> Step:
         chosen = operation.sources[1:] if operation.mnemonic == "vsel" else operation.sources
-        to_float = not computes_in_integers(chosen) or operation.mnemonic in _FLOAT_ONLY
+        to_float = not computes_in_integers(chosen) or operation.mnemonic in FLOAT_RESULT
         operands = [self._operand(source, to_float=to_float) for source in chosen]
         if operation.mnemonic == "vsel":
             operands.insert(0, self._operand(operation.sources[0], to_float=True))
@@ -363,9 +364,6 @@ class _Scheduler:
         last = max(self.positions(self.part.axes_of(operation.result)), default=-1)
         rows_last = any(last in product.rows for product in multiplying)
         return Contracting(multiplying, output, extra, rows_last, self.places)
-
-
-_FLOAT_ONLY = frozenset({"vexp2", "vlog2", "vrcp", "vrsqrt", "vtanh", "vsin", "vcos", "vtofloat"})
 
 
 def _type(value: Value) -> np.dtype:

@@ -7,7 +7,7 @@ from math import prod
 from types import MappingProxyType
 from typing import Any, Final
 
-from birc.runtime.alu import ELEMENTWISE, FOLDS, ON_BITS, REDUCTIONS
+from birc.runtime.alu import ELEMENTWISE, FLOAT_RESULT, FOLDS, ON_BITS, REDUCTIONS
 from birc.runtime.conversion import INT, register_type
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.program import Affine, Box, Register
@@ -35,7 +35,6 @@ Fields = Mapping[str, Any]
 Axes = tuple[int | None, ...]
 
 _INTEGER_RESULT: Final = frozenset({"vnot", "vtoint", "veq", "vlt", "vle", "vand", "vor", "vxor"})
-_FLOAT_RESULT: Final = frozenset({"vtofloat", "vexp2", "vlog2", "vrcp", "vrsqrt", "vtanh", "vsin", "vcos"})
 _REDUCTION_OF: Final = MappingProxyType({name: name.replace("fold", "red") for name in FOLDS})
 
 
@@ -299,7 +298,7 @@ def _computed(trace: Trace, mnemonic: str, sources: tuple[Source, ...]) -> Value
 
 def _is_integer(mnemonic: str, sources: Sequence[Source]) -> bool:
     """Whether an elementwise instruction gives INT32 (the rule is that of `alu.elementwise`)."""
-    if mnemonic in _INTEGER_RESULT or mnemonic in _FLOAT_RESULT:
+    if mnemonic in _INTEGER_RESULT or mnemonic in FLOAT_RESULT:
         return mnemonic in _INTEGER_RESULT
     integer = computes_in_integers(sources[1:] if mnemonic == "vsel" else sources)
     if mnemonic in ON_BITS and not integer:

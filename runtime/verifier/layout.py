@@ -22,7 +22,7 @@ from birc.runtime.program import (
 from birc.runtime.verifier.findings import Findings
 from birc.runtime.verifier.operands import Context, check_operand
 
-ELEMENT_BYTES: Final = {entry.name: entry.bits // 8 for entry in DTYPES if entry.bits % 8 == 0}
+ELEMENT_BYTES: Final = {entry.name: entry.bits // 8 for entry in DTYPES if entry.is_addressable}
 _Span = tuple[int, int, str]  # start, end, name
 _OUTPUT: Final = "output"
 COMMAND_ROWS: Final = {row.mnemonic: row for row in COMMANDS}

@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from birc.runtime.alu import ON_BITS, is_int32
+from birc.runtime.alu import FLOAT_RESULT, ON_BITS, is_int32
 from birc.runtime.dtypes import DTYPES, dtype
 from birc.runtime.program import Box, Instruction
 
 # Element types that a vector load widens (to FP32 or INT32) and a vector store narrows to.
-VECTOR_TYPES: Final = frozenset(entry.name for entry in DTYPES if entry.bits >= 8 and entry.name != "f64")
+VECTOR_TYPES: Final = frozenset(entry.name for entry in DTYPES if entry.is_addressable)
 # Element types that the T-core takes in each format: those that the format holds, or rounds by its own rule.
 TCORE_TYPES: Final = {
     "bf16": frozenset(("bf16", "f32", "f16")),
@@ -20,7 +20,6 @@ TCORE_TYPES: Final = {
 }
 
 TO_INTEGER: Final = frozenset(("vnot", "veq", "vlt", "vle", "vand", "vor", "vxor", "vtoint"))
-TO_FLOAT: Final = frozenset(("vtofloat", "vexp2", "vlog2", "vrcp", "vrsqrt", "vtanh", "vsin", "vcos"))
 FOLDS: Final = frozenset(("vfoldsum", "vfoldmax", "vfoldmin", "vfoldprod"))
 REDUCTIONS: Final = frozenset(("vredsum", "vredmax", "vredmin", "vredprod"))
 
@@ -118,7 +117,7 @@ def _is_integer(mnemonic: str, sources: tuple[Content | float, ...]) -> bool:
     """Whether an elementwise instruction gives INT32 (the rule is that of `alu.elementwise`)."""
     if mnemonic in TO_INTEGER:
         return True
-    if mnemonic in TO_FLOAT:
+    if mnemonic in FLOAT_RESULT:
         return False
     values = sources[1:] if mnemonic == "vsel" else sources
     registers = [source for source in values if isinstance(source, Content)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import lowering_cases_basic
+import lowering_cases_casts
 import lowering_cases_indices
 import lowering_cases_integers
 import lowering_cases_recurrent
@@ -29,6 +30,7 @@ from birc.compiler.ir.interpreter import run_graph
 
 CASES: tuple[Case, ...] = (
     *lowering_cases_basic.CASES,
+    *lowering_cases_casts.CASES,
     *lowering_cases_indices.CASES,
     *lowering_cases_integers.CASES,
     *lowering_cases_recurrent.CASES,

@@ -29,6 +29,28 @@ def moved_down(a: float, b: float) -> int:
     return signed((int(a) % WORD) >> int(b)) if 0 <= b < 32 else 0
 
 
+def nearest(fraction_bits: int, least_exponent: int, largest: float, beyond: float) -> Callable[[float], float]:
+    """Rounding to a float type, as its specification says."""
+
+    def rounded(a: float) -> float:
+        if math.isnan(a) or math.isinf(a):
+            return math.copysign(beyond, a) if math.isinf(a) else NAN
+        exponent = max(math.frexp(a)[1] - 1, least_exponent)
+        unit = math.ldexp(1.0, exponent - fraction_bits)
+        value = round(a / unit) * unit
+        return math.copysign(value if abs(value) <= largest else beyond, a)
+
+    return rounded
+
+
+# Fraction bits, least exponent, largest value, what follows: IEEE 754-2008; BF16 as FP32 cut; OFP8 1.0, table 1.
+ROUNDINGS = {
+    "vtobf16": nearest(7, -126, 3.3895313892515355e38, math.inf),
+    "vtof16": nearest(10, -14, 65504.0, math.inf),
+    "vtof8e4m3": nearest(3, -6, 448.0, NAN),
+    "vtof8e5m2": nearest(2, -14, 57344.0, math.inf),
+}
+
 REFERENCE: dict[str, Callable[..., float]] = {
     "vmov": lambda a: a,
     "vneg": lambda a: -a,
@@ -40,6 +62,7 @@ REFERENCE: dict[str, Callable[..., float]] = {
     "vnot": lambda a: a == 0,
     "vtofloat": float,
     "vtoint": int,
+    **ROUNDINGS,
     "vadd": lambda a, b: a + b,
     "vsub": lambda a, b: a - b,
     "vmul": lambda a, b: a * b,
@@ -110,7 +133,7 @@ def test_agrees_with_python(mnemonic: str, dtype: type) -> None:
     tolerance = 4e-7 if mnemonic in SPECIAL else 0
     np.testing.assert_allclose(result, expected, rtol=tolerance, atol=tolerance)
     integer = mnemonic in TRUTH or mnemonic == "vtoint" or (
-        dtype is np.int32 and mnemonic not in SPECIAL and mnemonic != "vtofloat"
+        dtype is np.int32 and mnemonic not in SPECIAL | ROUNDINGS.keys() | {"vtofloat"}
     )  # fmt: skip
     assert result.dtype == (np.int32 if integer else np.float32)
     out = np.empty_like(result)
@@ -186,3 +209,20 @@ def test_reductions_keep_the_axes(dtype: type) -> None:
         assert result.shape == (1, 3, 1)
         assert result.dtype == dtype
         np.testing.assert_array_equal(result[0, :, 0], wide)
+
+
+@pytest.mark.parametrize("mnemonic", ROUNDINGS)
+def test_roundings_are_to_nearest_with_ties_to_even(mnemonic: str) -> None:
+    random = np.random.default_rng(0)
+    patterns = random.integers(0, 1 << 32, 20_000, dtype=np.uint32)
+    ties = patterns & np.uint32(0xFFF00000) | np.uint32(0x00080000)  # half a unit of E4M3, and of others a value
+    finer = patterns & np.uint32(0xFFFFF000) | np.uint32(0x00001000)  # of FP16
+    floats = np.concatenate([patterns, ties, finer]).view(np.float32)
+    near = np.float32([448, 464, 464.1, 480, 61439, 61440, 65519, 65520, 3.39e38, 3.4e38, math.inf, -math.inf, -0.0])
+    plain = np.ldexp(random.uniform(-2, 2, 20_000), random.integers(-26, 20, 20_000)).astype(np.float32)
+    floats = np.concatenate([floats, near, plain])
+    expected = np.array([ROUNDINGS[mnemonic](float(value)) for value in floats])
+    with np.errstate(invalid="ignore"):  # numpy warns of signalling NaNs
+        actual = elementwise(mnemonic, (floats,)).astype(np.float64)
+    np.testing.assert_array_equal(actual, expected)
+    np.testing.assert_array_equal(np.signbit(actual)[expected == 0], np.signbit(expected)[expected == 0])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from birc.runtime.dtypes import (
     DTYPES,
+    HOST_DTYPES,
     dtype,
     from_bf16_bits,
     from_numpy,
@@ -62,10 +63,11 @@ def rounded_in_f64(x: np.ndarray, mantissa_bits: int) -> np.ndarray:
 
 
 def test_names_and_numpy_types_are_unique():
-    assert len({entry.name for entry in DTYPES}) == len({entry.numpy for entry in DTYPES}) == len(DTYPES)
+    every = DTYPES + HOST_DTYPES
+    assert len({entry.name for entry in every}) == len({entry.numpy for entry in every}) == len(every)
 
 
-@pytest.mark.parametrize("entry", DTYPES, ids=str)
+@pytest.mark.parametrize("entry", DTYPES + HOST_DTYPES, ids=str)
 def test_every_type_is_found_by_name_and_by_numpy_type(entry):
     assert dtype(entry.name) is entry
     assert dtype(str(entry)) is entry
@@ -88,16 +90,40 @@ def test_kinds():
         "bf16",
         "f8e4m3",
         "f8e5m2",
+        "f8e4m3fnuz",
+        "f8e5m2fnuz",
+        "f8e8m0",
+        "f6e2m3",
+        "f6e3m2",
+        "f4e2m1",
     ]
     assert not dtype("bool").is_integer
     assert dtype("i4").is_integer and dtype("u64").is_integer
+
+
+@pytest.mark.parametrize("entry", [entry for entry in DTYPES if entry.device is not None], ids=str)
+def test_the_device_holds_every_value_of_a_type_of_a_byte_or_less(entry):
+    stored = dtype(entry.device)
+    assert stored.is_addressable
+    if entry.numpy.itemsize > 1 or entry.kind == "bool":
+        return
+    every = np.arange(1 << entry.bits).astype(np.uint8).view(entry.numpy)
+    kept = every.astype(stored.numpy).astype(np.float64)
+    np.testing.assert_array_equal(kept, every.astype(np.float64))
+    np.testing.assert_array_equal(np.signbit(kept), np.signbit(every.astype(np.float64)))
+
+
+@pytest.mark.parametrize("holder", [object, "U5", "S3", np.dtypes.StringDType()])
+def test_text_of_every_kind_is_a_string_and_only_on_the_host(holder):
+    assert from_numpy(holder).name == "string"
+    assert from_numpy(holder).device is None
 
 
 def test_byte_order_does_not_matter():
     assert from_numpy(">f4").name == "f32"
 
 
-@pytest.mark.parametrize(("ask", "named"), [(lambda: dtype("f31"), "f31"), (lambda: from_numpy("c8"), "complex64")])
+@pytest.mark.parametrize(("ask", "named"), [(lambda: dtype("f31"), "f31"), (lambda: from_numpy("M8[s]"), "datetime64")])
 def test_unknown_types_are_refused_with_the_list(ask, named):
     with pytest.raises(UsageError, match=rf"{named}.*f32, f16, bf16"):
         ask()

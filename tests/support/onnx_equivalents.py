@@ -52,6 +52,11 @@ def _cast(op_type: str) -> Translate:
     return translate
 
 
+def _convert(attributes: Mapping[str, AttributeValue], arrays: Arrays) -> OnnxCall:
+    call = _cast("Cast")(attributes, arrays)
+    return OnnxCall("Cast", {**call.attributes, **{name: attributes[name] for name in ("saturate", "round_mode")}})
+
+
 def _clip(attributes: Mapping[str, AttributeValue], arrays: Arrays) -> OnnxCall:
     holder = arrays[0].dtype
     limits = (attributes["minimum"], attributes["maximum"])
@@ -118,6 +123,7 @@ EQUIVALENTS: dict[str, Translate] = {
     "bitcast": _cast("BitCast"),
     "shift_left": _same("BitShift", direction="LEFT"),
     "shift_right": _same("BitShift", direction="RIGHT"),
+    "convert": _convert,
     "clip": _clip,
     "matmul": _contraction("MatMul", "MatMulInteger"),
     "conv2d": _contraction("Conv", "ConvInteger"),

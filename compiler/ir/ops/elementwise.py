@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from birc.compiler.ir.attributes import Attribute, Attributes, element_type, number, text
+from birc.compiler.ir.attributes import Attribute, Attributes, number, text
 from birc.compiler.ir.op import Arrays, OpRow, Sample, Types
 from birc.compiler.ir.ops.costs import per_element
 from birc.compiler.ir.ops.elementwise_rows import (
@@ -23,9 +23,7 @@ from birc.compiler.ir.ops.elementwise_rows import (
 from birc.compiler.ir.ops.numeric import (
     erf,
     is_floating,
-    narrowed,
     sigmoid,
-    widened,
 )
 from birc.compiler.ir.ops.type_rules import (
     broadcast_shapes,
@@ -38,9 +36,6 @@ from birc.compiler.ir.types import TensorType
 from birc.runtime.dtypes import dtype
 
 _F32: Final = dtype("f32")
-_F64: Final = dtype("f64")
-_BF16: Final = dtype("bf16")
-_I32: Final = dtype("i32")
 _I64: Final = dtype("i64")
 
 
@@ -122,40 +117,6 @@ def _where_rule(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
 def _where(arrays: Arrays, attributes: Attributes) -> tuple[np.ndarray, ...]:
     condition, a, b = arrays
     return (np.where(condition, a, b),)
-
-
-# OCP 8-bit floating point specification (OFP8), table 1.
-_LARGEST_FINITE: Final = {"f8e4m3": 448.0, "f8e5m2": 57344.0}
-
-
-def _cast_rule(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
-    (x,) = types
-    return (x.with_dtype(element_type(attributes, "to")),)
-
-
-def _cast(arrays: Arrays, attributes: Attributes) -> tuple[np.ndarray, ...]:
-    """Floats to integers truncate and saturate, to 8-bit floats they saturate; all but zero is true."""
-    (x,) = arrays
-    to = element_type(attributes, "to")
-    with np.errstate(all="ignore"):
-        if to.kind == "bool":
-            return (widened(x) != 0,)
-        if is_floating(x.dtype) and to.is_integer:
-            return (_saturated(np.trunc(widened(x).astype(np.float64)), to.bits, to.kind == "int").astype(to.numpy),)
-        if is_floating(x.dtype) and to.name in ("f8e4m3", "f8e5m2"):
-            limit = 448.0 if to.name == "f8e4m3" else 57344.0  # OCP 8-bit floating point specification, table 1
-            wide = widened(x)
-            return (np.where(np.isnan(wide), wide, np.clip(wide, -limit, limit)).astype(to.numpy),)
-        return (narrowed(x, to.numpy),)
-
-
-def _saturated(x: np.ndarray, bits: int, signed: bool) -> np.ndarray:
-    """`x` (whole numbers in float64) as 64-bit integers within a type's range; NaN becomes 0."""
-    least = -(1 << (bits - 1)) if signed else 0
-    most = (1 << (bits - 1 if signed else bits)) - 1
-    holder = np.int64 if signed or bits < 64 else np.uint64
-    inside = np.where((x > least) & (x < most), x, 0).astype(holder)
-    return np.where(x <= least, holder(least), np.where(x >= most, holder(most), inside))
 
 
 _POSITIVE: Final = unary_samples("f32", low=0.1, high=4.0)
@@ -247,27 +208,4 @@ WHERE: Final = OpRow(
     ),
 )
 
-CAST: Final = OpRow(
-    name="cast",
-    doc="The same values in another element type; floats to integers truncate and saturate, NaN becomes 0.",
-    inputs="x",
-    category="elementwise",
-    loops="i*",
-    access={"x": "i*"},
-    infer=_cast_rule,
-    evaluate=_cast,
-    cost=per_element(1),
-    attributes={"to": Attribute("dtype", "element type of the result")},
-    samples=(
-        Sample((TensorType(_F32, (2, 3)),), {"to": _BF16}),
-        Sample((TensorType(_BF16, (2, 3)),), {"to": _F32}),
-        Sample((TensorType(_F32, (2, 3)),), {"to": _I32}, -9.0, 9.0),
-        Sample((TensorType(_F64, (4,)),), {"to": _F32}),
-        Sample((TensorType(_I64, (4,)),), {"to": _F32}, -9.0, 9.0),
-        Sample((TensorType(_I32, (4,)),), {"to": BOOL}),
-        Sample((TensorType(BOOL, (4,)),), {"to": _F32}),
-        Sample((TensorType(_F32, (4,)),), {"to": dtype("f8e4m3")}, -900.0, 900.0),
-    ),
-)
-
-ROWS: Final[tuple[OpRow, ...]] = (*BINARY, *LOGICAL, *UNARY, *PARAMETRIC, WHERE, CAST)
+ROWS: Final[tuple[OpRow, ...]] = (*BINARY, *LOGICAL, *UNARY, *PARAMETRIC, WHERE)

@@ -33,8 +33,11 @@ class Environment:
     parted: dict[tuple[object, ...], View] = field(default_factory=dict)
 
     def storage(self, type: TensorType) -> str:
-        """The element type in memory: floats are BF16 in a `bf16` package."""
-        name = type.dtype.name
+        """The element type in memory: floats are BF16 in a `bf16` package.
+
+        A type that no memory has stays, and is refused where it is addressed.
+        """
+        name = type.dtype.device or type.dtype.name
         return "bf16" if self.precision == "bf16" and name in ("f32", "f16") else name
 
     def tcore_format(self, *names: str) -> str:
@@ -62,7 +65,10 @@ class Environment:
         """The view of a value; constants get a buffer of their own at the first use."""
         if name not in self.views:
             constant = self.graph.constants[name]
-            self.views[name] = self.constant(name, np.asarray(constant.data), constant.type.dtype.name)
+            element = constant.type.dtype
+            stored = dtype(element.device or element.name)
+            data = constant.data if stored == element else constant.data.astype(stored.numpy)
+            self.views[name] = self.constant(name, np.asarray(data), stored.name)
         return self.views[name]
 
     def constant(self, name: str, data: np.ndarray, element_type: str) -> View:

@@ -6,29 +6,29 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from birc.compiler.ir.graph import GROUP, Graph, Node
 from birc.compiler.ir.plan import Access, Contraction, Dimension, Index, Kernel, View
 from birc.compiler.ir.types import TensorType
+from birc.compiler.passes.lower.casts import EXACT, cast, rounded
 from birc.compiler.passes.lower.environment import Environment
 from birc.compiler.passes.lower.expression import Builder, Expression, Store, phases
 from birc.compiler.passes.lower.frame import Frame, unit
 from birc.compiler.passes.lower.integers import INTEGER_MACROS, select
 from birc.compiler.passes.lower.macros import MACROS
 from birc.compiler.passes.lower.views import reshape
-from birc.runtime.dtypes import DType
 from birc.runtime.errors import InternalError
 
 NEUTRAL = {"vredsum": 0.0, "vredprod": 1.0, "vredmax": -math.inf, "vredmin": math.inf}
-LARGEST_FINITE = {"f8e4m3": 448.0, "f8e5m2": 57344.0}
-"""OCP 8-bit floating point specification, table 1."""
+CASTS = ("cast", "convert")
 INTEGER_NEUTRAL = NEUTRAL | {"vredmax": float(-(1 << 31))}
 
 
 @dataclass(slots=True)
 class GroupLowering:
-    """What is known of the kernel while its group is walked. An anchor sets frame, red dims and contraction."""
+    """What is known of the kernel while its group is walked. An anchor sets frame, red dims and contraction.
+
+    `loads` are the operands from outside, `values` what the group computes.
+    """
 
     env: Environment
     nodes: tuple[Node, ...]
@@ -36,6 +36,7 @@ class GroupLowering:
     outer: dict[str, str]
     frame: Frame
     builder: Builder = field(default_factory=Builder)
+    loads: dict[str, Expression | float] = field(default_factory=dict)
     values: dict[str, Expression | float] = field(default_factory=dict)
     red_dims: tuple[Dimension, ...] = ()
     contraction: Contraction | None = None
@@ -50,10 +51,21 @@ class GroupLowering:
         return self.env.view(self.outer[name])
 
     def operand(self, name: str) -> Expression | float:
-        """A value of the body as an expression over the space."""
+        """A value of the body as an expression over the space, with the digits that its type has.
+
+        What is computed on the way within one ONNX node keeps all digits.
+        """
         if name not in self.values:
-            self.values[name] = self.env.load(self.builder, self.frame, self.outer[name])
-        return self.values[name]
+            if name not in self.loads:
+                self.loads[name] = self.env.load(self.builder, self.frame, self.outer[name])
+            return self.loads[name]
+        value, type, producer = self.values[name], self.type_of(name), self.scope.producer(name)
+        if isinstance(value, float) or producer is None or self.env.storage(type) != type.dtype.name:
+            return value
+        is_inner = all(user.sources == producer.sources for user in self.scope.users(name))
+        if producer.op in EXACT or (is_inner and producer.op not in CASTS):
+            return value
+        return rounded(self.builder, value, type.dtype)
 
     def expression(self, name: str) -> Expression:
         """As `operand`, but never an immediate."""
@@ -118,7 +130,7 @@ def close_group(lowering: GroupLowering, node: Node, output: Frame | None = None
         view = env.target(value.name, value.type)
         if output is not None:
             view = _kept_axes(view, output)
-        stores.append(Store(lowering.operand(inner), frame.access(view)))
+        stores.append(Store(lowering.values[inner], frame.access(view)))
     space = lowering.frame.dimensions + lowering.red_dims
     return Kernel(
         node.name,
@@ -159,8 +171,8 @@ def element_wise(lowering: GroupLowering, node: Node) -> Expression | float:
     """The expression of an element-wise node."""
     source = lowering.type_of(node.inputs[0]).dtype
     operands = tuple(lowering.operand(name) for name in node.inputs)
-    if node.op == "cast":
-        return _cast(lowering.builder, lowering.expression(node.inputs[0]), source, node.output.type.dtype)
+    if node.op in CASTS:
+        return cast(lowering.builder, lowering.expression(node.inputs[0]), source, node)
     if node.op == "where" and not node.output.type.dtype.is_float:
         return select(lowering.builder, *operands)
     if source.is_integer and node.op in INTEGER_MACROS:
@@ -173,27 +185,9 @@ def node_name(node: Node) -> str:
     return f"node {', '.join(node.sources) or node.name}"
 
 
-def _cast(b: Builder, value: Expression, source: DType, target: DType) -> Expression:
-    """Floats to integers truncate and saturate, to 8-bit floats they saturate; all but zero is true."""
-    if target.is_float:
-        wide = value if source.is_float else b.op("vtofloat", value)
-        limit = LARGEST_FINITE.get(target.name) if source.is_float else None
-        return wide if limit is None else b.op("vmin", b.op("vmax", wide, -limit), limit)
-    if target.kind == "bool":
-        return value if source.kind == "bool" else b.op("vnot", b.op("veq", value, 0.0, is_float=False), is_float=False)
-    if not source.is_float:
-        return value
-    whole = b.op("vtoint", value, is_float=False)
-    if target.bits >= 32:
-        return whole
-    limits = np.iinfo(target.numpy)
-    low = b.op("vmax", whole, float(limits.min), is_float=False)
-    return b.op("vmin", low, float(limits.max), is_float=False)
-
-
 def is_element_wise(node: Node) -> bool:
     """Whether a node computes each element of its output from the same element of its inputs."""
-    return node.op in MACROS or node.op in INTEGER_MACROS or node.op == "cast"
+    return node.op in MACROS or node.op in INTEGER_MACROS or node.op in CASTS
 
 
 def moving(root: Expression) -> frozenset[str]:

@@ -77,7 +77,7 @@ def _port_problem(type: TensorType) -> str | None:
 def _type_problem(type: TensorType) -> str | None:
     if 0 in type.sizes:
         return f"{type.logical} has no elements"
-    if type.dtype.name == "f64" or type.dtype.bits < 8:
+    if type.dtype.device is None:
         return f"no instruction loads or stores {type.dtype.name}"
     return None
 
