@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
 import onnx
 
 from birc.compiler.importer.builder import GraphBuilder
+from birc.compiler.importer.elementwise import cast
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
+from birc.compiler.importer.run_time import are, declared_result, flattened, held
+from birc.compiler.importer.shape import reshape
 from birc.compiler.importer.tensors import element_type, element_type_name, tensor_array
 from birc.compiler.ir.types import TensorType
-from birc.runtime.dtypes import DType, from_numpy
+from birc.runtime.dtypes import DType, dtype, from_numpy
 from birc.runtime.errors import BadModelError
+
+_LONGEST_RANGE: Final = 1 << 24
 
 
 def _constant(node: OnnxNode, build: GraphBuilder) -> Results:
@@ -48,10 +54,17 @@ def _device_type(onnx_type: int) -> DType:
 
 
 def _constant_of_shape(node: OnnxNode, build: GraphBuilder) -> Results:
-    shape = build.required_constant(node.input(0), "shape")
     fill = _attribute_array(node, "value").reshape(()) if node.has("value") else np.zeros((), np.float32)
-    wanted = TensorType(from_numpy(fill.dtype), tuple(int(size) for size in shape))
-    return build.splat(fill, wanted)
+    known = build.constant_of(node.input(0))
+    if known is not None:
+        return build.splat(fill, TensorType(from_numpy(fill.dtype), tuple(int(size) for size in known.reshape(-1))))
+    sizes, given = declared_result(node, build), flattened(build, node.input(0))
+    if build.shape(given) != (len(sizes),):
+        raise CannotLower(f"{build.shape(given)[0]} sizes do not make the declared {list(sizes)}")
+    if 0 in sizes:
+        return build.splat(fill, TensorType(from_numpy(fill.dtype), sizes))
+    one = held(build, build.constant(fill), [are(build, given, sizes)])
+    return build.emit("expand", (one,), {"shape": sizes})
 
 
 def _shape(node: OnnxNode, build: GraphBuilder) -> Results:
@@ -65,14 +78,42 @@ def _size(node: OnnxNode, build: GraphBuilder) -> Results:
 
 
 def _range(node: OnnxNode, build: GraphBuilder) -> Results:
-    start, limit, delta = (
-        build.required_constant(node.input(place), name).reshape(())
-        for place, name in enumerate(("start", "limit", "delta"))
-    )
+    values = [reshape(build, node.input(place), ()) for place in range(3)]
+    known = [build.constant_of(value) for value in values]
+    kind = build.type_of(values[0]).dtype
+    if any(value is None for value in known):
+        return _range_at_run_time(node, build, values)
+    start, limit, delta = (value.item() if not kind.is_float else float(value) for value in known if value is not None)
     if delta == 0:
         raise BadModelError("the step of Range is 0", where=node.where)
-    count = max(int(np.ceil((limit - start) / delta)), 0)
-    return build.constant((start + np.arange(count).astype(start.dtype) * delta).astype(start.dtype))
+    count = max(math.ceil((limit - start) / delta) if kind.is_float else -((start - limit) // delta), 0)
+    if count > _LONGEST_RANGE:
+        raise CannotLower(f"a range of {count} numbers is stored as a constant, of at most {_LONGEST_RANGE}")
+    wide = np.float64 if kind.is_float else np.int64
+    return build.constant((start + np.arange(count, dtype=wide) * delta).astype(kind.numpy))
+
+
+def _range_at_run_time(node: OnnxNode, build: GraphBuilder, values: list[str]) -> str:
+    """start + delta * (0, 1, ...), as many as the model declares; another limit faults.
+
+    Narrow floats are computed in FP32. The comparison with the limit leaves floats an error of rounding.
+    """
+    (count,), kind = declared_result(node, build), build.type_of(values[0]).dtype
+    if not count:
+        return build.splat(0, TensorType(kind, (0,)))
+    wide = dtype("f32") if kind.is_float and kind.bits < 32 else kind
+    start, limit, delta = (cast(build, value, wide) for value in values)
+    falls = build.emit("less", (delta, build.scalar(0, delta)))
+    stride = build.emit("abs", (delta,))
+    rising = build.emit("sub", (limit, start))
+    distance = build.emit("where", (falls, build.emit("sub", (start, limit)), rising))
+    slack = 2.0**-20 if kind.is_float else 0
+    before = build.emit("mul", (stride, build.scalar((count - 1) * (1 - slack), stride)))
+    behind = build.emit("mul", (stride, build.scalar(count * (1 + slack), stride)))
+    enough = build.emit("less", (before, distance))
+    fits = build.emit("and", (enough, build.emit("less_equal", (distance, behind))))
+    steps = build.emit("mul", (build.constant(np.arange(count).astype(wide.numpy)), delta))
+    return held(build, cast(build, build.emit("add", (steps, start)), kind), [fits])
 
 
 def _eye_like(node: OnnxNode, build: GraphBuilder) -> Results:

@@ -20,6 +20,7 @@ from birc.compiler.importer import (
     index,
     normalization,
     ordering,
+    padding,
     pool,
     recurrent,
     reduction,
@@ -27,6 +28,7 @@ from birc.compiler.importer import (
     scatter,
     selection,
     shape,
+    slicing,
     tensor_scatter,
     window_function,
 )
@@ -49,6 +51,7 @@ OP_TYPES: Final[tuple[OpType, ...]] = (
     *index.OP_TYPES,
     *normalization.OP_TYPES,
     *ordering.OP_TYPES,
+    *padding.OP_TYPES,
     *pool.OP_TYPES,
     *recurrent.OP_TYPES,
     *reduction.OP_TYPES,
@@ -56,6 +59,7 @@ OP_TYPES: Final[tuple[OpType, ...]] = (
     *scatter.OP_TYPES,
     *selection.OP_TYPES,
     *shape.OP_TYPES,
+    *slicing.OP_TYPES,
     *tensor_scatter.OP_TYPES,
 )
 

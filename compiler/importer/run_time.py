@@ -20,7 +20,11 @@ from birc.runtime.dtypes import dtype
 MOST_CANDIDATES: Final = 64
 """Each candidate is computed in full, so that more are better left to the host."""
 
+LARGEST_INTEGER: Final = 1 << 30
+"""Beyond every dimension of a tensor, so that sums with one stay within 32 bits."""
+
 _I32: Final = dtype("i32")
+_I64: Final = dtype("i64")
 
 
 def declared_result(node: OnnxNode, build: GraphBuilder, position: int = 0) -> tuple[int, ...]:
@@ -72,19 +76,24 @@ def chosen(build: GraphBuilder, flags: str, results: Sequence[str]) -> str:
     picked = results[0]
     for place, result in enumerate(results[1:], 1):
         picked = build.emit("where", (element(build, flags, place), result, picked))
-    numbers = build.emit("cast", (flags,), {"to": _I32})
-    most = build.emit("reduce_max", (numbers,), {"axes": (0,), "keepdims": 0})
-    return held(build, picked, [build.emit("equal", (most, build.scalar(1, most)))])
+    return held(build, picked, [_any_of(build, flags)])
 
 
 def held(build: GraphBuilder, x: str, conditions: Sequence[str]) -> str:
     """`x`, from a program that faults where one of the bools (of any shape) is false.
 
-    What has no elements is not computed, and nothing is checked for it.
+    What has no elements is not computed, and nothing is checked for it. Raises `CannotLower` where a condition is
+    known to be false: then the model declares another shape than its constants give.
     """
     if not conditions or 0 in build.shape(x):
         return x
-    return build.guarded(x, together(build, conditions))
+    condition = together(build, conditions)
+    known = build.constant_of(condition)
+    if known is None:
+        return build.guarded(x, condition)
+    if not known:
+        raise CannotLower("its parameters contradict the shape that the model declares for its result")
+    return x
 
 
 def together(build: GraphBuilder, conditions: Sequence[str]) -> str:
@@ -109,6 +118,54 @@ def are(build: GraphBuilder, value: str, numbers: Sequence[int]) -> str:
     """Element by element whether the integers of `value`, in one dimension, are these."""
     wanted = np.array(numbers, build.type_of(value).dtype.numpy)
     return build.emit("equal", (value, build.constant(wanted)))
+
+
+def bounded_integers(build: GraphBuilder, value: str) -> str:
+    """A list of integers in one dimension, as 64 bits.
+
+    Where they are known, numbers that are larger than any tensor (an end of all that is left) become smaller ones:
+    the device has 32 bits.
+    """
+    flat = build.emit("cast", (flattened(build, value),), {"to": _I64})
+    known = build.constant_of(flat)
+    return flat if known is None else build.constant(np.clip(known, -LARGEST_INTEGER, LARGEST_INTEGER))
+
+
+def for_axes(
+    build: GraphBuilder, values: str, axes: Sequence[int] | str, rank: int, otherwise: Sequence[int]
+) -> list[str]:
+    """What a list of integers says for each axis, as scalars.
+
+    `axes` are those that it speaks about, in its order, known or as a value from `counted_from_front`; it says
+    `otherwise` for the others.
+    """
+    if not isinstance(axes, str):
+        named = {axis: element(build, values, place) for place, axis in enumerate(axes)}
+        return [named.get(axis) or build.scalar(otherwise[axis], values) for axis in range(rank)]
+    result = []
+    for axis in range(rank):
+        is_meant = build.emit("equal", (axes, build.scalar(axis, axes)))
+        kept = build.emit("where", (is_meant, values, build.scalar(0, values)))
+        total = build.emit("reduce_sum", (kept,), {"axes": (0,), "keepdims": 0})
+        is_named = _any_of(build, is_meant)
+        result.append(build.emit("where", (is_named, total, build.scalar(otherwise[axis], values))))
+    return result
+
+
+def names_each_once(build: GraphBuilder, axes: str, rank: int) -> str:
+    """Whether the axes, from `counted_from_front`, are axes and none is named twice."""
+    (count,) = build.shape(axes)
+    wanted = build.constant(np.arange(rank, dtype=build.type_of(axes).dtype.numpy).reshape(rank, 1))
+    hits = build.emit("cast", (build.emit("equal", (axes, wanted)),), {"to": _I32})
+    named = build.emit("reduce_max", (hits,), {"axes": (1,), "keepdims": 0})
+    total = build.emit("reduce_sum", (named,), {"axes": (0,), "keepdims": 0})
+    return build.emit("equal", (total, build.scalar(count, total)))
+
+
+def _any_of(build: GraphBuilder, flags: str) -> str:
+    numbers = build.emit("cast", (flags,), {"to": _I32})
+    most = build.emit("reduce_max", (numbers,), {"axes": (0,), "keepdims": 0})
+    return build.emit("equal", (most, build.scalar(1, most)))
 
 
 def flattened(build: GraphBuilder, value: str) -> str:

@@ -1,4 +1,4 @@
-"""Lowering of ops that move or view elements: reshape, transpose, slice, pad, split, tile and the like."""
+"""Lowering of ops that give elements another shape or order: reshape, transpose, expand, tile, concat and the like."""
 
 from __future__ import annotations
 
@@ -8,10 +8,20 @@ from typing import Final
 
 import numpy as np
 
-from birc.compiler.importer.axes import axes_of, integers_of, positive_axes, positive_axis
+from birc.compiler.importer.axes import axes_of, positive_axes, positive_axis
 from birc.compiler.importer.builder import GraphBuilder
+from birc.compiler.importer.elementwise import cast
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
+from birc.compiler.importer.run_time import (
+    are,
+    candidate_axes,
+    chosen,
+    declared_result,
+    flattened,
+    held,
+    matches,
+)
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import BadModelError
 
@@ -23,11 +33,28 @@ def reshape(build: GraphBuilder, x: str, shape: Sequence[int]) -> str:
 
 def _reshape(node: OnnxNode, build: GraphBuilder) -> Results:
     """0 copies a dimension of the input (unless `allowzero`), -1 takes what is left."""
-    x = node.input(0)
-    old = build.shape(x)
-    wanted = integers_of(node, build, 1, "shape") or ()
+    x, shape = node.input(0), node.input(1)
+    old, copies = build.shape(x), not node.int_attribute("allowzero", 0)
+    known = build.constant_of(shape)
+    if known is not None:
+        sizes = _resolved(node, old, tuple(int(size) for size in known.reshape(-1)), copies)
+        return build.emit("reshape", (x,), {"shape": sizes})
+    sizes = declared_result(node, build)
+    given = flattened(build, shape)
+    if build.shape(given) != (len(sizes),) or math.prod(sizes) != math.prod(old):
+        raise CannotLower(f"{list(old)} does not become the declared {list(sizes)}")
+    is_left = build.emit("equal", (given, build.scalar(-1, given)))
+    fits = build.emit("or", (are(build, given, sizes), is_left))
+    if copies:
+        same = np.array([size == old[place] if place < len(old) else False for place, size in enumerate(sizes)])
+        is_copied = build.emit("equal", (given, build.scalar(0, given)))
+        fits = build.emit("or", (fits, build.emit("and", (is_copied, build.constant(same)))))
+    return held(build, build.emit("reshape", (x,), {"shape": sizes}), [fits, _at_most_one(build, is_left)])
+
+
+def _resolved(node: OnnxNode, old: tuple[int, ...], wanted: tuple[int, ...], copies: bool) -> tuple[int, ...]:
     sizes = list(wanted)
-    if not node.int_attribute("allowzero", 0):
+    if copies:
         if any(size == 0 and place >= len(old) for place, size in enumerate(sizes)):
             raise BadModelError(f"shape {list(wanted)} copies a dimension that {list(old)} lacks", where=node.where)
         sizes = [old[place] if size == 0 else size for place, size in enumerate(sizes)]
@@ -36,7 +63,13 @@ def _reshape(node: OnnxNode, build: GraphBuilder) -> Results:
         if sizes.count(-1) > 1 or known == 0 or math.prod(old) % known:
             raise BadModelError(f"shape {list(wanted)} does not divide {list(old)}", where=node.where)
         sizes[sizes.index(-1)] = math.prod(old) // known
-    return build.emit("reshape", (x,), {"shape": tuple(sizes)})
+    return tuple(sizes)
+
+
+def _at_most_one(build: GraphBuilder, flags: str) -> str:
+    numbers = cast(build, flags, dtype("i32"))
+    total = build.emit("reduce_sum", (numbers,), {"axes": (0,), "keepdims": 0})
+    return build.emit("less_equal", (total, build.scalar(1, total)))
 
 
 def _transpose(node: OnnxNode, build: GraphBuilder) -> Results:
@@ -52,66 +85,109 @@ def _flatten(node: OnnxNode, build: GraphBuilder) -> Results:
 
 
 def _squeeze(node: OnnxNode, build: GraphBuilder) -> Results:
-    shape, given = build.shape(node.input(0)), axes_of(node, build, 1)
+    x, shape = node.input(0), build.shape(node.input(0))
+    if _axes_come_late(node, build):
+        wanted, axes = declared_result(node, build), node.input(1)
+        every = candidate_axes(shape, math.prod(build.shape(axes)))
+        ones = (entry for entry in every if all(shape[axis] == 1 for axis in entry))
+        return _reshaped_by(build, x, wanted, axes, len(shape), [e for e in ones if _without(shape, e) == wanted])
+    given = axes_of(node, build, 1)
     if given is None:
         dropped = tuple(axis for axis, size in enumerate(shape) if size == 1)
     else:
         dropped = positive_axes(node, given, len(shape))
     if any(shape[axis] != 1 for axis in dropped):
         raise BadModelError(f"squeezes axes {list(dropped)} of {list(shape)}: not all of size 1", where=node.where)
-    target = tuple(size for axis, size in enumerate(shape) if axis not in dropped)
-    return build.emit("reshape", (node.input(0),), {"shape": target})
+    return build.emit("reshape", (x,), {"shape": _without(shape, dropped)})
 
 
 def _unsqueeze(node: OnnxNode, build: GraphBuilder) -> Results:
-    shape, given = build.shape(node.input(0)), axes_of(node, build, 1) or ()
+    x, shape = node.input(0), build.shape(node.input(0))
+    if _axes_come_late(node, build):
+        wanted, axes = declared_result(node, build), node.input(1)
+        every = candidate_axes(wanted, math.prod(build.shape(axes)))
+        ones = (entry for entry in every if all(wanted[axis] == 1 for axis in entry))
+        return _reshaped_by(build, x, wanted, axes, len(wanted), [e for e in ones if _without(wanted, e) == shape])
+    given = axes_of(node, build, 1) or ()
     rank = len(shape) + len(given)
     added, rest = positive_axes(node, given, rank), iter(shape)
     target = tuple(1 if axis in added else next(rest) for axis in range(rank))
-    return build.emit("reshape", (node.input(0),), {"shape": target})
+    return build.emit("reshape", (x,), {"shape": target})
+
+
+def _axes_come_late(node: OnnxNode, build: GraphBuilder) -> bool:
+    return bool(node.optional(1)) and build.constant_of(node.input(1)) is None
+
+
+def _without(sizes: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for axis, size in enumerate(sizes) if axis not in axes)
+
+
+def _reshaped_by(
+    build: GraphBuilder, x: str, wanted: tuple[int, ...], axes: str, rank: int, candidates: list[tuple[int, ...]]
+) -> str:
+    """All lists of axes that lead to a shape lead to the same elements: that one of them arrives is what is held."""
+    return chosen(build, matches(build, axes, rank, candidates), [reshape(build, x, wanted)])
 
 
 def _expand(node: OnnxNode, build: GraphBuilder) -> Results:
     """Broadcasts both ways: a size of 1 in the wanted shape keeps the input's."""
-    shape, wanted = build.shape(node.input(0)), integers_of(node, build, 1, "shape") or ()
-    try:
-        target = np.broadcast_shapes(shape, wanted)
-    except ValueError as error:
-        raise BadModelError(f"{list(shape)} does not broadcast to {list(wanted)}", where=node.where) from error
-    return build.emit("expand", (node.input(0),), {"shape": target})
+    x, shape = node.input(0), build.shape(node.input(0))
+    known = build.constant_of(node.input(1))
+    if known is not None:
+        wanted = tuple(int(size) for size in known.reshape(-1))
+        try:
+            target = np.broadcast_shapes(shape, wanted)
+        except ValueError as error:
+            raise BadModelError(f"{list(shape)} does not broadcast to {list(wanted)}", where=node.where) from error
+        return build.emit("expand", (x,), {"shape": target})
+    sizes, given = declared_result(node, build), flattened(build, node.input(1))
+    missing = len(sizes) - build.shape(given)[0]
+    padded = (1,) * (len(sizes) - len(shape)) + shape
+    if missing < 0 or any(size not in (1, target) for size, target in zip(padded, sizes, strict=False)):
+        raise CannotLower(f"{list(shape)} does not become the declared {list(sizes)}")
+    if padded[:missing] != sizes[:missing]:
+        raise CannotLower(f"{list(shape)} does not become the declared {list(sizes)} by {build.shape(given)[0]} sizes")
+    may_be_one = build.constant(np.array([a == b for a, b in zip(padded, sizes, strict=True)][missing:], np.bool_))
+    is_one = build.emit("and", (build.emit("equal", (given, build.scalar(1, given))), may_be_one))
+    fits = build.emit("or", (are(build, given, sizes[missing:]), is_one))
+    return held(build, build.emit("expand", (x,), {"shape": sizes}), [fits])
 
 
 def _tile(node: OnnxNode, build: GraphBuilder) -> Results:
-    """Each repeated dimension gets one before it, which is expanded and merged."""
     x, shape = node.input(0), build.shape(node.input(0))
-    repeats = integers_of(node, build, 1, "repeats") or ()
-    if len(repeats) != len(shape):
-        raise BadModelError(f"repeats {list(repeats)} for a tensor of rank {len(shape)}", where=node.where)
-    split = tuple(entry for size in shape for entry in (1, size))
-    spread = tuple(entry for count, size in zip(repeats, shape, strict=True) for entry in (count, size))
-    tiled = build.emit("expand", (build.emit("reshape", (x,), {"shape": split}),), {"shape": spread})
-    target = tuple(count * size for count, size in zip(repeats, shape, strict=True))
-    return build.emit("reshape", (tiled,), {"shape": target})
+    known = build.constant_of(node.input(1))
+    if known is not None:
+        repeats = tuple(int(count) for count in known.reshape(-1))
+        if len(repeats) != len(shape):
+            raise BadModelError(f"repeats {list(repeats)} for a tensor of rank {len(shape)}", where=node.where)
+        return _repeated(build, x, repeats)
+    sizes, given = declared_result(node, build), flattened(build, node.input(1))
+    if len(sizes) != len(shape) or any(size % (old or 1) for size, old in zip(sizes, shape, strict=True)):
+        raise CannotLower(f"{list(shape)} is not repeated to the declared {list(sizes)}")
+    repeats = tuple(size // (old or 1) for size, old in zip(sizes, shape, strict=True))
+    return held(build, _repeated(build, x, repeats), [are(build, given, repeats)])
+
+
+def _repeated(build: GraphBuilder, x: str, repeats: tuple[int, ...]) -> str:
+    """Axis by axis, the last first: what lies from the axis on is repeated as a whole."""
+    shape = list(build.shape(x))
+    if 0 in repeats:
+        target = tuple(count * size for count, size in zip(repeats, shape, strict=True))
+        return build.splat(0, build.type_of(x).with_shape(target))
+    for axis in reversed(range(len(shape))):
+        count = repeats[axis]
+        if count > 1:
+            before, after = math.prod(shape[:axis]), math.prod(shape[axis:])
+            blocks = reshape(build, x, (before, 1, after))
+            shape[axis] *= count
+            x = reshape(build, build.emit("expand", (blocks,), {"shape": (before, count, after)}), shape)
+    return x
 
 
 def _concat(node: OnnxNode, build: GraphBuilder) -> Results:
     rank = len(build.shape(node.input(0)))
     return build.emit("concat", node.inputs, {"axis": positive_axis(node, node.int_attribute("axis", 1), rank)})
-
-
-def _split(node: OnnxNode, build: GraphBuilder) -> Results:
-    """Sizes from the attribute, the second input, or equal parts of which the last may be smaller."""
-    x, shape = node.input(0), build.shape(node.input(0))
-    axis = positive_axis(node, node.int_attribute("axis", 0), len(shape))
-    sizes = node.ints_attribute("split") if node.has("split") else integers_of(node, build, 1, "list of sizes")
-    if sizes is None:
-        count = node.int_attribute("num_outputs", len(node.outputs))
-        part = -(-shape[axis] // count)
-        sizes = tuple(max(min(part, shape[axis] - part * place), 0) for place in range(count))
-    if sum(sizes) != shape[axis] or len(sizes) != len(node.outputs):
-        raise BadModelError(f"splits {shape[axis]} into {list(sizes)}", where=node.where)
-    starts = np.cumsum((0, *sizes))
-    return tuple(slice_axis(build, x, axis, int(starts[i]), int(starts[i + 1])) for i in range(len(sizes)))
 
 
 def slice_axis(build: GraphBuilder, x: str, axis: int, start: int, end: int, step: int = 1) -> str:
@@ -129,97 +205,6 @@ def take(build: GraphBuilder, x: str, axis: int, positions: np.ndarray) -> str:
     """The elements at `positions` (known now) of one axis."""
     indices = build.constant(np.asarray(positions, np.int64))
     return build.emit("gather", (x, indices), {"axis": axis})
-
-
-def _slice_attributes(node: OnnxNode, build: GraphBuilder) -> Results:
-    """Slice until operator set 9: everything is an attribute."""
-    starts, ends = node.ints_attribute("starts"), node.ints_attribute("ends")
-    return _sliced(node, build, starts, ends, node.ints_attribute("axes", range(len(starts))), (1,) * len(starts))
-
-
-def _slice_inputs(node: OnnxNode, build: GraphBuilder) -> Results:
-    """Slice since operator set 10."""
-    starts = integers_of(node, build, 1, "starts") or ()
-    ends = integers_of(node, build, 2, "ends") or ()
-    axes = integers_of(node, build, 3, "axes")
-    steps = integers_of(node, build, 4, "steps")
-    axes = tuple(range(len(starts))) if axes is None else axes
-    return _sliced(node, build, starts, ends, axes, (1,) * len(starts) if steps is None else steps)
-
-
-def _sliced(
-    node: OnnxNode,
-    build: GraphBuilder,
-    starts: Sequence[int],
-    ends: Sequence[int],
-    axes: Sequence[int],
-    steps: Sequence[int],
-) -> str:
-    """Python's slices, which clamp as ONNX asks; backward ones become gathers of known positions."""
-    if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
-        raise BadModelError("starts, ends, axes and steps do not belong together", where=node.where)
-    x, rank = node.input(0), len(build.shape(node.input(0)))
-    shape = build.shape(x)
-    first, last, stride = [0] * rank, list(shape), [1] * rank
-    backwards: list[tuple[int, range]] = []
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        place = positive_axis(node, axis, rank)
-        size = shape[place]
-        stop = None if step < 0 and end < -size else end
-        positions = range(size)[start:stop:step]
-        if step < 0:
-            backwards.append((place, positions))
-        else:
-            first[place], stride[place] = positions.start, step
-            last[place] = max(positions.stop, positions.start)
-    if (first, last, stride) != ([0] * rank, list(shape), [1] * rank) or not backwards:
-        window = {"starts": tuple(first), "ends": tuple(last), "steps": tuple(stride)}
-        x = build.emit("slice", (x,), window)
-    for place, positions in backwards:
-        x = take(build, x, place, np.array(positions, np.int64))
-    return x
-
-
-def _pad_attributes(node: OnnxNode, build: GraphBuilder) -> Results:
-    """Pad until operator set 10: amounts and value are attributes."""
-    rank = len(build.shape(node.input(0)))
-    return _padded(node, build, node.ints_attribute("pads"), tuple(range(rank)), node.float_attribute("value", 0.0))
-
-
-def _pad_inputs(node: OnnxNode, build: GraphBuilder) -> Results:
-    """Pad since operator set 11: amounts, value and (since 18) axes are inputs."""
-    rank = len(build.shape(node.input(0)))
-    pads = integers_of(node, build, 1, "amounts of padding") or ()
-    axes = integers_of(node, build, 3, "axes")
-    value = node.optional(2)
-    fill = build.required_constant(value, "padding value").reshape(()).item() if value else 0.0
-    places = tuple(range(rank)) if axes is None else tuple(positive_axis(node, axis, rank) for axis in axes)
-    return _padded(node, build, pads, places, float(fill))
-
-
-def _padded(node: OnnxNode, build: GraphBuilder, pads: Sequence[int], axes: Sequence[int], value: float) -> str:
-    """Negative amounts cut; constant padding is the core row; other modes gather known positions."""
-    x, rank, mode = node.input(0), len(build.shape(node.input(0))), node.string_attribute("mode", "constant")
-    if len(pads) != 2 * len(axes):
-        raise BadModelError(f"{len(pads)} amounts of padding for {len(axes)} axes", where=node.where)
-    before, after = [0] * rank, [0] * rank
-    for place, axis in enumerate(axes):
-        before[axis], after[axis] = pads[place], pads[place + len(axes)]
-    for axis in range(rank):
-        size = build.shape(x)[axis]
-        x = slice_axis(build, x, axis, max(-before[axis], 0), size - max(-after[axis], 0))
-    amounts = tuple(max(amount, 0) for amount in (*before, *after))
-    if mode == "constant":
-        return build.emit("pad", (x,), {"pads": amounts, "value": value})
-    numpy_mode = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}.get(mode)
-    if numpy_mode is None:
-        raise BadModelError(f"padding mode {mode!r} is not a mode of ONNX", where=node.where)
-    for axis in range(rank):
-        around = (amounts[axis], amounts[axis + rank])
-        if any(around):
-            positions = np.pad(np.arange(build.shape(x)[axis]), around, mode=numpy_mode)  # type: ignore[call-overload]
-            x = take(build, x, axis, positions)
-    return x
 
 
 def _depth_to_space(node: OnnxNode, build: GraphBuilder) -> Results:
@@ -273,13 +258,8 @@ OP_TYPES: Final[tuple[OpType, ...]] = (
     OpType("Expand", _expand),
     OpType("Flatten", _flatten),
     OpType("Identity", _identity),
-    OpType("Pad", _pad_attributes, until=10),
-    OpType("Pad", _pad_inputs, since=11),
     OpType("Reshape", _reshape),
-    OpType("Slice", _slice_attributes, until=9),
-    OpType("Slice", _slice_inputs, since=10),
     OpType("SpaceToDepth", _space_to_depth),
-    OpType("Split", _split),
     OpType("Squeeze", _squeeze),
     OpType("Tile", _tile),
     OpType("Transpose", _transpose),

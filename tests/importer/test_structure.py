@@ -64,7 +64,7 @@ def test_parameters_that_depend_on_data_are_unsupported() -> None:
     model = parsed("bad (float[2, 3] x, int64[2] s) => (float[n, m] y) { [r] y = Reshape(x, s) }")
     (entry,) = try_import(model).unsupported
     assert (entry.node, entry.op_type, entry.opset) == ("r", "Reshape", 18)
-    assert "the shape must be known" in entry.reason
+    assert "the shape of its result is only known at run time" in entry.reason
 
 
 def test_unnamed_and_repeated_names_become_stable_and_unique() -> None:
