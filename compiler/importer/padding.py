@@ -1,4 +1,4 @@
-"""Lowering of ops that add elements around a tensor, or cut them off: Pad and CenterCropPad."""
+"""Lowering of Pad, which adds elements around a tensor, or cuts them off."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from birc.compiler.importer.elementwise import cast
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.run_time import (
-    are,
     bounded_integers,
     counted_from_front,
     declared_result,
-    flattened,
     for_axes,
     held,
     names_each_once,
@@ -188,32 +186,7 @@ def _positions(build: GraphBuilder, around: tuple[str, str], size: int, count: i
     return position, within, fits
 
 
-def _center_crop_pad(node: OnnxNode, build: GraphBuilder) -> Results:
-    """Half of what is too much or too little on either side, the smaller half before."""
-    x, shape = node.input(0), build.shape(node.input(0))
-    rank = len(shape)
-    axes = tuple(positive_axis(node, axis, rank) for axis in node.ints_attribute("axes", range(rank)))
-    given, conditions = flattened(build, node.input(1)), []
-    known = build.constant_of(given)
-    if known is None:
-        wanted = declared_result(node, build)
-        sizes = tuple(wanted[axis] for axis in axes)
-        conditions = [are(build, given, sizes)]
-    else:
-        sizes = tuple(int(size) for size in known)
-    if len(sizes) != len(axes):
-        raise BadModelError(f"{len(sizes)} sizes for {len(axes)} axes", where=node.where)
-    amounts = [0] * (2 * rank)
-    for axis, size in zip(axes, sizes, strict=True):
-        less = max(shape[axis] - size, 0)
-        x = slice_axis(build, x, axis, less // 2, less // 2 + min(size, shape[axis]))
-        more = max(size - shape[axis], 0)
-        amounts[axis], amounts[axis + rank] = more // 2, more - more // 2
-    return held(build, _surrounded(build, x, tuple(amounts), build.scalar(0, x)), conditions)
-
-
 OP_TYPES: Final[tuple[OpType, ...]] = (
-    OpType("CenterCropPad", _center_crop_pad),
     OpType("Pad", _pad_attributes, until=10),
     OpType("Pad", _pad_inputs, since=11),
 )

@@ -69,7 +69,6 @@ CONTRADICTIONS = (
     ("(int64[2] p) => (float[2, 3] y)", "y = ConstantOfShape(p)", [(3, 2), (2, 4)]),
     ("(float[8] x, int64[2] p) => (float[3] y, float[5] z)", "y, z = Split(x, p)", [(5, 3), (3, 4)]),
     ("(float[8] x, int64[2] p) => (float[12] y)", "y = Pad(x, p)", [(3, 2), (0, 3), (-1, 4)]),
-    ("(float[8] x, int64[1] p) => (float[12] y)", "y = CenterCropPad(x, p)", [(11,), (8,)]),
     ("(int64 s, int64 e, int64 d) => (int64[3] y)", "y = Range(s, e, d)",
      [(0, 4, 1), (0, 2, 1), (0, 3, 0), (0, 3, -1)]),
 )  # fmt: skip

@@ -82,9 +82,6 @@ PADS = (
     case("Pad", WHOLE.astype(np.int64), ints(0, 1, 0, 0, 0, 2), np.array((1 << 53) + 1, I64), known=(1, 2)),
     case("Pad", flags(2, 3), ints(0, 1, 0, 0), np.array(True), opset=13, known=(1, 2)),
     case("Pad", EMPTY, ints(0, 1, 0, 0, 1, 0), np.array(2, F32), known=(1,)),
-    case("CenterCropPad", LONG, ints(5, 4), known=(1,), oracle="onnx"),
-    case("CenterCropPad", LONG, ints(5, 4), shapes=((5, 4),), oracle="onnx"),
-    case("CenterCropPad", X, ints(7, 1), shapes=((2, 1, 7),), axes=[-1, 1], oracle="onnx"),
 )  # fmt: skip
 
 RANGES = (
