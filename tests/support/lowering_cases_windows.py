@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from lowering_case import F32, Case, case, f32
+from lowering_case import F32, I64, Case, case, f32, ints
 
 IMAGE = f32(2, 4, 7, 9)
 SIGNAL = f32(2, 4, 9)
@@ -95,4 +95,71 @@ NORMS = (
     case("GlobalLpPool", SIGNAL, p=1),
 )
 
-CASES: tuple[Case, ...] = (*CONVOLUTIONS, *TRANSPOSED, *MAXIMA, *MEANS, *NORMS)
+DEFORMED = (
+    case("DeformConv", f32(2, 4, 6, 7), f32(6, 4, 3, 2), f32(2, 12, 3, 8), f32(6), f32(2, 6, 3, 8, low=0.0),
+         strides=[2, 1], pads=[1, 1, 0, 1], opset=19),
+    case("DeformConv", f32(2, 4, 6, 7), f32(6, 2, 2, 2), f32(2, 16, 5, 4, low=-9.0, high=9.0), group=2,
+         offset_group=2, dilations=[1, 3], opset=22),
+    case("DeformConv", f32(1, 2, 5, 5), f32(3, 2, 1, 1), f32(1, 2, 5, 5), opset=19, oracle="onnx"),
+)  # fmt: skip
+
+
+def _columns(block: tuple[int, ...], channels: int, length: int) -> np.ndarray:
+    return f32(2, channels * int(np.prod(block)), length)
+
+
+COLUMNS = (
+    case("Col2Im", _columns((2, 3), 3, 16), ints(5, 6), ints(2, 3), known=(1, 2)),
+    case("Col2Im", _columns((2, 3), 3, 16), ints(5, 6), ints(2, 3), known=(1,), shapes=((2, 3, 5, 6),)),
+    case("Col2Im", _columns((3, 3), 1, 9), ints(5, 5), ints(3, 3), shapes=((2, 1, 5, 5),)),
+    case("Col2Im", _columns((1, 4), 2, 4), ints(4, 4), ints(1, 4), shapes=((2, 2, 4, 4),)),
+    case("Col2Im", _columns((2, 2), 2, 12), ints(5, 6), ints(2, 2), known=(1, 2), strides=[2, 2], dilations=[1, 2],
+         pads=[1, 1, 1, 2]),
+    case("Col2Im", _columns((2, 1, 2), 2, 24), ints(3, 4, 4), ints(2, 1, 2), known=(1, 2), oracle="onnx"),
+    case("Col2Im", _columns((3,), 2, 5), ints(9), ints(3), known=(1, 2), strides=[2], pads=[1, 2], oracle="onnx"),
+)  # fmt: skip
+
+
+def _pooled(kernel: int, stride: int, shape: tuple[int, ...], spread: int) -> tuple[np.ndarray, np.ndarray]:
+    """Maxima and where they lie: `spread` shifts them within their windows."""
+    rank = len(shape) - 2
+    sizes = tuple((size - 1) * stride + kernel for size in shape[2:])
+    places = np.indices(shape)
+    inside = [places[2 + axis] * stride + (places.sum(0) * spread + axis) % kernel for axis in range(rank)]
+    flat = np.ravel_multi_index((places[0], places[1], *inside), (*shape[:2], *sizes))
+    return f32(*shape), flat.astype(I64)
+
+
+UNPOOLED = (
+    case("MaxUnpool", *_pooled(2, 2, (2, 3, 3, 4), 1), kernel_shape=[2, 2], strides=[2, 2]),
+    case("MaxUnpool", *_pooled(3, 3, (2, 3, 16, 17), 2), kernel_shape=[3, 3], strides=[3, 3]),
+    case("MaxUnpool", *_pooled(2, 2, (1, 2, 2, 3), 1), ints(1, 2, 6, 8), kernel_shape=[2, 2], strides=[2, 2],
+         known=(2,), oracle="onnx"),
+    case("MaxUnpool", *_pooled(2, 2, (1, 2, 2, 3), 1), ints(1, 2, 6, 8), kernel_shape=[2, 2], strides=[2, 2],
+         oracle="onnx", shapes=((1, 2, 6, 8),)),
+    case("MaxUnpool", *_pooled(3, 2, (2, 2, 20, 21), 0), kernel_shape=[3, 3], strides=[2, 2]),
+    case("MaxUnpool", *_pooled(2, 2, (2, 4, 50), 1), kernel_shape=[2], strides=[2]),
+    case("MaxUnpool", *_pooled(2, 2, (2, 2, 5, 6, 7), 1), kernel_shape=[2, 2, 2], strides=[2, 2, 2]),
+    case("MaxUnpool", f32(1, 1, 3), ints(5, 0, 5).reshape(1, 1, 3), kernel_shape=[2], strides=[2], oracle="onnx"),
+)  # fmt: skip
+
+REGIONS = np.array(
+    [[0, 0, 0, 8, 6], [1, 2, 1, 5, 5], [1, 3, 2, 3, 2], [0, -2, -3, 20, 30], [0, 7, 5, 2, 1], [1, 0.5, 1.5, 6.5, 2.5]],
+    F32,
+)
+REGION_POOLS = (
+    case("MaxRoiPool", IMAGE, REGIONS, pooled_shape=[3, 2]),
+    case("MaxRoiPool", IMAGE, REGIONS * np.array([1, 2, 2, 2, 2], F32), pooled_shape=[2, 5], spatial_scale=0.5),
+)
+
+CASES: tuple[Case, ...] = (
+    *CONVOLUTIONS,
+    *TRANSPOSED,
+    *MAXIMA,
+    *MEANS,
+    *NORMS,
+    *DEFORMED,
+    *COLUMNS,
+    *UNPOOLED,
+    *REGION_POOLS,
+)
