@@ -11,6 +11,7 @@ import lowering_cases_basic
 import lowering_cases_casts
 import lowering_cases_indices
 import lowering_cases_integers
+import lowering_cases_optimizer
 import lowering_cases_recurrent
 import lowering_cases_reductions
 import lowering_cases_resize
@@ -34,6 +35,7 @@ CASES: tuple[Case, ...] = (
     *lowering_cases_casts.CASES,
     *lowering_cases_indices.CASES,
     *lowering_cases_integers.CASES,
+    *lowering_cases_optimizer.CASES,
     *lowering_cases_recurrent.CASES,
     *lowering_cases_reductions.CASES,
     *lowering_cases_resize.CASES,
