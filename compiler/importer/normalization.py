@@ -14,14 +14,6 @@ from birc.compiler.ir.attributes import AttributeValue
 from birc.runtime.dtypes import dtype
 
 
-def _batch_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
-    if node.int_attribute("training_mode", 0) or any(node.uses_output(place) for place in range(1, 5)):
-        raise CannotLower("it computes training statistics; only inference is supported")
-    if not node.int_attribute("spatial", 1):
-        raise CannotLower("spatial = 0 (statistics per element) is not supported")
-    return build.emit("batch_norm", node.inputs[:5], {"epsilon": node.float_attribute("epsilon", 1e-5)})
-
-
 def _instance_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
     x, rank = node.input(0), len(build.shape(node.input(0)))
     normal = _standardized(build, x, tuple(range(2, rank)), node.float_attribute("epsilon", 1e-5))
@@ -154,7 +146,6 @@ def _lp_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
 
 
 OP_TYPES: Final[tuple[OpType, ...]] = (
-    OpType("BatchNormalization", _batch_normalization),
     OpType("GroupNormalization", _group_normalization),
     OpType("InstanceNormalization", _instance_normalization),
     OpType("LayerNormalization", _layer_normalization),

@@ -7,6 +7,7 @@ from typing import Final
 from birc.compiler.importer import (
     affine_grid,
     argmax,
+    batch_norm,
     bitwise,
     casts,
     col2im,
@@ -34,6 +35,7 @@ from birc.compiler.importer import (
     shape,
     slicing,
     tensor_scatter,
+    tfidf,
     unpool,
     window_function,
 )
@@ -46,6 +48,7 @@ OP_TYPES: Final[tuple[OpType, ...]] = (
     *bitwise.OP_TYPES,
     *casts.OP_TYPES,
     *col2im.OP_TYPES,
+    *batch_norm.OP_TYPES,
     *constant.OP_TYPES,
     *contraction.OP_TYPES,
     *conv_transpose.OP_TYPES,
@@ -71,6 +74,7 @@ OP_TYPES: Final[tuple[OpType, ...]] = (
     *slicing.OP_TYPES,
     *tensor_scatter.OP_TYPES,
     *unpool.OP_TYPES,
+    *tfidf.OP_TYPES,
 )
 
 _BY_NAME: Final = {

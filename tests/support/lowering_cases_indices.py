@@ -170,4 +170,27 @@ ALGEBRA = (
     case("Det", np.eye(6, dtype=F32)[[3, 0, 1, 5, 2, 4]]),
 )
 
-CASES = (*ALGEBRA, *READS, *WRITES, *CACHES, *EXTREMES, *ORDERS, *SCANS, *CHOICES)
+CHANNELS = (f32(4), f32(4), f32(4), f32(4, low=0.5))
+IMAGE = f32(3, 4, 2, 5)
+GRAMS = {
+    "min_gram_length": 1,
+    "max_gram_length": 3,
+    "max_skip_count": 2,
+    "ngram_counts": [0, 3, 9],
+    "ngram_indexes": [6, 1, 4, 0, 2, 5, 3],
+    "pool_int64s": [2, 3, 7, 5, 6, 2, 3, 3, 2, 5, 6, 7],
+    "weights": [0.5, 1.0, 2.0, 3.0, 0.25, 1.5, 4.0],
+}
+TOKENS = RANDOM.integers(2, 8, (3, 24))
+
+STATISTICS = (
+    case("BatchNormalization", IMAGE, *CHANNELS, opset=9),
+    case("BatchNormalization", IMAGE, *CHANNELS, opset=15, outputs=3, training_mode=1, momentum=0.75),
+    case("BatchNormalization", f32(6, 4), *CHANNELS, opset=14, outputs=3, training_mode=1, epsilon=1e-2),
+    case("BatchNormalization", np.float16(IMAGE), *CHANNELS, opset=15, oracle="onnx", tolerance=4e-3),
+    *(case("TfIdfVectorizer", TOKENS, mode=mode, **GRAMS) for mode in ("TF", "IDF", "TFIDF")),
+    case("TfIdfVectorizer", TOKENS[0].astype(np.int32), **{**GRAMS, "min_gram_length": 2}, mode="TF"),
+    case("TfIdfVectorizer", TOKENS[:, :4], **{**GRAMS, "max_gram_length": 2}, mode="TF"),
+)
+
+CASES = (*STATISTICS, *ALGEBRA, *READS, *WRITES, *CACHES, *EXTREMES, *ORDERS, *SCANS, *CHOICES)
