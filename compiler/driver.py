@@ -18,10 +18,10 @@ from birc.compiler.ir.plan import Boundary, Plan
 from birc.compiler.ir.plan_verify import verify_plan
 from birc.compiler.ir.printer import print_graph
 from birc.compiler.passes.allocate import allocate
-from birc.compiler.passes.base import Pass, PassResult, run_pass
+from birc.compiler.passes.base import Pass, PassResult, run_pass, run_passes
 from birc.compiler.passes.canonicalize import CANONICALIZE, canonicalize
-from birc.compiler.passes.choose_layouts import ChooseLayouts
 from birc.compiler.passes.fuse import Fuse
+from birc.compiler.passes.legalize import LEGALIZE
 from birc.compiler.passes.lifetimes import compulsory_bytes, most_live_bytes
 from birc.compiler.passes.lower.lower import lower_graph
 from birc.compiler.passes.partition import partitions
@@ -55,7 +55,7 @@ PLAN_STEPS: tuple[tuple[str, Callable[[Plan, Machine], Plan]], ...] = (
     ("allocate", allocate),
 )
 
-GRAPH_PASSES: tuple[Pass, ...] = (*dict.fromkeys(CANONICALIZE), ChooseLayouts(), Fuse())
+GRAPH_PASSES: tuple[Pass, ...] = tuple(dict.fromkeys((*CANONICALIZE, *LEGALIZE, Fuse())))
 """The passes on graphs, each once, in the order of their first use."""
 
 PRECISIONS = ("model", "fp32", "bf16")
@@ -85,12 +85,10 @@ class Compilation:
             self._dump_graph("canonicalize", graph)
         if self._stopped("canonicalize"):
             return None
-        for phase, step in (("legalize", ChooseLayouts()), ("fuse", Fuse())):
+        for phase, steps in (("legalize", LEGALIZE), ("fuse", (Fuse(),))):
             if self._runs(phase, done) and (phase != "fuse" or self.opt_level > 0):
                 self.progress(phase)
-                result = run_pass(step, graph)
-                self._after_pass(phase)(step, graph, result)
-                graph = result.graph
+                graph = run_passes(graph, steps, self._after_pass(phase))
             if self._runs(phase, done):
                 self._dump_graph(phase, graph)
             if self._stopped(phase):

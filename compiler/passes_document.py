@@ -13,8 +13,8 @@ from birc.compiler.importer.importer import import_model
 from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.base import Pass
 from birc.compiler.passes.canonicalize import CANONICALIZE, canonicalize
-from birc.compiler.passes.choose_layouts import ChooseLayouts
 from birc.compiler.passes.fuse import Fuse
+from birc.compiler.passes.legalize import legalize
 from birc.compiler.passes.partition import partition
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.tile import tile
@@ -34,7 +34,7 @@ pass the graph is checked.
 _DONE_BY: Final[dict[str, Any]] = {
     "import": import_model,
     "canonicalize": canonicalize,
-    "legalize": ChooseLayouts,
+    "legalize": legalize,
     "fuse": Fuse,
     "partition": partition,
     "tile": tile,

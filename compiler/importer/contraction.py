@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.lowering import OpType, Results
-from birc.compiler.importer.onnx_node import OnnxNode
+from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
+
+NARROW_BITS: Final = 8
+"""Integers of so many bits are multiplied by the T-core."""
+MOST_WIDE_PRODUCTS: Final = 1 << 24
 
 
 def _matmul(node: OnnxNode, build: GraphBuilder) -> Results:
@@ -19,7 +24,7 @@ def _matmul(node: OnnxNode, build: GraphBuilder) -> Results:
         a = build.emit("reshape", (a,), {"shape": (1, *shape_a)})
     if len(shape_b) == 1:
         b = build.emit("reshape", (b,), {"shape": (*shape_b, 1)})
-    product = build.emit("matmul", (a, b))
+    product = _product(build, a, b)
     if len(shape_a) > 1 and len(shape_b) > 1:
         return product
     shape = build.shape(product)
@@ -35,14 +40,29 @@ def _gemm(node: OnnxNode, build: GraphBuilder) -> Results:
         a = build.emit("transpose", (a,), {"perm": (1, 0)})
     if node.int_attribute("transB", 0):
         b = build.emit("transpose", (b,), {"perm": (1, 0)})
-    product = _scaled(build, build.emit("matmul", (a, b)), node.float_attribute("alpha", 1.0))
+    product = _scaled(build, _product(build, a, b), node.float_attribute("alpha", 1.0))
     if not c:
         return product
     return build.emit("add", (product, _scaled(build, c, node.float_attribute("beta", 1.0))))
 
 
+def _product(build: GraphBuilder, a: str, b: str) -> str:
+    """The product; integers are multiplied on the vector cores, which is for small ones."""
+    dtype = build.type_of(a).dtype
+    product = build.emit("matmul", (a, b))
+    count = math.prod(build.shape(product)) * build.shape(a)[-1]
+    if dtype.is_integer and dtype.bits > NARROW_BITS and count > MOST_WIDE_PRODUCTS:
+        raise CannotLower(f"multiplies {count} pairs of {dtype.name}, the vector cores take {MOST_WIDE_PRODUCTS}")
+    return product
+
+
 def _scaled(build: GraphBuilder, x: str, factor: float) -> str:
-    return x if factor == 1.0 else build.emit("mul", (x, build.scalar(factor, x)))
+    if factor == 1.0:
+        return x
+    dtype = build.type_of(x).dtype
+    if dtype.is_integer and not factor.is_integer():
+        raise CannotLower(f"scales {dtype.name} by {factor}, which is no whole number")
+    return build.emit("mul", (x, build.scalar(factor, x)))
 
 
 OP_TYPES: Final[tuple[OpType, ...]] = (

@@ -22,7 +22,6 @@ NARROW_TOLERANCE = {"bf16": 4e-3, "f16": 1e-3}
 EMPTY_REASON = "has no elements"
 UNSUPPORTED = {
     "cast-3": "no instruction loads or stores f64",
-    "matmul-5": "the T-core multiplies floats, and i8 with i8",
     "reshape-5": EMPTY_REASON,
     "slice-2": EMPTY_REASON,
     "concat-2": EMPTY_REASON,

@@ -15,10 +15,10 @@ from birc.compiler.ir.printer import print_graph
 from birc.compiler.ir.verify import verify_graph
 from birc.compiler.passes.base import Pass, run_pass
 from birc.compiler.passes.canonicalize import CANONICALIZE
-from birc.compiler.passes.choose_layouts import ChooseLayouts
 from birc.compiler.passes.fuse import Fuse
+from birc.compiler.passes.legalize import LEGALIZE
 
-PASSES = (*dict.fromkeys(CANONICALIZE), ChooseLayouts(), Fuse())
+PASSES = tuple(dict.fromkeys((*CANONICALIZE, *LEGALIZE, Fuse())))
 
 
 def example(step: Pass) -> tuple[str, str]:

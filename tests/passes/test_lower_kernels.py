@@ -11,8 +11,8 @@ from pipeline import compile_graph
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import Kernel
 from birc.compiler.passes.base import run_passes
-from birc.compiler.passes.choose_layouts import ChooseLayouts
 from birc.compiler.passes.fuse import Fuse
+from birc.compiler.passes.legalize import LEGALIZE
 from birc.compiler.passes.lower.coalesce import coalesce
 from birc.compiler.passes.lower.lower import lower_graph
 from birc.runtime.errors import DoesNotFitError, UnsupportedError
@@ -23,7 +23,7 @@ CONV = {"stride": (1, 1), "pads": (1, 1, 1, 1), "dilation": (1, 1), "group": 1}
 
 def kernels(graph: Graph) -> tuple[Kernel, ...]:
     """The kernels of a graph, laid out and fused, on `tiny`."""
-    return lower_graph(run_passes(graph, (ChooseLayouts(), Fuse())), load_machine("tiny"), "model").kernels
+    return lower_graph(run_passes(graph, (*LEGALIZE, Fuse())), load_machine("tiny"), "model").kernels
 
 
 def extents(kernel: Kernel) -> tuple[list[int], list[int]]:

@@ -13,14 +13,15 @@ from graph_maker import GraphMaker, random_inputs, sources_of
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.interpreter import run_graph
 from birc.compiler.ir.verify import verify_graph
-from birc.compiler.passes import fold_batch_norm, recognise_composites, simplify
+from birc.compiler.passes import fold_batch_norm, integer_products, recognise_composites, simplify
 from birc.compiler.passes.rules import Rule, apply_rules
 from birc.runtime.dtypes import dtype
 
 F32 = dtype("f32")
 EXACT = 0.0
 ROUNDED = 3e-6  # a few roundings of f32 in another order
-RULES = {rule.name: rule for rule in (*simplify.RULES, *fold_batch_norm.RULES, *recognise_composites.RULES)}
+TABLES = (simplify.RULES, fold_batch_norm.RULES, recognise_composites.RULES, integer_products.RULES)
+RULES = {rule.name: rule for rules in TABLES for rule in rules}
 Body = Callable[[GraphMaker], str]
 
 
@@ -148,6 +149,23 @@ def silu(make: GraphMaker) -> str:
 
 EVERYTHING = [[[row, column] for column in range(3)] for row in range(2)]
 
+
+def integer_product(a: tuple[int, ...], b: tuple[int, ...], element: str) -> Body:
+    return lambda make: make("matmul", make.input(*a, element=element), make.input(*b, element=element))
+
+
+def integer_conv(x: tuple[int, ...], w: tuple[int, ...], element: str, bias: str) -> Body:
+    def body(make: GraphMaker) -> str:
+        inputs = (make.input(*x, element=element), make.input(*w, element=element), make.input(w[0], element=bias))
+        return make("conv2d", *inputs, stride=(1, 1), pads=(1,) * 4, dilation=(1, 1), group=x[1] // w[1])
+
+    return body
+
+
+SIGNED = "cast sub cast"
+SUMS = "cast reduce_sum mul"
+GROUPED_PIECE = "reshape slice reshape slice conv2d"
+
 CASES = (
     Case("same-shape-reshape", "neg", lambda m: m("neg", m("reshape", m.input(2, 3), shape=(2, 3)))),
     Case("same-shape-expand", "neg", lambda m: m("neg", m("expand", m.input(2, 3), shape=(2, 3)))),
@@ -239,6 +257,39 @@ CASES = (
     ),
     Case("rms-norm-by-division", "rms_norm", rms_norm_by_division, ROUNDED),
     Case("layer-norm", "layer_norm", layer_norm, ROUNDED),
+    Case(
+        "signed-matrix-product",
+        f"{SIGNED} {SIGNED} matmul {SUMS} add {SUMS} add",
+        integer_product((3, 4), (4, 5), "u8"),
+    ),
+    Case(
+        "signed-convolution",
+        f"{SIGNED} {SIGNED} pad conv2d {SUMS} reshape add conv2d mul reshape expand reshape add",
+        integer_conv((1, 4, 5, 5), (6, 2, 3, 3), "u8", "i32"),
+    ),
+    Case(
+        "cut-matrix-product", "slice slice matmul slice slice matmul add", integer_product((2, 2000), (2000, 3), "i8")
+    ),
+    Case(
+        "cut-convolution",
+        f"{GROUPED_PIECE} {GROUPED_PIECE} {GROUPED_PIECE} add add",
+        integer_conv((1, 600, 4, 4), (2, 300, 3, 3), "i8", "i32"),
+    ),
+    Case(
+        "cut-window",
+        "pad slice slice conv2d slice slice conv2d add",
+        integer_conv((1, 1, 33, 33), (1, 1, 33, 33), "i8", "i32"),
+    ),
+    Case(
+        "product-of-wide-integers",
+        "expand reshape expand reshape transpose reshape reshape mul reduce_sum reshape",
+        integer_product((1, 2, 1, 1, 2, 3), (3, 4), "i32"),
+    ),
+    Case(
+        "convolution-of-wide-integers",
+        "pad slice slice reshape reshape concat reshape reshape cast cast mul reduce_sum cast reshape reshape add",
+        integer_conv((1, 2, 4, 4), (3, 2, 1, 2), "i16", "i16"),
+    ),
 )
 
 

@@ -118,6 +118,8 @@ CASES = (
     case("Gemm", f32(3, 4), f32(4, 5), f32(5)),
     case("Gemm", f32(4, 3), f32(5, 4), f32(3, 1), transA=1, transB=1, alpha=0.5, beta=2.0),
     case("Gemm", f32(3, 4), f32(4, 5)),
+    case("MatMul", np.int32([[1, -2, 3]]), np.int32([[4], [5], [-6]])),
+    case("Gemm", np.int32([[1, -2]]), np.int32([[4], [70_000]]), np.int32([7]), alpha=3.0, oracle="onnx"),
     case("Conv", IMAGE, f32(6, 4, 3, 3), f32(6), pads=[1, 0, 2, 1], strides=[2, 1], dilations=[1, 2]),
     case("Conv", IMAGE, f32(8, 2, 3, 3), group=2, auto_pad="SAME_UPPER", strides=[2, 2]),
     case("Conv", IMAGE, f32(4, 1, 2, 2), group=4, auto_pad="SAME_LOWER"),

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from birc.compiler.ir.graph import Graph, Node
+from birc.compiler.ir.attributes import integer
+from birc.compiler.ir.graph import Constant, Graph, Node
 from birc.compiler.ir.plan import Kernel
 from birc.compiler.ir.plan_access import accesses
 from birc.compiler.ir.types import TensorType
+from birc.compiler.passes.integer_sums import LARGEST_SUM, depth_costs, largest_sum
 from birc.compiler.passes.lower.macros import FLOAT_ONLY
 from birc.runtime.errors import UnsupportedError
 from birc.runtime.program import MAX_BOX_RANK
 
-DEEPEST_INTEGER_SUM = 1024
-"""128 * 128 * 1024 = 2^24: beyond it the FP32 accumulator no longer holds every integer."""
+Constants = Mapping[str, Constant]
 
 
 def check_supported(graph: Graph, has_device_code: Callable[[str], bool]) -> None:
@@ -25,9 +26,9 @@ def check_supported(graph: Graph, has_device_code: Callable[[str], bool]) -> Non
         if (type := graph.type_of(name)).rank > MAX_BOX_RANK
     ]
     for node in graph.nodes:
-        scope = node.body or graph
+        scope, constants = node.body or graph, _constants(graph, node)
         for inner in node.body.nodes if node.body is not None else (node,):
-            reason = _problem(scope, inner, has_device_code)
+            reason = _problem(scope, inner, has_device_code) or _product_problem(scope, inner, constants)
             if reason:
                 problems.append(f"{inner.op} ({', '.join(inner.sources) or inner.name}): {reason}")
     if problems:
@@ -57,9 +58,14 @@ def _problem(scope: Graph, node: Node, has_device_code: Callable[[str], bool]) -
     x = types[0].dtype
     if node.op in FLOAT_ONLY and not x.is_float:
         return f"no vector instruction computes it on {x.name}; cast to f32 first"
-    if node.op in ("matmul", "conv2d"):
-        return _product_problem(node, types)
     return None
+
+
+def _constants(graph: Graph, node: Node) -> Constants:
+    """The constants that a node, or the body of a group, reads; by the names that they have there."""
+    names = [value.name for value in node.body.inputs] if node.body is not None else node.inputs
+    pairs = zip(names, node.inputs, strict=True)
+    return {name: graph.constants[outer] for name, outer in pairs if outer in graph.constants}
 
 
 def _types(scope: Graph, node: Node) -> Iterator[TensorType]:
@@ -82,13 +88,23 @@ def _type_problem(type: TensorType) -> str | None:
     return None
 
 
-def _product_problem(node: Node, types: list[TensorType]) -> str | None:
-    a, b = types[:2]
+def _product_problem(scope: Graph, node: Node, constants: Constants) -> str | None:
+    """Why the T-core does not compute a product of integers exactly."""
+    if node.op not in ("matmul", "conv2d") or _is_depthwise(scope, node):
+        return None
+    a, b = (scope.type_of(name) for name in node.inputs[:2])
     if a.dtype.is_float:
         return None
     if a.dtype.name != "i8" or b.dtype.name != "i8":
-        return f"the T-core multiplies floats, and i8 with i8, not {a.dtype.name} with {b.dtype.name}"
-    depth = a.sizes[-1] if node.op == "matmul" else b.num_elements // b.sizes[0]
-    if depth > DEEPEST_INTEGER_SUM:
-        return f"integers are summed exactly to a depth of {DEEPEST_INTEGER_SUM}, not {depth}"
-    return None
+        return f"the T-core multiplies floats, and i8 with i8, not {a.dtype.name} with {b.dtype.name}; legalize first"
+    known_a, known_b = (constants.get(name) for name in node.inputs[:2])
+    largest = largest_sum(depth_costs(node, a, b, known_a, known_b))
+    return f"sums up to {largest} are more than {LARGEST_SUM}, legalize first" if largest > LARGEST_SUM else None
+
+
+def _is_depthwise(scope: Graph, node: Node) -> bool:
+    """Whether the vector cores compute a product: a convolution whose groups have one channel each."""
+    if node.op != "conv2d":
+        return False
+    x, w = (scope.type_of(name).sizes for name in node.inputs[:2])
+    return integer(node.attributes, "group") == x[1] == w[0] > 1

@@ -1,0 +1,18 @@
+"""The passes that bring a graph into the forms and layouts that the device works on, in their order."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from birc.compiler.ir.graph import Graph
+from birc.compiler.passes.base import OnPass, Pass, run_passes
+from birc.compiler.passes.choose_layouts import ChooseLayouts
+from birc.compiler.passes.eliminate_common import EliminateCommon
+from birc.compiler.passes.integer_products import IntegerProducts
+
+LEGALIZE: Final[tuple[Pass, ...]] = (IntegerProducts(), EliminateCommon(), ChooseLayouts())
+
+
+def legalize(graph: Graph, on_pass: OnPass | None = None) -> Graph:
+    """Products of integers become ones that the device sums exactly, images lie channels last."""
+    return run_passes(graph, LEGALIZE, on_pass)
