@@ -227,8 +227,11 @@ def _is_inf(node: OnnxNode, build: GraphBuilder) -> Results:
 
 _DIRECT: Final = {
     "Abs": "abs",
+    "Acos": "acos",
     "Add": "add",
     "And": "and",
+    "Asin": "asin",
+    "Atan": "atan",
     "Ceil": "ceil",
     "Cos": "cos",
     "Div": "div",

@@ -6,34 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from macro_values import evaluate
 
 from birc.compiler.passes.lower.expression import Builder, Expression
 from birc.compiler.passes.lower.integers import INTEGER_MACROS, mean, rounded_word
-from birc.runtime.alu import elementwise
 from birc.runtime.dtypes import DType, dtype
 
 TYPES = ("i8", "u8", "i16", "u16", "i32", "u32")
-
-
-def evaluate(value: Expression | float, loaded: dict[Expression, np.ndarray]) -> np.ndarray:
-    """An expression by the machine's own arithmetic."""
-    if isinstance(value, float):
-        return np.float32(value)
-    found: dict[Expression, np.ndarray] = dict(loaded)
-    pending = [value]
-    while pending:
-        top = pending[-1]
-        waiting = [e for e in top.inputs if e not in found]
-        if top in found or waiting:
-            pending.extend(waiting)
-            if top in found:
-                pending.pop()
-            continue
-        pending.pop()
-        arguments = [a if isinstance(a, float) else found[a] for a in top.arguments]
-        one = np.full((1,), arguments[0], np.float32) if top.op == "vmovi" else None
-        found[top] = elementwise(top.op, arguments) if one is None else one
-    return found[value]
 
 
 def lanes(values: np.ndarray) -> np.ndarray:

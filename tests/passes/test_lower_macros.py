@@ -7,27 +7,15 @@ import math
 import numpy as np
 import pytest
 from graph_maker import GraphMaker
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from macro_values import evaluate
 from pipeline import compile_graph
 
 from birc.compiler.ir.table import row
 from birc.compiler.passes.lower.expression import Builder, Expression
 from birc.compiler.passes.lower.macros import MACROS
-from birc.runtime.alu import elementwise
 from birc.runtime.dtypes import dtype
-
-
-def evaluate(value: Expression | float, loaded: dict[Expression, np.ndarray]) -> np.ndarray:
-    """An expression by the machine's own arithmetic."""
-    if isinstance(value, float):
-        return np.float32(value)
-    if value in loaded:
-        return loaded[value]
-    arguments = [a if isinstance(a, float) else evaluate(a, loaded) for a in value.arguments]
-    if value.op == "vmovi":
-        return np.full((1,), arguments[0], np.float32)
-    return elementwise(value.op, arguments)
 
 
 def computed(op: str, *arrays: np.ndarray | float, **attributes: float | str) -> np.ndarray:
@@ -85,18 +73,16 @@ def test_power_by_a_tensor() -> None:
         np.testing.assert_allclose(computed("pow", base, exponent), expected("pow", base, exponent), rtol=1e-5)
 
 
-numbers = st.floats(-1000, 1000, width=32)
-
-
 @settings(deadline=None)
-@given(numbers, numbers.filter(lambda y: abs(y) > 1e-2))
-def test_remainder(x: float, y: float) -> None:
+@given(st.floats(width=32), st.floats(width=32).filter(lambda y: abs(y) > 2.0**-125))
+@example(math.inf, math.inf)
+@example(-3.0, math.inf)
+@example(3.0, 0.0)
+@example(3e38, 1.5e-36)
+def test_remainder_is_exact(x: float, y: float) -> None:
     a, b = np.float32([x]), np.float32([y])
-    actual, exact = computed("mod", a, b), expected("mod", a, b)
-    # The remainder may jump by the whole divisor where the quotient is next to an integer.
-    distance = np.abs(actual - exact)
-    assert min(distance[0], abs(abs(y) - distance[0])) <= 1e-6 * max(abs(x), abs(y))
-    assert abs(actual[0]) <= abs(y)
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(computed("mod", a, b), np.fmod(a.astype(np.float64), b.astype(np.float64)))
 
 
 @given(st.integers(-1000, 1000), st.integers(1, 100))
@@ -120,6 +106,37 @@ def test_remainder_of_whole_numbers_is_exact(x: int, y: int) -> None:
 def test_parametric(op: str, attributes: dict[str, float | str]) -> None:
     x = np.linspace(-5, 5, 101, dtype=np.float32)
     np.testing.assert_allclose(computed(op, x, **attributes), expected(op, x, **attributes), rtol=1e-5, atol=5e-7)
+
+
+def test_quotients_are_rounded_to_nearest() -> None:
+    rng = np.random.default_rng(11)
+    x = (rng.uniform(1, 2, 50000) * 2.0 ** rng.integers(-20, 20, 50000)).astype(np.float32)
+    y = rng.uniform(-2, 2, 50000).astype(np.float32)
+    nearest = (x.astype(np.float64) / y.astype(np.float64)).astype(np.float32)
+    np.testing.assert_array_equal(computed("div", x, y), nearest)
+    for divisor in (3.0, 0.1, 255.0, 1.7e-3, -7.5):
+        exact = (x.astype(np.float64) / np.float64(np.float32(divisor))).astype(np.float32)
+        np.testing.assert_array_equal(computed("div", x, divisor), exact)
+    halves = np.arange(-255.5, 256.5, dtype=np.float32)
+    for step in np.float32([0.1, 0.003, 1 / 3, 0.7]):
+        exact = (halves.astype(np.float64) * step).astype(np.float32)
+        nearest = (exact.astype(np.float64) / step).astype(np.float32)
+        np.testing.assert_array_equal(computed("div", exact, np.full_like(halves, step)), nearest)
+
+
+@pytest.mark.parametrize("op", ["asin", "acos", "atan"])
+def test_angles(op: str) -> None:
+    x = np.concatenate([np.linspace(-1, 1, 4001), [0.5, -0.5, 1e-20, -1e-8]]).astype(np.float32)
+    if op == "atan":
+        x = np.concatenate(
+            [x, np.float32([3, 40, -1e6, 1e30, np.inf, -np.inf]), np.linspace(-5, 5, 999, dtype=np.float32)]
+        )
+    else:
+        x = np.concatenate([x, np.float32([1.5, -1.01])])
+    function = {"asin": np.arcsin, "acos": np.arccos, "atan": np.arctan}[op]
+    with np.errstate(all="ignore"):
+        exact = function(x.astype(np.float64))
+    np.testing.assert_allclose(computed(op, x), exact, rtol=5e-7, atol=1e-7)
 
 
 def test_division_by_zero_is_infinite_or_nothing() -> None:

@@ -110,7 +110,7 @@ _NAMED = {
     "layer_norm": "LayerNormalization", "rms_norm": "RMSNormalization", "softmax": "Softmax",
     "log_softmax": "LogSoftmax", "transpose": "Transpose", "concat": "Concat", "gather": "Gather",
     "gather_nd": "GatherND", "silu": "Swish", "bitwise_and": "BitwiseAnd", "bitwise_or": "BitwiseOr",
-    "bitwise_xor": "BitwiseXor", "bitwise_not": "BitwiseNot",
+    "asin": "Asin", "acos": "Acos", "atan": "Atan", "bitwise_xor": "BitwiseXor", "bitwise_not": "BitwiseNot",
 }  # fmt: skip
 
 EQUIVALENTS: dict[str, Translate] = {

@@ -120,6 +120,7 @@ def _where(arrays: Arrays, attributes: Attributes) -> tuple[np.ndarray, ...]:
 
 
 _POSITIVE: Final = unary_samples("f32", low=0.1, high=4.0)
+_COSINES: Final = unary_samples("f32", low=-1.0, high=1.0)
 _ALPHA: Final = Attribute("float", "factor of the negative side")
 
 BINARY: Final = (
@@ -167,6 +168,9 @@ UNARY: Final = (
     unary("sign", "-1, 0 or 1.", np.sign, ops=2, test=is_number, wanted="number", samples=_NUMBERS),
     unary("sin", "Sine of x in radians.", np.sin, ops=1, sfu=1),
     unary("cos", "Cosine of x in radians.", np.cos, ops=1, sfu=1),
+    unary("asin", "The angle in radians whose sine is x.", np.arcsin, ops=15, sfu=2, samples=_COSINES),
+    unary("acos", "The angle in radians whose cosine is x.", np.arccos, ops=17, sfu=2, samples=_COSINES),
+    unary("atan", "The angle in radians whose tangent is x.", np.arctan, ops=18, sfu=1),
     unary("not", "The opposite truth value.", np.logical_not, test=is_bool, wanted="bool",
            samples=unary_samples("bool")),
     unary("softplus", "log(1 + exp(x)).", _softplus, ops=4, sfu=2),

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from birc.compiler.ir.attributes import AttributeValue
 from birc.compiler.passes.lower.expression import Builder, Expression
+from birc.compiler.passes.lower.trigonometry import acos, asin, atan
 
 Value = Expression | float
 Macro = Callable[[Builder, tuple[Value, ...], Mapping[str, AttributeValue]], Value]
@@ -14,6 +17,11 @@ Macro = Callable[[Builder, tuple[Value, ...], Mapping[str, AttributeValue]], Val
 LOG2_E = 1.0 / math.log(2.0)
 LN_2 = math.log(2.0)
 LARGEST_MULTIPLIED_POWER = 64
+QUOTIENT_BITS = 260
+"""FP32 quotients of normal numbers are below 2^254."""
+LARGEST_SCALE = 120
+REMAINDER_BITS = 20
+"""Bits of the quotient found at once: FP32 products of so few bits and a reciprocal are off by less than 1/8."""
 
 # Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: |error| <= 1.5e-7.
 ERF_P = 0.3275911
@@ -36,10 +44,23 @@ def sqrt(b: Builder, x: Value) -> Expression:
 
 
 def divide(b: Builder, x: Value, y: Value) -> Value:
-    """x / y; by a constant as a multiplication."""
+    """x / y, rounded to nearest: x times 1 / y, and once more what that leaves over.
+
+    The correction is Markstein's (P. Markstein, Computation of elementary functions on the IBM RISC System/6000
+    processor, IBM Journal of Research and Development 34, 1990). Where it is no number, the product is the quotient:
+    an infinity, a zero or a NaN. By a power of two the product is exact.
+    """
+    inverse: Value
     if isinstance(y, float) and y != 0.0:
-        return b.op("vmul", x, 1.0 / y)
-    return b.op("vmul", x, b.op("vrcp", y))
+        inverse = float(np.float32(1.0 / y))
+        if abs(math.frexp(y)[0]) == 0.5 or not math.isfinite(inverse):
+            return b.op("vmul", x, inverse)
+    else:
+        inverse = b.op("vrcp", y)
+    quotient = b.op("vmul", x, inverse)
+    correction = b.op("vmul", b.op("vfnma", quotient, y, x), inverse)
+    is_number = b.op("vlt", b.op("vabs", correction), math.inf, is_float=False)
+    return b.op("vsel", is_number, b.op("vadd", quotient, correction), quotient)
 
 
 def sigmoid(b: Builder, x: Value) -> Expression:
@@ -105,14 +126,32 @@ def _signed_power(b: Builder, x: Value, y: Value) -> Expression:
 
 
 def modulo(b: Builder, x: Value, y: Value) -> Expression:
-    """x less the multiple of y that is next to it on the side of zero: the remainder, with the sign of x."""
+    """x less the multiple of y that is next to it on the side of zero: the remainder, exact, with the sign of x.
+
+    Multiples of y times falling powers of two are taken off, each the nearest one: so few bits of the quotient at a
+    time that the rest is less than a whole step, which FP32 then holds exactly. NaN for y = 0 and for infinite x.
+    """
     size, step = b.op("vabs", x), b.op("vabs", y)
-    times = b.op("vtofloat", b.op("vtoint", b.op("vmul", size, b.op("vrcp", step)), is_float=False))
-    rest = b.op("vfma", b.op("vneg", times), step, size)
-    # The quotient is rounded: it may be one too large or too small.
+    inverse = b.op("vrcp", step)
+    rest = size
+    for power in range(QUOTIENT_BITS - REMAINDER_BITS, -1, -REMAINDER_BITS):
+        multiple = _scaled(b, step, power)
+        times = b.op("vround", b.op("vmul", _scaled(b, rest, -power), inverse))
+        # Beyond the largest number no multiple is left to take off.
+        is_beyond = b.op("veq", multiple, math.inf, is_float=False)
+        rest = b.op("vsel", is_beyond, rest, b.op("vfnma", times, multiple, rest))
     rest = b.op("vsel", b.op("vlt", rest, 0.0, is_float=False), b.op("vadd", rest, step), rest)
-    rest = b.op("vsel", b.op("vle", step, rest, is_float=False), b.op("vsub", rest, step), rest)
-    return b.op("vmul", b.op("vsign", x), rest)
+    rest = b.op("vfma", x, 0.0, rest)
+    return b.op("vsel", b.op("vlt", x, 0.0, is_float=False), b.op("vneg", rest), rest)
+
+
+def _scaled(b: Builder, x: Value, power: int) -> Value:
+    """x times a power of two, in steps that FP32 holds."""
+    while power:
+        step = max(-LARGEST_SCALE, min(power, LARGEST_SCALE))
+        x = b.op("vmul", x, 2.0**step)
+        power -= step
+    return x
 
 
 def softplus(b: Builder, x: Value) -> Expression:
@@ -214,6 +253,9 @@ MACROS: dict[str, Macro] = {
     "tanh": _direct("vtanh"),
     "sin": _direct("vsin"),
     "cos": _direct("vcos"),
+    "asin": _unary(asin),
+    "acos": _unary(acos),
+    "atan": _unary(atan),
     "sigmoid": _unary(sigmoid),
     "silu": lambda b, v, _: b.op("vmul", v[0], sigmoid(b, v[0])),
     "erf": _unary(erf),
@@ -227,7 +269,7 @@ MACROS: dict[str, Macro] = {
 }
 
 FLOAT_ONLY = frozenset(
-    {"exp", "log", "sqrt", "rsqrt", "reciprocal", "tanh", "sin", "cos", "sigmoid", "silu", "erf"}
-    | {"gelu", "softplus", "leaky_relu", "elu", "hard_sigmoid", "floor", "ceil", "round"}
+    {"exp", "log", "sqrt", "rsqrt", "reciprocal", "tanh", "sin", "cos", "asin", "acos", "atan", "sigmoid", "silu"}
+    | {"erf", "gelu", "softplus", "leaky_relu", "elu", "hard_sigmoid", "floor", "ceil", "round"}
 )
 """Element-wise ops that the vector cores compute on floating-point values alone."""
