@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import lowering_cases_basic
 import lowering_cases_casts
+import lowering_cases_elementwise
 import lowering_cases_indices
-import lowering_cases_integers
 import lowering_cases_optimizer
 import lowering_cases_recurrent
 import lowering_cases_reductions
@@ -34,8 +34,8 @@ CASES: tuple[Case, ...] = (
     *lowering_cases_basic.CASES,
     *lowering_cases_casts.CASES,
     *lowering_cases_indices.CASES,
-    *lowering_cases_integers.CASES,
     *lowering_cases_optimizer.CASES,
+    *lowering_cases_elementwise.CASES,
     *lowering_cases_recurrent.CASES,
     *lowering_cases_reductions.CASES,
     *lowering_cases_resize.CASES,

@@ -1,9 +1,9 @@
-"""Lowerings of integer arithmetic and of ops on bits, on every width that the operators take."""
+"""Lowerings of element-wise ops on every width of integers, of ops on bits, and of angles."""
 
 from __future__ import annotations
 
 import numpy as np
-from lowering_case import Case, case
+from lowering_case import Case, case, f32
 
 SIGNED = (np.int8, np.int16, np.int32, np.int64)
 UNSIGNED = (np.uint8, np.uint16, np.uint32, np.uint64)
@@ -39,6 +39,7 @@ FLOATS = np.array([1.0, -2.5, 3.75, np.inf], np.float32)
 CASES = (
     *(entry for kind in EVERY for entry in (*_bits(kind), *_shifts(kind), *_quotients(kind))),
     case("BitShift", whole(np.uint32, 5), whole(np.uint32, 5, high=30), opset=11, direction="RIGHT"),
+    *(case(op, f32(3, 5, low=-1.0, high=1.0)) for op in ("Acos", "Asin", "Atan")),
     case("BitCast", FLOATS, opset=26, oracle="onnx", to=6),
     case("BitCast", FLOATS.view(np.int32).reshape(2, 2), opset=26, oracle="onnx", to=1),
     case("BitCast", whole(np.int8, 5), opset=26, oracle="onnx", to=2),
