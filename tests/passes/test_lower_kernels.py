@@ -100,6 +100,14 @@ def test_depthwise_convolution_runs_on_the_vector_cores() -> None:
     assert kernel.macs == 8 * 81 * 9
 
 
+@pytest.mark.parametrize(("window", "is_product"), [((3, 3), False), ((7, 7), True)])
+def test_one_channel_under_a_small_window_needs_no_product(window: tuple[int, int], is_product: bool) -> None:
+    make = GraphMaker()
+    graph = make.graph(make("conv2d", make.input(1, 1, 40, 40), make.input(1, 1, *window), **CONV))
+    (kernel,) = kernels(graph)
+    assert (kernel.contraction is not None) == is_product
+
+
 def test_views_cost_no_kernel() -> None:
     make = GraphMaker()
     x = make.input(4, 6)

@@ -62,6 +62,9 @@ ANCHORS: dict[str, Anchor] = {
 ROW_ANCHORS = frozenset({"softmax", "log_softmax", "layer_norm", "rms_norm", *REDUCTIONS})
 """Anchors that reduce whole axes; they can read an element-wise expression instead of a tensor."""
 
+LARGEST_VECTOR_WINDOW = 25
+"""Positions of a window up to which a convolution of one channel takes about as long without the T-core."""
+
 MOVEMENTS: dict[str, Callable[[Environment, Node], list[Kernel]]] = {"bitcast": bitcast, "concat": concat, "pad": pad}
 VIEWS = frozenset({"reshape", "transpose", "slice", "expand"})
 
@@ -170,8 +173,14 @@ def _lower_group(env: Environment, node: Node) -> Kernel:
 
 
 def _is_depthwise(lowering: GroupLowering, node: Node) -> bool:
+    """Whether the vector cores compute a convolution: one input and one output channel a group.
+
+    Of one channel in all, a small window is about as fast there, and in FP32 throughout.
+    """
     channels = lowering.type_of(node.inputs[0]).sizes[1]
-    return integer(node.attributes, "group") == channels == lowering.type_of(node.inputs[1]).sizes[0] > 1
+    out, _, rows, columns = lowering.type_of(node.inputs[1]).sizes
+    is_small = channels > 1 or rows * columns <= LARGEST_VECTOR_WINDOW
+    return integer(node.attributes, "group") == channels == out and is_small
 
 
 def _view(env: Environment, node: Node) -> View:
