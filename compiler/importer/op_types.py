@@ -20,6 +20,7 @@ from birc.compiler.importer import (
     determinant,
     einsum,
     elementwise,
+    grid_sample,
     index,
     normalization,
     optimizer,
@@ -43,6 +44,7 @@ from birc.compiler.importer import (
 from birc.compiler.importer.lowering import OpType
 
 OP_TYPES: Final[tuple[OpType, ...]] = (
+    *grid_sample.OP_TYPES,
     *affine_grid.OP_TYPES,
     *window_function.OP_TYPES,
     *argmax.OP_TYPES,

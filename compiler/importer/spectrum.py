@@ -10,7 +10,7 @@ import numpy as np
 
 from birc.compiler.importer.axes import positive_axis
 from birc.compiler.importer.builder import GraphBuilder
-from birc.compiler.importer.elementwise import cast
+from birc.compiler.importer.casts import cast
 from birc.compiler.importer.fourier import Transform, transformed
 from birc.compiler.importer.lowering import Lower, OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode

@@ -15,6 +15,7 @@ import lowering_cases_optimizer
 import lowering_cases_recurrent
 import lowering_cases_reductions
 import lowering_cases_resize
+import lowering_cases_sampling
 import lowering_cases_shapes
 import lowering_cases_signal
 import lowering_cases_windows
@@ -39,6 +40,7 @@ CASES: tuple[Case, ...] = (
     *lowering_cases_recurrent.CASES,
     *lowering_cases_reductions.CASES,
     *lowering_cases_resize.CASES,
+    *lowering_cases_sampling.CASES,
     *lowering_cases_shapes.CASES,
     *lowering_cases_signal.CASES,
     *lowering_cases_windows.CASES,
