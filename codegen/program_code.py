@@ -275,7 +275,8 @@ class ProgramWriter:
 
     def _port(self, boundary: Boundary) -> Port:
         pieces = tuple(Piece(mask, self._descriptor(view), start, view.dims) for mask, start, view in boundary.pieces)
-        element = self.buffers[boundary.pieces[0][2].buffer].dtype
+        held = [self.buffers[view.buffer].dtype for _, _, view in boundary.pieces]
+        element = held[0] if held else dtype(boundary.dtype).device or boundary.dtype
         return Port(boundary.name, element, boundary.shape, pieces)
 
 

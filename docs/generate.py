@@ -8,6 +8,7 @@ from pathlib import Path
 
 from birc.compiler.ir.ops_document import ops_document
 from birc.compiler.passes_document import passes_document
+from birc.compiler.types_document import types_document
 from birc.runtime.isa_document import isa_document
 
 FOLDER = Path(__file__).parent
@@ -16,6 +17,7 @@ DOCUMENTS: dict[str, Callable[[], str]] = {
     "isa.md": isa_document,
     "ops.md": ops_document,
     "passes.md": passes_document,
+    "types.md": types_document,
 }
 
 

@@ -157,6 +157,8 @@ class GraphBuilder:
     def emit(self, op: str, inputs: Sequence[str], attributes: Mapping[str, AttributeValue] | None = None) -> str:
         """Apply a core row; its type rule gives the type of the result. Returns the result's name.
 
+        A result without elements is known, whatever the inputs are.
+
         Raises `TypeRuleError` when the inputs contradict the rule.
         """
         entry = row(op)
@@ -164,6 +166,8 @@ class GraphBuilder:
             inputs = self._harmless(inputs, _INDEX_INPUTS[op])
         values = entry.complete(attributes or {})
         (result,) = entry.output_types(tuple(self._types[name] for name in inputs if name), values)
+        if not result.num_elements:
+            return self.constant(np.empty(result.sizes, result.dtype.numpy))
         data = [self.constant_of(name) for name in inputs if name]
         known = [array for array in data if array is not None]
         if 0 in result.shape:

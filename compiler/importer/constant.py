@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from birc.compiler.importer.builder import GraphBuilder
-from birc.compiler.importer.elementwise import cast
+from birc.compiler.importer.casts import cast
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.run_time import are, declared_result, flattened, held

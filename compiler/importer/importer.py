@@ -6,6 +6,7 @@ from collections import ChainMap
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx
 
 from birc.compiler.importer.bodies import (
@@ -132,6 +133,9 @@ class _Importer:
         values = {value.name: value.name for value in self._inputs}
         for value in self._inputs:
             self._build.add_input(value)
+            if not value.type.num_elements:
+                empty = np.empty(value.type.sizes, value.type.dtype.numpy)
+                values[value.name] = self._build.keep_constant(f"{value.name}.empty", empty)
         if graph.sparse_initializer:
             raise UnsupportedError("the model has sparse initialisers", hint="store them densely")
         for tensor in graph.initializer:

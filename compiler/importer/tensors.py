@@ -52,6 +52,11 @@ _DTYPES: Final = {number: _NAMES[name] for name, number in Proto.DataType.items(
 _HOST_DTYPES: Final = {number: _HOST_NAMES[name] for name, number in Proto.DataType.items() if name in _HOST_NAMES}
 
 
+def onnx_names() -> dict[str, str]:
+    """ONNX's names of our element types."""
+    return {ours: theirs for theirs, ours in (_NAMES | _HOST_NAMES).items()}
+
+
 def element_type(onnx_type: int) -> DType | None:
     """The element type for ONNX's number of it; None for what no graph of the device has (strings, complex numbers).
 

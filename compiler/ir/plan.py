@@ -228,7 +228,10 @@ Step = KernelStep | CopyStep | ExchangeStep
 
 @dataclass(frozen=True, slots=True)
 class Boundary:
-    """A graph input or output: its logical type, and for each die the view that holds its part (from `start`)."""
+    """A graph input or output: its logical type, and for each die the view that holds its part (from `start`).
+
+    A tensor without elements has no pieces: it lies nowhere.
+    """
 
     name: str
     dtype: str

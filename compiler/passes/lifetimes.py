@@ -96,5 +96,7 @@ def compulsory_bytes(plan: Plan) -> int:
 
 
 def _boundary_bytes(plan: Plan, boundary: Boundary) -> int:
+    if not boundary.pieces:
+        return 0
     element = next(b.dtype for b in plan.buffers if b.name == boundary.pieces[0][2].buffer)
     return math.prod(boundary.shape) * dtype(element).bits // 8

@@ -61,8 +61,8 @@ def _plan(
     graph: Graph, lowered: Lowered, kernels: Sequence[Kernel], choices: Sequence[Choice], machine: Machine
 ) -> Plan:
     """The plan that follows from the choices, with buffers of the size they have in the graph."""
-    inputs = {v.name: lowered.inputs[v.name] for v in graph.inputs}
-    outputs = {name: lowered.outputs[name] for name in graph.outputs}
+    inputs = {v.name: lowered.inputs.get(v.name) for v in graph.inputs}
+    outputs = {name: view for name in graph.outputs if (view := lowered.outputs.get(name)) is not None}
     steps = _steps(kernels, choices, machine.dies)
     steps = _gathered_outputs(steps, outputs, machine.dies)
     steps = _pruned(steps, {view.buffer for view in outputs.values()})
@@ -74,7 +74,7 @@ def _plan(
         lowered.buffers,
         tuple(steps),
         tuple(_boundary(graph, name, view) for name, view in inputs.items()),
-        tuple(_boundary(graph, name, view) for name, view in outputs.items()),
+        tuple(_boundary(graph, name, outputs.get(name)) for name in dict.fromkeys(graph.outputs)),
         sum(kernel.macs for kernel in kernels),
     )
 
@@ -183,7 +183,7 @@ def _gathered_outputs(steps: list[Step], outputs: Mapping[str, View], dies: int)
 
 def _pruned(steps: list[Step], outputs: set[str]) -> list[Step]:
     """Without the kernels of dies beyond the first that compute what that die has no use for."""
-    dies = max(len(step.kernels) for step in steps if isinstance(step, KernelStep))
+    dies = max((len(step.kernels) for step in steps if isinstance(step, KernelStep)), default=0)
     if dies == 1:
         return steps
     needed: set[str] = set()
@@ -239,9 +239,10 @@ def _row_parts(view: View, ranges: Sequence[_Range | None]) -> list[tuple[int, i
     return parts if expected == row * view.dims[0] else None
 
 
-def _boundary(graph: Graph, name: str, view: View) -> Boundary:
+def _boundary(graph: Graph, name: str, view: View | None) -> Boundary:
     type = graph.type_of(name)
-    return Boundary(name, type.dtype.name, type.sizes, ((1, (0,) * len(type.sizes), view),))
+    pieces = () if view is None else ((1, (0,) * len(type.sizes), view),)
+    return Boundary(name, type.dtype.name, type.sizes, pieces)
 
 
 def _localised(plan: Plan) -> Plan:
@@ -250,7 +251,7 @@ def _localised(plan: Plan) -> Plan:
     shifts: dict[tuple[str, int], int] = {}
     buffers = []
     parts: dict[str, list[tuple[int, int]]] = {}
-    boundary_views = {b.pieces[0][2].buffer: b.pieces[0][2] for b in (*plan.inputs, *plan.outputs)}
+    boundary_views = {view.buffer: view for b in (*plan.inputs, *plan.outputs) for _, _, view in b.pieces}
     for buffer in plan.buffers:
         ranges = [_die_ranges(plan.steps, buffer.name, die) for die in range(plan.dies)]
         used = [r for r in ranges if r is not None]
@@ -292,6 +293,8 @@ def _pieces(
     boundary: Boundary, parts: Mapping[str, list[tuple[int, int]]], plan: Plan, output: bool = False
 ) -> Boundary:
     """The boundary tensor with a piece for each die that has its own part, or whole on every die that reads it."""
+    if not boundary.pieces:
+        return boundary
     ((_, start, view),) = boundary.pieces
     rows = parts.get(view.buffer)
     if rows is None:

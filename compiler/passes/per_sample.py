@@ -40,7 +40,7 @@ def per_sample(plan: Plan, machine: Machine) -> Plan | None:
 
 def _samples(plan: Plan) -> int:
     """The samples of one die: the first dimension of its part of the first input."""
-    view = plan.inputs[0].pieces[0][2] if plan.inputs else None
+    view = next((view for boundary in plan.inputs for _, _, view in boundary.pieces), None)
     return view.dims[0] if view is not None and view.dims else 1
 
 

@@ -91,6 +91,14 @@ def slice_of_slice(rewriter: Rewriter, node: Node) -> str | None:
     return rewriter.emit("slice", (inner.inputs[0],), attributes, replaces=(node, inner))
 
 
+def concat_without_empty(rewriter: Rewriter, node: Node) -> str | None:
+    """concat(x, y) = concat(x), where y has no elements"""
+    kept = tuple(name for name in node.inputs if rewriter.type_of(name).num_elements)
+    if not kept or len(kept) == len(node.inputs):
+        return None
+    return rewriter.emit("concat", kept, node.attributes, replaces=(node,))
+
+
 RULES: Final[tuple[Rule, ...]] = (
     Rule("same-shape-reshape", "reshape", same_shape),
     Rule("same-shape-expand", "expand", same_shape),
@@ -98,6 +106,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("same-type-cast", "cast", same_type),
     Rule("whole-slice", "slice", whole_slice),
     Rule("single-concat", "concat", single_concat),
+    Rule("concat-without-empty", "concat", concat_without_empty),
     Rule("no-padding", "pad", no_padding),
     Rule("reshape-of-reshape", "reshape", reshape_of_reshape),
     Rule("transpose-of-transpose", "transpose", transpose_of_transpose),

@@ -177,6 +177,7 @@ CASES = (
         lambda m: m("neg", m("slice", m.input(2, 3), starts=(0, 0), ends=(2, 3), steps=(1, 1))),
     ),
     Case("single-concat", "neg", lambda m: m("neg", m("concat", m.input(2, 3), axis=1))),
+    Case("concat-without-empty", "concat", lambda m: m("concat", m.input(2, 3), m.input(0, 3), m.input(1, 3), axis=0)),
     Case("no-padding", "neg", lambda m: m("neg", m("pad", m.input(2, 3), pads=(0, 0, 0, 0), value=1.0))),
     Case(
         "reshape-of-reshape",

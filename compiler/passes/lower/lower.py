@@ -71,7 +71,10 @@ VIEWS = frozenset({"reshape", "transpose", "slice", "expand"})
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """Kernels in order, the buffers they use, the data of constants, and the views of the graph's boundary."""
+    """Kernels in order, the buffers they use, the data of constants, and the views of the graph's boundary.
+
+    What has no elements has no view.
+    """
 
     precision: str
     kernels: tuple[Kernel, ...]
@@ -99,12 +102,12 @@ def lower_graph(graph: Graph, machine: Machine, precision: str) -> Lowered:
     """
     check_supported(graph, is_supported)
     env = Environment(graph, precision, machine.max_dim, machine.vector_tile_elements)
-    inputs = {value.name: env.new_buffer(value.name, value.type, "input") for value in graph.inputs}
+    inputs = {v.name: env.new_buffer(v.name, v.type, "input") for v in graph.inputs if v.type.num_elements}
     outputs = {name: _output_view(env, name) for name in _direct_outputs(graph)}
     for node in graph.nodes:
         _lower_node(env, node)
     for name in graph.outputs:
-        if name not in outputs:
+        if name not in outputs and graph.type_of(name).num_elements:
             outputs[name] = _copied_output(env, name)
     whole = [coalesce(kernel, machine.max_dim) for kernel in env.kernels]
     check_ranks(whole)

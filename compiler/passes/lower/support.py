@@ -77,7 +77,7 @@ def _types(scope: Graph, node: Node) -> Iterator[TensorType]:
 def _port_problem(type: TensorType) -> str | None:
     if type.rank > MAX_BOX_RANK:
         return f"{type.logical} has more than {MAX_BOX_RANK} dimensions"
-    return _type_problem(type)
+    return None if type.num_elements == 0 else _type_problem(type)
 
 
 def _type_problem(type: TensorType) -> str | None:
