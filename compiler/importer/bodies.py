@@ -10,7 +10,7 @@ import onnx
 
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.onnx_node import CannotLower, OnnxAttribute, OnnxNode, decode_attributes
-from birc.compiler.importer.read import ReadModel, opset_versions, standard_domain
+from birc.compiler.importer.read import opset_versions
 from birc.compiler.importer.tensors import element_type, element_type_name, tensor_array
 from birc.runtime.errors import BadModelError
 
@@ -28,14 +28,6 @@ class Body:
     attributes: Mapping[str, OnnxAttribute]
     opsets: Mapping[str, int]
     is_named: bool
-
-
-FunctionKey = tuple[str, str, str]
-
-
-def local_functions(model: ReadModel) -> dict[FunctionKey, onnx.FunctionProto]:
-    """The functions that the model brings along, by domain, name and overload."""
-    return {(standard_domain(f.domain), f.name, f.overload): f for f in model.proto.functions}
 
 
 def function_body(function: onnx.FunctionProto, node: OnnxNode, *, is_named: bool) -> Body:

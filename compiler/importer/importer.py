@@ -15,12 +15,12 @@ from birc.compiler.importer.bodies import (
     decided_branch,
     function_body,
     inner_constants,
-    local_functions,
     standard_body,
 )
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.control_flow import CONTROL_FLOW, LowerControl
 from birc.compiler.importer.dimensions import input_values
+from birc.compiler.importer.functions import DEEPEST_CALL, check_functions, local_functions
 from birc.compiler.importer.inference import InferredTypes, declared_shapes
 from birc.compiler.importer.inner_graphs import Budget, InnerGraphs
 from birc.compiler.importer.lookahead import Declared, Lookahead
@@ -34,7 +34,6 @@ from birc.compiler.ir.graph import Graph, Value
 from birc.compiler.ir.verify import verify_graph
 from birc.runtime.errors import BadModelError, UnsupportedError
 
-_DEEPEST_CALL = 64
 _CONTROL_FLOW = {**CONTROL_FLOW, **SCAN}
 
 
@@ -119,6 +118,7 @@ class _Importer:
         self._model = model
         self._inputs = inputs
         self._functions = local_functions(model)
+        check_functions(self._functions, model.proto.graph)
         self._unsupported: list[UnsupportedOperator] = []
         self._node_names: set[str] = set()
         self._inferred = InferredTypes(model, inputs)
@@ -267,9 +267,9 @@ class _Importer:
         return self._build.finish_node(results, [f"{region.prefix}{name}" if name else "" for name in node.outputs])
 
     def _check_depth(self, node: OnnxNode, region: _Region) -> None:
-        if region.depth >= _DEEPEST_CALL:
-            what = f"functions and graphs inside of nodes are more than {_DEEPEST_CALL} deep"
-            raise BadModelError(what, where=node.where)
+        if region.depth >= DEEPEST_CALL:
+            what = f"functions and graphs inside of nodes are more than {DEEPEST_CALL} deep"
+            raise UnsupportedError(what, where=node.where)
 
     def _lower_body(self, body: Body, node: OnnxNode, region: _Region) -> tuple[str, ...]:
         self._check_depth(node, region)
