@@ -96,7 +96,7 @@ def _key(node: onnx.NodeProto) -> FunctionKey:
 
 def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     """The nodes, and those of the graphs inside of them. Raises `UnsupportedError` when these are too deep."""
-    pending = [(node, 0) for node in nodes]
+    pending = [(node, 0) for node in nodes][::-1]
     while pending:
         node, depth = pending.pop()
         if depth > DEEPEST_CALL:
@@ -104,4 +104,4 @@ def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
         yield node
         for attribute in node.attribute:
             for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                pending.extend((inner, depth + 1) for inner in graph.node)
+                pending.extend((inner, depth + 1) for inner in reversed(graph.node))

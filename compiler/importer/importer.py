@@ -97,6 +97,7 @@ class _Region:
     depth: int
     declared: Declared
     is_whole: bool = False
+    budget: Budget | None = None
 
     def node_name(self, proto: onnx.NodeProto, position: int, taken: set[str]) -> str:
         """A stable name no other node has. Nodes of the standard's own functions go by the name of the
@@ -126,7 +127,6 @@ class _Importer:
         named = {entry.name for entry in graph.input} | {tensor.name for tensor in graph.initializer}
         named.update(name for node in graph.node for name in node.output)
         self._build = GraphBuilder(named)
-        self._budget = Budget(self._build)
 
     def run(self) -> Imported:
         graph = self._model.proto.graph
@@ -243,19 +243,20 @@ class _Importer:
         if missing and not region.is_whole:
             return self._unknown_results(node, region)
         state = None if region.is_whole else self._build.checkpoint()
-        if state is not None:
-            self._budget = Budget(self._build)
+        budget = region.budget or Budget(self._build)
 
         def lower_nodes(
             nodes: Sequence[onnx.NodeProto], values: MutableMapping[str, str], graph: onnx.GraphProto, label: str
         ) -> None:
             declared = self._lookahead(nodes, declared_shapes(graph).get, values)
             depth, prefix = region.depth + 1, f"{node.name}/{label}"
-            inner = replace(region, values=values, prefix=prefix, depth=depth, declared=declared, is_whole=True)
+            inner = replace(
+                region, values=values, prefix=prefix, depth=depth, declared=declared, is_whole=True, budget=budget
+            )
             self._check_depth(node, region)
             self._lower_nodes(nodes, inner)
 
-        bodies = InnerGraphs(self._build, node, region.values, self._model.folder, self._budget, lower_nodes)
+        bodies = InnerGraphs(self._build, node, region.values, self._model.folder, budget, lower_nodes)
         self._build.start_node(node.name)
         self._build.declared = region.declared
         try:
@@ -281,9 +282,10 @@ class _Importer:
             return region.declared(outer[name]) if outer.get(name) else None
 
         declared = self._lookahead(body.nodes, known, values)
-        inner = _Region(
-            values, body.opsets, body.attributes, f"{node.name}/", owner, region.depth + 1, declared, region.is_whole
-        )
+        inner = replace(
+            region, values=values, opsets=body.opsets, attributes=body.attributes, prefix=f"{node.name}/", owner=owner,
+            depth=region.depth + 1, declared=declared,
+        )  # fmt: skip
         self._lower_nodes(body.nodes, inner)
         results = tuple(values.get(name, "") for name in body.outputs[: len(node.outputs)])
         if not owner:
