@@ -274,7 +274,9 @@ class ProgramWriter:
         return self.descriptors.setdefault(descriptor, len(self.descriptors))
 
     def _port(self, boundary: Boundary) -> Port:
-        pieces = tuple(Piece(mask, self._descriptor(view), start, view.dims) for mask, start, view in boundary.pieces)
+        pieces = tuple(
+            Piece(mask, self._descriptor(view), start, boundary.part(view)) for mask, start, view in boundary.pieces
+        )
         held = [self.buffers[view.buffer].dtype for _, _, view in boundary.pieces]
         element = held[0] if held else dtype(boundary.dtype).device or boundary.dtype
         return Port(boundary.name, element, boundary.shape, pieces)

@@ -238,6 +238,13 @@ class Boundary:
     shape: tuple[int, ...]
     pieces: tuple[tuple[int, tuple[int, ...], View], ...]
 
+    def part(self, view: View) -> tuple[int, ...]:
+        """The extents of the part that a piece's view holds.
+
+        A view of a tensor of more dimensions than an instruction addresses has some of them, not the first, as one.
+        """
+        return view.dims if len(view.dims) == len(self.shape) else (*view.dims[:1], *self.shape[1:])
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -119,10 +119,11 @@ def _boundary_problems(boundary: Boundary, plan: Plan, buffers: Mapping[str, Buf
         if not 0 < dies < 1 << plan.dies:
             yield f"has a piece on the dies {dies:#x}, there are {plan.dies}"
         yield from view_problems(view, buffers)
-        if not len(start) == len(view.dims) == len(boundary.shape):
+        extents = boundary.part(view)
+        if not len(start) == len(extents) == len(boundary.shape) or math.prod(extents) != math.prod(view.dims):
             yield f"has a piece {list(view.dims)} from {list(start)} of the shape {list(boundary.shape)}"
             continue
-        ends = (first + extent for first, extent in zip(start, view.dims, strict=True))
+        ends = (first + extent for first, extent in zip(start, extents, strict=True))
         if min(start, default=0) < 0 or any(end > size for end, size in zip(ends, boundary.shape, strict=True)):
             yield f"has a piece {list(view.dims)} from {list(start)} outside {list(boundary.shape)}"
 

@@ -8,6 +8,7 @@ from birc.compiler.ir.graph import Graph
 from birc.compiler.passes.base import OnPass, Pass, PassResult, run_passes
 from birc.compiler.passes.eliminate_common import EliminateCommon
 from birc.compiler.passes.eliminate_dead import EliminateDead
+from birc.compiler.passes.eliminate_empty import EliminateEmpty
 from birc.compiler.passes.fold_batch_norm import FoldBatchNorm
 from birc.compiler.passes.fold_constants import FoldConstants
 from birc.compiler.passes.recognise_composites import RecogniseComposites
@@ -16,6 +17,7 @@ from birc.runtime.errors import InternalError
 
 CANONICALIZE: Final[tuple[Pass, ...]] = (
     EliminateDead(),
+    EliminateEmpty(),
     FoldConstants(),
     FoldBatchNorm(),
     Simplify(),

@@ -84,7 +84,7 @@ def cut_into(plan: Plan, machine: Machine, count: int) -> Plan | None:
             second[number] = restrict(kernel, choice.dimension, size, size)
         dies.append(_Die(first, second))
     moves = [_moves(die, buffers) for die in dies if die.first]
-    if any(m is None or m != moves[0] for m in moves) or moves[0] is None:
+    if not moves or any(m is None or m != moves[0] for m in moves) or moves[0] is None:
         return None
     return _chunked(plan, steps, dies, moves[0], count)
 

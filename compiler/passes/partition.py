@@ -29,6 +29,7 @@ from birc.compiler.passes.restrict import pieces, restrict
 from birc.compiler.passes.split_search import Choice, SplitSearch
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
+from birc.runtime.program import MAX_BOX_RANK
 
 
 def partition(graph: Graph, lowered: Lowered, machine: Machine) -> Plan:
@@ -241,8 +242,13 @@ def _row_parts(view: View, ranges: Sequence[_Range | None]) -> list[tuple[int, i
 
 def _boundary(graph: Graph, name: str, view: View | None) -> Boundary:
     type = graph.type_of(name)
-    pieces = () if view is None else ((1, (0,) * len(type.sizes), view),)
-    return Boundary(name, type.dtype.name, type.sizes, pieces)
+    if view is None:
+        return Boundary(name, type.dtype.name, type.sizes, ())
+    if type.rank > MAX_BOX_RANK and tuple(view.strides) == row_major_strides(view.dims):
+        inner = type.rank - MAX_BOX_RANK + 2
+        merged = (type.sizes[0], math.prod(type.sizes[1:inner]), *type.sizes[inner:])
+        view = replace(view, dims=merged, strides=tuple(row_major_strides(merged)))
+    return Boundary(name, type.dtype.name, type.sizes, ((1, (0,) * type.rank, view),))
 
 
 def _localised(plan: Plan) -> Plan:

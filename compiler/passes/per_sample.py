@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from birc.compiler.ir.plan import PAR, SPC, Access, Dimension, ExchangeStep, Index, Kernel, KernelStep, Phase, Plan
+from birc.compiler.ir.plan_access import accesses
 from birc.compiler.passes.chunk import constant_bytes, cut_into, peak_bytes
 from birc.compiler.passes.lower.frame import unit
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
+from birc.runtime.program import MAX_BOX_RANK
 
 SLACK = 1.1
 """Room for the gaps that placing buffers leaves."""
@@ -30,7 +32,7 @@ def per_sample(plan: Plan, machine: Machine) -> Plan | None:
     if samples % spcs or any(d is None for step in plan.steps if isinstance(step, KernelStep) for d in step.kernels):
         return None
     cut = cut_into(plan, machine, samples)
-    if cut is None:
+    if cut is None or _most_axes(cut) == MAX_BOX_RANK:
         return None
     buffer_bytes = _aligned(int(SLACK * peak_bytes(cut)))
     if buffer_bytes + _aligned(constant_bytes(plan) // spcs) > machine.spc_sram_bytes:
@@ -42,6 +44,12 @@ def _samples(plan: Plan) -> int:
     """The samples of one die: the first dimension of its part of the first input."""
     view = next((view for boundary in plan.inputs for _, _, view in boundary.pieces), None)
     return view.dims[0] if view is not None and view.dims else 1
+
+
+def _most_axes(plan: Plan) -> int:
+    """The dimensions of the operand that has the most: the one over SPCs is added to them."""
+    kernels = [k for step in plan.steps if isinstance(step, KernelStep) for k in step.kernels if k is not None]
+    return max((len(access.index) for kernel in kernels for access in accesses(kernel)), default=0)
 
 
 def _aligned(num_bytes: int) -> int:

@@ -12,6 +12,9 @@ from dataclasses import replace
 from birc.compiler.ir.plan import Access, Contraction, Dimension, Index, Kernel, Phase, Statement, View
 from birc.compiler.passes.lower.frame import unit
 
+MOST_UNROLLED = 64
+"""The most kernels that one becomes because it walks too many dimensions."""
+
 Change = Callable[[Access], Access | None]
 
 
@@ -29,6 +32,58 @@ def coalesce(kernel: Kernel, max_dim: int) -> Kernel:
         else:
             kernel = merged
     return kernel
+
+
+def within_rank(kernel: Kernel, rank: int) -> list[Kernel]:
+    """The kernel, or one for each index of its smallest dimensions, so that what is left walks `rank` dimensions.
+
+    Where no dimension can be taken out, or too many kernels would come of it, the kernel stays as it is.
+    """
+    done: list[Kernel] = []
+    waiting = [kernel]
+    while waiting:
+        current = waiting.pop()
+        parts = _unrolled(current) if len(current.par_dims) > rank else None
+        if parts is None or len(done) + len(waiting) + len(parts) > MOST_UNROLLED:
+            if len(current.par_dims) > rank:
+                return [kernel]
+            done.append(current)
+        else:
+            waiting.extend(reversed(parts))
+    return done
+
+
+def _unrolled(kernel: Kernel) -> list[Kernel] | None:
+    """A kernel for each index of the smallest par dimension that can go; None when there is none."""
+    if kernel.contraction is not None:
+        return None
+    for dimension in sorted(kernel.par_dims, key=lambda one: one.extent):
+        parts = [_at_index(kernel, dimension, index) for index in range(dimension.extent)]
+        found = [part for part in parts if part is not None]
+        if len(found) == len(parts):
+            return found
+    return None
+
+
+def _at_index(kernel: Kernel, dimension: Dimension, index: int) -> Kernel | None:
+    """The kernel with a par dimension fixed, which is then no dimension any more; None when it has to stay."""
+    position = kernel.par_dims.index(dimension)
+    if dimension.name in _named_dims(kernel) or any(s.index_axis == position for s in _indexed_loads(kernel)):
+        return None
+
+    def fixed(access: Access) -> Access | None:
+        moved = access.index[position] == unit(dimension.name)
+        dropped = _drop_aligned(access, position, dimension.name)
+        if dropped is None or any(access.view.lower) or (moved and access.view.dims[position] != dimension.extent):
+            return None
+        step = access.view.strides[position] * index if moved else 0
+        return replace(dropped, view=replace(dropped.view, offset=dropped.view.offset + step))
+
+    phases = _changed_phases(kernel, fixed, position)
+    if phases is None:
+        return None
+    space = tuple(d for d in kernel.space if d != dimension)
+    return replace(kernel, name=f"{kernel.name}.{index}", space=space, phases=phases)
 
 
 def _named_dims(kernel: Kernel) -> set[str]:

@@ -12,7 +12,7 @@ from birc.compiler.ir.graph import Graph, Node
 from birc.compiler.ir.plan import Buffer, Kernel, View
 from birc.compiler.ir.plan_access import accesses
 from birc.compiler.passes.lower.channels import batch_norm
-from birc.compiler.passes.lower.coalesce import coalesce
+from birc.compiler.passes.lower.coalesce import coalesce, within_rank
 from birc.compiler.passes.lower.contraction import conv2d, matmul
 from birc.compiler.passes.lower.environment import Environment
 from birc.compiler.passes.lower.frame import Frame
@@ -43,6 +43,7 @@ from birc.compiler.passes.lower.support import check_ranks, check_supported
 from birc.compiler.passes.lower.views import broadcast, narrow, reshape, transpose
 from birc.compiler.passes.lower.window import avg_pool2d, depthwise_conv2d, lrn, max_pool2d, max_pool2d_position
 from birc.runtime.machine import Machine
+from birc.runtime.program import MAX_BOX_RANK
 
 ANCHORS: dict[str, Anchor] = {
     "matmul": matmul,
@@ -109,7 +110,8 @@ def lower_graph(graph: Graph, machine: Machine, precision: str) -> Lowered:
     for name in graph.outputs:
         if name not in outputs and graph.type_of(name).num_elements:
             outputs[name] = _copied_output(env, name)
-    whole = [coalesce(kernel, machine.max_dim) for kernel in env.kernels]
+    merged = [coalesce(kernel, machine.max_dim) for kernel in env.kernels]
+    whole = [part for kernel in merged for part in within_rank(kernel, MAX_BOX_RANK)]
     check_ranks(whole)
     kernels, buffers, data = pack_small(whole, env.buffers, env.data)
     used = {access.view.buffer for kernel in kernels for access in accesses(kernel)}

@@ -20,11 +20,6 @@ Constants = Mapping[str, Constant]
 def check_supported(graph: Graph, has_device_code: Callable[[str], bool]) -> None:
     """Raises `UnsupportedError` with every node of the graph that the device cannot compute, and why."""
     problems = [f"input {v.name}: {reason}" for v in graph.inputs if (reason := _port_problem(v.type))]
-    problems += [
-        f"output {name}: {type.logical} has more than {MAX_BOX_RANK} dimensions"
-        for name in graph.outputs
-        if (type := graph.type_of(name)).rank > MAX_BOX_RANK
-    ]
     for node in graph.nodes:
         scope, constants = node.body or graph, _constants(graph, node)
         for inner in node.body.nodes if node.body is not None else (node,):
@@ -75,8 +70,7 @@ def _types(scope: Graph, node: Node) -> Iterator[TensorType]:
 
 
 def _port_problem(type: TensorType) -> str | None:
-    if type.rank > MAX_BOX_RANK:
-        return f"{type.logical} has more than {MAX_BOX_RANK} dimensions"
+    """An input without elements stays with the host."""
     return None if type.num_elements == 0 else _type_problem(type)
 
 
