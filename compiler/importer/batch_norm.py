@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from birc.compiler.importer.builder import GraphBuilder
-from birc.compiler.importer.elementwise import cast
+from birc.compiler.importer.casts import cast
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import OnnxNode
 from birc.compiler.importer.shape import reshape

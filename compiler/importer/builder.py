@@ -170,8 +170,6 @@ class GraphBuilder:
             return self.constant(np.empty(result.sizes, result.dtype.numpy))
         data = [self.constant_of(name) for name in inputs if name]
         known = [array for array in data if array is not None]
-        if 0 in result.shape:
-            return self.constant(np.zeros(result.sizes, result.dtype.numpy))
         if len(known) == len(data) and known and _is_shape_arithmetic(result):
             return self.constant(self._evaluated(entry, known, values))
         name = self._fresh_name()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from birc.compiler.importer.builder import GraphBuilder
-from birc.compiler.importer.elementwise import cast
+from birc.compiler.importer.casts import cast
 from birc.compiler.importer.lowering import Lower, OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.shape import reshape

@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 
 from birc.compiler.importer.builder import GraphBuilder
+from birc.compiler.importer.casts import cast
 from birc.compiler.importer.counting import reduced, require_helpers
-from birc.compiler.importer.elementwise import cast
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.shape import reshape, slice_axis

@@ -113,7 +113,7 @@ def _in_first_round(buffer: Buffer, plan: Plan) -> Buffer:
 def _boundary_problems(boundary: Boundary, plan: Plan, buffers: Mapping[str, Buffer]) -> Iterator[str]:
     if boundary.dtype not in _ELEMENT_TYPES:
         yield f"has the unknown element type {boundary.dtype!r}"
-    if not boundary.pieces and math.prod(boundary.shape):
+    if not boundary.pieces and 0 not in boundary.shape:
         yield "has no piece"
     for dies, start, view in boundary.pieces:
         if not 0 < dies < 1 << plan.dies:

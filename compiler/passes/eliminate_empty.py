@@ -36,9 +36,10 @@ class EliminateEmpty(Pass):
         graph "g" {
           input %x : f32[2,0]
           input %z : f32[2,3]
+          const %n.folded : f32[2,0] = []
           const %s.folded : f32[2,1] = splat(0.0)
           const %n : f32[2,0] = []
-          %c : f32[2,4] = concat(%n, %z, %s.folded) {axis = 1} from "concat_0"
+          %c : f32[2,4] = concat(%n.folded, %z, %s.folded) {axis = 1} from "concat_0"
           output %c
           output %n
           fate "neg_0" folded by eliminate_empty into %n.folded
