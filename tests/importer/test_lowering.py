@@ -11,6 +11,7 @@ import lowering_cases_basic
 import lowering_cases_casts
 import lowering_cases_elementwise
 import lowering_cases_indices
+import lowering_cases_ml
 import lowering_cases_optimizer
 import lowering_cases_recurrent
 import lowering_cases_reductions
@@ -35,6 +36,7 @@ CASES: tuple[Case, ...] = (
     *lowering_cases_basic.CASES,
     *lowering_cases_casts.CASES,
     *lowering_cases_indices.CASES,
+    *lowering_cases_ml.CASES,
     *lowering_cases_optimizer.CASES,
     *lowering_cases_elementwise.CASES,
     *lowering_cases_recurrent.CASES,
@@ -81,7 +83,7 @@ def test_node_name_survives(entry: Case) -> None:
 
 
 def _covers(row: OpType, entry: Case) -> bool:
-    return row.covers(1 if entry.domain else entry.opset)
+    return row.covers(entry.domain_version if entry.domain else entry.opset)
 
 
 def test_every_row_of_the_table_has_a_case() -> None:

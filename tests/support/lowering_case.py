@@ -31,6 +31,7 @@ class Case:
     oracle: str = "onnxruntime"
     tolerance: float = 2e-5
     shapes: tuple[tuple[int, ...], ...] = ()
+    domain_version: int = 1
 
     def model(self) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
         names = [f"i{place}" if array is not None else "" for place, array in enumerate(self.inputs)]
@@ -51,7 +52,7 @@ class Case:
         )
         opsets = [helper.make_opsetid("", self.opset)]
         if self.domain:
-            opsets.append(helper.make_opsetid(self.domain, 1))
+            opsets.append(helper.make_opsetid(self.domain, self.domain_version))
         model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
         for output, found in zip(model.graph.output, inferred.graph.output, strict=True):
