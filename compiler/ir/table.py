@@ -8,12 +8,24 @@ from typing import Final
 
 from birc.compiler.ir.errors import TypeRuleError
 from birc.compiler.ir.op import OpRow
-from birc.compiler.ir.ops import bitwise, casts, contraction, elementwise, index, normalization, pool, reduction, shape
+from birc.compiler.ir.ops import (
+    bitwise,
+    casts,
+    contraction,
+    elementwise,
+    index,
+    normalization,
+    pool,
+    quantization,
+    reduction,
+    shape,
+)
 
 OPS: Final[tuple[OpRow, ...]] = (
     *elementwise.ROWS,
     *bitwise.ROWS,
     *casts.ROWS,
+    *quantization.ROWS,
     *contraction.ROWS,
     *pool.ROWS,
     *normalization.ROWS,

@@ -22,6 +22,7 @@ BOXES_A_SAMPLE = 3
 
 # Where a NaN that is read need not be seen: it is compared, converted, or the data says whether it is chosen.
 HIDES_NAN = {
+    "quantize",
     "bitcast",
     "where",
     "cast",

@@ -99,6 +99,17 @@ def _contraction(op_type: str, integer_op_type: str) -> Translate:
     return translate
 
 
+def _quantization(op_type: str) -> Translate:
+    """Scales of one dimension belong to the last one."""
+
+    def translate(attributes: Mapping[str, AttributeValue], arrays: Arrays) -> OnnxCall:
+        to = attributes.get("to")
+        elements = {"output_dtype": helper.np_dtype_to_tensor_dtype(to.numpy)} if isinstance(to, DType) else {}
+        return OnnxCall(op_type, {"axis": -1 if arrays[1].ndim else 1, **elements})
+
+    return translate
+
+
 _NAMED = {
     "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "pow": "Pow", "maximum": "Max", "minimum": "Min",
     "and": "And", "or": "Or", "xor": "Xor", "equal": "Equal", "less": "Less", "less_equal": "LessOrEqual",
@@ -124,6 +135,8 @@ EQUIVALENTS: dict[str, Translate] = {
     "shift_left": _same("BitShift", direction="LEFT"),
     "shift_right": _same("BitShift", direction="RIGHT"),
     "convert": _convert,
+    "quantize": _quantization("QuantizeLinear"),
+    "dequantize": _quantization("DequantizeLinear"),
     "clip": _clip,
     "matmul": _contraction("MatMul", "MatMulInteger"),
     "conv2d": _contraction("Conv", "ConvInteger"),

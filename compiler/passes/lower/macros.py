@@ -9,6 +9,7 @@ import numpy as np
 
 from birc.compiler.ir.attributes import AttributeValue
 from birc.compiler.passes.lower.expression import Builder, Expression
+from birc.compiler.passes.lower.quantization import dequantize, quantize
 from birc.compiler.passes.lower.trigonometry import acos, asin, atan
 
 Value = Expression | float
@@ -266,6 +267,8 @@ MACROS: dict[str, Macro] = {
     "hard_sigmoid": _hard_sigmoid,
     "clip": _clip,
     "where": _where,
+    "quantize": quantize,
+    "dequantize": dequantize,
 }
 
 FLOAT_ONLY = frozenset(
