@@ -10,8 +10,12 @@ from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast
 from birc.compiler.importer.lowering import Lower, OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
+from birc.compiler.importer.tensors import element_type, element_type_name
 from birc.compiler.ir.attributes import AttributeValue
 from birc.runtime.dtypes import dtype
+from birc.runtime.errors import BadModelError
+
+_WIDE: Final = dtype("f32")
 
 
 def _instance_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
@@ -25,6 +29,8 @@ def _group_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
     """Statistics per group of channels. Until operator set 20 the scales are per group too."""
     x, shape, groups = node.input(0), build.shape(node.input(0)), node.int_attribute("num_groups", 1)
     batch, channels, *spatial = shape
+    if groups < 1 or channels % groups:
+        raise BadModelError(f"{channels} channels do not make {groups} groups", where=node.where)
     grouped_shape = (batch, groups, channels // groups, *spatial)
     grouped = build.emit("reshape", (x,), {"shape": grouped_shape})
     normal = _standardized(build, grouped, tuple(range(2, len(grouped_shape))), node.float_attribute("epsilon", 1e-5))
@@ -37,13 +43,15 @@ def _group_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
 
 
 def _standardized(build: GraphBuilder, x: str, axes: tuple[int, ...], epsilon: float) -> str:
-    """(x - mean) / sqrt(variance + epsilon) over `axes`"""
+    """(x - mean) / sqrt(variance + epsilon) over `axes`, in the type of `x`"""
     centred, inverse, _ = _statistics(build, x, axes, epsilon)
-    return build.emit("mul", (centred, inverse))
+    return cast(build, build.emit("mul", (centred, inverse)), build.type_of(x).dtype)
 
 
 def _statistics(build: GraphBuilder, x: str, axes: tuple[int, ...], epsilon: float) -> tuple[str, str, str]:
-    """x - mean, 1 / sqrt(variance + epsilon) and the mean."""
+    """x - mean, 1 / sqrt(variance + epsilon) and the mean: as f32, as the squares of half precision may overflow."""
+    if build.type_of(x).dtype.bits < _WIDE.bits:
+        x = cast(build, x, _WIDE)
     over: dict[str, AttributeValue] = {"axes": axes, "keepdims": 1}
     mean = build.emit("reduce_mean", (x,), over)
     centred = build.emit("sub", (x, mean))
@@ -61,21 +69,25 @@ def _affine(build: GraphBuilder, x: str, scale: str, bias: str, shape: tuple[int
 
 
 def _layer_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
-    """The core row, unless the statistics are asked for too."""
+    """The core row, unless the statistics are asked for too, which are of the type that `stash_type` names."""
     x, rank = node.input(0), len(build.shape(node.input(0)))
     axis, epsilon = (
         positive_axis(node, node.int_attribute("axis", -1), rank),
         node.float_attribute("epsilon", 1e-5),
     )
-    if len(node.outputs) == 1 and build.shape(node.input(1)) == build.shape(x)[axis:]:
+    if len(node.outputs) == 1 and all(build.shape(name) == build.shape(x)[axis:] for name in node.inputs[1:3] if name):
         return build.emit(
             "layer_norm", tuple(name for name in node.inputs[:3] if name), {"axis": axis, "epsilon": epsilon}
         )
     centred, inverse, mean = _statistics(build, x, tuple(range(axis, rank)), epsilon)
-    result = build.emit("mul", (build.emit("mul", (centred, inverse)), node.input(1)))
+    normal = cast(build, build.emit("mul", (centred, inverse)), build.type_of(x).dtype)
+    result = build.emit("mul", (normal, node.input(1)))
     if node.optional(2):
         result = build.emit("add", (result, node.input(2)))
-    return (result, mean, inverse)[: len(node.outputs)]
+    stash = element_type(node.int_attribute("stash_type", 1))
+    if stash is None:
+        raise CannotLower(f"its statistics are of type {element_type_name(node.int_attribute('stash_type', 1))}")
+    return (result, cast(build, mean, stash), cast(build, inverse, stash))[: len(node.outputs)]
 
 
 def _rms_normalization(node: OnnxNode, build: GraphBuilder) -> Results:

@@ -107,15 +107,18 @@ def _check(model: ReadModel, where: str) -> None:
 
 
 def _is_checkable(model: ReadModel) -> bool:
-    """Whether the checker can judge: it stops at the first unknown operator, and reads external data by path
-    only.
+    """Whether the checker can judge: it stops at the first operator that it does not know or that ONNX has withdrawn,
+    and reads external data by path only.
     """
     if model.proto.ByteSize() > _CHECKED_BYTES:
         return False
     versions = model.opsets
     for node in model.proto.graph.node:
         domain = standard_domain(node.domain)
-        if domain == "" and not onnx.defs.has(node.op_type, versions.get("", NEWEST_OPSET)):
+        version = versions.get("", NEWEST_OPSET)
+        if domain == "" and not onnx.defs.has(node.op_type, version):
+            return False
+        if domain == "" and onnx.defs.get_schema(node.op_type, version).deprecated:
             return False
     return not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.proto.graph.initializer)
 

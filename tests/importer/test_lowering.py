@@ -12,6 +12,7 @@ import lowering_cases_casts
 import lowering_cases_elementwise
 import lowering_cases_indices
 import lowering_cases_ml
+import lowering_cases_normalization
 import lowering_cases_optimizer
 import lowering_cases_recurrent
 import lowering_cases_reductions
@@ -37,6 +38,7 @@ CASES: tuple[Case, ...] = (
     *lowering_cases_casts.CASES,
     *lowering_cases_indices.CASES,
     *lowering_cases_ml.CASES,
+    *lowering_cases_normalization.CASES,
     *lowering_cases_optimizer.CASES,
     *lowering_cases_elementwise.CASES,
     *lowering_cases_recurrent.CASES,
