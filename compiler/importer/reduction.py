@@ -90,7 +90,7 @@ def _sum_of(before: str, after: str = "") -> Reduce:
             x = build.emit("mul", (x, x)) if before == "square" else build.emit(before, (x,))
         total = _plain("reduce_sum")(build, x, axes, keep)
         if after:
-            total = build.emit(after, (cast(build, total, _F32),))
+            total = build.emit(after, (cast(build, total, _real(build.type_of(total).dtype)),))
         return cast(build, total, kept)
 
     return compute
@@ -98,6 +98,11 @@ def _sum_of(before: str, after: str = "") -> Reduce:
 
 def _wide(kept: DType) -> DType:
     return _F32 if kept.is_float and kept.bits < 32 else kept
+
+
+def _real(kind: DType) -> DType:
+    """The floats in which a function of real numbers is computed for a type."""
+    return kind if kind.is_float else _F32
 
 
 def _root_of_squares(build: GraphBuilder, x: str, axes: tuple[int, ...], keep: int) -> str:
@@ -130,12 +135,12 @@ def _mean(build: GraphBuilder, x: str, axes: tuple[int, ...], keep: int) -> str:
 def _log_sum_exp(build: GraphBuilder, x: str, axes: tuple[int, ...], keep: int) -> str:
     """peak + log(sum(exp(x - peak))) with the maximum as peak, where that is finite: only infinite results overflow.
 
-    Narrow floats, and integers, are computed in FP32.
+    Narrow floats and integers are computed in FP32.
     """
     if not axes:
         return x
     kept = build.type_of(x).dtype
-    x = cast(build, x, _F32)
+    x = cast(build, x, _wide(_real(kept)))
     largest = build.emit("reduce_max", (x,), {"axes": axes, "keepdims": 1})
     is_infinite = build.emit("equal", (build.emit("abs", (largest,)), build.scalar(float("inf"), largest)))
     peak = build.emit("where", (is_infinite, build.scalar(0, largest), largest))
