@@ -33,6 +33,7 @@ from birc.compiler.importer import (
     recurrent,
     reduction,
     resize,
+    roi_align,
     roi_pool,
     scatter,
     selection,
@@ -47,6 +48,7 @@ from birc.compiler.importer import (
 from birc.compiler.importer.lowering import OpType
 
 OP_TYPES: Final[tuple[OpType, ...]] = (
+    *roi_align.OP_TYPES,
     *grid_sample.OP_TYPES,
     *affine_grid.OP_TYPES,
     *window_function.OP_TYPES,

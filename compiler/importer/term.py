@@ -19,12 +19,6 @@ from birc.runtime.dtypes import DType, dtype
 
 Array = npt.NDArray[Any]
 
-_SPLITTER: Final = 4097.0
-"""2^12 + 1: separates the 24 bits of an FP32 significand into halves of 12.
-
-Source: T. J. Dekker, A floating-point technique for extending the available precision (1971).
-"""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Term:
@@ -62,6 +56,9 @@ class Term:
 
     def __rmul__(self, other: Operand) -> Term:
         return self._with("mul", other)
+
+    def __truediv__(self, other: Operand) -> Term:
+        return self._with("div", other)
 
     def __neg__(self) -> Term:
         return self.row("neg")
@@ -212,32 +209,12 @@ def smaller(value: Number, other: Number | float) -> Number:
 
 
 def quotient(value: Number, divisor: Number) -> Number:
-    """value / divisor in FP32; the device's result is right where the quotient is a number of few bits.
-
-    The device multiplies by a rounded reciprocal, with which 3 / 3 may come out below 1: too little where the
-    result is rounded to whole numbers. One step of correction with the exact remainder puts that right.
-    """
-    if not isinstance(value, Term) and not isinstance(divisor, Term):
-        return np.asarray(value / divisor)
-    build = value.build if isinstance(value, Term) else divisor.build  # type: ignore[union-attr]
-    dividend, by = as_term(build, value), as_term(build, divisor)
-    inverse = by.row("reciprocal")
-    first = dividend * inverse
-    product = first * by
-    lost = _lost(first, by, product)
-    return first + ((dividend - product) - lost) * inverse
-
-
-def _lost(a: Term, b: Term, product: Term) -> Term:
-    """What the rounding of a * b to `product` left out, exactly (Dekker)."""
-    (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
-    return ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
-
-
-def _halves(x: Term) -> tuple[Term, Term]:
-    scaled = x * _SPLITTER
-    high = scaled - (scaled - x)
-    return high, x - high
+    """value / divisor, rounded to nearest: what is a whole number comes out as one."""
+    if isinstance(value, Term):
+        return value / divisor
+    if isinstance(divisor, Term):
+        return as_term(divisor.build, value.astype(np.float32)) / divisor
+    return np.asarray(value / divisor)
 
 
 def stacked(parts: Sequence[Term], axis: int) -> Term:
