@@ -1,5 +1,7 @@
-"""Sampling and transforms beyond what one node against onnxruntime shows: run-time parameters that contradict the
-declared shape fault, long transforms stay accurate, large regions change the method and not the result.
+"""Sampling and transforms beyond what one node against onnxruntime shows.
+
+Run-time parameters that contradict the declared shape fault, long transforms stay accurate, large regions change the
+method and not the result.
 """
 
 from __future__ import annotations
