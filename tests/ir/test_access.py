@@ -26,6 +26,7 @@ HIDES_NAN = {
     "bitcast",
     "where",
     "cast",
+    "convert",
     "equal",
     "less",
     "less_equal",
