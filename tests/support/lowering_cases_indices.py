@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from lowering_case import F32, I64, case, f32, flags, ints
+from lowering_case import F32, I64, Case, case, f32, flags, ints
 
 X = f32(2, 3, 4)
 RANDOM = np.random.default_rng(5)
@@ -193,4 +193,36 @@ STATISTICS = (
     case("TfIdfVectorizer", TOKENS[:, :4], **{**GRAMS, "max_gram_length": 2}, mode="TF"),
 )
 
-CASES = (*STATISTICS, *ALGEBRA, *READS, *WRITES, *CACHES, *EXTREMES, *ORDERS, *SCANS, *CHOICES)
+SPARSE = np.where(np.abs(X) < 1.2, 0, X).astype(F32)
+PICKED = np.array([False, True, True])
+REPEATED = RANDOM.integers(0, 3, (7, 2)).astype(F32)
+
+
+def unique(x: np.ndarray, *, axis: int | None = None, is_sorted: int = 1) -> Case:
+    found = np.unique(x, axis=axis)
+    along = () if axis is None else (axis,)
+    count = found.shape[axis or 0]
+    numbers = np.asarray(x).size if axis is None else x.shape[axis]
+    attributes = {"axis": axis} if along else {}
+    shapes = (found.shape, (count,), (numbers,), (count,))
+    return case("Unique", x, outputs=4, shapes=shapes, sorted=is_sorted, **attributes)
+
+
+CHOSEN = (
+    case("NonZero", SPARSE, known=(0,)),
+    case("NonZero", SPARSE, shapes=((3, int(np.count_nonzero(SPARSE))),)),
+    case("NonZero", TIED, shapes=((3, int(np.count_nonzero(TIED))),)),
+    case("NonZero", PICKED, shapes=((1, 2),)),
+    case("Compress", X, PICKED, known=(1,), axis=-2),
+    case("Compress", X, PICKED, axis=1, shapes=((2, 2, 4),)),
+    case("Compress", X, PICKED[1:], axis=0, shapes=((2, 3, 4),)),
+    case("Compress", TIED, np.resize(PICKED, 20), shapes=((13,),)),
+    unique(TIED[0].astype(I64)),
+    unique(TIED[0].astype(I64), is_sorted=0),
+    unique(REPEATED),
+    unique(REPEATED, axis=0),
+    unique(REPEATED, axis=0, is_sorted=0),
+    unique(REPEATED.T.reshape(2, 7, 1), axis=1),
+)
+
+CASES = (*CHOSEN, *STATISTICS, *ALGEBRA, *READS, *WRITES, *CACHES, *EXTREMES, *ORDERS, *SCANS, *CHOICES)
