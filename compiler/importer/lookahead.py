@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Final
 
 import onnx
@@ -45,25 +45,26 @@ class Lookahead:
 
     def shape_of(self, name: str) -> Shape | None:
         """The shape of value `name`: as it is known, or as a result that is made from it fixes it."""
-        pending, seen = [name], set()
+        alike, pending = {name}, [name]
         while pending:
             value = pending.pop()
             found = self._known(value)
             if found is not None:
                 return found
-            if value not in seen:
-                seen.add(value)
-                readers = self._readers.get(value, ())
-                pending.extend(reader.output[0] for reader in readers if self._keeps_shape(reader, value))
+            for reader in self._readers.get(value, ()):
+                result = reader.output[0]
+                if result not in alike and self._keeps_shape(reader, value, alike):
+                    alike.add(result)
+                    pending.append(result)
         return None
 
-    def _keeps_shape(self, reader: onnx.NodeProto, value: str) -> bool:
-        """Whether the result of `reader` has the shape of its operand `value`.
+    def _keeps_shape(self, reader: onnx.NodeProto, value: str, alike: Set[str]) -> bool:
+        """Whether the result of `reader` has the shape of its operand `value`, which those of `alike` have too.
 
-        A broadcast does when all of its other operands have rank 0.
+        A broadcast does when each of its other operands has that shape, or rank 0.
         """
         if reader.op_type in _KEEPING:
             return reader.input[0] == value
         if reader.op_type not in _BROADCASTING:
             return False
-        return all(other == value or self._lowered(other) == () for other in reader.input)
+        return all(other in alike or self._lowered(other) == () for other in reader.input)

@@ -27,6 +27,7 @@ def ahead(body: str, result: str = "y") -> Lookahead:
         "y = Mul(x, x)",
         "other = Flatten(x) y = Neg(x)",
         "y = Max(s, x, s)",
+        "a = Cos(x) b = Mul(s, x) c = Sin(b) y = Add(a, c)",
     ],
 )
 def test_shape_is_read_off_the_result(body: str) -> None:
@@ -35,7 +36,14 @@ def test_shape_is_read_off_the_result(body: str) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    ["y = Mul(x, v)", "y = CastLike(v, x)", "y = Transpose(x)", "y = Add(x, unknown)", "y = com.microsoft.Log(x)"],
+    [
+        "y = Mul(x, v)",
+        "y = CastLike(v, x)",
+        "y = Transpose(x)",
+        "y = Add(x, unknown)",
+        "a = Neg(x) y = Sub(a, unknown)",
+        "y = com.microsoft.Log(x)",
+    ],
 )
 def test_shape_stays_open(body: str) -> None:
     assert ahead(body).shape_of("x") is None
