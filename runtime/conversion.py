@@ -38,12 +38,12 @@ def register_type(name: str) -> np.dtype[Any]:
 def to_register(elements: Array, name: str) -> Array:
     """Elements of memory type `name` as register lanes, always a new array.
 
-    Raises `MachineFault` for an integer that 32 bits do not hold.
+    UINT32 stays its bit pattern. Raises `MachineFault` for another integer that 32 bits do not hold.
     """
     wanted = register_type(name)
     if name == "bool":
         return (elements != 0).astype(wanted)
-    if elements.dtype.itemsize >= 4 and wanted == INT and elements.dtype != INT and elements.size:
+    if elements.dtype.itemsize > INT.itemsize and wanted == INT and elements.size:
         low, high = elements.min(), elements.max()
         if low < _INT_RANGE.min or high > _INT_RANGE.max:
             value = low if low < _INT_RANGE.min else high
@@ -70,7 +70,7 @@ def from_register(lanes: Array, name: str) -> Array:
 def fill_value(fill: str, name: str) -> float:
     """What an element out of bounds reads as, in a register: 0, or the lowest or highest value of the type.
 
-    For floats these are the infinities. INT64 is cut to what a lane holds.
+    For floats these are the infinities. INT64 is cut to what a lane holds; the highest UINT32 has all bits set.
     """
     if fill == "zero":
         return 0
@@ -80,6 +80,8 @@ def fill_value(fill: str, name: str) -> float:
         return float("inf") if highest else float("-inf")
     if entry.kind == "bool":
         return int(highest)
+    if name == "u32":
+        return -1 if highest else 0
     limits = np.iinfo(entry.numpy)
     return min(int(limits.max), _INT_RANGE.max) if highest else max(int(limits.min), _INT_RANGE.min)
 

@@ -134,7 +134,8 @@ VECTOR: tuple[InstructionRow, ...] = (
         "load",
         "dst:register src:box",
         "dst <- src",
-        "Load a box. BF16 and FP16 widen to FP32, integers to INT32 (an INT64 beyond 32 bits faults), bool to 0 or 1. "
+        "Load a box. BF16 and FP16 widen to FP32, integers to INT32, bool to 0 or 1. UINT32 stays as "
+        "its bits; a 64-bit integer beyond INT32 faults. "
         "The register has the box's shape.",
     ),
     _row(

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from birc.compiler.ir.graph import Graph
-from birc.compiler.passes import rules_deep_products, rules_unsigned_products, rules_wide_products
+from birc.compiler.passes import (
+    rules_deep_products,
+    rules_unsigned_products,
+    rules_wide_products,
+    rules_wide_reductions,
+)
 from birc.compiler.passes.base import Pass, PassResult
 from birc.compiler.passes.rules import Rule, apply_rules
 
@@ -14,6 +19,7 @@ RULES: Final[tuple[Rule, ...]] = (
     *rules_unsigned_products.RULES,
     *rules_deep_products.RULES,
     *rules_wide_products.RULES,
+    *rules_wide_reductions.RULES,
 )
 
 

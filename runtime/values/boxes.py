@@ -21,7 +21,7 @@ from birc.runtime.values.axes import Reach
 from birc.runtime.values.frame import Array, Frame, Region
 
 # Integers of these types may not fit a register lane.
-_WIDE: Final = frozenset({"i64", "u64", "u32"})
+_WIDE: Final = frozenset({"i64", "u64"})
 
 
 @dataclass(frozen=True, slots=True)

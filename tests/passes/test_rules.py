@@ -291,6 +291,11 @@ CASES = (
         "pad slice slice reshape reshape concat reshape reshape cast cast mul reduce_sum cast reshape reshape add",
         integer_conv((1, 2, 4, 4), (3, 2, 1, 2), "i16", "i16"),
     ),
+    Case(
+        "product-by-halves",
+        "slice slice mul slice concat slice slice mul slice concat slice slice mul slice slice mul reshape",
+        lambda m: m("reduce_prod", m.input(5, 2, element="i64"), axes=(0, 1), keepdims=0),
+    ),
 )
 
 

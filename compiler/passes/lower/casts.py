@@ -9,7 +9,9 @@ import numpy as np
 from birc.compiler.ir.attributes import integer, text
 from birc.compiler.ir.graph import Node
 from birc.compiler.passes.lower.expression import Builder, Expression
-from birc.runtime.dtypes import DType
+from birc.compiler.passes.lower.integers import lane_to_float, register
+from birc.compiler.passes.lower.wide import Wide, from_float, not_zero, to_float
+from birc.runtime.dtypes import DType, dtype
 
 LARGEST_FINITE = {"f8e4m3": 448.0, "f8e5m2": 57344.0}
 """OCP 8-bit floating point specification, table 1."""
@@ -62,7 +64,7 @@ def cast(b: Builder, value: Expression, source: DType, node: Node) -> Expression
     if target.kind == "bool":
         return value if source.kind == "bool" else b.op("vnot", b.op("veq", value, 0.0, is_float=False), is_float=False)
     if target.is_float:
-        wide = value if source.is_float else b.op("vtofloat", value)
+        wide = value if source.is_float else lane_to_float(b, value, source)
         if target.name == "f8e8m0":
             return _power_of_two(b, wide, saturate, text(node.attributes, "round_mode") if is_choice else "up")
         if target.name in SMALL_FLOATS:
@@ -72,6 +74,18 @@ def cast(b: Builder, value: Expression, source: DType, node: Node) -> Expression
     if source.is_float:
         return _whole(b, value, target, saturate)
     return value if _holds(target, source) else _low_bits(b, value, target)
+
+
+def wide_cast(b: Builder, value: Wide | Expression, source: DType, node: Node) -> Wide | Expression:
+    """As `cast`, from or to integers of 64 bits that may not fit a lane."""
+    target = node.output.type.dtype
+    if isinstance(value, Expression):
+        return from_float(b, value, target)
+    if target.kind == "bool":
+        return not_zero(b, value)
+    if target.is_float:
+        return cast(b, to_float(b, value, source), dtype("f32"), node)
+    return value if target.bits > REGISTER_BITS else cast(b, register(b, value.low), source, node)
 
 
 def rounded(b: Builder, value: Expression, element: DType) -> Expression:

@@ -12,8 +12,10 @@ from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import Access, Buffer, Kernel, View
 from birc.compiler.ir.types import TensorType
 from birc.compiler.passes.lower.expression import Builder, Expression
-from birc.compiler.passes.lower.frame import Frame
+from birc.compiler.passes.lower.frame import Frame, word_of
+from birc.compiler.passes.lower.ranges import LANE_BITS, Ranges
 from birc.compiler.passes.lower.views import dense_view
+from birc.compiler.passes.lower.wide import Wide, known
 from birc.runtime.dtypes import dtype
 
 
@@ -31,6 +33,7 @@ class Environment:
     kernels: list[Kernel] = field(default_factory=list)
     packed: dict[tuple[object, ...], str] = field(default_factory=dict)
     parted: dict[tuple[object, ...], View] = field(default_factory=dict)
+    ranges: Ranges = field(default_factory=dict)
 
     def storage(self, type: TensorType) -> str:
         """The element type in memory: floats are BF16 in a `bf16` package.
@@ -59,7 +62,27 @@ class Environment:
         first = constant.data.reshape(-1)[0] if constant.data.ndim else constant.data[()]
         if constant.data.size > 1 and not constant.is_splat:
             return None
-        return float(first)
+        lane = int(first) - (1 << 32) if constant.type.dtype.name == "u32" and int(first) >> 31 else first
+        return float(lane)
+
+    def whole_immediate(self, name: str) -> int | None:
+        """The one whole number that a constant consists of, or None."""
+        constant = self.graph.constants.get(name)
+        if constant is None or not constant.type.dtype.is_integer or not constant.data.size:
+            return None
+        return int(constant.data.flat[0]) if constant.data.size == 1 or constant.is_splat else None
+
+    def is_wide(self, name: str, ranges: Ranges, type: TensorType) -> bool:
+        """Whether a value has integers of 64 bits that may not fit a lane."""
+        return type.dtype.is_integer and type.dtype.bits > LANE_BITS and not ranges[name].fits_lane
+
+    def load_words(self, builder: Builder, frame: Frame, name: str) -> Wide:
+        """An operand of 64-bit integers, aligned with the frame: immediates or two loads."""
+        number = self.whole_immediate(name)
+        if number is not None:
+            return known(number)
+        access = frame.access(self.view(name))
+        return Wide(*(builder.load(word_of(access, part), is_float=False) for part in (0, 1)))
 
     def view(self, name: str) -> View:
         """The view of a value; constants get a buffer of their own at the first use."""

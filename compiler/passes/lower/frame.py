@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from birc.compiler.ir.plan import Access, Dimension, Index, View
 from birc.compiler.passes.lower.views import broadcast
@@ -12,6 +12,11 @@ from birc.compiler.passes.lower.views import broadcast
 def unit(name: str) -> Index:
     """The coordinate that is a dimension itself."""
     return Index(((name, 1),))
+
+
+def word_of(access: Access, word: int) -> Access:
+    """The low (0) or the high (1) word of elements of 64 bits."""
+    return replace(access, view=replace(access.view, seen="i32", word=word))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from birc.compiler.ir.graph import GROUP, Graph, Node
 from birc.compiler.ir.plan import Access, Contraction, Dimension, Index, Kernel, View
 from birc.compiler.ir.types import TensorType
-from birc.compiler.passes.lower.casts import EXACT, cast, rounded
+from birc.compiler.passes.lower.casts import EXACT, cast, rounded, wide_cast
 from birc.compiler.passes.lower.environment import Environment
 from birc.compiler.passes.lower.expression import Builder, Expression, Store, phases
-from birc.compiler.passes.lower.frame import Frame, unit
-from birc.compiler.passes.lower.integers import INTEGER_MACROS, select
+from birc.compiler.passes.lower.frame import Frame, unit, word_of
+from birc.compiler.passes.lower.integers import INTEGER_MACROS, is_word, select
 from birc.compiler.passes.lower.macros import MACROS
+from birc.compiler.passes.lower.ranges import Ranges, body_inputs, graph_ranges
 from birc.compiler.passes.lower.views import reshape
+from birc.compiler.passes.lower.wide import WIDE_MACROS, Wide, choose, extended
+from birc.runtime.dtypes import DType
 from birc.runtime.errors import InternalError
 
 NEUTRAL = {"vredsum": 0.0, "vredprod": 1.0, "vredmax": -math.inf, "vredmin": math.inf}
@@ -35,9 +38,10 @@ class GroupLowering:
     scope: Graph
     outer: dict[str, str]
     frame: Frame
+    ranges: Ranges
     builder: Builder = field(default_factory=Builder)
     loads: dict[str, Expression | float] = field(default_factory=dict)
-    values: dict[str, Expression | float] = field(default_factory=dict)
+    values: dict[str, Expression | float | Wide] = field(default_factory=dict)
     red_dims: tuple[Dimension, ...] = ()
     contraction: Contraction | None = None
     macs: int = 0
@@ -60,12 +64,29 @@ class GroupLowering:
                 self.loads[name] = self.env.load(self.builder, self.frame, self.outer[name])
             return self.loads[name]
         value, type, producer = self.values[name], self.type_of(name), self.scope.producer(name)
+        if isinstance(value, Wide):
+            raise InternalError(f"{name} does not fit a lane", where=self.scope.name)
         if isinstance(value, float) or producer is None or self.env.storage(type) != type.dtype.name:
             return value
         is_inner = all(user.sources == producer.sources for user in self.scope.users(name))
         if producer.op in EXACT or (is_inner and producer.op not in CASTS):
             return value
         return rounded(self.builder, value, type.dtype)
+
+    def is_wide(self, name: str) -> bool:
+        """Whether a value has integers of 64 bits that may not fit a lane."""
+        return self.env.is_wide(name, self.ranges, self.type_of(name))
+
+    def wide(self, name: str) -> Wide:
+        """An integer value of the body as two words."""
+        if name not in self.values and self.is_wide(name):
+            return self.env.load_words(self.builder, self.frame, self.outer[name])
+        value = self.values.get(name)
+        return value if isinstance(value, Wide) else extended(self.builder, self.operand(name), self.is_word(name))
+
+    def is_word(self, name: str) -> bool:
+        """Whether lanes hold a value as unsigned words."""
+        return is_word(self.type_of(name).dtype)
 
     def expression(self, name: str) -> Expression:
         """As `operand`, but never an immediate."""
@@ -102,7 +123,7 @@ class GroupLowering:
         return self.builder.load(Access(self.env.splat(number, element, shape), index), is_float)
 
 
-Anchor = Callable[[GroupLowering, Node], Expression]
+Anchor = Callable[[GroupLowering, Node], "Expression | Wide"]
 
 
 def open_group(env: Environment, node: Node) -> GroupLowering:
@@ -117,7 +138,8 @@ def open_group(env: Environment, node: Node) -> GroupLowering:
         nodes = (node,)
         scope = env.graph
     type = node.outputs[0].type
-    return GroupLowering(env, nodes, scope, outer, Frame.of(type.sizes, type.layout))
+    ranges = env.ranges if node.body is None else graph_ranges(node.body, body_inputs(node, env.ranges))
+    return GroupLowering(env, nodes, scope, outer, Frame.of(type.sizes, type.layout), ranges)
 
 
 def close_group(lowering: GroupLowering, node: Node, output: Frame | None = None) -> Kernel:
@@ -130,7 +152,11 @@ def close_group(lowering: GroupLowering, node: Node, output: Frame | None = None
         view = env.target(value.name, value.type)
         if output is not None:
             view = _kept_axes(view, output)
-        stores.append(Store(lowering.values[inner], frame.access(view)))
+        stored, access = lowering.values[inner], frame.access(view)
+        if isinstance(stored, Wide):
+            stores += [Store(word, word_of(access, number)) for number, word in enumerate(stored.words)]
+        else:
+            stores.append(Store(stored, access))
     space = lowering.frame.dimensions + lowering.red_dims
     return Kernel(
         node.name,
@@ -167,9 +193,12 @@ def _loops(space: tuple[Dimension, ...], tile_elements: int) -> Callable[[Expres
     return looped
 
 
-def element_wise(lowering: GroupLowering, node: Node) -> Expression | float:
+def element_wise(lowering: GroupLowering, node: Node) -> Expression | float | Wide:
     """The expression of an element-wise node."""
     source = lowering.type_of(node.inputs[0]).dtype
+    if any(lowering.is_wide(name) for name in (*node.inputs, node.name)):
+        result = _of_words(lowering, node, source)
+        return result.low if isinstance(result, Wide) and not lowering.is_wide(node.name) else result
     operands = tuple(lowering.operand(name) for name in node.inputs)
     if node.op in CASTS:
         return cast(lowering.builder, lowering.expression(node.inputs[0]), source, node)
@@ -178,6 +207,19 @@ def element_wise(lowering: GroupLowering, node: Node) -> Expression | float:
     if source.is_integer and node.op in INTEGER_MACROS:
         return INTEGER_MACROS[node.op](lowering.builder, operands, node.attributes, source)
     return MACROS[node.op](lowering.builder, operands, node.attributes)
+
+
+def _of_words(lowering: GroupLowering, node: Node, source: DType) -> Expression | Wide:
+    """An element-wise node with operands or a result that no lane holds."""
+    b = lowering.builder
+    if node.op in CASTS:
+        name = node.inputs[0]
+        value = lowering.expression(name) if source.is_float else lowering.wide(name)
+        return wide_cast(b, value, source, node)
+    if node.op == "where":
+        condition, *choices = node.inputs
+        return choose(b, lowering.operand(condition), *(lowering.wide(name) for name in choices))
+    return WIDE_MACROS[node.op](b, tuple(lowering.wide(name) for name in node.inputs), node.attributes, source)
 
 
 def node_name(node: Node) -> str:

@@ -11,13 +11,14 @@ from birc.compiler.ir.attributes import integer
 from birc.compiler.ir.graph import Node
 from birc.compiler.ir.plan import Access, Index, View
 from birc.compiler.passes.lower.expression import Expression
-from birc.compiler.passes.lower.frame import Frame, unit
+from birc.compiler.passes.lower.frame import Frame, unit, word_of
 from birc.compiler.passes.lower.group import GroupLowering
 from birc.compiler.passes.lower.movement import dense_copy
 from birc.compiler.passes.lower.views import reshape
+from birc.compiler.passes.lower.wide import Wide
 
 
-def gather(lowering: GroupLowering, node: Node) -> Expression:
+def gather(lowering: GroupLowering, node: Node) -> Expression | Wide:
     """Slices of a table along one axis; negative indices count from the end."""
     axis = integer(node.attributes, "axis")
     table, picked = (lowering.view(name) for name in node.inputs)
@@ -26,7 +27,7 @@ def gather(lowering: GroupLowering, node: Node) -> Expression:
     return _pick(lowering, node, table, axis, max(1, len(picked.dims)), index)
 
 
-def gather_nd(lowering: GroupLowering, node: Node) -> Expression:
+def gather_nd(lowering: GroupLowering, node: Node) -> Expression | Wide:
     """Slices of a table by whole addresses: a gather on the table seen with one axis for the addressed ones."""
     batch = integer(node.attributes, "batch_dims")
     table, picked = (lowering.view(name) for name in node.inputs)
@@ -92,7 +93,7 @@ def _from_end(lowering: GroupLowering, index: Expression, extent: int) -> Expres
 
 def _pick(
     lowering: GroupLowering, node: Node, table: View, axis: int, index_rank: int, index: Expression
-) -> Expression:
+) -> Expression | Wide:
     """The table's elements at `index` along `axis`, whose place `index_rank` dimensions of the result take."""
     names = lowering.frame.names
     count = table.dims[axis]
@@ -103,9 +104,12 @@ def _pick(
         Index() if axis <= i < axis + index_rank or extent == 1 else unit(name)
         for i, (name, extent) in enumerate(zip(names, dims, strict=True))
     )
+    access = Access(View(table.buffer, table.offset, dims, strides), place)
+    if lowering.is_wide(node.name):
+        words = (lowering.builder.gather(word_of(access, word), index, axis, count, is_float=False) for word in (0, 1))
+        return Wide(*words)
     is_float = lowering.type_of(node.inputs[0]).dtype.is_float
-    seen = View(table.buffer, table.offset, dims, strides)
-    return lowering.builder.gather(Access(seen, place), index, axis, count, is_float)
+    return lowering.builder.gather(access, index, axis, count, is_float)
 
 
 def _dense_table(lowering: GroupLowering, node: Node, table: View) -> View:

@@ -97,6 +97,11 @@ def float_to_word(b: Builder, x: Expression) -> Expression:
     return select(b, integer(b, "vle", TWO_TO_31, x), upper, low)
 
 
+def lane_to_float(b: Builder, x: Expression, type: DType) -> Expression:
+    """An integer of up to 32 bits as the nearest FP32."""
+    return rounded_word(b, x) if is_word(type) else b.op("vtofloat", x)
+
+
 def rounded_word(b: Builder, x: Expression) -> Expression:
     """An unsigned word as the nearest FP32, ties to even.
 

@@ -28,6 +28,7 @@ from birc.compiler.passes.lower.group import (
 from birc.compiler.passes.lower.indexing import gather, gather_nd
 from birc.compiler.passes.lower.movement import bitcast, concat, copy, materialised_reshape, pad
 from birc.compiler.passes.lower.pack import pack_small
+from birc.compiler.passes.lower.ranges import graph_ranges
 from birc.compiler.passes.lower.rows import (
     REDUCTIONS,
     kept_frame,
@@ -102,7 +103,7 @@ def lower_graph(graph: Graph, machine: Machine, precision: str) -> Lowered:
     is exceeded.
     """
     check_supported(graph, is_supported)
-    env = Environment(graph, precision, machine.max_dim, machine.vector_tile_elements)
+    env = Environment(graph, precision, machine.max_dim, machine.vector_tile_elements, ranges=graph_ranges(graph))
     inputs = {v.name: env.new_buffer(v.name, v.type, "input") for v in graph.inputs if v.type.num_elements}
     outputs = {name: _output_view(env, name) for name in _direct_outputs(graph)}
     for node in graph.nodes:

@@ -10,10 +10,14 @@ from birc.compiler.ir.plan import Access, Dimension, Index, Kernel, Phase, State
 from birc.compiler.ir.types import TensorType
 from birc.compiler.passes.lower.environment import Environment
 from birc.compiler.passes.lower.expression import Builder, Store, phases
-from birc.compiler.passes.lower.frame import Frame, unit
+from birc.compiler.passes.lower.frame import Frame, unit, word_of
 from birc.compiler.passes.lower.group import node_name
+from birc.compiler.passes.lower.integers import immediate, select
 from birc.compiler.passes.lower.parts import WHOLE, Pattern, part_stores
+from birc.compiler.passes.lower.ranges import LANE_BITS
 from birc.compiler.passes.lower.views import narrow, reshape, transpose
+from birc.compiler.passes.lower.wide import lane
+from birc.runtime.dtypes import dtype
 from birc.runtime.errors import InternalError, UnsupportedError
 
 
@@ -44,11 +48,15 @@ def pad(env: Environment, node: Node) -> list[Kernel]:
     index = tuple(Index(((name, 1),), -pads[axis]) for name, axis in zip(frame.names, order, strict=True))
     builder = Builder()
     is_float = env.is_float(node.inputs[0])
-    padded = builder.load(Access(source, index), is_float)
-    if value != 0.0:
-        inside = builder.load(Access(env.splat(1, "i32", source.dims), index), is_float=False)
-        padded = builder.op("vsel", inside, padded, value, is_float=is_float)
-    stores = (Store(padded, frame.access(target)),)
+    inside = builder.load(Access(env.splat(1, "i32", source.dims), index), is_float=False)
+    stores = []
+    for place, (read, written) in enumerate(_parts(env, source, Access(source, index), frame.access(target))):
+        padded = builder.load(read, is_float)
+        if value != 0.0 and is_float:
+            padded = builder.op("vsel", inside, padded, value)
+        elif value != 0.0:
+            padded = select(builder, inside, padded, immediate(builder, lane(int(value) >> place * LANE_BITS)))
+        stores.append(Store(padded, written))
     return [Kernel(node.name, frame.dimensions, phases(stores, lambda _: ()), None, 0, node.sources)]
 
 
@@ -62,10 +70,20 @@ def copy(
 ) -> Kernel:
     """Copies a view to another of equal dimensions."""
     frame = Frame.of(target.dims, layout)
-    load = Statement("vld", "v0", access=frame.access(source))
-    store = Statement("vst", arguments=("v0",), access=frame.access(target))
     space: tuple[Dimension, ...] = frame.dimensions
-    return Kernel(name, space, (Phase((load, store)),), None, 0, sources)
+    read, written = frame.access(source), frame.access(target)
+    statements: list[Statement] = []
+    for place, (one, other) in enumerate(_parts(env, source, read, written)):
+        value = f"v{place}"
+        statements += [Statement("vld", value, access=one), Statement("vst", arguments=(value,), access=other)]
+    return Kernel(name, space, (Phase(tuple(statements)),), None, 0, sources)
+
+
+def _parts(env: Environment, source: View, read: Access, written: Access) -> list[tuple[Access, Access]]:
+    """What a copy loads and stores: elements as they are, or both words of those that no lane holds."""
+    if dtype(env.buffers[source.buffer].dtype).bits <= LANE_BITS:
+        return [(read, written)]
+    return [(word_of(read, word), word_of(written, word)) for word in (0, 1)]
 
 
 def bitcast(env: Environment, node: Node) -> list[Kernel]:
@@ -78,8 +96,11 @@ def bitcast(env: Environment, node: Node) -> list[Kernel]:
     target = env.target(node.name, node.output.type)
     frame = Frame.of(node.output.type.sizes, node.output.type.layout)
     read = frame.access(env.view(node.inputs[0]))
+    written = frame.access(target)
+    if target_type.bits > LANE_BITS:
+        return [copy(env, node.name, env.view(node.inputs[0]), target, node.output.type.layout, node.sources)]
     load = Statement("vld", "v0", access=replace(read, view=replace(read.view, seen=target_type.name)))
-    store = Statement("vst", arguments=("v0",), access=frame.access(target))
+    store = Statement("vst", arguments=("v0",), access=written)
     return [Kernel(node.name, frame.dimensions, (Phase((load, store)),), None, 0, node.sources)]
 
 

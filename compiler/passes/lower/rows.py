@@ -8,11 +8,14 @@ from birc.compiler.ir.attributes import integer, integers, number
 from birc.compiler.ir.graph import Node
 from birc.compiler.passes.lower.expression import Expression
 from birc.compiler.passes.lower.frame import Frame
-from birc.compiler.passes.lower.group import GroupLowering
-from birc.compiler.passes.lower.integers import mean
+from birc.compiler.passes.lower.group import GroupLowering, node_name
+from birc.compiler.passes.lower.integers import is_word, mean, register, turned
 from birc.compiler.passes.lower.macros import exp, log
+from birc.compiler.passes.lower.ranges import LANE_BITS, Range
 from birc.compiler.passes.lower.views import factorised
-from birc.runtime.errors import DoesNotFitError
+from birc.compiler.passes.lower.wide import Wide, divide, extreme, known, summed
+from birc.runtime.dtypes import dtype
+from birc.runtime.errors import DoesNotFitError, UnsupportedError
 
 REDUCTIONS = {
     "reduce_sum": "vredsum",
@@ -59,19 +62,54 @@ def rms_norm(lowering: GroupLowering, node: Node) -> Expression:
     return _scaled(lowering, node, b.op("vmul", x, factor))
 
 
-def reduction(lowering: GroupLowering, node: Node) -> Expression:
+def reduction(lowering: GroupLowering, node: Node) -> Expression | Wide:
     """A sum, mean, maximum, minimum or product over axes; the space is that of the input."""
     axes = integers(node.attributes, "axes")
     dims = tuple(name for axis in axes for name in lowering.frame.names_of_axis(axis))
+    type = lowering.type_of(node.inputs[0])
+    count = math.prod(type.sizes[axis] for axis in axes)
+    b, mnemonic = lowering.builder, REDUCTIONS[node.op]
+    if type.dtype.is_integer and dims and _needs_words(lowering, node, count):
+        return _of_words(lowering, node, dims, count)
     x = lowering.expression(node.inputs[0])
-    result = lowering.reduce(REDUCTIONS[node.op], x, dims) if dims else x
+    is_unsigned = is_word(type.dtype) and node.op in ("reduce_max", "reduce_min")
+    result = lowering.reduce(mnemonic, turned(b, x) if is_unsigned else x, dims) if dims else x
+    if is_unsigned and dims:
+        return turned(b, result)
     if node.op == "reduce_mean":
-        type = lowering.type_of(node.inputs[0])
-        count = math.prod(type.sizes[axis] for axis in axes)
         if type.dtype.is_integer:
-            return mean(lowering.builder, result, count, type.dtype)
-        result = lowering.builder.op("vmul", result, 1.0 / count)
+            return mean(b, result, count, type.dtype)
+        result = b.op("vmul", result, 1.0 / count)
     return result
+
+
+def _needs_words(lowering: GroupLowering, node: Node, count: int) -> bool:
+    """Whether what is reduced, its sum or the result may not fit a lane."""
+    x = lowering.ranges[node.inputs[0]]
+    of_sum = Range(x.low * count, x.high * count)
+    is_mean = node.op == "reduce_mean" and not of_sum.fits_lane
+    return is_mean or any(lowering.is_wide(name) for name in (node.inputs[0], node.name))
+
+
+def _of_words(lowering: GroupLowering, node: Node, dims: tuple[str, ...], count: int) -> Expression | Wide:
+    """A reduction of 64-bit integers."""
+    b, mnemonic, type = lowering.builder, REDUCTIONS[node.op], lowering.type_of(node.inputs[0]).dtype
+    x = lowering.wide(node.inputs[0])
+
+    def reduce(lanes: Expression, mnemonic: str = mnemonic) -> Expression:
+        return lowering.reduce(mnemonic, lanes, dims)
+
+    if node.op in ("reduce_max", "reduce_min"):
+        result = extreme(b, x, type, mnemonic, reduce)
+    else:
+        total = summed(b, x, count, reduce) if mnemonic == "vredsum" else None
+        if total is None:
+            raise UnsupportedError(f"{node.op} of {count} {type}, which 32 bits may not hold", where=node_name(node))
+        # The sum of narrower numbers without a sign has none either, and fits 63 bits.
+        is_unsigned = type.kind == "uint" and type.bits > LANE_BITS
+        divisor = known(count)
+        result = divide(b, total, divisor, type if is_unsigned else dtype("i64")) if node.op == "reduce_mean" else total
+    return result if lowering.is_wide(node.name) else register(b, result.low)
 
 
 def reduced_axes(node: Node, rank: int) -> tuple[int, ...]:
