@@ -14,6 +14,9 @@ from birc.compiler.passes.lower.rows import REDUCTIONS
 LARGEST_GROUP = 24
 """Nodes a group; more would run out of vector registers."""
 
+LARGEST_WIDE_GROUP = 4
+"""Nodes a group where 64-bit integers are between them, which may take two registers and many steps."""
+
 REGISTER_BITS = 32
 """Narrower integers wrap around only when they are stored."""
 
@@ -118,6 +121,8 @@ def _allows(graph: Graph, node: Node, name: str, draft: _Draft, element_wise: bo
         return False
     produced, own = graph.type_of(name), node.outputs[0].type
     if produced.dtype.kind == "uint" or (produced.dtype.is_integer and produced.dtype.bits < REGISTER_BITS):
+        return False
+    if produced.dtype.is_integer and produced.dtype.bits > REGISTER_BITS and len(draft.nodes) >= LARGEST_WIDE_GROUP:
         return False
     if element_wise:
         is_reduction = draft.anchor is not None and draft.anchor.op in REDUCTIONS

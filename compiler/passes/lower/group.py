@@ -154,7 +154,7 @@ def close_group(lowering: GroupLowering, node: Node, output: Frame | None = None
             view = _kept_axes(view, output)
         stored, access = lowering.values[inner], frame.access(view)
         if isinstance(stored, Wide):
-            stores += [Store(word, word_of(access, number)) for number, word in enumerate(stored.words)]
+            stores += [Store(stored.words[part], word_of(access, part)) for part in (1, 0)]
         else:
             stores.append(Store(stored, access))
     space = lowering.frame.dimensions + lowering.red_dims

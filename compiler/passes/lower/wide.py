@@ -1,6 +1,9 @@
 """Integers of 64 bits as pairs of words: sums, products, orders, shifts and conversions on the vector cores.
 
 Both words are INT32 lanes that hold 32 bits each; the upper one has the sign of a signed number.
+
+What an instruction takes is computed in the order of its operands. High words come first: they need the low ones of
+the step before, of which otherwise all had to wait in registers.
 """
 
 from __future__ import annotations
@@ -94,9 +97,9 @@ def subtract(b: Builder, x: Wide, y: Wide) -> Wide:
 
 def multiply(b: Builder, x: Wide, y: Wide) -> Wide:
     """The low 64 bits of x y: of the upper words only their products with lower ones count."""
-    upper = word(b, "vmulh", x.low, y.low)
     crossed = word(b, "vadd", word(b, "vmul", x.high, y.low), word(b, "vmul", x.low, y.high))
-    return Wide(word(b, "vmul", x.low, y.low), word(b, "vadd", upper, crossed))
+    upper = word(b, "vmulh", x.low, y.low)
+    return Wide(word(b, "vmul", x.low, y.low), word(b, "vadd", crossed, upper))
 
 
 def choose(b: Builder, condition: Value, x: Wide, y: Wide) -> Wide:
