@@ -218,7 +218,7 @@ def compile_model(
     """
     compilation = _compilation(target, precision, opt_level, dump_ir, stop_after, progress)
     compilation.progress("import")
-    graph = import_model(model, dims, batch)
+    graph = import_model(model, dims, batch, open_dims=stop_after == "import")
     compilation.onnx_sha256 = _digest(model)
     compilation._dump_graph("import", graph)
     if compilation._stopped("import"):

@@ -63,8 +63,15 @@ class GraphBuilder:
         return self._types[value]
 
     def shape(self, value: str) -> tuple[int, ...]:
-        """The shape of a value made so far: always numbers, as the dimensions are fixed first."""
+        """The shape of a value made so far, as numbers.
+
+        Raises `UnknownDimError` for a dimension without a size, which the user is then asked for.
+        """
         return self._types[value].sizes
+
+    def rank(self, value: str) -> int:
+        """The number of dimensions of a value made so far, which is known where their sizes are not."""
+        return self._types[value].rank
 
     def constant_of(self, value: str) -> np.ndarray | None:
         """The data of a value, None when it is only known at run time. One without elements is always known."""
@@ -166,7 +173,7 @@ class GraphBuilder:
             inputs = self._harmless(inputs, _INDEX_INPUTS[op])
         values = entry.complete(attributes or {})
         (result,) = entry.output_types(tuple(self._types[name] for name in inputs if name), values)
-        if not result.num_elements:
+        if 0 in result.shape:
             return self.constant(np.empty(result.sizes, result.dtype.numpy))
         data = [self.constant_of(name) for name in inputs if name]
         known = [array for array in data if array is not None]

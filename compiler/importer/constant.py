@@ -68,9 +68,9 @@ def _constant_of_shape(node: OnnxNode, build: GraphBuilder) -> Results:
 
 
 def _shape(node: OnnxNode, build: GraphBuilder) -> Results:
-    shape = build.shape(node.input(0))
-    start, end = node.int_attribute("start", 0), node.int_attribute("end", len(shape))
-    return build.constant(np.array(shape[start:end], np.int64))
+    type = build.type_of(node.input(0))
+    start, end = node.int_attribute("start", 0), node.int_attribute("end", type.rank)
+    return build.constant(np.array(type.with_shape(type.shape[start:end]).sizes, np.int64))
 
 
 def _size(node: OnnxNode, build: GraphBuilder) -> Results:

@@ -19,17 +19,17 @@ def _matmul(node: OnnxNode, build: GraphBuilder) -> Results:
     product.
     """
     a, b = node.input(0), node.input(1)
-    shape_a, shape_b = build.shape(a), build.shape(b)
-    if len(shape_a) == 1:
-        a = build.emit("reshape", (a,), {"shape": (1, *shape_a)})
-    if len(shape_b) == 1:
-        b = build.emit("reshape", (b,), {"shape": (*shape_b, 1)})
+    rank_a, rank_b = build.rank(a), build.rank(b)
+    if rank_a == 1:
+        a = build.emit("reshape", (a,), {"shape": (1, *build.shape(a))})
+    if rank_b == 1:
+        b = build.emit("reshape", (b,), {"shape": (*build.shape(b), 1)})
     product = _product(build, a, b)
-    if len(shape_a) > 1 and len(shape_b) > 1:
+    if rank_a > 1 and rank_b > 1:
         return product
     shape = build.shape(product)
-    rows = () if len(shape_a) == 1 else shape[-2:-1]
-    columns = () if len(shape_b) == 1 else shape[-1:]
+    rows = () if rank_a == 1 else shape[-2:-1]
+    columns = () if rank_b == 1 else shape[-1:]
     return build.emit("reshape", (product,), {"shape": (*shape[:-2], *rows, *columns)})
 
 
@@ -50,9 +50,10 @@ def _product(build: GraphBuilder, a: str, b: str) -> str:
     """The product; integers are multiplied on the vector cores, which is for small ones."""
     dtype = build.type_of(a).dtype
     product = build.emit("matmul", (a, b))
-    count = math.prod(build.shape(product)) * build.shape(a)[-1]
-    if dtype.is_integer and dtype.bits > NARROW_BITS and count > MOST_WIDE_PRODUCTS:
-        raise CannotLower(f"multiplies {count} pairs of {dtype.name}, the vector cores take {MOST_WIDE_PRODUCTS}")
+    if dtype.is_integer and dtype.bits > NARROW_BITS:
+        count = math.prod(build.shape(product)) * build.shape(a)[-1]
+        if count > MOST_WIDE_PRODUCTS:
+            raise CannotLower(f"multiplies {count} pairs of {dtype.name}, the vector cores take {MOST_WIDE_PRODUCTS}")
     return product
 
 

@@ -52,7 +52,7 @@ def is_within(build: GraphBuilder, indices: str, low: int, high: int) -> str:
             build.emit("less", (indices, build.scalar(high, indices))),
         ),
     )
-    rank = len(build.shape(inside))
+    rank = build.rank(inside)
     if not rank:
         return inside
     numbers = build.emit("cast", (inside,), {"to": dtype("i32")})

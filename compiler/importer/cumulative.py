@@ -21,7 +21,7 @@ def _cumulative(op: str, neutral: float) -> Lower:
     """A scan by a binary row; `neutral` leaves the other operand as it is."""
 
     def lower(node: OnnxNode, build: GraphBuilder) -> Results:
-        x, rank = node.input(0), len(build.shape(node.input(0)))
+        x, rank = node.input(0), build.rank(node.input(0))
         known = build.constant_of(node.input(1))
         kept = build.type_of(x).dtype
         # Half precision would round after every step; one rounding at the end is enough.

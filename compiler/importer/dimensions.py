@@ -1,23 +1,22 @@
-"""The inputs of a model with every symbolic dimension fixed."""
+"""The inputs of a model and the sizes of their symbolic dimensions: those that are given and those that lack."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx
 
 from birc.compiler.importer.tensors import element_type, element_type_name
-from birc.compiler.ir.graph import Value
+from birc.compiler.ir.graph import Graph, Value
 from birc.compiler.ir.types import Dim, TensorType
 from birc.runtime.errors import BadModelError, UnsupportedError, UsageError
 
 
 def input_values(graph: onnx.GraphProto, dims: Mapping[str, int], batch: int | None) -> tuple[Value, ...]:
-    """The inputs of `graph` that are not initialisers, with static types.
+    """The inputs of `graph` that are not initialisers, with as static types as can be.
 
     `dims` gives symbols their sizes; `batch` is the size of the first dimension of every input where it is
-    open. Raises `UsageError` for a symbol without a size, a size without a symbol, or a batch that
-    contradicts the model.
+    open. Raises `UsageError` for a size without a symbol, or a batch that contradicts the model.
     """
     initialised = {tensor.name for tensor in graph.initializer}
     declared = [entry for entry in graph.input if entry.name not in initialised]
@@ -34,12 +33,22 @@ def input_values(graph: onnx.GraphProto, dims: Mapping[str, int], batch: int | N
             raise UsageError(f"dimension {name!r} cannot be {size}", hint="at least 1")
     if batch is not None:
         sizes.update(_batch_sizes(shapes, sizes, batch))
-    for symbol, name in symbols.items():
-        if symbol not in sizes:
-            raise UsageError(
-                f"dimension {symbol!r} of input {name!r} has no size", hint=f"give it one: --dim {symbol}=N"
-            )
     return tuple(_input_value(entry, shapes[entry.name], sizes) for entry in declared)
+
+
+def missing_size(inputs: Sequence[Value], symbol: str, node: str = "") -> UsageError:
+    """The error that dimension `symbol` has no size: with the input that has it and the `node` that needs it."""
+    of = next((f" of input {value.name!r}" for value in inputs if symbol in value.type.shape), "")
+    wanted = f", which {node} needs" if node else ""
+    return UsageError(f"dimension {symbol!r}{of} has no size{wanted}", hint=f"give it one: --dim {symbol}=N")
+
+
+def require_sizes(graph: Graph) -> None:
+    """Raises `UsageError` for the first dimension of an input that has no size."""
+    for value in graph.inputs:
+        for size in value.type.shape:
+            if isinstance(size, str):
+                raise missing_size(graph.inputs, size)
 
 
 def _declared_shape(entry: onnx.ValueInfoProto) -> tuple[Dim, ...]:

@@ -19,7 +19,7 @@ from birc.compiler.importer.bodies import (
 )
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.control_flow import CONTROL_FLOW, LowerControl
-from birc.compiler.importer.dimensions import input_values
+from birc.compiler.importer.dimensions import input_values, missing_size, require_sizes
 from birc.compiler.importer.functions import DEEPEST_CALL, check_functions, local_functions
 from birc.compiler.importer.inference import InferredTypes, declared_shapes
 from birc.compiler.importer.inner_graphs import Budget, InnerGraphs
@@ -29,7 +29,7 @@ from birc.compiler.importer.op_types import find_op_type
 from birc.compiler.importer.read import NEWEST_OPSET, ModelSource, ReadModel, read_model, standard_domain
 from birc.compiler.importer.scan import SCAN
 from birc.compiler.importer.tensors import element_type, element_type_name, tensor_array
-from birc.compiler.ir.errors import TypeRuleError
+from birc.compiler.ir.errors import TypeRuleError, UnknownDimError
 from birc.compiler.ir.graph import Graph, Value
 from birc.compiler.ir.verify import verify_graph
 from birc.runtime.errors import BadModelError, UnsupportedError
@@ -59,12 +59,19 @@ class Imported:
     unsupported: tuple[UnsupportedOperator, ...]
 
 
-def import_model(source: ModelSource, dims: Mapping[str, int] | None = None, batch: int | None = None) -> Graph:
+def import_model(
+    source: ModelSource,
+    dims: Mapping[str, int] | None = None,
+    batch: int | None = None,
+    *,
+    open_dims: bool = False,
+) -> Graph:
     """The graph of an ONNX model: core rows, static shapes, every ONNX node name on a node or among the
     fates.
 
     `source` is a path, the file's bytes, or the model; `dims` gives symbolic dimensions their sizes; `batch`
-    the first dimension of every input where it is open. Raises `BadModelError` (unreadable or contradictory),
+    the first dimension of every input where it is open. With `open_dims` those stay symbols that have no size and
+    of which no node needs one. Raises `BadModelError` (unreadable or contradictory),
     `UsageError` (dimensions) or `UnsupportedError`, which lists every operator without a lowering.
     """
     imported = try_import(source, dims, batch)
@@ -72,6 +79,8 @@ def import_model(source: ModelSource, dims: Mapping[str, int] | None = None, bat
         listed = "; ".join(map(str, imported.unsupported))
         count = len(imported.unsupported)
         raise UnsupportedError(f"{count} operator{'s are' if count > 1 else ' is'} not supported: {listed}")
+    if not open_dims:
+        require_sizes(imported.graph)
     return imported.graph
 
 
@@ -133,7 +142,7 @@ class _Importer:
         values = {value.name: value.name for value in self._inputs}
         for value in self._inputs:
             self._build.add_input(value)
-            if not value.type.num_elements:
+            if 0 in value.type.shape:
                 empty = np.empty(value.type.sizes, value.type.dtype.numpy)
                 values[value.name] = self._build.keep_constant(f"{value.name}.empty", empty)
         if graph.sparse_initializer:
@@ -172,6 +181,8 @@ class _Importer:
                     UnsupportedOperator(node.name, node.op_type, node.domain, node.version, str(reason))
                 )
                 results = self._unknown_results(node, region)
+            except UnknownDimError as error:
+                raise missing_size(self._inputs, error.symbol, f"{node.where} ({node.op_type})") from error
             except TypeRuleError as error:
                 raise BadModelError(error.what, where=f"{node.where} ({node.op_type})", hint=error.hint) from error
             for name, result in zip(node.outputs, results, strict=False):

@@ -19,7 +19,7 @@ from birc.runtime.errors import BadModelError
 
 
 def _gather(node: OnnxNode, build: GraphBuilder) -> Results:
-    axis = positive_axis(node, node.int_attribute("axis", 0), len(build.shape(node.input(0))))
+    axis = positive_axis(node, node.int_attribute("axis", 0), build.rank(node.input(0)))
     return build.emit("gather", node.inputs, {"axis": axis})
 
 
@@ -29,7 +29,7 @@ def _gather_nd(node: OnnxNode, build: GraphBuilder) -> Results:
 
 def _gather_elements(node: OnnxNode, build: GraphBuilder) -> Results:
     x, indices = node.input(0), node.input(1)
-    axis = positive_axis(node, node.int_attribute("axis", 0), len(build.shape(x)))
+    axis = positive_axis(node, node.int_attribute("axis", 0), build.rank(x))
     return elements_along(build, x, from_end(build, indices, build.shape(x)[axis]), axis)
 
 

@@ -48,10 +48,13 @@ class InferredTypes:
             return {}
         fixed = onnx.ModelProto()
         fixed.CopyFrom(self._model.proto)
-        sizes = {value.name: value.type.sizes for value in self._inputs}
+        sizes = {value.name: value.type.shape for value in self._inputs}
         symbols: dict[str, int] = {}
         for entry in fixed.graph.input:
             for dim, size in zip(entry.type.tensor_type.shape.dim, sizes.get(entry.name, ()), strict=False):
+                if isinstance(size, str):
+                    dim.dim_param = size
+                    continue
                 if dim.dim_param:
                     symbols[dim.dim_param] = size
                 dim.dim_value = size

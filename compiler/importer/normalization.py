@@ -19,7 +19,7 @@ _WIDE: Final = dtype("f32")
 
 
 def _instance_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
-    x, rank = node.input(0), len(build.shape(node.input(0)))
+    x, rank = node.input(0), build.rank(node.input(0))
     normal = _standardized(build, x, tuple(range(2, rank)), node.float_attribute("epsilon", 1e-5))
     per_channel = (build.shape(x)[1],) + (1,) * (rank - 2)
     return _affine(build, normal, node.input(1), node.input(2), per_channel)
@@ -37,7 +37,7 @@ def _group_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
     per_group = node.version < 21
     if not per_group:
         normal = build.emit("reshape", (normal,), {"shape": shape})
-    rank = len(build.shape(normal))
+    rank = build.rank(normal)
     result = _affine(build, normal, node.input(1), node.input(2), (-1,) + (1,) * (rank - 2))
     return build.emit("reshape", (result,), {"shape": shape}) if per_group else result
 
@@ -70,7 +70,7 @@ def _affine(build: GraphBuilder, x: str, scale: str, bias: str, shape: tuple[int
 
 def _layer_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
     """The core row, unless the statistics are asked for too, which are of the type that `stash_type` names."""
-    x, rank = node.input(0), len(build.shape(node.input(0)))
+    x, rank = node.input(0), build.rank(node.input(0))
     axis, epsilon = (
         positive_axis(node, node.int_attribute("axis", -1), rank),
         node.float_attribute("epsilon", 1e-5),
@@ -93,7 +93,7 @@ def _layer_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
 def _rms_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
     """Computes in the type `stash_type` names, f32 unless told, and scales in the type of the scale."""
     x, scale = node.input(0), node.input(1)
-    rank = len(build.shape(x))
+    rank = build.rank(x)
     axis, epsilon = (
         positive_axis(node, node.int_attribute("axis", -1), rank),
         node.float_attribute("epsilon", 1e-5),
@@ -113,7 +113,7 @@ def _softmax(op: str) -> Lower:
     """Softmax over one axis: since operator set 13."""
 
     def lower(node: OnnxNode, build: GraphBuilder) -> Results:
-        axis = positive_axis(node, node.int_attribute("axis", -1), len(build.shape(node.input(0))))
+        axis = positive_axis(node, node.int_attribute("axis", -1), build.rank(node.input(0)))
         return build.emit(op, (node.input(0),), {"axis": axis})
 
     return lower
@@ -146,7 +146,7 @@ def _lrn(node: OnnxNode, build: GraphBuilder) -> Results:
 def _lp_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
     """x / ||x||_p along one axis, 0 where the norm is 0."""
     x, power = node.input(0), node.int_attribute("p", 2)
-    axis = positive_axis(node, node.int_attribute("axis", -1), len(build.shape(x)))
+    axis = positive_axis(node, node.int_attribute("axis", -1), build.rank(x))
     if power not in (1, 2):
         raise CannotLower(f"norm of order {power}; ONNX knows 1 and 2")
     terms = build.emit("abs", (x,)) if power == 1 else build.emit("mul", (x, x))

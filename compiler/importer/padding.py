@@ -31,14 +31,14 @@ MODES: Final = ("constant", "reflect", "edge", "wrap")
 
 def _pad_attributes(node: OnnxNode, build: GraphBuilder) -> Results:
     """Pad until operator set 10: amounts and value are attributes."""
-    rank = len(build.shape(node.input(0)))
+    rank = build.rank(node.input(0))
     value = build.scalar(node.float_attribute("value", 0.0), node.input(0))
     return _padded(node, build, node.ints_attribute("pads"), tuple(range(rank)), value)
 
 
 def _pad_inputs(node: OnnxNode, build: GraphBuilder) -> Results:
     """Pad since operator set 11: amounts, value and (since 18) axes are inputs."""
-    x, rank = node.input(0), len(build.shape(node.input(0)))
+    x, rank = node.input(0), build.rank(node.input(0))
     given = node.optional(2)
     value = reshape(build, cast(build, given, build.type_of(x).dtype), ()) if given else build.scalar(0, x)
     if any(name and build.constant_of(name) is None for name in (node.input(1), node.optional(3))):
@@ -58,7 +58,7 @@ def _mode(node: OnnxNode) -> str:
 
 def _padded(node: OnnxNode, build: GraphBuilder, pads: Sequence[int], axes: Sequence[int], value: str) -> str:
     """Negative amounts cut; constant padding is the core row; other modes gather known positions."""
-    x, rank, mode = node.input(0), len(build.shape(node.input(0))), _mode(node)
+    x, rank, mode = node.input(0), build.rank(node.input(0)), _mode(node)
     if len(pads) != 2 * len(axes):
         raise BadModelError(f"{len(pads)} amounts of padding for {len(axes)} axes", where=node.where)
     before, after = [0] * rank, [0] * rank
@@ -95,7 +95,7 @@ def _surrounded(build: GraphBuilder, x: str, amounts: tuple[int, ...], value: st
         return x
     if known is not None and (kind.is_float or float(known) == int(known)):
         return build.emit("pad", (x,), attributes | {"value": float(known)})
-    shape, rank = build.shape(x), len(build.shape(x))
+    shape, rank = build.shape(x), build.rank(x)
     inside = build.constant(np.ones((), np.bool_))
     for axis, size in enumerate(shape):
         line = np.pad(np.ones(size, np.bool_), (amounts[axis], amounts[axis + rank]))
@@ -114,7 +114,7 @@ def _padded_at_run_time(node: OnnxNode, build: GraphBuilder, value: str) -> str:
     The program faults where the amounts give other sizes than the model declares.
     """
     x, wanted, mode = node.input(0), declared_result(node, build), _mode(node)
-    shape, rank = build.shape(x), len(build.shape(x))
+    shape, rank = build.shape(x), build.rank(x)
     if len(wanted) != rank or (0 in shape and 0 not in wanted):
         raise CannotLower(f"{list(shape)} is not padded to the declared {list(wanted)}")
     if 0 in wanted:

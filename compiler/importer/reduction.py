@@ -25,7 +25,7 @@ def _over_axes(compute: Reduce) -> Lower:
 
     def lower(node: OnnxNode, build: GraphBuilder) -> Results:
         x = node.input(0)
-        rank, keep = len(build.shape(x)), node.int_attribute("keepdims", 1)
+        rank, keep = build.rank(x), node.int_attribute("keepdims", 1)
         given = _given_axes(node, build)
         if given is not None:
             return compute(build, x, positive_axes(node, given, rank), keep)
@@ -41,7 +41,7 @@ def _over_axes(compute: Reduce) -> Lower:
 
 def _given_axes(node: OnnxNode, build: GraphBuilder) -> tuple[int, ...] | None:
     """The axes as they are known, all of them where the node names none; None when they come at run time."""
-    every = () if node.int_attribute("noop_with_empty_axes", 0) else tuple(range(len(build.shape(node.input(0)))))
+    every = () if node.int_attribute("noop_with_empty_axes", 0) else tuple(range(build.rank(node.input(0))))
     if node.has("axes"):
         return node.ints_attribute("axes") or every
     if not node.optional(1):

@@ -106,7 +106,7 @@ def together(build: GraphBuilder, conditions: Sequence[str]) -> str:
 
 
 def _all_of(build: GraphBuilder, condition: str) -> str:
-    rank = len(build.shape(condition))
+    rank = build.rank(condition)
     if rank == 0:
         return condition
     numbers = build.emit("cast", (condition,), {"to": _I32})

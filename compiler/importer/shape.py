@@ -73,7 +73,7 @@ def _at_most_one(build: GraphBuilder, flags: str) -> str:
 
 
 def _transpose(node: OnnxNode, build: GraphBuilder) -> Results:
-    backwards = tuple(reversed(range(len(build.shape(node.input(0))))))
+    backwards = tuple(reversed(range(build.rank(node.input(0)))))
     return build.emit("transpose", (node.input(0),), {"perm": node.ints_attribute("perm", backwards)})
 
 
@@ -186,7 +186,7 @@ def _repeated(build: GraphBuilder, x: str, repeats: tuple[int, ...]) -> str:
 
 
 def _concat(node: OnnxNode, build: GraphBuilder) -> Results:
-    rank = len(build.shape(node.input(0)))
+    rank = build.rank(node.input(0))
     return build.emit("concat", node.inputs, {"axis": positive_axis(node, node.int_attribute("axis", 1), rank)})
 
 

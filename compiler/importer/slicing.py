@@ -90,7 +90,7 @@ def _sliced(
     """Python's slices, which clamp as ONNX asks; backward ones become gathers of known positions."""
     if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
         raise BadModelError("starts, ends, axes and steps do not belong together", where=node.where)
-    x, rank = node.input(0), len(build.shape(node.input(0)))
+    x, rank = node.input(0), build.rank(node.input(0))
     shape = build.shape(x)
     first, last, stride = [0] * rank, list(shape), [1] * rank
     backwards: list[tuple[int, range]] = []
@@ -118,7 +118,7 @@ def _sliced_at_run_time(node: OnnxNode, build: GraphBuilder) -> str:
     Limits are clamped as ONNX asks; the program faults where they give another number of elements.
     """
     x, wanted = node.input(0), declared_result(node, build)
-    shape, rank = build.shape(x), len(build.shape(x))
+    shape, rank = build.shape(x), build.rank(x)
     starts, ends = (bounded_integers(build, node.input(place)) for place in (1, 2))
     (count,) = build.shape(starts)
     axes = _axes(node, build, count, rank)

@@ -37,5 +37,16 @@ class TypeRuleError(BadModelError):
     """Input types or attributes that contradict the rule of an op."""
 
 
+class UnknownDimError(TypeRuleError):
+    """The size of a dimension is asked for that is still `symbol`."""
+
+    def __init__(self, symbol: str) -> None:
+        super().__init__(f"dimension {symbol!r} has no size yet", hint=f"give it one: --dim {symbol}=N")
+        self.symbol = symbol
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (UnknownDimError, (self.symbol,))
+
+
 class TextError(BadModelError):
     """Text that is not a graph; `where` is `file:line:column`."""

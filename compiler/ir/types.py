@@ -7,7 +7,7 @@ import math
 import re
 from dataclasses import dataclass, replace
 
-from birc.compiler.ir.errors import TypeRuleError
+from birc.compiler.ir.errors import TypeRuleError, UnknownDimError
 from birc.runtime.dtypes import DType
 
 Dim = int | str
@@ -58,7 +58,7 @@ class TensorType:
         """The shape as numbers. Raises `TypeRuleError` when a dimension is still a symbol."""
         known = tuple(size for size in self.shape if isinstance(size, int))
         if len(known) != len(self.shape):
-            raise unknown_dim(next(size for size in self.shape if isinstance(size, str)))
+            raise UnknownDimError(next(size for size in self.shape if isinstance(size, str)))
         return known
 
     @property
@@ -97,8 +97,3 @@ def _dim_text(size: Dim) -> str:
     if isinstance(size, int):
         return str(size)
     return size if _PLAIN_SYMBOL.match(size) else json.dumps(size)
-
-
-def unknown_dim(symbol: str) -> TypeRuleError:
-    """The error of a rule that needs the size of a dimension that is still a symbol."""
-    return TypeRuleError(f"dimension {symbol!r} has no size yet", hint=f"give it one: --dim {symbol}=N")

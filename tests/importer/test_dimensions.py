@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from onnx import parser
 
+from birc.compiler import compile_model
 from birc.compiler.importer.importer import import_model
 from birc.compiler.ir.interpreter import run_graph
+from birc.compiler.ir.printer import print_graph
 from birc.runtime.errors import UsageError
 
 
@@ -25,6 +29,12 @@ def model() -> onnx.ModelProto:
             [sum] y = Add(f, z)
         }
     """)
+
+
+def renamed(old: str, new: str) -> onnx.ModelProto:
+    result = model()
+    next(node for node in result.graph.node if node.name == old).name = new
+    return result
 
 
 def test_dimensions_are_fixed_and_shape_arithmetic_is_folded() -> None:
@@ -44,6 +54,37 @@ def test_batch_fixes_the_first_dimension() -> None:
 def test_left_over_dimension_is_named_with_its_input() -> None:
     with pytest.raises(UsageError, match=r"'rows' of input 'x'.*--dim rows=N"):
         import_model(model(), {"batch": 2})
+
+
+def test_node_that_needs_the_size_is_named() -> None:
+    with pytest.raises(UsageError, match=r"'rows' of input 'x' has no size, which node 'target_shape' \(Shape\) needs"):
+        import_model(renamed("shape", "target_shape"), {"batch": 2}, open_dims=True)
+
+
+def test_dimensions_that_nobody_needs_stay_symbols() -> None:
+    text = """
+        <ir_version: 8, opset_import: ["" : 18]>
+        open (float[batch, rows, 4] x, float[4, 5] w, int64[2] picked) => (float[a, b, c] y, float[d, e] z)
+        <int64[1] last = {2}> {
+            s = Softmax(x) t = Transpose<perm = [1, 0, 2]>(s) m = MatMul(t, w) y = Tanh(m)
+            r = ReduceMax<keepdims = 0>(x, last) n = Shape<start = 2>(x) f = Cast<to = 1>(n) z = Mul(r, f)
+        }
+    """
+    graph = import_model(parser.parse_model(text), {"batch": 2}, open_dims=True)
+    assert graph.type_of("y").shape == ("rows", 2, 5)
+    assert graph.type_of("z").shape == (2, "rows")
+    assert "f32[2,rows,4]" in print_graph(graph)
+    with pytest.raises(UsageError, match=r"'rows' of input 'x' has no size \(give it one: --dim rows=N\)"):
+        import_model(parser.parse_model(text), {"batch": 2})
+
+
+def test_open_dimensions_are_dumped(tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 18]> open (float[n, 4] x) => (float[n, 4] y) { y = Relu(x) }"""
+    assert compile_model(parser.parse_model(text), stop_after="import", dump_ir=tmp_path) is None
+    text_of_graph = (tmp_path / "00_import.ir").read_text()
+    assert "%y : f32[n,4] = relu(%x)" in text_of_graph
+    with pytest.raises(UsageError, match="--dim n=N"):
+        compile_model(parser.parse_model(text), stop_after="canonicalize")
 
 
 def test_unknown_dimension_lists_the_known_ones() -> None:

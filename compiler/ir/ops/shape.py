@@ -10,13 +10,13 @@ import numpy as np
 
 from birc.compiler.ir.access import Relations
 from birc.compiler.ir.attributes import Attribute, Attributes, AttributeValue, integer, integers, number
-from birc.compiler.ir.errors import TypeRuleError
+from birc.compiler.ir.errors import TypeRuleError, UnknownDimError
 from birc.compiler.ir.op import Arrays, OpRow, Sample, Types
 from birc.compiler.ir.ops.costs import free, per_element
 from birc.compiler.ir.ops.numeric import is_floating
 from birc.compiler.ir.ops.rank_access import output_loops
 from birc.compiler.ir.ops.type_rules import broadcast_shapes, require_axis, same_dtype
-from birc.compiler.ir.types import Dim, TensorType, unknown_dim
+from birc.compiler.ir.types import Dim, TensorType
 from birc.runtime.dtypes import dtype
 
 TO_THE_END: Final = (1 << 63) - 1
@@ -114,7 +114,7 @@ def _slice_rule(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
 def _sliced_size(size: Dim, start: int, end: int, step: int) -> Dim:
     if isinstance(size, str):
         if (start, end, step) != (0, TO_THE_END, 1):
-            raise unknown_dim(size)
+            raise UnknownDimError(size)
         return size
     last = size if end == TO_THE_END else end
     if not 0 <= start <= last <= size:
@@ -198,7 +198,7 @@ def _padded_size(size: Dim, before: int, after: int) -> Dim:
     if isinstance(size, int):
         return size + before + after
     if before or after:
-        raise unknown_dim(size)
+        raise UnknownDimError(size)
     return size
 
 
