@@ -28,9 +28,6 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
-AVAILABLE_PRECISIONS = (Precision.MODEL, Precision.FP32, Precision.BF16)
-
-
 def compile_command(
     model: Annotated[
         Path, typer.Argument(metavar="MODEL.onnx|DUMP", help="An ONNX model, or a text that --dump-ir wrote.")
@@ -44,7 +41,7 @@ def compile_command(
         Precision,
         typer.Option(
             help="model: the model's own types, FP32 multiplied as TF32+; fp32: FP32 products, at a third of the "
-            "rate; bf16: store and multiply in BF16."
+            "rate; bf16: store and multiply in BF16; int8: multiply what a quantised model quantises as integers."
         ),
     ] = Precision.MODEL,
     dim: Annotated[
@@ -74,9 +71,6 @@ def compile_command(
 
         birc compile phases/05_fuse.ir -o net.birc
     """
-    if precision not in AVAILABLE_PRECISIONS:
-        hint = f"use {' or '.join(AVAILABLE_PRECISIONS)}"
-        raise UsageError(f"precision {precision} is not available yet", where="--precision", hint=hint)
     _check_phase(stop_after, dump_ir)
     path = output or Path(model.with_suffix(".birc").name)
     if stop_after is None:

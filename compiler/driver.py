@@ -25,6 +25,7 @@ from birc.compiler.passes.legalize import LEGALIZE
 from birc.compiler.passes.lifetimes import compulsory_bytes, most_live_bytes
 from birc.compiler.passes.lower.lower import lower_graph
 from birc.compiler.passes.partition import partitions
+from birc.compiler.passes.quantized_products import QuantizedProducts, has_integer_products
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.tile import tile
 from birc.runtime.conversion import memory_type
@@ -55,10 +56,10 @@ PLAN_STEPS: tuple[tuple[str, Callable[[Plan, Machine], Plan]], ...] = (
     ("allocate", allocate),
 )
 
-GRAPH_PASSES: tuple[Pass, ...] = tuple(dict.fromkeys((*CANONICALIZE, *LEGALIZE, Fuse())))
+GRAPH_PASSES: tuple[Pass, ...] = tuple(dict.fromkeys((QuantizedProducts(), *CANONICALIZE, *LEGALIZE, Fuse())))
 """The passes on graphs, each once, in the order of their first use."""
 
-PRECISIONS = ("model", "fp32", "bf16")
+PRECISIONS = ("model", "fp32", "bf16", "int8")
 Progress = Callable[[str], None]
 Data = Mapping[str, np.ndarray]
 
@@ -81,6 +82,8 @@ class Compilation:
         """Go on from a graph after the phase `done`; None when `stop_after` comes first."""
         if self._runs("canonicalize", done):
             self.progress("canonicalize")
+            if self.precision == "int8":
+                graph = self._quantized(graph)
             graph = canonicalize(graph, self._after_pass("canonicalize"))
             self._dump_graph("canonicalize", graph)
         if self._stopped("canonicalize"):
@@ -100,6 +103,17 @@ class Compilation:
         if self._stopped("partition"):
             return None
         return self.compile_plan(plan, lowered.data, "partition")
+
+    def _quantized(self, graph: Graph) -> Graph:
+        """The graph with the products of a quantised model on integers. Raises `UsageError` for another model."""
+        graph = run_passes(graph, (QuantizedProducts(),), self._after_pass("canonicalize"))
+        if not has_integer_products(graph):
+            raise UsageError(
+                f"{graph.name} has no products of quantised operands",
+                where="--precision int8",
+                hint="quantise it first, as onnxruntime.quantization.quantize_static does, or use another precision",
+            )
+        return graph
 
     def compile_plan(self, plan: Plan, data: Data, done: str) -> Package | None:
         """Go on from a plan after the phase `done`."""

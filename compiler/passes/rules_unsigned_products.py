@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from birc.compiler.ir.attributes import integer, integers
+from birc.compiler.ir.attributes import Attributes, integer, integers
 from birc.compiler.ir.graph import Node
 from birc.compiler.passes.rules import Rewriter, Rule
 from birc.runtime.dtypes import dtype
@@ -26,8 +26,8 @@ def signed_matrix_product(rewriter: Rewriter, node: Node) -> str | None:
     if not _has_unsigned(rewriter, node):
         return None
     a, b = node.inputs
-    signed_a, shift_a = _signed(rewriter, node, a)
-    signed_b, shift_b = _signed(rewriter, node, b)
+    signed_a, shift_a = shifted_to_signed(rewriter, node, a)
+    signed_b, shift_b = shifted_to_signed(rewriter, node, b)
     result = rewriter.emit("matmul", (signed_a, signed_b), replaces=(node,))
     if shift_a:
         columns = _sums(rewriter, node, b, (rewriter.type_of(b).rank - 2,))
@@ -43,8 +43,8 @@ def signed_convolution(rewriter: Rewriter, node: Node) -> str | None:
     if not _has_unsigned(rewriter, node) or is_depthwise(rewriter, node):
         return None
     x, w, *bias = node.inputs
-    signed_x, shift_x = _signed(rewriter, node, x)
-    signed_w, shift_w = _signed(rewriter, node, w)
+    signed_x, shift_x = shifted_to_signed(rewriter, node, x)
+    signed_w, shift_w = shifted_to_signed(rewriter, node, w)
     attributes = dict(node.attributes)
     if shift_x and any(integers(node.attributes, "pads")):
         signed_x = padded_explicitly(rewriter, node, signed_x, -SHIFT)
@@ -55,12 +55,8 @@ def signed_convolution(rewriter: Rewriter, node: Node) -> str | None:
         channels = rewriter.emit("reshape", (sums,), {"shape": (1, rewriter.sizes(w)[0], 1, 1)}, replaces=(node,))
         result = rewriter.emit("add", (result, channels), replaces=(node,))
     if shift_w:
-        group, (_, *window) = integer(node.attributes, "group"), rewriter.sizes(w)
-        ones = rewriter.add_constant(np.ones((group, *window), np.int8), f"{node.name}.ones")
-        sums = rewriter.emit("conv2d", (signed_x, ones), attributes, replaces=(node,))
-        result = rewriter.emit(
-            "add", (result, _to_channels(rewriter, node, _shifted(rewriter, node, sums))), replaces=(node,)
-        )
+        sums = window_sums(rewriter, node, signed_x, attributes)
+        result = rewriter.emit("add", (result, _shifted(rewriter, node, sums)), replaces=(node,))
     return result
 
 
@@ -82,7 +78,7 @@ def _has_unsigned(rewriter: Rewriter, node: Node) -> bool:
     return types <= NARROW and "u8" in types
 
 
-def _signed(rewriter: Rewriter, node: Node, name: str) -> tuple[str, int]:
+def shifted_to_signed(rewriter: Rewriter, node: Node, name: str) -> tuple[str, int]:
     """The operand as i8, and what it is less."""
     if rewriter.type_of(name).dtype.name == "i8":
         return name, 0
@@ -111,12 +107,14 @@ def _shifted(rewriter: Rewriter, node: Node, sums: str) -> str:
     return rewriter.emit("mul", (sums, _number(rewriter, node, SHIFT)), replaces=(node,))
 
 
-def _to_channels(rewriter: Rewriter, node: Node, sums: str) -> str:
-    """A value for each group as one for each output channel of it."""
-    batch, group, height, width = rewriter.sizes(sums)
-    out = rewriter.sizes(node.inputs[1])[0]
+def window_sums(rewriter: Rewriter, node: Node, x: str, attributes: Attributes) -> str:
+    """For each output channel, the sums of the image under the window, over all channels of its group."""
+    group, (out, *window) = integer(node.attributes, "group"), rewriter.sizes(node.inputs[1])
+    ones = rewriter.add_constant(np.ones((group, *window), np.int8), f"{node.name}.ones")
+    sums = rewriter.emit("conv2d", (x, ones), attributes, replaces=(node,))
     if group == 1:
         return sums
+    batch, _, height, width = rewriter.sizes(sums)
     apart = rewriter.emit("reshape", (sums,), {"shape": (batch, group, 1, height, width)}, replaces=(node,))
     wider = (batch, group, out // group, height, width)
     repeated = rewriter.emit("expand", (apart,), {"shape": wider}, replaces=(node,))

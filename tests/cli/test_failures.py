@@ -25,7 +25,7 @@ def test_wrong_command_lines(fails, packed):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--precision", "int8"), "not available yet (use model or fp32 or bf16)"),
+        (("--precision", "int8", "--batch", "2"), "no products of quantised operands"),
         (("--precision", "fp64"), "fp64"),
         (("--dim", "seq"), "write NAME=N"),
         (("--dim", "seq=0"), "write NAME=N"),
