@@ -265,7 +265,7 @@ CASES = (
     ),
     Case(
         "signed-convolution",
-        f"{SIGNED} {SIGNED} pad conv2d {SUMS} reshape add conv2d mul reshape expand reshape add",
+        f"{SIGNED} {SIGNED} pad conv2d {SUMS} reshape add conv2d reshape expand reshape mul add",
         integer_conv((1, 4, 5, 5), (6, 2, 3, 3), "u8", "i32"),
     ),
     Case(
