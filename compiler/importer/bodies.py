@@ -83,7 +83,9 @@ def _resolved(proto: onnx.NodeProto, node: OnnxNode) -> onnx.NodeProto:
     resolved.attribute.extend(entry for entry in proto.attribute if not entry.ref_attr_name)
     for entry in proto.attribute:
         if entry.ref_attr_name and entry.name in node.attributes:
-            resolved.attribute.append(onnx.helper.make_attribute(entry.name, node.attributes[entry.name]))
+            resolved.attribute.append(
+                onnx.helper.make_attribute(entry.name, node.attributes[entry.name], attr_type=entry.type)
+            )
     return resolved
 
 
