@@ -245,14 +245,20 @@ class ProgramWriter:
         """Transfers between the dies, with everything before them finished and everything after them waiting."""
         everyone = (1 << self.plan.dies) - 1
         self._barrier(everyone, "device")
-        events = []
+        events: list[int] = []
         for exchange in step.exchanges:
             event = self._take_event()
+            if event in events:  # All are in use: the transfers so far come first.
+                self._await_transfers(events, everyone)
             descriptor = self._descriptor(exchange.view)
             self.commands.append(Command("transfer", (descriptor, descriptor, event), 1 << exchange.sender))
             events.append(event)
-        for event in events:
-            self.commands.append(Command("wait", (event,), everyone))
+        self._await_transfers(events, everyone)
+
+    def _await_transfers(self, events: list[int], everyone: int) -> None:
+        """Wait for transfers, whose events are free then."""
+        self.commands += [Command("wait", (event,), everyone) for event in events]
+        events.clear()
 
     def _bytes(self, buffer: Buffer) -> int:
         """The descriptor of a whole buffer as bytes."""

@@ -213,6 +213,11 @@ class GraphBuilder:
         """How many nodes were accepted so far."""
         return len(self._nodes)
 
+    @property
+    def num_pending(self) -> int:
+        """How many nodes were emitted since `start_node`, or since what was settled last."""
+        return len(self._pending_nodes)
+
     def checkpoint(self) -> Checkpoint:
         """What was accepted so far, to come back to with `restore`."""
         return Checkpoint(len(self._nodes), len(self._fates), dict(self._types), dict(self._constants))

@@ -54,12 +54,11 @@ _Step = Callable[[OnnxNode, GraphBuilder, _Direction, str, _State], _State]
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    """One of the three operators. `step_nodes` is how many nodes a step takes at most, with all its options."""
+    """One of the three operators."""
 
     gates: int
     activations: tuple[str, ...]
     step: _Step
-    step_nodes: int
 
 
 def _recurrent(cell: _Cell) -> Lower:
@@ -73,9 +72,6 @@ def _recurrent(cell: _Cell) -> Lower:
         activations = read_activations(node, cell.activations, len(directions))
         x = _time_major(node, build, cast(build, node.input(0), dtype("f32")))
         steps, batch, _ = build.shape(x)
-        nodes = steps * cell.step_nodes * len(directions)
-        if nodes > MOST_NODES:
-            raise CannotLower(f"unrolled, its {steps} steps take up to {nodes} nodes; {MOST_NODES} is the limit")
         outputs, states = [], []
         for place, backwards in enumerate(directions):
             direction = _read_direction(node, build, cell, place, activations[place])
@@ -252,6 +248,8 @@ def _run(
         if active is False:
             outputs[step] = build.splat(0.0, build.type_of(state.output))
             continue
+        if build.num_pending > MOST_NODES:
+            raise CannotLower(f"unrolled, its {len(order)} steps take more than {MOST_NODES} nodes, the limit")
         share = slice_axis(build, gates, 0, step * batch, (step + 1) * batch)
         new = cell.step(node, build, direction, share, state)
         outputs[step] = new.output
@@ -361,10 +359,8 @@ def _joined(build: GraphBuilder, parts: list[str], axis: int) -> str:
     return parts[0] if len(parts) == 1 else build.emit("concat", parts, {"axis": axis})
 
 
-# How many nodes a step takes was counted on the longest forms: peepholes, clipped arguments, ThresholdedRelu as
-# every function, lengths known at run time only.
 OP_TYPES: Final[tuple[OpType, ...]] = (
-    OpType("GRU", _recurrent(_Cell(3, ("Sigmoid", "Tanh"), _gru_step, 25))),
-    OpType("LSTM", _recurrent(_Cell(4, ("Sigmoid", "Tanh", "Tanh"), _lstm_step, 40))),
-    OpType("RNN", _recurrent(_Cell(1, ("Tanh",), _rnn_step, 10))),
+    OpType("GRU", _recurrent(_Cell(3, ("Sigmoid", "Tanh"), _gru_step))),
+    OpType("LSTM", _recurrent(_Cell(4, ("Sigmoid", "Tanh", "Tanh"), _lstm_step))),
+    OpType("RNN", _recurrent(_Cell(1, ("Tanh",), _rnn_step))),
 )

@@ -172,12 +172,13 @@ def _gathered_outputs(steps: list[Step], outputs: Mapping[str, View], dies: int)
             for name in writes_of(step.kernel):
                 writers.setdefault(name, []).append(step)
     exchanged = {e.view.buffer for step in steps if isinstance(step, ExchangeStep) for e in step.exchanges}
+    touched = _die_ranges(steps)
     scattered = [
         view.buffer
         for view in outputs.values()
         if view.buffer not in exchanged
         and any(len(set(step.kernels)) > 1 for step in writers[view.buffer])
-        and _row_parts(view, [_die_ranges(steps, view.buffer, die) for die in range(dies)]) is None
+        and _row_parts(view, [touched.get((view.buffer, die)) for die in range(dies)]) is None
     ]
     return [*steps, _exchange(scattered, writers)] if scattered else steps
 
@@ -213,16 +214,16 @@ class _Range:
     end: int
 
 
-def _die_ranges(steps: Sequence[Step], name: str, die: int) -> _Range | None:
-    """The elements of a buffer between the first and the last that a die touches."""
-    boxes = [
-        region(access.view)
-        for step in steps
-        if isinstance(step, KernelStep) and (kernel := step.kernels[die]) is not None
-        for access in accesses(kernel)
-        if access.view.buffer == name
-    ]
-    return _Range(min(b.offset for b in boxes), max(b.end for b in boxes)) if boxes else None
+def _die_ranges(steps: Sequence[Step]) -> dict[tuple[str, int], _Range]:
+    """The elements of each buffer between the first and the last that each die touches, by buffer and die."""
+    found: dict[tuple[str, int], _Range] = {}
+    for step in steps:
+        for die, kernel in enumerate(step.kernels if isinstance(step, KernelStep) else ()):
+            for access in accesses(kernel) if kernel is not None else ():
+                box, key = region(access.view), (access.view.buffer, die)
+                old = found.get(key, _Range(box.offset, box.end))
+                found[key] = _Range(min(old.first, box.offset), max(old.end, box.end))
+    return found
 
 
 def _row_parts(view: View, ranges: Sequence[_Range | None]) -> list[tuple[int, int]] | None:
@@ -258,8 +259,9 @@ def _localised(plan: Plan) -> Plan:
     buffers = []
     parts: dict[str, list[tuple[int, int]]] = {}
     boundary_views = {view.buffer: view for b in (*plan.inputs, *plan.outputs) for _, _, view in b.pieces}
+    touched = _die_ranges(plan.steps)
     for buffer in plan.buffers:
-        ranges = [_die_ranges(plan.steps, buffer.name, die) for die in range(plan.dies)]
+        ranges = [touched.get((buffer.name, die)) for die in range(plan.dies)]
         used = [r for r in ranges if r is not None]
         whole = buffer.num_bytes * 8 // dtype(buffer.dtype).bits
         longest = max((r.end - r.first for r in used), default=whole)
@@ -284,8 +286,8 @@ def _localised(plan: Plan) -> Plan:
         plan,
         buffers=tuple(buffers),
         steps=steps,
-        inputs=tuple(_pieces(b, parts, plan) for b in plan.inputs),
-        outputs=tuple(_pieces(b, parts, plan, output=True) for b in plan.outputs),
+        inputs=tuple(_pieces(b, parts, touched) for b in plan.inputs),
+        outputs=tuple(_pieces(b, parts, touched, output=True) for b in plan.outputs),
     )
 
 
@@ -296,7 +298,10 @@ def _shifted(kernel: Kernel | None, die: int, shifts: Mapping[tuple[str, int], i
 
 
 def _pieces(
-    boundary: Boundary, parts: Mapping[str, list[tuple[int, int]]], plan: Plan, output: bool = False
+    boundary: Boundary,
+    parts: Mapping[str, list[tuple[int, int]]],
+    touched: Mapping[tuple[str, int], _Range],
+    output: bool = False,
 ) -> Boundary:
     """The boundary tensor with a piece for each die that has its own part, or whole on every die that reads it."""
     if not boundary.pieces:
@@ -304,8 +309,8 @@ def _pieces(
     ((_, start, view),) = boundary.pieces
     rows = parts.get(view.buffer)
     if rows is None:
-        users = [die for die in range(plan.dies) if _die_ranges(plan.steps, view.buffer, die) is not None]
-        mask = 1 if output or not users else sum(1 << die for die in users)
+        users = sum(1 << die for name, die in touched if name == view.buffer)
+        mask = 1 if output or not users else users
         return replace(boundary, pieces=((mask, start, view),))
     pieces = tuple(
         (1 << die, (first, *start[1:]), replace(view, dims=(count, *view.dims[1:])))

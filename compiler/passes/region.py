@@ -57,9 +57,9 @@ def _normal(buffer: str, offset: int, dims: Iterable[tuple[int, int]]) -> Region
     return Region(buffer, offset, tuple(merged))
 
 
-def union(regions: Iterable[Region]) -> tuple[Region, ...]:
-    """The regions, neighbours joined as far as they can be."""
-    result: list[Region] = []
+def union(regions: Iterable[Region], joined: Iterable[Region] = ()) -> tuple[Region, ...]:
+    """The regions, neighbours joined as far as they can be; those in `joined`, another union, are so already."""
+    result = list(joined)
     for item in regions:
         grown = _grown(item, result)
         if not any(other.contains(grown) for other in result):

@@ -8,7 +8,7 @@ link. The search minimises the sum of estimated cycles.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from birc.compiler.ir.plan import Access, Buffer, Kernel
 from birc.compiler.ir.plan_access import accesses
@@ -55,6 +55,12 @@ class SplitSearch:
     machine: Machine
     parts: int
     exchange: bool = True
+    _first_writers: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for number, kernel in enumerate(self.kernels):
+            for name in writes_of(kernel):
+                self._first_writers.setdefault(name, number)
 
     def best(self) -> list[Choice] | None:
         """A choice for every kernel; None when exchanges are forbidden and some kernel would need one."""
@@ -100,7 +106,7 @@ class SplitSearch:
                 if name in split:
                     return None
                 continue
-            if name not in split and any(name in writes_of(k) for k in self.kernels[: len(state.choices)]):
+            if name not in split and self._first_writers[name] < len(state.choices):
                 return None
             split[name] = self._owned_with(split.get(name), parts, name)
         return _State(cost, state.order * 8 + number, split, (*state.choices, Choice(parts, dimension, tuple(missing))))
@@ -108,7 +114,7 @@ class SplitSearch:
     def _owned_with(self, owned: Owned | None, parts: tuple[Kernel, ...], name: str) -> Owned:
         before = owned or tuple(() for _ in parts)
         return tuple(
-            union((*old, *(region(v.view) for v in _stores(part, name))))
+            union((region(access.view) for access in _stores(part, name)), old)
             for old, part in zip(before, parts, strict=True)
         )
 

@@ -249,18 +249,22 @@ class Processors:
         command processor did, if it had not yet come to this kernel; other SPCs at a multicast.
         """
         last_run = die.work[spc][-1].run if die.work[spc] else -1
-        time = begun
+        foreign = sorted(span for span in die.runs_after(last_run) if span[1] > begun and span[0] < start)
+        time, place, reach = begun, 0, begun
         while time < start:
-            span = self._idle_span(die, last_run, time, queue_free, start)
+            while place < len(foreign) and foreign[place][0] <= time:
+                reach = max(reach, foreign[place][1])
+                place += 1
+            limit = min(start, foreign[place][0]) if place < len(foreign) else start
+            if reach > time:
+                span = Span(time, min(reach, start), "finished_masked")
+            else:
+                span = self._idle_span(die, time, queue_free, limit)
             die.gaps[spc].append(span)
             time = span.end
 
-    def _idle_span(self, die: Die, last_run: int, time: int, queue_free: int, start: int) -> Span:
-        foreign = [(a, b) for a, b in die.runs_after(last_run) if b > time and a < start]
-        inside = [b for a, b in foreign if a <= time]
-        if inside:
-            return Span(time, min(max(inside), start), "finished_masked")
-        limit = min([start, *(a for a, _ in foreign if a > time)])
+    def _idle_span(self, die: Die, time: int, queue_free: int, limit: int) -> Span:
+        """The time from `time` on, up to `limit` at most, in which no other kernel runs."""
         if time < queue_free:
             return Span(time, min(queue_free, limit), "launch_barrier")
         if time < die.time:
