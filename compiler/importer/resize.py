@@ -18,7 +18,7 @@ from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.resize_axis import AxisChange, Filter, repeats, resize_axis
 from birc.compiler.importer.run_time import declared_result, held
 from birc.compiler.importer.shape import reshape
-from birc.compiler.importer.term import Number, Term, quotient
+from birc.compiler.importer.term import Number, Term
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import BadModelError
 
@@ -28,7 +28,7 @@ _ROUNDING: Final = 1e-6
 
 def _resize(node: OnnxNode, build: GraphBuilder) -> Results:
     """Resize since operator set 11: scales or sizes, for all axes or some."""
-    x = node.input(0)
+    x = _filled(node, build)
     rank = len(build.shape(x))
     axes = tuple(positive_axis(node, axis, rank) for axis in node.ints_attribute("axes", range(rank)))
     kernel = Filter(
@@ -56,6 +56,14 @@ def _resize(node: OnnxNode, build: GraphBuilder) -> Results:
     return _resized(build, x, changes, kernel)
 
 
+def _filled(node: OnnxNode, build: GraphBuilder) -> str:
+    """The data, which has elements: no ratio of lengths makes anything of none."""
+    x = node.input(0)
+    if 0 in build.shape(x):
+        raise CannotLower("its operand has no elements")
+    return x
+
+
 def _check(node: OnnxNode, kernel: Filter) -> None:
     known: dict[str, tuple[str, ...]] = {
         "mode": ("nearest", "linear", "cubic"),
@@ -79,7 +87,7 @@ def _present(node: OnnxNode, build: GraphBuilder, position: int) -> str:
 
 def _old_resize(node: OnnxNode, build: GraphBuilder) -> Results:
     """Resize of operator set 10, and Upsample of 9: scales are an input and there are no other choices."""
-    x = node.input(0)
+    x = _filled(node, build)
     axes = tuple(range(len(build.shape(x))))
     return _resized(build, x, _by_scales(node, build, x, axes, node.input(1)), _old_filter(node))
 
@@ -90,7 +98,7 @@ def _upsample(node: OnnxNode, build: GraphBuilder) -> Results:
     if not isinstance(given, tuple):
         raise BadModelError("Upsample has no list of scales", where=node.where)
     scales = np.asarray(given, np.float32)
-    shape = build.shape(node.input(0))
+    shape = build.shape(_filled(node, build))
     if scales.shape != (len(shape),):
         raise BadModelError(f"{scales.size} scales for {len(shape)} axes", where=node.where)
     changes = [_known_scale(node, axis, old, scales[axis]) for axis, old in enumerate(shape)]
@@ -213,15 +221,9 @@ def _kept_ratio(
     x = held(build, x, [(best > 0).name])
     if len(possible) == 1:
         return _in_ratio(axes, old, possible.pop()), x
-    ratios = quotient(asked.to("f32"), np.array(old, np.float32))
-    scale = _extreme(ratios, is_least)
+    ratios = asked.to("f32") / np.array(old, np.float32)
+    scale = ratios.reduce("reduce_min" if is_least else "reduce_max", 0, keep=True)
     return [_scaled(axis, before, after, scale) for axis, before, after in zip(axes, old, new, strict=True)], x
-
-
-def _extreme(ratios: Number, is_least: bool) -> Term:
-    if not isinstance(ratios, Term):
-        raise TypeError("the ratios are known")
-    return ratios.reduce("reduce_min" if is_least else "reduce_max", 0, keep=True)
 
 
 def _with_regions(node: OnnxNode, build: GraphBuilder, changes: Sequence[AxisChange], count: int) -> list[AxisChange]:
@@ -244,6 +246,8 @@ def _resized(build: GraphBuilder, x: str, changes: Sequence[AxisChange], kernel:
     kind = build.type_of(x).dtype
     if kind.name == "f64":
         raise CannotLower("resizing of 64-bit floats")
+    if any(change.new == 0 for change in changes):
+        raise CannotLower("its result has no elements")
     if kernel.mode != "nearest":
         if not kind.is_float and kind.bits > 16:
             raise CannotLower(f"interpolation of {kind.name}, which FP32 does not hold")
