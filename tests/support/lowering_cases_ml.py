@@ -165,4 +165,43 @@ FORESTS = (
     ml("TreeEnsemble", WHOLE.astype(F32), version=5, oracle="onnx", aggregate_function=0, **MEMBERS),
 )
 
-CASES = (*FEATURES, *LINES, *FORESTS)
+SUPPORT = f32(7, 4)
+PAIRS = {"support_vectors": SUPPORT.reshape(-1).tolist(), "vectors_per_class": [3, 2, 2]}
+KERNELS = (
+    {"kernel_type": "LINEAR", "kernel_params": [0.0, 0.0, 0.0]},
+    {"kernel_type": "RBF", "kernel_params": [0.3, 0.0, 0.0]},
+    {"kernel_type": "POLY", "kernel_params": [0.3, 0.5, 3.0]},
+    {"kernel_type": "SIGMOID", "kernel_params": [0.3, 0.1, 0.0]},
+)
+MACHINES = (
+    *(
+        ml(
+            "SVMRegressor",
+            X,
+            n_supports=7,
+            support_vectors=PAIRS["support_vectors"],
+            coefficients=WEIGHTS[:7].tolist(),
+            rho=[0.25],
+            tolerance=1e-4,
+            **kernel,
+        )
+        for kernel in KERNELS
+    ),
+    ml("SVMRegressor", X, coefficients=WEIGHTS[:4].tolist(), rho=[0.25], one_class=1, kernel_params=[0.0, 0.0, 0.0]),
+    *(
+        ml(
+            "SVMClassifier",
+            X,
+            outputs=2,
+            classlabels_ints=[4, 8, 6],
+            coefficients=f32(2, 7).reshape(-1).tolist(),
+            rho=[0.25, -0.5, 0.1],
+            tolerance=1e-4,
+            **PAIRS,
+            **kernel,
+        )
+        for kernel in KERNELS
+    ),
+)
+
+CASES = (*MACHINES, *FEATURES, *LINES, *FORESTS)
