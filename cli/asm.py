@@ -13,9 +13,9 @@ from birc.cli.output import count, print_text
 from birc.runtime.assembly_parser import parse_program
 from birc.runtime.errors import BadPackageError, UsageError
 from birc.runtime.machine import load_machine
-from birc.runtime.manifest import BoundaryTensor, Manifest
+from birc.runtime.manifest import Manifest
 from birc.runtime.package import Package
-from birc.runtime.program import Port, Program
+from birc.runtime.program import Program
 
 
 def asm_command(
@@ -49,13 +49,16 @@ def asm_command(
     if like is not None:
         original = open_package(like, Path(target) if target and target.endswith(".toml") else None)
         manifest, weights = replace(original.manifest, passes=(), onnx_sha256=None), original.weights
+        if len(original.manifest.variants) > 1 or len(original.manifest.first.steps) > 1:
+            raise UsageError("has several programs", where=str(like), hint="--like takes a package of one program")
+        inputs, outputs = manifest.inputs, manifest.outputs
     else:
-        manifest, weights = _manifest(program), {}
+        manifest, weights, inputs, outputs = _manifest(program), {}, None, None
     missing = [image.key for image in program.constants if image.key not in weights]
     if missing:
         what = f"the program has the constant {missing[0]!r}"
         raise UsageError(what, where=str(source), hint="--like PKG.birc takes it from a package")
-    package = Package.create(program, weights, manifest, machine)
+    package = Package.of_program(program, weights, manifest, machine, inputs=inputs, outputs=outputs)
     package.save(path, overwrite=overwrite)
     print_text(f"{path}: {count(len(program.kernels), 'kernel')}")
 
@@ -69,16 +72,4 @@ def _parse(source: Path) -> Program:
 
 
 def _manifest(program: Program) -> Manifest:
-    """A manifest whose boundary is what lies on the device."""
-
-    def tensors(ports: tuple[Port, ...]) -> tuple[BoundaryTensor, ...]:
-        return tuple(BoundaryTensor(port.name, port.dtype, port.shape, port.dtype) for port in ports)
-
-    return Manifest(
-        model=program.name,
-        target=program.machine,
-        target_digest=program.machine_digest,
-        precision="model",
-        inputs=tensors(program.inputs),
-        outputs=tensors(program.outputs),
-    )
+    return Manifest(model=program.name, target=program.machine, target_digest=program.machine_digest, precision="model")

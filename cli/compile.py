@@ -135,8 +135,9 @@ def _save(package: Package, path: Path, tell: Tell, *, overwrite: bool) -> None:
 
 
 def _summary(package: Package, path: Path, seconds: float) -> dict[str, Any]:
-    program, manifest = package.program, package.manifest
-    nodes = {name for source in package.run_sources for name in source.onnx_nodes}
+    manifest, programs = package.manifest, package.programs
+    nodes = {name for member in programs for source in package.run_sources(member) for name in source.onnx_nodes}
+    first = manifest.first
     return {
         "schema": "birc.compile/1",
         "package": str(path),
@@ -145,11 +146,18 @@ def _summary(package: Package, path: Path, seconds: float) -> dict[str, Any]:
         "target": manifest.target,
         "precision": manifest.precision,
         "onnx_nodes": len(nodes),
-        "kernels": len(program.kernels),
-        "instructions": sum(1 for kernel in program.kernels for _ in kernel.instructions()),
-        "macs": program.useful_macs,
-        "sram_bytes_per_spc": {"l2": program.l2_bytes, "tensor_buffer": program.tensor_buffer_bytes},
-        "hbm_bytes_per_die": program.hbm_bytes,
+        "host_nodes": [str(node) for node in first.host_nodes],
+        "programs": len(programs),
+        "kernels": sum(len(program.kernels) for program in programs.values()),
+        "instructions": sum(
+            1 for program in programs.values() for kernel in program.kernels for _ in kernel.instructions()
+        ),
+        "macs": sum(program.useful_macs for program in programs.values()),
+        "sram_bytes_per_spc": {
+            "l2": max((program.l2_bytes for program in programs.values()), default=0),
+            "tensor_buffer": max((program.tensor_buffer_bytes for program in programs.values()), default=0),
+        },
+        "hbm_bytes_per_die": max((program.hbm_bytes for program in programs.values()), default=0),
         "compile_seconds": round(seconds, 3),
     }
 
@@ -163,5 +171,13 @@ def _summary_lines(summary: dict[str, Any]) -> list[str]:
         f"{count(summary['instructions'], 'instruction')}, {summary['macs']:,} multiply-adds",
         f"  SRAM of an SPC: {size(sram['l2'])} as L2, {size(sram['tensor_buffer'])} as tensor buffer; "
         f"HBM of a die: {size(summary['hbm_bytes_per_die'])}",
+        *_host_lines(summary["host_nodes"]),
         f"  {size(summary['package_bytes'])}, compiled in {summary['compile_seconds']:.1f} s",
     ]
+
+
+def _host_lines(nodes: list[str]) -> list[str]:
+    """The nodes that the device does not run, each with the reason."""
+    if not nodes:
+        return []
+    return [f"  {count(len(nodes), 'node')} on the host:", *(f"    {node}" for node in nodes)]

@@ -12,11 +12,13 @@ import typer
 from numpy.lib.format import write_array
 
 from birc.runtime.conversion import Array
-from birc.runtime.dtypes import dtype
+from birc.runtime.dtypes import DTYPES, dtype
 from birc.runtime.errors import UsageError
 from birc.runtime.machine import Machine, load_machine
-from birc.runtime.manifest import BoundaryTensor
 from birc.runtime.package import Package
+from birc.runtime.variant import BoundaryTensor
+
+_NUMBERS = frozenset(entry.name for entry in DTYPES)
 
 PackageArgument = Annotated[Path, typer.Argument(metavar="PKG.birc", help="A package made by `birc compile`.")]
 TargetFileOption = Annotated[
@@ -91,7 +93,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Array], *, overwrite: bool) ->
 
 def with_declared_types(arrays: Mapping[str, Array], declared: tuple[BoundaryTensor, ...]) -> dict[str, Array]:
     """The arrays; FP32 ones are narrowed where the model declares a type that .npz files cannot hold."""
-    types = {tensor.name: dtype(tensor.dtype).numpy for tensor in declared}
+    types = {tensor.name: dtype(tensor.dtype).numpy for tensor in declared if tensor.dtype in _NUMBERS}
     return {
         name: array.astype(types[name])
         if name in types and types[name].isbuiltin != 1 and array.dtype == np.float32
@@ -105,7 +107,10 @@ def random_inputs(declared: tuple[BoundaryTensor, ...], seed: int) -> dict[str, 
     rng = np.random.default_rng(seed)
     inputs = {}
     for tensor in declared:
+        if tensor.dtype not in _NUMBERS or tensor.shape is None or None in tensor.shape:
+            what = f"input {tensor.name!r} ({tensor.dtype}) cannot be made up"
+            raise UsageError(what, where="--input", hint="give the inputs as an .npz file")
         kind = dtype(tensor.dtype)
-        values = rng.standard_normal(tensor.shape) if kind.is_float else rng.integers(0, 2, tensor.shape)
+        values = rng.standard_normal(tensor.sizes) if kind.is_float else rng.integers(0, 2, tensor.sizes)
         inputs[tensor.name] = np.asarray(values).astype(kind.numpy)
     return inputs

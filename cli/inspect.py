@@ -8,8 +8,8 @@ from typing import Any
 from birc.cli.files import PackageArgument, TargetFileOption, open_package
 from birc.cli.output import Format, FormatOption, count, print_json, print_table, print_text, size
 from birc.runtime.counts import static_commands
-from birc.runtime.manifest import BoundaryTensor
 from birc.runtime.package import Package
+from birc.runtime.variant import BoundaryTensor
 
 
 def inspect_command(
@@ -29,6 +29,7 @@ def inspect_command(
         return
     _print_head(opened)
     _print_boundary(opened)
+    _print_steps(opened)
     program = _program(opened)
     print_text("")
     print_table(("instruction", "in the text"), _rows(program["instructions"]), right=(1,))
@@ -41,20 +42,22 @@ def inspect_command(
 
 
 def _program(package: Package) -> dict[str, Any]:
-    """Figures of the program's text: nothing is executed."""
-    program = package.program
-    instructions = (instruction for kernel in program.kernels for instruction in kernel.instructions())
+    """Figures of the programs' texts, added up: nothing is executed."""
+    programs = tuple(package.programs.values())
+    instructions = (item for program in programs for kernel in program.kernels for item in kernel.instructions())
     return {
-        "dies": program.dies,
-        "kernels": len(program.kernels),
-        "descriptors": len(program.descriptors),
-        "l2_bytes_per_spc": program.l2_bytes,
-        "tensor_buffer_bytes_per_spc": program.tensor_buffer_bytes,
-        "hbm_bytes_per_die": program.hbm_bytes,
+        "dies": max((program.dies for program in programs), default=0),
+        "kernels": sum(len(program.kernels) for program in programs),
+        "descriptors": sum(len(program.descriptors) for program in programs),
+        "l2_bytes_per_spc": max((program.l2_bytes for program in programs), default=0),
+        "tensor_buffer_bytes_per_spc": max((program.tensor_buffer_bytes for program in programs), default=0),
+        "hbm_bytes_per_die": max((program.hbm_bytes for program in programs), default=0),
         "constant_bytes": sum(array.nbytes for array in package.weights.values()),
-        "useful_macs": program.useful_macs,
+        "useful_macs": sum(program.useful_macs for program in programs),
         "instructions": dict(sorted(Counter(item.mnemonic for item in instructions).items())),
-        "commands": dict(sorted(Counter(item.mnemonic for item in static_commands(program)).items())),
+        "commands": dict(
+            sorted(Counter(item.mnemonic for program in programs for item in static_commands(program)).items())
+        ),
     }
 
 
@@ -63,22 +66,38 @@ def _rows(counts: dict[str, int]) -> list[tuple[str, str]]:
 
 
 def _print_head(package: Package) -> None:
-    manifest, program = package.manifest, package.program
-    constants = sum(array.nbytes for array in package.weights.values())
-    dimensions = ", ".join(f"{name}={value}" for name, value in manifest.variants[0].dimensions.items())
+    manifest, figures = package.manifest, _program(package)
+    programs = f"{count(len(package.programs), 'program')}, " if len(package.programs) != 1 else ""
     print_text(
-        f"model      {manifest.model}{f' with {dimensions}' if dimensions else ''}",
-        f"target     {manifest.target}, {count(program.dies, 'die')}, precision {manifest.precision}",
+        f"model      {manifest.model}",
+        f"target     {manifest.target}, {count(figures['dies'], 'die')}, precision {manifest.precision}",
         f"compiler   birc {manifest.compiler_version}, instruction table {manifest.isa_version}",
-        f"program    {count(len(program.kernels), 'kernel')}, {program.useful_macs:,} multiply-adds",
-        f"memory     HBM of a die {size(program.hbm_bytes)}, constants {size(constants)}",
-        f"SRAM       L2 an SPC {size(program.l2_bytes)}, tensor buffer {size(program.tensor_buffer_bytes)}",
+        f"program    {programs}{count(figures['kernels'], 'kernel')}, {figures['useful_macs']:,} multiply-adds",
+        f"memory     HBM of a die {size(figures['hbm_bytes_per_die'])}, constants {size(figures['constant_bytes'])}",
+        f"SRAM       L2 an SPC {size(figures['l2_bytes_per_spc'])}, "
+        f"tensor buffer {size(figures['tensor_buffer_bytes_per_spc'])}",
     )
+
+
+def _print_steps(package: Package) -> None:
+    """The steps of each variant, where there is more to say than one program."""
+    for variant in package.manifest.variants:
+        if len(package.manifest.variants) == 1 and len(variant.steps) == 1 and not variant.host_nodes:
+            continue
+        dimensions = ", ".join(f"{name}={value}" for name, value in variant.dimensions.items())
+        rows: list[tuple[str, ...]] = []
+        for step in variant.steps:
+            rows.append((step.member, "host" if step.on_host else "device", ""))
+            rows.extend(("", "", str(node)) for node in step.nodes)
+        print_text("", f"variant {dimensions}" if dimensions else "steps")
+        print_table(("member", "runs on", "nodes on the host, and why"), rows)
 
 
 def _print_boundary(package: Package) -> None:
     def row(kind: str, tensor: BoundaryTensor) -> tuple[str, ...]:
-        return kind, tensor.name, tensor.dtype, "x".join(map(str, tensor.shape)), tensor.device_dtype
+        sizes = ("?" if size is None else str(size) for size in tensor.shape or ())
+        shape = "?" if tensor.shape is None else "x".join(sizes)
+        return kind, tensor.name, tensor.dtype, shape, tensor.device_dtype or "on the host"
 
     manifest = package.manifest
     rows = [row("input", tensor) for tensor in manifest.inputs]

@@ -18,8 +18,10 @@ def verify_command(
     """
     with progress(f"verifying {package.name}"):
         opened = open_package(package, target_file)
-    instructions = sum(1 for kernel in opened.program.kernels for _ in kernel.instructions())
-    kernels = len(opened.program.kernels)
+    kernels = sum(len(program.kernels) for program in opened.programs.values())
+    instructions = sum(
+        1 for program in opened.programs.values() for kernel in program.kernels for _ in kernel.instructions()
+    )
     if format is Format.JSON:
         print_json({"schema": "birc.verify/1", "ok": True, "kernels": kernels, "instructions": instructions})
     else:

@@ -11,7 +11,10 @@ import numpy as np
 
 from birc.codegen.program_code import Generated, generate
 from birc.compiler.dump import DumpWriter, load_dump
-from birc.compiler.importer.importer import import_model
+from birc.compiler.importer.host_call import sub_model
+from birc.compiler.importer.host_values import boundary_tensor
+from birc.compiler.importer.importer import Imported, import_parts
+from birc.compiler.importer.placement import HostPart as ImportedHostPart
 from birc.compiler.importer.read import ModelSource
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import Boundary, Plan
@@ -23,7 +26,7 @@ from birc.compiler.passes.canonicalize import CANONICALIZE, canonicalize
 from birc.compiler.passes.fuse import Fuse
 from birc.compiler.passes.legalize import LEGALIZE
 from birc.compiler.passes.lifetimes import compulsory_bytes, most_live_bytes
-from birc.compiler.passes.lower.lower import lower_graph
+from birc.compiler.passes.lower.lower import device_problem, lower_graph
 from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.quantized_products import QuantizedProducts, has_integer_products
 from birc.compiler.passes.schedule import schedule
@@ -31,10 +34,12 @@ from birc.compiler.passes.tile import tile
 from birc.runtime.conversion import memory_type
 from birc.runtime.errors import DoesNotFitError, InternalError, UsageError
 from birc.runtime.machine import Machine, load_machine
-from birc.runtime.manifest import BoundaryTensor, Manifest
+from birc.runtime.manifest import Manifest
 from birc.runtime.package import Package
+from birc.runtime.package_parts import DevicePart, HostPart, NewVariant
 from birc.runtime.program import Port
 from birc.runtime.timing import simulate
+from birc.runtime.variant import BoundaryTensor
 
 PHASES = (
     "import",
@@ -64,6 +69,14 @@ Progress = Callable[[str], None]
 Data = Mapping[str, np.ndarray]
 
 
+@dataclass(frozen=True, slots=True)
+class CompiledPart:
+    """A program, and what a profile says of it that it does not itself."""
+
+    part: DevicePart
+    report: Mapping[str, int]
+
+
 @dataclass(slots=True)
 class Compilation:
     """One run of the phases: options, and what is written and reported on the way."""
@@ -78,14 +91,14 @@ class Compilation:
     passes: list[str] = field(default_factory=list)
     dumped: int = 0
 
-    def compile_graph(self, graph: Graph, done: str) -> Package | None:
+    def compile_graph(self, graph: Graph, done: str) -> CompiledPart | None:
         """Go on from a graph after the phase `done`; None when `stop_after` comes first."""
         if self._runs("canonicalize", done):
             self.progress("canonicalize")
             if self.precision == "int8":
                 graph = self._quantized(graph)
             graph = canonicalize(graph, self._after_pass("canonicalize"))
-            self._dump_graph("canonicalize", graph)
+            self.dump_graph("canonicalize", graph)
         if self._stopped("canonicalize"):
             return None
         for phase, steps in (("legalize", LEGALIZE), ("fuse", (Fuse(),))):
@@ -93,7 +106,7 @@ class Compilation:
                 self.progress(phase)
                 graph = run_passes(graph, steps, self._after_pass(phase))
             if self._runs(phase, done):
-                self._dump_graph(phase, graph)
+                self.dump_graph(phase, graph)
             if self._stopped(phase):
                 return None
         self.progress("partition")
@@ -115,7 +128,7 @@ class Compilation:
             )
         return graph
 
-    def compile_plan(self, plan: Plan, data: Data, done: str) -> Package | None:
+    def compile_plan(self, plan: Plan, data: Data, done: str) -> CompiledPart | None:
         """Go on from a plan after the phase `done`."""
         for phase, step in PLAN_STEPS:
             if self._runs(phase, done):
@@ -131,7 +144,7 @@ class Compilation:
         if self._stopped("codegen"):
             return None
         self.progress("assemble")
-        return self._package(plan, data, generated)
+        return self._part(plan, data, generated)
 
     def _fastest(self, plans: Sequence[Plan]) -> Plan:
         """The plan whose finished program has the least simulated latency; below -O2 the first that fits."""
@@ -160,29 +173,40 @@ class Compilation:
             plan = step(plan, self.machine)
         return plan
 
-    def _package(self, plan: Plan, data: Data, generated: Generated) -> Package:
+    def _part(self, plan: Plan, data: Data, generated: Generated) -> CompiledPart:
         elements = {b.name: b.dtype for b in plan.buffers}
         weights = {
             image.key: np.asarray(data[image.key]).astype(memory_type(elements[image.key]), copy=False)
             for image in generated.program.constants
         }
-        manifest = Manifest(
-            model=plan.name,
-            target=self.machine.name,
-            target_digest=self.machine.digest,
-            precision=plan.precision,
-            inputs=_boundary(plan.inputs, generated.program.inputs),
-            outputs=_boundary(plan.outputs, generated.program.outputs),
-            options={"opt_level": self.opt_level},
-            passes=tuple(self.passes),
-            onnx_sha256=self.onnx_sha256,
-            report={
+        program = generated.program
+        return CompiledPart(
+            DevicePart(
+                program,
+                weights,
+                _boundary(plan.inputs, program.inputs),
+                _boundary(plan.outputs, program.outputs),
+                generated.runs,
+            ),
+            {
                 "batch": next((b.shape[0] for b in plan.inputs if b.shape), 1),
                 "compulsory_bytes": compulsory_bytes(plan),
                 "sram_lower_bound_bytes": most_live_bytes(plan, self.machine.spcs_per_die),
             },
         )
-        return Package.create(generated.program, weights, manifest, self.machine, sources=generated.runs)
+
+    def package(self, name: str, variants: Sequence[NewVariant]) -> Package:
+        """The package of compiled variants."""
+        manifest = Manifest(
+            model=name,
+            target=self.machine.name,
+            target_digest=self.machine.digest,
+            precision=self.precision,
+            options={"opt_level": self.opt_level},
+            passes=tuple(dict.fromkeys(self.passes)) if len(variants) > 1 else tuple(self.passes),
+            onnx_sha256=self.onnx_sha256,
+        )
+        return Package.create(variants, manifest, self.machine)
 
     def _runs(self, phase: str, done: str) -> bool:
         return PHASES.index(phase) > PHASES.index(done)
@@ -194,7 +218,7 @@ class Compilation:
         def record(step: Pass, _: Graph, result: PassResult) -> None:
             self.passes.append(step.name)
             if result.changed and phase == "canonicalize":
-                self._dump_graph(f"{phase}.{step.name}", result.graph)
+                self.dump_graph(f"{phase}.{step.name}", result.graph)
 
         return record
 
@@ -202,7 +226,12 @@ class Compilation:
         self.dumped += 1
         return self.dumped - 1
 
-    def _dump_graph(self, name: str, graph: Graph) -> None:
+    def begin_part(self, folder: Path | None) -> None:
+        """Begin a graph of its own, whose texts go into `folder`."""
+        self.dump = None if folder is None else DumpWriter(folder)
+        self.dumped = 0
+
+    def dump_graph(self, name: str, graph: Graph) -> None:
         if self.dump is not None:
             self.dump.graph(self._number(), name, graph)
 
@@ -230,14 +259,78 @@ def compile_model(
     leaves its text in that folder; after the phase `stop_after` the result is None. Raises the errors of
     `birc.runtime.errors`: unreadable model, unsupported operators, does not fit.
     """
-    compilation = _compilation(target, precision, opt_level, dump_ir, stop_after, progress)
+    compilation = _compilation(target, precision, opt_level, stop_after, progress)
     compilation.progress("import")
-    graph = import_model(model, dims, batch, open_dims=stop_after == "import")
+    imported = import_parts(model, dims, batch, device_problem, open_dims=stop_after == "import")
+    imported.require_supported()
     compilation.onnx_sha256 = _digest(model)
-    compilation._dump_graph("import", graph)
-    if compilation._stopped("import"):
+    variant = _compiled_variant(compilation, imported, dump_ir, dims or {})
+    return None if variant is None else compilation.package(imported.name, [variant])
+
+
+def _compiled_variant(
+    compilation: Compilation, imported: Imported, dump_ir: str | Path | None, dims: Mapping[str, int]
+) -> NewVariant | None:
+    """All parts of a model compiled; several leave their dumps in folders of their own."""
+    parts: list[DevicePart | HostPart] = []
+    reports: list[Mapping[str, int]] = []
+    for number, part in enumerate(imported.parts):
+        folder = None if dump_ir is None else Path(dump_ir)
+        if folder is not None and len(imported.parts) > 1:
+            folder /= f"part{number}"
+        if isinstance(part, ImportedHostPart):
+            parts.append(_host_part(imported, part, number))
+            continue
+        compilation.begin_part(folder)
+        compilation.dump_graph("import", part.graph)
+        if compilation.stop_after == "import":
+            continue
+        compiled = compilation.compile_graph(part.graph, "import")
+        if compiled is not None:
+            parts.append(compiled.part)
+            reports.append(compiled.report)
+    if len(parts) < len(imported.parts):
         return None
-    return compilation.compile_graph(graph, "import")
+    return NewVariant(
+        dict(dims),
+        tuple(_tensor(imported, parts, name) for name in imported.inputs),
+        tuple(_tensor(imported, parts, name) for name in imported.outputs),
+        tuple(parts),
+        _summed(reports),
+    )
+
+
+def _host_part(imported: Imported, part: ImportedHostPart, number: int) -> HostPart:
+    model = sub_model(
+        f"{imported.name}.{number}", part.calls, part.inputs, part.outputs, imported.constants, imported.functions
+    )
+    inputs, outputs = (
+        tuple(boundary_tensor(name, imported.types[name]) for name in names) for names in (part.inputs, part.outputs)
+    )
+    return HostPart(model, inputs, outputs, tuple(call.node for call in part.calls))
+
+
+def _tensor(imported: Imported, parts: Sequence[DevicePart | HostPart], name: str) -> BoundaryTensor:
+    """An input or output of the model: as a program has it, if one does."""
+    tensors = (
+        tensor
+        for part in parts
+        if isinstance(part, DevicePart)
+        for tensor in (*part.inputs, *part.outputs)
+        if tensor.name == name
+    )
+    return next(tensors, None) or boundary_tensor(name, imported.types[name])
+
+
+def _summed(reports: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """What a profile says that the programs do not, over all programs of a variant."""
+    if not reports:
+        return {}
+    return {
+        "batch": reports[0]["batch"],
+        "compulsory_bytes": sum(report["compulsory_bytes"] for report in reports),
+        "sram_lower_bound_bytes": max(report["sram_lower_bound_bytes"] for report in reports),
+    }
 
 
 def resume(
@@ -255,14 +348,20 @@ def resume(
         precision = dump.content.precision
         if load_machine(target).name != dump.content.target:
             raise UsageError(f"the plan is for {dump.content.target}", where=str(path), hint="pass --target")
-    compilation = _compilation(target, precision, opt_level, dump_ir, stop_after, progress)
+    compilation = _compilation(target, precision, opt_level, stop_after, progress)
+    compilation.begin_part(None if dump_ir is None else Path(dump_ir))
     if isinstance(dump.content, Plan):
-        return compilation.compile_plan(dump.content, dump.constants, dump.phase)
-    if isinstance(dump.content, Graph):
+        compiled = compilation.compile_plan(dump.content, dump.constants, dump.phase)
+    elif isinstance(dump.content, Graph):
         # A text from within a phase is taken up at the beginning of that phase.
         done = PHASES[PHASES.index(dump.phase) - 1] if dump.step else dump.phase
-        return compilation.compile_graph(dump.content, done)
-    raise UsageError("a program is finished: use `birc asm`", where=str(path))
+        compiled = compilation.compile_graph(dump.content, done)
+    else:
+        raise UsageError("a program is finished: use `birc asm`", where=str(path))
+    if compiled is None:
+        return None
+    part = compiled.part
+    return compilation.package(dump.content.name, [NewVariant({}, part.inputs, part.outputs, (part,), compiled.report)])
 
 
 def run_named_passes(path: str | Path, names: list[str]) -> str:
@@ -283,7 +382,6 @@ def _compilation(
     target: str | Path | Machine,
     precision: str,
     opt_level: int,
-    dump_ir: str | Path | None,
     stop_after: str | None,
     progress: Progress | None,
 ) -> Compilation:
@@ -296,8 +394,7 @@ def _compilation(
         precision,
         opt_level,
         stop_after,
-        DumpWriter(Path(dump_ir)) if dump_ir is not None else None,
-        progress or (lambda _: None),
+        progress=progress or (lambda _: None),
     )
 
 

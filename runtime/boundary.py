@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from birc.runtime.conversion import Array, memory_type
 from birc.runtime.dtypes import dtype, from_numpy
 from birc.runtime.errors import UsageError
-from birc.runtime.manifest import BoundaryTensor
 from birc.runtime.memory import Memory
 from birc.runtime.program import Piece, Port, Program
+from birc.runtime.variant import BoundaryTensor
 
 
-def check_inputs(given: Mapping[str, npt.ArrayLike], declared: Sequence[BoundaryTensor]) -> dict[str, Array]:
-    """The inputs as arrays. Raises `UsageError` naming the input, what is expected and what was given."""
+def check_inputs(given: Mapping[str, Any], declared: Sequence[BoundaryTensor]) -> dict[str, Any]:
+    """The inputs as arrays; what only the host takes (sequences, optionals) stays as it is.
+
+    Raises `UsageError` naming the input, what is expected and what was given.
+    """
     names = [tensor.name for tensor in declared]
     unknown = sorted(given.keys() - set(names))
     if unknown:
@@ -24,26 +27,39 @@ def check_inputs(given: Mapping[str, npt.ArrayLike], declared: Sequence[Boundary
     missing = [name for name in names if name not in given]
     if missing:
         raise UsageError(f"input {missing[0]!r} was not given", hint=f"inputs: {', '.join(names)}")
-    arrays = {}
-    for tensor in declared:
-        array = np.asarray(given[tensor.name])
-        found = f"{_type_name(array)}[{_shape_text(array.shape)}]"
-        wanted = f"{tensor.dtype}[{_shape_text(tensor.shape)}]"
-        if found != wanted:
-            raise UsageError(f"input {tensor.name!r} must be {wanted}, got {found}")
-        arrays[tensor.name] = array
-    return arrays
+    return {tensor.name: _checked(given[tensor.name], tensor) for tensor in declared}
+
+
+def _checked(value: Any, tensor: BoundaryTensor) -> Any:
+    if "(" in tensor.dtype:
+        return value
+    array = np.asarray(value)
+    found = f"{_type_name(array)}[{_shape_text(array.shape)}]"
+    wanted = tensor.dtype if tensor.shape is None else f"{tensor.dtype}[{_shape_text(tensor.shape)}]"
+    if _type_name(array) != tensor.dtype or not _agree(array.shape, tensor.shape):
+        raise UsageError(f"input {tensor.name!r} must be {wanted}, got {found}")
+    return array
+
+
+def _agree(shape: Sequence[int], declared: Sequence[int | None] | None) -> bool:
+    """Whether a shape is the declared one; an unknown dimension may be anything."""
+    if declared is None:
+        return True
+    pairs = zip(shape, declared, strict=False)
+    return len(shape) == len(declared) and all(wanted in (None, size) for size, wanted in pairs)
 
 
 def _type_name(array: Array) -> str:
+    if array.dtype.kind in "OUST":
+        return "string"
     try:
         return from_numpy(array.dtype).name
     except UsageError:
         return str(array.dtype)
 
 
-def _shape_text(shape: Sequence[int]) -> str:
-    return ",".join(map(str, shape))
+def _shape_text(shape: Sequence[int | None]) -> str:
+    return ",".join("?" if size is None else str(size) for size in shape)
 
 
 def to_device(values: Array, tensor: BoundaryTensor) -> Array:
@@ -51,7 +67,7 @@ def to_device(values: Array, tensor: BoundaryTensor) -> Array:
 
     Raises `UsageError` for an integer that the device type does not hold.
     """
-    if tensor.device_dtype == tensor.dtype:
+    if tensor.device_dtype is None or tensor.device_dtype == tensor.dtype:
         return values
     target = dtype(tensor.device_dtype)
     if target.is_integer and values.size and dtype(tensor.dtype).is_integer:

@@ -99,6 +99,7 @@ class Machine:
     l1_bytes_per_cycle_per_cu: BytesPerCycle
     d2d_bytes_per_cycle: BytesPerCycle
     pcie_bytes_per_cycle: BytesPerCycle
+    host_bytes_per_cycle: BytesPerCycle  # what an operator on the host takes and gives
 
     # Latencies and fixed costs.
     hbm_latency_cycles: Cycles
@@ -116,6 +117,8 @@ class Machine:
     dma_start_cycles: Cycles
     bind_cycles: Cycles
     launch_cycles: Cycles
+    host_call_cycles: Cycles  # from the end of a program to the first operator on the host, and back
+    host_node_cycles: Cycles
 
     # Limits that bound what may be in flight or named.
     dma_engines_per_die: Count

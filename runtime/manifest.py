@@ -1,4 +1,4 @@
-"""The manifest of a package: what it was made from and by, its boundary, its variants and its members.
+"""The manifest of a package: what it was made from and by, its variants, their steps, and its members.
 
 `Manifest` is plain data; `to_json` and `read_manifest` convert it to and from the object in `manifest.json`.
 """
@@ -10,43 +10,19 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
-from birc.runtime.dtypes import DTYPES, HOST_DTYPES
-from birc.runtime.errors import BadPackageError
+from birc.runtime.errors import BadPackageError, InternalError
 from birc.runtime.isa import ISA_VERSION, isa_digest
 from birc.runtime.package_json import Fields, Json
+from birc.runtime.variant import BoundaryTensor, Variant, read_variant, variant_json
 from birc.runtime.version import birc_version
 
-SCHEMA: Final = "birc.package/1"
+SCHEMA: Final = "birc.package/2"
 
 _FIELDS: Final = (
     *("schema", "compiler_version", "isa", "model", "target", "precision", "options", "passes"),
-    *("onnx_sha256", "inputs", "outputs", "variants", "report", "members"),
+    *("onnx_sha256", "variants", "members"),
 )
-_REPORT_COUNTS: Final = ("batch", "device_nodes", "compulsory_bytes", "sram_lower_bound_bytes")
-_REPORT_HOST_NODES: Final = "host_nodes"
 _NO_VALUES: Final[Mapping[str, Any]] = MappingProxyType({})
-_TYPE_NAMES: Final = frozenset(entry.name for entry in DTYPES + HOST_DTYPES)
-
-
-@dataclass(frozen=True, slots=True)
-class BoundaryTensor:
-    """An input or output as the model declares it: name, element type and shape.
-
-    `device_dtype` is the type in which it lies in device memory; the host converts.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    device_dtype: str
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """The model with its symbolic dimensions fixed: their values, and the member that holds the program."""
-
-    dimensions: Mapping[str, int]
-    program: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +38,44 @@ class MemberRecord:
 class Manifest:
     """What stands in `manifest.json`.
 
-    `onnx_sha256` is None for a program that was not compiled from an ONNX file. `report` holds what a profile
-    says that the program itself does not: the counts in `_REPORT_COUNTS` and the names of nodes on the host.
-    `members` is empty until the package is saved.
+    `onnx_sha256` is None for a program that was not compiled from an ONNX file. `variants` and `members` are empty
+    until the package is made and saved.
     """
 
     model: str
     target: str
     target_digest: str
     precision: str
-    inputs: tuple[BoundaryTensor, ...]
-    outputs: tuple[BoundaryTensor, ...]
     variants: tuple[Variant, ...] = ()
     options: Mapping[str, Any] = field(default_factory=lambda: _NO_VALUES)
     passes: tuple[str, ...] = ()
     onnx_sha256: str | None = None
-    report: Mapping[str, Any] = field(default_factory=lambda: _NO_VALUES)
     members: Mapping[str, MemberRecord] = field(default_factory=lambda: _NO_VALUES)
     compiler_version: str = field(default_factory=birc_version)
     isa_version: int = ISA_VERSION
     isa_digest: str = field(default_factory=isa_digest)
+
+    @property
+    def first(self) -> Variant:
+        """The first variant: the only one of most packages."""
+        if not self.variants:
+            raise InternalError("the package has no variants yet", where=self.model)
+        return self.variants[0]
+
+    @property
+    def inputs(self) -> tuple[BoundaryTensor, ...]:
+        """What the first variant takes."""
+        return self.first.inputs
+
+    @property
+    def outputs(self) -> tuple[BoundaryTensor, ...]:
+        """What the first variant gives."""
+        return self.first.outputs
+
+    @property
+    def report(self) -> Mapping[str, Any]:
+        """What a profile of the first variant says that its programs do not."""
+        return self.first.report
 
     def to_json(self) -> Json:
         """The object in `manifest.json`."""
@@ -95,27 +89,9 @@ class Manifest:
             "options": dict(self.options),
             "passes": list(self.passes),
             "onnx_sha256": self.onnx_sha256,
-            "inputs": [_tensor_json(tensor) for tensor in self.inputs],
-            "outputs": [_tensor_json(tensor) for tensor in self.outputs],
-            "variants": [_variant_json(variant) for variant in self.variants],
-            "report": dict(self.report),
+            "variants": [variant_json(variant) for variant in self.variants],
             "members": {name: _member_json(record) for name, record in self.members.items()},
         }
-
-
-def _tensor_json(tensor: BoundaryTensor) -> Json:
-    return {
-        "name": tensor.name,
-        "dtype": tensor.dtype,
-        "shape": list(tensor.shape),
-        "device_dtype": tensor.device_dtype,
-    }
-
-
-def _variant_json(variant: Variant) -> Json:
-    # `init` copies the constants to the device, once; `call` runs the commands, for every set of inputs.
-    entries = {"init": "constants", "call": "commands"}
-    return {"dimensions": dict(variant.dimensions), "program": variant.program, "entries": entries}
 
 
 def _member_json(record: MemberRecord) -> Json:
@@ -148,45 +124,15 @@ def read_manifest(value: object, *, where: str) -> Manifest:
         target=target.text("name"),
         target_digest=target.text("digest"),
         precision=fields.text("precision"),
-        inputs=tuple(_read_tensor(entry, where) for entry in fields.objects("inputs")),
-        outputs=tuple(_read_tensor(entry, where) for entry in fields.objects("outputs")),
-        variants=tuple(_read_variant(entry) for entry in fields.objects("variants")),
+        variants=tuple(read_variant(entry, where) for entry in fields.objects("variants")),
         options=fields.mapping("options"),
         passes=fields.texts("passes"),
         onnx_sha256=fields.optional_text("onnx_sha256"),
-        report=_read_report(fields),
         members={name: _read_member(entry) for name, entry in fields.named_objects("members")},
         compiler_version=compiler,
         isa_version=version,
         isa_digest=digest,
     )
-
-
-def _read_report(fields: Fields) -> dict[str, Any]:
-    report = fields.object("report")
-    report.only(*_REPORT_COUNTS, _REPORT_HOST_NODES)
-    values = fields.mapping("report")
-    counts: dict[str, Any] = {name: report.count(name) for name in _REPORT_COUNTS if name in values}
-    hosts = {_REPORT_HOST_NODES: list(report.texts(_REPORT_HOST_NODES))} if _REPORT_HOST_NODES in values else {}
-    return counts | hosts
-
-
-def _read_tensor(fields: Fields, where: str) -> BoundaryTensor:
-    fields.only("name", "dtype", "shape", "device_dtype")
-    tensor = BoundaryTensor(
-        fields.text("name"), fields.text("dtype"), fields.counts("shape"), fields.text("device_dtype")
-    )
-    for name in (tensor.dtype, tensor.device_dtype):
-        if name not in _TYPE_NAMES:
-            raise BadPackageError(f"there is no element type {name!r}", where=f"{where}: {tensor.name}")
-    return tensor
-
-
-def _read_variant(fields: Fields) -> Variant:
-    fields.only("dimensions", "program", "entries")
-    dimensions = fields.object("dimensions")
-    names = fields.mapping("dimensions")
-    return Variant({name: dimensions.count(name) for name in names}, fields.text("program"))
 
 
 def _read_member(fields: Fields) -> MemberRecord:

@@ -1,7 +1,8 @@
 """The package `NAME.birc`: a compiled model as one file, written atomically and read without trust.
 
-A zip of stored members: `manifest.json`, `programs/0.bin` (the instruction stream), `weights.safetensors`
-(the constants, mapped into memory, never copied on loading) and `debug/` (texts and names; may be missing).
+A zip of stored members: `manifest.json`, `programs/K.bin` (the instruction streams, most often one), `host/K.onnx`
+(sub-models that the host runs), `weights.safetensors` (the constants of all programs, mapped into memory, never copied
+on loading) and `debug/` (texts and names; may be missing).
 The manifest holds the SHA-256 of every other member; its own bytes are covered by the CRC-32 of the zip.
 """
 
@@ -26,16 +27,17 @@ import numpy as np
 from birc.runtime.codec import decode_program, encode_program
 from birc.runtime.errors import BadPackageError, InternalError, UsageError
 from birc.runtime.machine import Machine, load_machine
-from birc.runtime.manifest import Manifest, MemberRecord, Variant, read_manifest
+from birc.runtime.manifest import Manifest, MemberRecord, read_manifest
 from birc.runtime.package_json import read_json, to_bytes
-from birc.runtime.package_sources import SOURCE_MAP, RunSource, read_source_map, source_map_json
-from birc.runtime.package_weights import Array, read_weights, share_equal, weights_image
+from birc.runtime.package_parts import HOST, PROGRAMS, NewVariant, Parts, assembled, check_parts, one_program
+from birc.runtime.package_sources import RunSource, read_source_map, source_map_member
+from birc.runtime.package_weights import Array, read_weights, weights_image
 from birc.runtime.package_zip import Member, NewMember, is_member_name, read_archive, write_archive
-from birc.runtime.program import Port, Program
+from birc.runtime.program import Program
+from birc.runtime.variant import BoundaryTensor
 from birc.runtime.verifier import VerificationError, verify_program
 
 MANIFEST: Final = "manifest.json"
-PROGRAM: Final = "programs/0.bin"
 WEIGHTS: Final = "weights.safetensors"
 DEBUG: Final = "debug/"
 
@@ -45,60 +47,72 @@ _NO_DEBUG: Final[Mapping[str, bytes]] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Package:
-    """A verified program with its constants and what is known about them.
+    """Verified programs with their constants, the host's sub-models, and what is known about them.
 
-    Made by `create` or `open`, both of which run the verifier. `weights` are by `ConstantImage.key`,
-    read-only when the package was opened from a file. `debug` are the debug members by their whole name;
-    nothing in them changes a value or a figure.
+    Made by `create`, `of_program` or `open`, all of which run the verifier. `programs` and `host_models` are by
+    member; `weights` by `ConstantImage.key`, read-only when the package was opened from a file. `debug` are the debug
+    members by their whole name; nothing in them changes a value or a figure.
     """
 
     manifest: Manifest
-    program: Program
+    programs: Mapping[str, Program]
     weights: Mapping[str, Array]
     machine: Machine
+    host_models: Mapping[str, bytes] = field(default_factory=lambda: _NO_DEBUG)
     debug: Mapping[str, bytes] = field(default_factory=lambda: _NO_DEBUG)
 
     @classmethod
     def create(
+        cls,
+        variants: Sequence[NewVariant],
+        manifest: Manifest,
+        machine: Machine,
+        *,
+        texts: Mapping[str, str] | None = None,
+    ) -> Package:
+        """A package of these variants; those of `manifest`, and its members, are filled in here.
+
+        Equal weights are kept once. `texts` are further debug members by file name. Raises `VerificationError` for a
+        program that is not right and `InternalError` for parts that do not belong together.
+        """
+        parts = assembled(variants, manifest.model)
+        for program in parts.programs.values():
+            verify_program(program, machine)
+        debug = {**{f"{DEBUG}{name}": text.encode() for name, text in (texts or {}).items()}, **parts.source_maps}
+        manifest = replace(manifest, variants=parts.variants, members={})
+        package = cls(manifest, parts.programs, parts.weights, machine, parts.host_models, debug)
+        try:
+            package._check(where=manifest.model)
+        except BadPackageError as error:
+            raise InternalError(error.what, where=error.where) from error
+        return package
+
+    @classmethod
+    def of_program(
         cls,
         program: Program,
         weights: Mapping[str, Array],
         manifest: Manifest,
         machine: Machine,
         *,
-        dimensions: Mapping[str, int] | None = None,
+        inputs: Sequence[BoundaryTensor] | None = None,
+        outputs: Sequence[BoundaryTensor] | None = None,
         sources: Sequence[RunSource] = (),
         texts: Mapping[str, str] | None = None,
     ) -> Package:
-        """A package of one program.
+        """A package of one program. Without `inputs` and `outputs` the model's types are those on the device.
 
-        `weights` holds an array for the key of each constant; equal ones are kept once. Of `manifest` the
-        variants and members are filled in here, with the values of symbolic `dimensions`. `sources` names
-        what each `run` command computes, `texts` are further debug members by file name. Raises
-        `VerificationError` for a program that is not right and `InternalError` for parts that do not belong
-        together.
+        Raises as `create`.
         """
-        missing = [constant.key for constant in program.constants if constant.key not in weights]
-        if missing:
-            raise InternalError(f"the program loads {missing[0]!r}, which has no weights", where=manifest.model)
-        kept, keeper = share_equal({constant.key: weights[constant.key] for constant in program.constants})
-        images = tuple(replace(image, key=keeper[image.key]) for image in program.constants)
-        program = replace(program, constants=images)
-        verify_program(program, machine)
-        debug = {f"{DEBUG}{name}": text.encode() for name, text in (texts or {}).items()}
-        report = dict(manifest.report)
-        if sources:
-            debug[SOURCE_MAP] = to_bytes(source_map_json(sources))
-            # Counted here, so that it is known without the debug members too.
-            report.setdefault("device_nodes", len({node for run in sources for node in run.onnx_nodes}))
-        variant = Variant(dict(dimensions or {}), PROGRAM)
-        manifest = replace(manifest, variants=(variant,), members={}, report=report)
-        package = cls(manifest, program, kept, machine, debug)
-        try:
-            _check_parts(package, where=manifest.model)
-        except BadPackageError as error:
-            raise InternalError(error.what, where=error.where) from error
-        return package
+        return cls.create([one_program(program, weights, inputs, outputs, sources)], manifest, machine, texts=texts)
+
+    @property
+    def program(self) -> Program:
+        """The program of a package that has one alone. Raises `UsageError` for another."""
+        if len(self.programs) != 1:
+            what = f"has {len(self.programs)} programs, not one"
+            raise UsageError(what, where=self.manifest.model, hint="birc inspect lists its steps")
+        return next(iter(self.programs.values()))
 
     @classmethod
     def open(cls, path: str | Path, machine: Machine | None = None) -> Package:
@@ -120,12 +134,17 @@ class Package:
             for name, member in members.items():
                 if name not in (MANIFEST, WEIGHTS):
                     _check_hash(content, member, manifest, where)
-            program = _decode(_data(content, members[PROGRAM]).tobytes(), f"{where}: {PROGRAM}")
+
+            def content_of(folder: str) -> dict[str, bytes]:
+                return {name: _data(content, members[name]).tobytes() for name in members if name.startswith(folder)}
+
+            encoded = content_of(PROGRAMS)
+            programs = {name: _decode(data, f"{where}: {name}") for name, data in encoded.items()}
             weights = read_weights(_data(content, members[WEIGHTS]), where=f"{where}: {WEIGHTS}")
-            debug = {name: _data(content, members[name]).tobytes() for name in members if name.startswith(DEBUG)}
-            package = cls(manifest, program, weights, machine, debug)
-            _check_parts(package, where=where)
-            _verify(program, machine, where)
+            package = cls(manifest, programs, weights, machine, content_of(HOST), content_of(DEBUG))
+            package._check(where=where)
+            for name, program in programs.items():
+                _verify(program, machine, f"{where}: {name}")
             slow.result()
         return package
 
@@ -153,19 +172,28 @@ class Package:
     def _members(self) -> list[NewMember]:
         """All members but the manifest."""
         weights = _new_member(WEIGHTS, weights_image(self.weights), is_aligned=True)
-        program = _new_member(PROGRAM, [memoryview(encode_program(self.program))])
-        debug = [_new_member(name, [memoryview(data)]) for name, data in self.debug.items()]
-        return [weights, program, *debug]
+        programs = [_new_member(name, [memoryview(encode_program(program))]) for name, program in self.programs.items()]
+        others = {**self.host_models, **self.debug}
+        return [weights, *programs, *(_new_member(name, [memoryview(data)]) for name, data in others.items())]
 
     def without_debug(self) -> Package:
         """The package without its debug members."""
         return replace(self, debug=_NO_DEBUG)
 
-    @property
-    def run_sources(self) -> tuple[RunSource, ...]:
-        """What each `run` command computes, in text order; empty without debug information."""
-        data = self.debug.get(SOURCE_MAP)
-        return read_source_map(data, where=f"{self.manifest.model}: {SOURCE_MAP}") if data is not None else ()
+    def run_sources(self, program: str) -> tuple[RunSource, ...]:
+        """What each `run` command of the program in a member computes, in text order; empty without debug
+        information."""
+        member = source_map_member(program)
+        data = self.debug.get(member)
+        return read_source_map(data, where=f"{self.manifest.model}: {member}") if data is not None else ()
+
+    def _check(self, *, where: str) -> None:
+        manifest = self.manifest
+        parts = Parts(manifest.variants, self.programs, self.weights, self.host_models)
+        check_parts(parts, manifest.target, manifest.target_digest, where=where)
+        for name in self.debug:
+            if not is_member_name(name):
+                raise BadPackageError(f"{name!r} cannot be the name of a member", where=where)
 
 
 def _new_member(name: str, parts: Sequence[memoryview], *, is_aligned: bool = False) -> NewMember:
@@ -236,7 +264,8 @@ def _check_members(members: Mapping[str, Member], manifest: Manifest, where: str
     for name in members:
         if name != MANIFEST and name not in manifest.members:
             raise BadPackageError(f"has a member {name!r} that its manifest does not list", where=where)
-    for name in (PROGRAM, WEIGHTS, *manifest.members):
+    steps = [step.member for variant in manifest.variants for step in variant.steps]
+    for name in dict.fromkeys((*steps, WEIGHTS, *manifest.members)):
         member, record = members.get(name), manifest.members.get(name)
         if member is None and name.startswith(DEBUG):
             continue
@@ -264,7 +293,7 @@ def _verify(program: Program, machine: Machine, where: str) -> None:
     try:
         verify_program(program, machine)
     except VerificationError as error:
-        error.where = f"{where}: {PROGRAM}"
+        error.where = where
         raise
 
 
@@ -279,39 +308,3 @@ def _machine(manifest: Manifest, given: Machine | None, where: str) -> Machine:
         what = f"was compiled for {manifest.target} {manifest.target_digest[:12]}, here is {machine.name}"
         raise BadPackageError(f"{what} {machine.digest[:12]}", where=where, hint="compile it again")
     return machine
-
-
-def _check_parts(package: Package, *, where: str) -> None:
-    """Manifest, program, weights and debug members belong together."""
-    manifest, program = package.manifest, package.program
-
-    def check(holds: bool, what: str) -> None:
-        if not holds:
-            raise BadPackageError(what, where=where)
-
-    check(
-        (program.machine, program.machine_digest) == (manifest.target, manifest.target_digest),
-        f"the program is for another target than the manifest's {manifest.target}",
-    )
-    check(len(manifest.variants) == 1, f"has {len(manifest.variants)} variants, this birc runs packages of one")
-    check(manifest.variants[0].program == PROGRAM, f"the program must be {PROGRAM}")
-    for side, ports, tensors in (
-        ("input", program.inputs, manifest.inputs),
-        ("output", program.outputs, manifest.outputs),
-    ):
-        declared = [(tensor.name, tensor.device_dtype, tensor.shape) for tensor in tensors]
-        check(declared == [_signature(port) for port in ports], f"the {side}s of manifest and program differ")
-    for image in program.constants:
-        array = package.weights.get(image.key)
-        check(array is not None, f"has no weights {image.key!r}")
-        size = array.nbytes if array is not None else 0
-        check(
-            size == image.num_bytes,
-            f"weights {image.key!r} have {size} bytes, the program loads {image.num_bytes}",
-        )
-    for name in package.debug:
-        check(is_member_name(name), f"{name!r} cannot be the name of a member")
-
-
-def _signature(port: Port) -> tuple[str, str, tuple[int, ...]]:
-    return port.name, port.dtype, port.shape

@@ -74,6 +74,20 @@ class Fields:
         """An object whose content is not looked into."""
         return dict(self._of_type(name, dict, "an object"))
 
+    def names(self) -> tuple[str, ...]:
+        """The names of all fields."""
+        return tuple(self._values)
+
+    def optional_sizes(self, name: str) -> tuple[int | None, ...] | None:
+        """A list of whole numbers, in which null stands for one that is not known; or null."""
+        value = self._get(name)
+        if value is None:
+            return None
+        values = self._of_type(name, list, "a list")
+        if not all(entry is None or _is_count(entry) for entry in values):
+            self._refuse(name, "must be a list of whole numbers, not negative, or null")
+        return tuple(values)
+
     def object(self, name: str) -> Fields:
         return Fields(self._get(name), f"{self._where}: {name}")
 

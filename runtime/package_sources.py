@@ -8,7 +8,13 @@ from typing import Final
 
 from birc.runtime.package_json import Fields, Json, read_json
 
-SOURCE_MAP: Final = "debug/source_map.json"
+_FOLDER: Final = "debug/"
+
+
+def source_map_member(program: str) -> str:
+    """The member that maps the runs of the program in member `program`: debug/programs/0.json for
+    programs/0.bin."""
+    return f"{_FOLDER}{program.removesuffix('.bin')}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +26,7 @@ class RunSource:
 
 
 def source_map_json(sources: Iterable[RunSource]) -> Json:
-    """The object in the member `SOURCE_MAP`; runs are in the text order of the command stream."""
+    """The object in such a member; runs are in the text order of the command stream."""
     return {"runs": [{"name": source.name, "onnx_nodes": list(source.onnx_nodes)} for source in sources]}
 
 

@@ -13,7 +13,6 @@ from typing import Any, Final
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
 from birc.runtime.memory import byte_range
-from birc.runtime.package import Package
 from birc.runtime.package_sources import RunSource
 from birc.runtime.program import Command, CommandLoop, Port, Program
 from birc.runtime.report_text import render
@@ -48,7 +47,6 @@ class ReportMetadata:
     sram_lower_bound_bytes: int | None = None
     compulsory_bytes: int | None = None
     device_nodes: int | None = None
-    host_nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,23 +99,6 @@ class Report:
     def render_text(self) -> str:
         """A text for people: summary, ledger, bounds, and the operations that take longest."""
         return render(self.to_json())
-
-
-def metadata_of(package: Package) -> ReportMetadata:
-    """What a package knows beyond its program."""
-    manifest = package.manifest
-    values = manifest.report
-    first = next((tensor.shape for tensor in manifest.inputs if tensor.shape), (1,))
-    return ReportMetadata(
-        model=manifest.model,
-        precision=manifest.precision,
-        batch=values.get("batch", first[0]),
-        runs=package.run_sources,
-        sram_lower_bound_bytes=values.get("sram_lower_bound_bytes"),
-        compulsory_bytes=values.get("compulsory_bytes"),
-        device_nodes=values.get("device_nodes"),
-        host_nodes=tuple(values.get("host_nodes", ())),
-    )
 
 
 def build_report(
@@ -224,11 +205,7 @@ def _sram(program: Program, machine: Machine, metadata: ReportMetadata) -> dict[
 def _placement(metadata: ReportMetadata) -> dict[str, Any]:
     nodes = {node for run in metadata.runs for node in run.onnx_nodes}
     device = metadata.device_nodes if metadata.device_nodes is not None else len(nodes)
-    return {
-        "device_nodes": device,
-        "host_nodes": len(metadata.host_nodes),
-        "host": list(metadata.host_nodes),
-    }
+    return {"device_nodes": device, "host_nodes": 0, "host": []}
 
 
 def _operations(

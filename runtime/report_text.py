@@ -66,7 +66,8 @@ def _summary(report: Mapping[str, Any]) -> str:
 def _host(placement: Mapping[str, Any]) -> list[str]:
     if not placement["host_nodes"]:
         return []
-    return [f"  {'on the host':<15} {placement['host_nodes']} nodes: {', '.join(placement['host'])}"]
+    nodes = [f"    {node['name']} ({node['op_type']}): {node['reason']}" for node in placement["host"]]
+    return [f"  {'on the host':<15} {placement['host_nodes']} nodes, {_us(placement['host_us'])}", *nodes]
 
 
 def _ledger(ledger: Mapping[str, float]) -> str:

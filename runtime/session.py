@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from birc.runtime.boundary import check_inputs, read_port, to_device, to_host, write_port
-from birc.runtime.conversion import Array
+from birc.runtime.boundary import check_inputs
+from birc.runtime.device_step import DeviceStep
+from birc.runtime.host import HostStep
 from birc.runtime.machine import Machine
-from birc.runtime.manifest import BoundaryTensor
-from birc.runtime.memory import Memory
 from birc.runtime.package import Package
-from birc.runtime.package_weights import as_bytes
-from birc.runtime.report import Report, build_report, metadata_of
-from birc.runtime.timing import simulate
-from birc.runtime.timing.calibration import latency_range
-from birc.runtime.values.engine import ValuesEngine
-
-QUICKLY_WALKED = 400
-"""Instructions walked by one simulation up to which a profile adds the range of its latency unasked."""
+from birc.runtime.report import Report
+from birc.runtime.report_variant import variant_report
+from birc.runtime.variant import BoundaryTensor, Step, Variant
 
 
 def load(path_or_package: str | Path | Package, machine: Machine | None = None) -> Session:
@@ -36,65 +28,56 @@ def load(path_or_package: str | Path | Package, machine: Machine | None = None) 
 
 
 class Session:
-    """The memories of the device, which keep their content from call to call, and the engines on them."""
+    """The steps of a package, each made ready at its first call."""
 
-    __slots__ = ("_engine", "_memory", "package")
+    __slots__ = ("_ready", "package")
 
     def __init__(self, package: Package) -> None:
         self.package = package
-        self._memory: Memory | None = None
-        self._engine: ValuesEngine | None = None
+        self._ready: dict[tuple[int, int], DeviceStep | HostStep] = {}
 
     @property
     def inputs(self) -> tuple[BoundaryTensor, ...]:
-        """Names, types and shapes of what `run` takes."""
+        """Names, types and shapes of what `run` takes (those of the first variant)."""
         return self.package.manifest.inputs
 
     @property
     def outputs(self) -> tuple[BoundaryTensor, ...]:
-        """Names, types and shapes of what `run` gives."""
+        """Names, types and shapes of what `run` gives (those of the first variant)."""
         return self.package.manifest.outputs
 
-    def run(self, inputs: Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
-        """Run the program on these inputs; the outputs are new arrays in the model's own types.
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Run the model on these inputs; the outputs are new arrays in the model's own types.
 
-        Raises `UsageError` naming the input that is missing, unknown or of another type or shape than the
-        model's, and `MachineFault` when the program does what the machine cannot (an index out of its range,
-        say).
+        A sequence is a list, an empty optional None; both exist only on the host. Raises `UsageError` naming the input
+        that is missing, unknown or of another type or shape than the model's, `MachineFault` when a program does what
+        the machine cannot (an index out of its range, say), and `HostStepError` when an operator on the host refuses
+        its values.
         """
-        program = self.package.program
-        arrays = check_inputs(inputs, self.inputs)
-        memory = self._memory or self._initialised()
-        for port, tensor in zip(program.inputs, self.inputs, strict=True):
-            write_port(program, memory, port, to_device(arrays[tensor.name], tensor))
-        engine = self._engine or ValuesEngine(program, self.package.machine)
-        engine.run(memory)
-        self._memory, self._engine = memory, engine
-        pairs = zip(program.outputs, self.outputs, strict=True)
-        return {tensor.name: to_host(read_port(program, memory, port), tensor) for port, tensor in pairs}
+        number, variant = 0, self.package.manifest.first
+        values: dict[str, Any] = check_inputs(inputs, variant.inputs)
+        for place, step in enumerate(variant.steps):
+            values.update(self._step(number, place, step).run(values))
+        return {tensor.name: values[tensor.name] for tensor in variant.outputs}
 
-    def _initialised(self) -> Memory:
-        """A memory that holds the constants, as the `init` entry of the package asks."""
-        program = self.package.program
-        memory = Memory(program, self.package.machine, poison=False)
-        for image in program.constants:
-            content = as_bytes(self.package.weights[image.key])
-            for die in range(program.dies):
-                if image.dies >> die & 1:
-                    np.copyto(memory.hbm[die][image.address : image.address + image.num_bytes], content)
-        return memory
+    def _step(self, variant: int, place: int, step: Step) -> DeviceStep | HostStep:
+        known = self._ready.get((variant, place))
+        if known is None:
+            package = self.package
+            if step.on_host:
+                known = HostStep(package.host_models[step.member], step)
+            else:
+                known = DeviceStep(package.programs[step.member], step, package.weights, package.machine)
+            self._ready[variant, place] = known
+        return known
 
-    def profile(self, with_range: bool | None = None) -> Report:
+    def profile(self, with_range: bool | None = None, variant: int = 0) -> Report:
         """The machine's time, traffic and memory for one call; needs no inputs and computes no values.
 
         `with_range` adds the band of latencies over the calibrated sets of figures, which takes a simulation for each
         set; by default only programs that simulate quickly get it.
         """
-        program, machine = self.package.program, self.package.machine
-        timing = simulate(program, machine)
-        if with_range is None:
-            with_range = timing.walked <= QUICKLY_WALKED
-        band = latency_range(program, machine) if with_range else None
-        if band is not None:  # The machine's own figures fit the anchors as the drawn ones do.
-            band = (min(band[0], timing.latency_cycles), max(band[1], timing.latency_cycles))
-        return build_report(program, machine, timing, metadata_of(self.package), band)
+        return variant_report(self.package, self._variant(variant), with_range)
+
+    def _variant(self, number: int) -> Variant:
+        return self.package.manifest.variants[number]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -40,10 +40,15 @@ class Checkpoint:
     constants: Mapping[str, Constant]
 
 
+DeviceProblem = Callable[[Node, Sequence[TensorType]], str | None]
+
+
 class GraphBuilder:
     """Collects nodes and constants. What comes between two calls of `finish_node` is of one ONNX node."""
 
-    def __init__(self, reserved_names: Iterable[str]) -> None:
+    def __init__(self, reserved_names: Iterable[str], device_problem: DeviceProblem = lambda *_: None) -> None:
+        """`device_problem` says why the device cannot run a node with inputs of these types, None when it can."""
+        self._device_problem = device_problem
         self._types: dict[str, TensorType] = {}
         self._constants: dict[str, Constant] = {}
         self._nodes: list[Node] = []
@@ -55,6 +60,7 @@ class GraphBuilder:
         self._counters: dict[str, int] = {}
         self._assumption = ""
         self.declared: Declared = lambda _: None
+        self.renamed_outputs: dict[str, str] = {}
 
     # What is known about values
 
@@ -80,6 +86,19 @@ class GraphBuilder:
             return found.data
         type = self._types[value]
         return np.empty(type.sizes, type.dtype.numpy) if 0 in type.shape else None
+
+    @property
+    def constants(self) -> dict[str, np.ndarray]:
+        """The data of all accepted constants by name."""
+        return {name: constant.data for name, constant in self._constants.items()}
+
+    def is_computed(self, value: str) -> bool:
+        """Whether a device node computes the value."""
+        return any(value == output.name for node in self._nodes for output in node.outputs)
+
+    def has_type(self, value: str) -> bool:
+        """Whether `value` is a tensor of numbers of a known shape."""
+        return value in self._types
 
     def required_constant(self, value: str, meaning: str) -> np.ndarray:
         """The data of a value. Raises `CannotLower` when it depends on the model's inputs."""
@@ -134,6 +153,10 @@ class GraphBuilder:
         """A value whose node could not be lowered, so that the nodes after it can be tried."""
         self._types[name] = type
 
+    def reserve(self, name: str) -> None:
+        """Keep a name that a value outside of the graph has."""
+        self._reserved.add(name)
+
     def add_input(self, value: Value) -> None:
         """An input of the model."""
         self._types[value.name] = value.type
@@ -180,7 +203,13 @@ class GraphBuilder:
         if len(known) == len(data) and known and _is_shape_arithmetic(result):
             return self.constant(self._evaluated(entry, known, values))
         name = self._fresh_name()
-        self._pending_nodes.append(Node(op, tuple(inputs), (Value(name, result),), values))
+        node = Node(op, tuple(inputs), (Value(name, result),), values)
+        is_static = all(self._types[entry].is_static for entry in node.present_inputs) and result.is_static
+        if is_static and (len(known) < len(data) or not known):  # what constants alone make is folded
+            problem = self._device_problem(node, tuple(self._types[entry] for entry in node.present_inputs))
+            if problem is not None:
+                raise CannotLower(problem)
+        self._pending_nodes.append(node)
         self._types[name] = result
         return name
 
@@ -267,6 +296,7 @@ class GraphBuilder:
         for wanted, value in outputs.items():
             if self._name_output(wanted, renamed.get(value, value), kept):
                 renamed[value] = wanted
+        self.renamed_outputs = renamed
         used = {entry for node in self._nodes for entry in node.present_inputs} | set(outputs)
         constants = {key: constant for key, constant in self._constants.items() if key in used}
         alive = {source for node in self._nodes for source in node.sources}

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx
 
 from birc.compiler.importer.tensors import element_type, element_type_name
 from birc.compiler.ir.graph import Graph, Value
 from birc.compiler.ir.types import Dim, TensorType
-from birc.runtime.errors import BadModelError, UnsupportedError, UsageError
+from birc.runtime.errors import BadModelError, InternalError, UsageError
 
 
-def input_values(graph: onnx.GraphProto, dims: Mapping[str, int], batch: int | None) -> tuple[Value, ...]:
-    """The inputs of `graph` that are not initialisers, with as static types as can be.
+@dataclass(frozen=True, slots=True)
+class ModelInputs:
+    """The inputs that are not initialisers: tensors of numbers, and what only the host can hold."""
+
+    on_device: tuple[Value, ...]
+    on_host: Mapping[str, onnx.TypeProto]
+
+
+def input_values(graph: onnx.GraphProto, dims: Mapping[str, int], batch: int | None) -> ModelInputs:
+    """The inputs of `graph` that are not initialisers; those of numbers with as static types as can be.
 
     `dims` gives symbols their sizes; `batch` is the size of the first dimension of every input where it is
     open. Raises `UsageError` for a size without a symbol, or a batch that contradicts the model.
     """
     initialised = {tensor.name for tensor in graph.initializer}
     declared = [entry for entry in graph.input if entry.name not in initialised]
+    on_host = {entry.name: entry.type for entry in declared if not _is_tensor_of_numbers(entry)}
+    declared = [entry for entry in declared if entry.name not in on_host]
     shapes = {entry.name: _declared_shape(entry) for entry in declared}
     symbols = {size: name for name, shape in shapes.items() for size in shape if isinstance(size, str)}
     sizes = dict(dims)
@@ -33,7 +44,11 @@ def input_values(graph: onnx.GraphProto, dims: Mapping[str, int], batch: int | N
             raise UsageError(f"dimension {name!r} cannot be {size}", hint="at least 1")
     if batch is not None:
         sizes.update(_batch_sizes(shapes, sizes, batch))
-    return tuple(_input_value(entry, shapes[entry.name], sizes) for entry in declared)
+    return ModelInputs(tuple(_input_value(entry, shapes[entry.name], sizes) for entry in declared), on_host)
+
+
+def _is_tensor_of_numbers(entry: onnx.ValueInfoProto) -> bool:
+    return entry.type.HasField("tensor_type") and element_type(entry.type.tensor_type.elem_type) is not None
 
 
 def missing_size(inputs: Sequence[Value], symbol: str, node: str = "") -> UsageError:
@@ -53,9 +68,6 @@ def require_sizes(graph: Graph) -> None:
 
 def _declared_shape(entry: onnx.ValueInfoProto) -> tuple[Dim, ...]:
     """The declared shape; a dimension without size and symbol is called `input.position`."""
-    if not entry.type.HasField("tensor_type"):
-        kind = entry.type.WhichOneof("value") or "no type"
-        raise UnsupportedError(f"input {entry.name!r} is a {kind}, not a tensor")
     tensor = entry.type.tensor_type
     if not tensor.HasField("shape"):
         raise BadModelError(f"input {entry.name!r} declares no shape", hint="export the model with shaped inputs")
@@ -83,7 +95,7 @@ def _input_value(entry: onnx.ValueInfoProto, shape: tuple[Dim, ...], sizes: Mapp
     number = entry.type.tensor_type.elem_type
     kind = element_type(number)
     if kind is None:
-        raise UnsupportedError(f"input {entry.name!r} has elements of type {element_type_name(number)}")
+        raise InternalError(f"input {entry.name!r} has elements of type {element_type_name(number)}")
     return Value(
         entry.name,
         TensorType(kind, tuple(sizes.get(size, size) if isinstance(size, str) else size for size in shape)),

@@ -17,22 +17,26 @@ from birc.compiler.importer.bodies import (
     inner_constants,
     standard_body,
 )
-from birc.compiler.importer.builder import GraphBuilder
+from birc.compiler.importer.builder import DeviceProblem, GraphBuilder
 from birc.compiler.importer.control_flow import CONTROL_FLOW, LowerControl
-from birc.compiler.importer.dimensions import input_values, missing_size, require_sizes
+from birc.compiler.importer.dimensions import ModelInputs, input_values, missing_size, require_sizes
 from birc.compiler.importer.functions import DEEPEST_CALL, check_functions, local_functions
+from birc.compiler.importer.host_side import HostSide
 from birc.compiler.importer.inference import InferredTypes, declared_shapes
 from birc.compiler.importer.inner_graphs import Budget, InnerGraphs
 from birc.compiler.importer.lookahead import Declared, Lookahead
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode, decode_attributes
 from birc.compiler.importer.op_types import find_op_type
+from birc.compiler.importer.placement import DevicePart, HostPart, placed
 from birc.compiler.importer.read import NEWEST_OPSET, ModelSource, ReadModel, read_model, standard_domain
 from birc.compiler.importer.scan import SCAN
-from birc.compiler.importer.tensors import element_type, element_type_name, tensor_array
+from birc.compiler.importer.tensors import element_type, sparse_array, tensor_array
 from birc.compiler.ir.errors import TypeRuleError, UnknownDimError
 from birc.compiler.ir.graph import Graph, Value
+from birc.compiler.ir.types import TensorType
 from birc.compiler.ir.verify import verify_graph
 from birc.runtime.errors import BadModelError, UnsupportedError
+from birc.runtime.variant import HostNode
 
 _CONTROL_FLOW = {**CONTROL_FLOW, **SCAN}
 
@@ -53,10 +57,31 @@ class UnsupportedOperator:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What importing gives: the graph, which is None when there are unsupported operators."""
+    """What importing gives: the parts in order (none when an operator is not supported anywhere) and the boundary.
 
-    graph: Graph | None
+    `types` are those of every value that parts share, by name.
+    """
+
+    name: str
+    parts: tuple[DevicePart | HostPart, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    types: Mapping[str, onnx.TypeProto | TensorType | None]
+    constants: Mapping[str, np.ndarray | onnx.TensorProto]
+    functions: tuple[onnx.FunctionProto, ...]
     unsupported: tuple[UnsupportedOperator, ...]
+
+    @property
+    def host_nodes(self) -> tuple[HostNode, ...]:
+        """The nodes on the host, in order."""
+        return tuple(call.node for part in self.parts if isinstance(part, HostPart) for call in part.calls)
+
+    def require_supported(self) -> None:
+        """Raise `UnsupportedError` with every operator that nobody can run."""
+        if self.unsupported:
+            listed = "; ".join(map(str, self.unsupported))
+            count = len(self.unsupported)
+            raise UnsupportedError(f"{count} operator{'s are' if count > 1 else ' is'} not supported: {listed}")
 
 
 def import_model(
@@ -66,29 +91,45 @@ def import_model(
     *,
     open_dims: bool = False,
 ) -> Graph:
-    """The graph of an ONNX model: core rows, static shapes, every ONNX node name on a node or among the
-    fates.
+    """The graph of an ONNX model that needs no host: core rows, static shapes, every ONNX node name on a node or
+    among the fates.
+
+    Raises as `import_parts`, and `UnsupportedError` that lists every operator without a lowering.
+    """
+    imported = import_parts(source, dims, batch, open_dims=open_dims)
+    imported.require_supported()
+    hosts = imported.host_nodes
+    if hosts:
+        listed = "; ".join(map(str, hosts))
+        raise UnsupportedError(f"{len(hosts)} operator{'s need' if len(hosts) > 1 else ' needs'} the host: {listed}")
+    (part,) = imported.parts
+    if not isinstance(part, DevicePart):
+        raise UnsupportedError("all of the model runs on the host")
+    return part.graph
+
+
+def import_parts(
+    source: ModelSource,
+    dims: Mapping[str, int] | None = None,
+    batch: int | None = None,
+    device_problem: DeviceProblem = lambda *_: None,
+    *,
+    open_dims: bool = False,
+) -> Imported:
+    """An ONNX model as graphs for the device and sub-models for the host. Unsupported operators are a result.
 
     `source` is a path, the file's bytes, or the model; `dims` gives symbolic dimensions their sizes; `batch`
-    the first dimension of every input where it is open. With `open_dims` those stay symbols that have no size and
-    of which no node needs one. Raises `BadModelError` (unreadable or contradictory),
-    `UsageError` (dimensions) or `UnsupportedError`, which lists every operator without a lowering.
+    the first dimension of every input where it is open. `device_problem` says why the device cannot run a node of the
+    graph. With `open_dims` those dimensions stay symbols that have no size and of which no node needs one. Raises
+    `BadModelError` (unreadable or contradictory) or `UsageError` (dimensions).
     """
-    imported = try_import(source, dims, batch)
-    if imported.graph is None:
-        listed = "; ".join(map(str, imported.unsupported))
-        count = len(imported.unsupported)
-        raise UnsupportedError(f"{count} operator{'s are' if count > 1 else ' is'} not supported: {listed}")
-    if not open_dims:
-        require_sizes(imported.graph)
-    return imported.graph
-
-
-def try_import(source: ModelSource, dims: Mapping[str, int] | None = None, batch: int | None = None) -> Imported:
-    """As `import_model`, but unsupported operators are a result and not an error."""
     model = read_model(source)
     inputs = input_values(model.proto.graph, dims or {}, batch)
-    return _Importer(model, inputs).run()
+    imported = _Importer(model, inputs, device_problem).run()
+    for part in imported.parts:
+        if isinstance(part, DevicePart) and not open_dims:
+            require_sizes(part.graph)
+    return imported
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,50 +165,87 @@ class _Region:
 
 
 class _Importer:
-    def __init__(self, model: ReadModel, inputs: tuple[Value, ...]) -> None:
+    def __init__(self, model: ReadModel, inputs: ModelInputs, device_problem: DeviceProblem) -> None:
         self._model = model
-        self._inputs = inputs
+        self._inputs = inputs.on_device
         self._functions = local_functions(model)
         check_functions(self._functions, model.proto.graph)
         self._unsupported: list[UnsupportedOperator] = []
         self._node_names: set[str] = set()
-        self._inferred = InferredTypes(model, inputs)
+        self._inferred = InferredTypes(model, inputs.on_device)
         graph = model.proto.graph
         named = {entry.name for entry in graph.input} | {tensor.name for tensor in graph.initializer}
         named.update(name for node in graph.node for name in node.output)
-        self._build = GraphBuilder(named)
+        self._build = GraphBuilder(named, device_problem)
+        self._host = HostSide(self._build, model.proto.functions)
+        for name, type in inputs.on_host.items():
+            self._host.add_value(name, type)
 
     def run(self) -> Imported:
         graph = self._model.proto.graph
-        values = {value.name: value.name for value in self._inputs}
+        initialised = {tensor.name for tensor in graph.initializer}
+        inputs = tuple(entry.name for entry in graph.input if entry.name not in initialised)
+        values = {name: name for name in inputs}
         for value in self._inputs:
             self._build.add_input(value)
             if 0 in value.type.shape:
                 empty = np.empty(value.type.sizes, value.type.dtype.numpy)
                 values[value.name] = self._build.keep_constant(f"{value.name}.empty", empty)
-        if graph.sparse_initializer:
-            raise UnsupportedError("the model has sparse initialisers", hint="store them densely")
         for tensor in graph.initializer:
             self._add_initializer(tensor)
             values[tensor.name] = tensor.name
+        for sparse in graph.sparse_initializer:
+            name = sparse.values.name
+            self._build.add_constant(name, sparse_array(sparse, self._model.folder))
+            values[name] = name
         declared = self._lookahead(graph.node, self._inferred.shape_of, values)
-        self._lower_nodes(graph.node, _Region(values, self._model.opsets, {}, "", "", 0, declared))
-        if self._unsupported:
-            return Imported(None, tuple(self._unsupported))
+        region = _Region(values, self._model.opsets, {}, "", "", 0, declared)
+        self._lower_nodes(graph.node, region)
+        names = tuple(entry.name for entry in graph.output)
+        for name in names:
+            if name not in values:
+                raise BadModelError(f"output {name!r} is computed by no node")
+        parts = () if self._unsupported else self._parts(names, region)
+        types = {name: self._host.type_of(name) for part in parts for name in _boundary(part)}
+        types.update((name, self._host.type_of(name)) for name in (*inputs, *(names if parts else ())))
+        functions = tuple(self._model.proto.functions)
+        unsupported = tuple(self._unsupported)
+        return Imported(self._model.name, parts, inputs, names, types, self._host.constants(), functions, unsupported)
+
+    def _parts(self, names: tuple[str, ...], region: _Region) -> tuple[DevicePart | HostPart, ...]:
+        """The finished graph and the calls on the host, cut into parts."""
         outputs = {}
-        for entry in graph.output:
-            if entry.name not in values:
-                raise BadModelError(f"output {entry.name!r} is computed by no node")
-            outputs[entry.name] = values[entry.name]
-        made = self._build.graph(self._model.name, self._inputs, outputs)
-        verify_graph(made)
-        return Imported(made, ())
+        computed = {name for call in self._host.calls for name in call.writes}
+        for name in names:
+            value = region.values[name]
+            if value in computed or self._host.is_only_here(value):
+                if value != name:
+                    self._copy_on_host(value, name, region)
+            else:
+                outputs[name] = value
+        made = dict.fromkeys(name for call in self._host.calls for name in call.writes)
+        fed = [Value(name, self._build.type_of(name)) for name in made if self._build.has_type(name)]
+        read = dict.fromkeys(name for call in self._host.calls for name in call.reads)
+        elsewhere = {*made, *outputs.values()}
+        read_here = {name: name for name in read if name not in elsewhere and self._build.is_computed(name)}
+        whole = self._build.graph(self._model.name, (*self._inputs, *fed), {**outputs, **read_here})
+        verify_graph(whole)
+        calls = [call.renamed(self._build.renamed_outputs) for call in self._host.calls]
+        if not calls:
+            return (DevicePart(whole),)
+        return placed(whole, calls, names, self._host.constants())
+
+    def _copy_on_host(self, value: str, name: str, region: _Region) -> None:
+        """An output that is another value of the host."""
+        proto = onnx.NodeProto(op_type="Identity", input=[value], output=[name], name=name)
+        node = OnnxNode(f"output {name}", "Identity", "", region.opsets.get("", NEWEST_OPSET), (value,), (name,), {})
+        self._host.place(proto, node, {}, region.opsets, "", region.declared, f"{value!r} is on the host")
 
     def _add_initializer(self, tensor: onnx.TensorProto) -> None:
         if element_type(tensor.data_type) is None:
-            kind = element_type_name(tensor.data_type)
-            raise UnsupportedError(f"initialiser {tensor.name!r} has elements of type {kind}")
-        self._build.add_constant(tensor.name, tensor_array(tensor, self._model.folder))
+            self._host.add_tensor(tensor)
+        else:
+            self._build.add_constant(tensor.name, tensor_array(tensor, self._model.folder))
 
     def _lower_nodes(self, nodes: Sequence[onnx.NodeProto], region: _Region) -> None:
         for position, proto in enumerate(nodes):
@@ -177,10 +255,7 @@ class _Importer:
             except CannotLower as reason:
                 if region.is_whole:
                     raise CannotLower(f"{node.op_type} {proto.name or proto.output[0]!r} inside it: {reason}") from None
-                self._unsupported.append(
-                    UnsupportedOperator(node.name, node.op_type, node.domain, node.version, str(reason))
-                )
-                results = self._unknown_results(node, region)
+                results = self._on_host(proto, node, region, str(reason))
             except UnknownDimError as error:
                 raise missing_size(self._inputs, error.symbol, f"{node.where} ({node.op_type})") from error
             except TypeRuleError as error:
@@ -209,28 +284,67 @@ class _Importer:
             raise BadModelError(f"input {name!r} is computed by no earlier node", where=f"node {node!r}")
         return region.values[name]
 
+    def _on_host(self, proto: onnx.NodeProto, node: OnnxNode, region: _Region, reason: str) -> tuple[str, ...]:
+        """Leave a node to the host, or list it as unsupported."""
+        try:
+            results = self._host.place(
+                proto, node, region.values, region.opsets, region.prefix, region.declared, reason
+            )
+        except CannotLower as problem:
+            self._unsupported.append(
+                UnsupportedOperator(node.name, node.op_type, node.domain, node.version, str(problem))
+            )
+            return self._unknown_results(node, region)
+        self._build.record_fate(node.name, "removed", "")
+        return results
+
     def _lower(self, proto: onnx.NodeProto, node: OnnxNode, region: _Region) -> tuple[str, ...]:
+        if any(self._inferred.is_missing(name) for name in node.inputs if name):
+            self._list_if_unknown(node)
+            return self._unknown_results(node, region)
         body = self._model_body(proto, node, region)
-        control = _CONTROL_FLOW.get(node.op_type) if node.domain == "" and body is None else None
+        if body is not None:
+            return self._lower_body(body, node, region)
+        captured = (region.values.get(name, "") for name in captured_names(proto))
+        for name in (*node.inputs, *captured):
+            if name and self._host.is_only_here(name):
+                raise CannotLower(self._host.why_only_here(name))
+        control = _CONTROL_FLOW.get(node.op_type) if node.domain == "" else None
         if control is not None:
             return self._lower_control(proto, node, region, control)
         entry = find_op_type(node.domain, node.op_type, node.version)
-        unknown = [name for name in node.inputs if name and self._inferred.is_missing(name)]
-        if body is None and entry is None:
-            body = None if unknown else standard_body(proto, node, self._build)
+        if entry is None:
+            body = standard_body(proto, node, self._build)
             if body is None:
                 raise CannotLower(_why_unknown(node))
-        if unknown:
-            return tuple(self._unknown_results(node, region))
-        if body is not None:
-            return self._lower_body(body, node, region)
+            return self._lower_standard_body(body, node, region)
         self._build.start_node(node.name)
         self._build.declared = region.declared
-        results = entry.lower(node, self._build) if entry else ()
+        results = entry.lower(node, self._build)
         listed = (results,) if isinstance(results, str) else results
         if len(listed) != len(node.outputs):
             raise CannotLower(f"{len(node.outputs)} outputs are asked for, {len(listed)} are computed")
         return self._build.finish_node(listed, [f"{region.prefix}{name}" if name else "" for name in node.outputs])
+
+    def _list_if_unknown(self, node: OnnxNode) -> None:
+        """List a node behind an unsupported one where nobody knows its operator either."""
+        key = (node.domain, node.op_type, "")
+        is_lowered = key in self._functions or find_op_type(node.domain, node.op_type, node.version) is not None
+        if not is_lowered and not onnx.defs.has(node.op_type, node.domain):
+            self._unsupported.append(
+                UnsupportedOperator(node.name, node.op_type, node.domain, node.version, _why_unknown(node))
+            )
+
+    def _lower_standard_body(self, body: Body, node: OnnxNode, region: _Region) -> tuple[str, ...]:
+        """The definition that the standard gives for an operator, on the device as a whole or not at all."""
+        if region.is_whole:
+            return self._lower_body(body, node, region)
+        state = self._build.checkpoint()
+        try:
+            return self._lower_body(body, node, replace(region, is_whole=True))
+        except CannotLower:
+            self._build.restore(state)
+            raise
 
     def _model_body(self, proto: onnx.NodeProto, node: OnnxNode, region: _Region) -> Body | None:
         """The nodes that the model itself puts in the place of `node`."""
@@ -308,7 +422,7 @@ class _Importer:
 
         def lowered(name: str) -> tuple[int, ...] | None:
             found = values.get(name, "")
-            return self._build.shape(found) if found and not self._inferred.is_missing(found) else None
+            return self._build.shape(found) if self._build.has_type(found) else None
 
         return Lookahead(nodes, known, lowered).shape_of
 
@@ -324,6 +438,13 @@ class _Importer:
                 self._build.add_unknown(name, type)
             names.append(name)
         return tuple(names)
+
+
+def _boundary(part: DevicePart | HostPart) -> tuple[str, ...]:
+    """The values that a part shares with others."""
+    if isinstance(part, HostPart):
+        return (*part.inputs, *part.outputs)
+    return (*(value.name for value in part.graph.inputs), *part.graph.outputs)
 
 
 def _why_unknown(node: OnnxNode) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Final
 
@@ -51,6 +52,9 @@ _HOST_NAMES: Final[dict[str, str]] = {
 _DTYPES: Final = {number: _NAMES[name] for name, number in Proto.DataType.items() if name in _NAMES}
 _HOST_DTYPES: Final = {number: _HOST_NAMES[name] for name, number in Proto.DataType.items() if name in _HOST_NAMES}
 
+MOST_SPARSE_ELEMENTS: Final = 1 << 26
+"""Of a sparse tensor that is stored densely: 256 MiB of f32."""
+
 
 def onnx_names() -> dict[str, str]:
     """ONNX's names of our element types."""
@@ -93,6 +97,27 @@ def tensor_array(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
         return onnx.numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
         raise BadModelError(f"its data does not fill its shape: {error}", where=where) from error
+
+
+def sparse_array(tensor: onnx.SparseTensorProto, folder: Path | None) -> np.ndarray:
+    """The dense values of a sparse tensor. Raises `BadModelError` when its indices do not fit its shape."""
+    where = f"sparse tensor {tensor.values.name!r}"
+    values, indices = tensor_array(tensor.values, folder), tensor_array(tensor.indices, folder)
+    shape = tuple(tensor.dims)
+    size = math.prod(shape)
+    if size > MOST_SPARSE_ELEMENTS:
+        raise BadModelError(f"has {size} elements, the limit is {MOST_SPARSE_ELEMENTS}", where=where)
+    if indices.ndim == 2 and indices.shape == (values.size, len(shape)):
+        steps = [math.prod(shape[place + 1 :]) for place in range(len(shape))]
+        flat = indices.astype(np.int64) @ np.array(steps, np.int64)
+        inside = bool(((indices >= 0) & (indices < np.array(shape))).all())
+    else:
+        flat, inside = indices.astype(np.int64), indices.shape == values.shape
+    if values.ndim != 1 or not inside or (flat.size and not 0 <= int(flat.min()) <= int(flat.max()) < size):
+        raise BadModelError(f"its indices do not fit the shape {list(shape)}", where=where)
+    dense = np.zeros(size, values.dtype)
+    dense[flat] = values
+    return dense.reshape(shape)
 
 
 def _external_array(tensor: onnx.TensorProto, folder: Path | None, where: str) -> np.ndarray:

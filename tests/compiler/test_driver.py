@@ -54,7 +54,7 @@ def test_every_dump_reads_back_and_goes_on_to_the_same_program(name: str, tmp_pa
         assert encode_program(again.program) == wanted, file.name
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", [name for name in PRECISIONS if name != "int8"])  # int8 takes a quantised model
 def test_every_precision_goes_on_from_its_dumps(precision: str, tmp_path: Path) -> None:
     package = compiled(compile_model(DIGITS, target="br100", batch=8, precision=precision, dump_ir=tmp_path))
     for file in sorted(p for p in tmp_path.iterdir() if p.suffix in (".ir", ".plan")):

@@ -11,7 +11,7 @@ from networks import onnxruntime_outputs
 from onnx import parser
 
 from birc.compiler.driver import compile_model
-from birc.compiler.importer.importer import import_model, try_import
+from birc.compiler.importer.importer import import_model, import_parts
 from birc.compiler.ir.interpreter import run_graph
 from birc.runtime import load
 from birc.runtime.faults import MachineFault
@@ -38,7 +38,7 @@ def check(model: onnx.ModelProto, inputs: dict[str, Any], *, compiled: bool = Fa
 
 
 def refused(model: onnx.ModelProto) -> str:
-    (entry,) = try_import(model).unsupported
+    (entry,) = import_parts(model).host_nodes
     return entry.reason
 
 

@@ -57,7 +57,7 @@ def test_chain_may_be_long() -> None:
 def inferred(text: str, dims: dict[str, int]) -> InferredTypes:
     model: onnx.ModelProto = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 18]> {text}')
     read = read_model(model)
-    return InferredTypes(read, input_values(read.proto.graph, dims, None))
+    return InferredTypes(read, input_values(read.proto.graph, dims, None).on_device)
 
 
 def test_symbols_have_their_sizes_in_declared_results() -> None:

@@ -7,7 +7,7 @@ import pytest
 from lowering_case import F32, I64, Case, case, f32, ints
 
 from birc.compiler.driver import compile_model
-from birc.compiler.importer.importer import try_import
+from birc.compiler.importer.importer import import_parts
 from birc.runtime import load
 from birc.runtime.errors import BadModelError, BircError
 
@@ -66,4 +66,4 @@ def test_unpooled_to_another_shape_than_declared_is_refused() -> None:
 )  # fmt: skip
 def test_contradictions_are_refused(entry: Case, said: str) -> None:
     with pytest.raises(BadModelError, match=said):
-        try_import(entry.model()[0])
+        import_parts(entry.model()[0])

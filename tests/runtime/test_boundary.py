@@ -11,7 +11,7 @@ from birc.runtime.boundary import check_inputs, to_device, to_host
 from birc.runtime.conversion import from_register, memory_type, to_register
 from birc.runtime.dtypes import DTYPES, HOST_DTYPES, DType, dtype
 from birc.runtime.errors import UsageError
-from birc.runtime.manifest import BoundaryTensor
+from birc.runtime.variant import BoundaryTensor
 
 ON_DEVICE = [entry for entry in DTYPES if entry.device is not None]
 

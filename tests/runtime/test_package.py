@@ -26,9 +26,11 @@ from birc.runtime.dtypes import dtype
 from birc.runtime.errors import BadPackageError, BircError, InternalError, UsageError
 from birc.runtime.isa import isa_digest
 from birc.runtime.machine import load_machine
-from birc.runtime.package import DEBUG, MANIFEST, PROGRAM, WEIGHTS, Package
+from birc.runtime.package import DEBUG, MANIFEST, WEIGHTS, Package
 from birc.runtime.package_json import to_bytes
 from birc.runtime.verifier import VerificationError
+
+PROGRAM = "programs/0.bin"
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def test_what_was_saved_is_opened(case, saved):
     assert opened.machine == case.package.machine
     assert opened.manifest == replace(case.package.manifest, members=opened.manifest.members)
     assert opened.debug == case.package.debug
-    assert opened.run_sources == case.package.run_sources
+    assert opened.run_sources(PROGRAM) == case.package.run_sources(PROGRAM) != ()
     for key, array in case.package.weights.items():
         assert opened.weights[key].dtype == array.dtype
         np.testing.assert_array_equal(opened.weights[key], array)
@@ -93,14 +95,17 @@ def test_other_tools_read_it(case, saved):
 def test_the_manifest_says_what_it_must(case, saved):
     with zipfile.ZipFile(saved) as archive:
         manifest = json.loads(archive.read(MANIFEST))
-    assert manifest["schema"] == "birc.package/1"
+    assert manifest["schema"] == "birc.package/2"
     assert manifest["isa"]["digest"] == isa_digest()
     assert manifest["target"] == {"name": "tiny", "digest": load_machine("tiny").digest}
-    assert manifest["members"].keys() == {PROGRAM, WEIGHTS, f"{DEBUG}plan.txt", f"{DEBUG}source_map.json"}
-    assert manifest["inputs"][0] == {"name": "a", "dtype": "f32", "shape": [150, 200], "device_dtype": "bf16"}
-    assert manifest["variants"] == [
-        {"dimensions": {}, "program": PROGRAM, "entries": {"init": "constants", "call": "commands"}}
-    ]
+    assert manifest["members"].keys() == {PROGRAM, WEIGHTS, f"{DEBUG}plan.txt", f"{DEBUG}programs/0.json"}
+    (variant,) = manifest["variants"]
+    assert variant["inputs"][0] == {"name": "a", "dtype": "f32", "shape": [150, 200], "device_dtype": "bf16"}
+    assert variant["dimensions"] == {}
+    (step,) = variant["steps"]
+    assert step["device"] == PROGRAM
+    assert step["entries"] == {"init": "constants", "call": "commands"}
+    assert (step["inputs"], step["outputs"]) == (variant["inputs"], variant["outputs"])
     assert manifest["passes"] == ["canonicalize", "fuse"]
 
 
@@ -142,7 +147,7 @@ def test_debug_may_be_missing(case, saved, tmp_path):
     for path in (ours, theirs):
         opened = Package.open(path)
         assert opened.program == case.package.program
-        assert opened.run_sources == ()
+        assert opened.run_sources(PROGRAM) == ()
         np.testing.assert_array_equal(opened.weights["b"], case.package.weights["b"])
 
 
@@ -184,18 +189,17 @@ def test_a_failed_save_leaves_nothing(case, tmp_path, monkeypatch):
 
 def test_parts_that_do_not_belong_together(case):
     package = case.package
-    manifest = replace(package.manifest, inputs=())
     with pytest.raises(InternalError, match="inputs of manifest and program differ"):
-        Package.create(package.program, package.weights, manifest, package.machine)
+        Package.of_program(package.program, package.weights, package.manifest, package.machine, inputs=())
     short = {**package.weights, "bias": package.weights["bias"][:-1]}
     with pytest.raises(InternalError, match="'bias' have 276 bytes"):
-        Package.create(package.program, short, package.manifest, package.machine)
+        Package.of_program(package.program, short, package.manifest, package.machine)
 
 
 def test_only_verified_programs_become_packages(case):
     wrong = replace(case.package.program, hbm_bytes=512)
     with pytest.raises(VerificationError):
-        Package.create(wrong, case.package.weights, case.package.manifest, case.package.machine)
+        Package.of_program(wrong, case.package.weights, case.package.manifest, case.package.machine)
 
 
 # --- reading what is damaged or hostile
@@ -373,18 +377,23 @@ def _manifest_changes():
         return pytest.param(path, to, id=f"{'.'.join(map(str, path))}={to!r}"[:60])
 
     return [
-        change("schema", to="birc.package/2"),
+        change("schema", to="birc.package/1"),
         change("isa", "digest", to="0" * 64),
         change("isa", "version", to=True),
         change("target", "digest", to="0" * 64),
         change("target", "name", to="br100"),
         change("target", "name", to="../../etc/passwd"),
-        change("inputs", to=[]),
-        change("inputs", 0, "dtype", to="f33"),
-        change("inputs", 0, "shape", to=[150, 201]),
-        change("outputs", 0, "name", to="other"),
+        change("variants", 0, "inputs", to=[]),
+        change("variants", 0, "inputs", 0, "dtype", to="f33"),
+        change("variants", 0, "inputs", 0, "shape", to=[150, 201]),
+        change("variants", 0, "inputs", 0, "shape", to=None),
+        change("variants", 0, "outputs", 0, "name", to="other"),
+        change("variants", 0, "steps", 0, "inputs", 0, "shape", to=[150, None]),
+        change("variants", 0, "steps", 0, "outputs", to=[]),
+        change("variants", 0, "steps", to=[]),
+        change("variants", 0, "steps", 0, to={"host": "host/0.onnx", "nodes": [], "inputs": [], "outputs": []}),
+        change("variants", 0, "steps", 0, "device", to="programs/1.bin"),
         change("variants", to=[]),
-        change("variants", 0, "program", to="programs/1.bin"),
         change("model", to=None),
         change("passes", to="canonicalize"),
         change("unknown", to=1),

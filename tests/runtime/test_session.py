@@ -15,8 +15,8 @@ import pytest
 from birc.runtime import load
 from birc.runtime.boundary import to_device, to_host
 from birc.runtime.errors import BadPackageError, UsageError
-from birc.runtime.manifest import BoundaryTensor
 from birc.runtime.package import Package
+from birc.runtime.variant import BoundaryTensor
 
 
 @pytest.fixture(scope="module")

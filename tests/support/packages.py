@@ -13,10 +13,11 @@ import programs
 
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import load_machine
-from birc.runtime.manifest import BoundaryTensor, Manifest
+from birc.runtime.manifest import Manifest
 from birc.runtime.package import Package
 from birc.runtime.package_sources import RunSource
 from birc.runtime.program import ConstantImage, Port
+from birc.runtime.variant import BoundaryTensor
 
 GEMM_CONSTANTS = ("b", "bias")
 
@@ -63,17 +64,16 @@ def package_of(
         target=machine.name,
         target_digest=machine.digest,
         precision="model",
-        inputs=boundary(left),
-        outputs=boundary(program.outputs),
         options={"opt_level": 3},
         passes=("canonicalize", "fuse"),
     )
     sources = [RunSource(kernel.name, (f"{kernel.name}_node",)) for kernel in program.kernels]
-    package = Package.create(program, weights, manifest, machine, sources=sources, texts=texts)
-    inputs = {tensor.name: case.inputs[tensor.name].astype(dtype(tensor.dtype).numpy) for tensor in manifest.inputs}
-    expected = {
-        tensor.name: case.expected[tensor.name].astype(dtype(tensor.dtype).numpy) for tensor in manifest.outputs
-    }
+    taken, given = boundary(left), boundary(program.outputs)
+    package = Package.of_program(
+        program, weights, manifest, machine, inputs=taken, outputs=given, sources=sources, texts=texts
+    )
+    inputs = {tensor.name: case.inputs[tensor.name].astype(dtype(tensor.dtype).numpy) for tensor in taken}
+    expected = {tensor.name: case.expected[tensor.name].astype(dtype(tensor.dtype).numpy) for tensor in given}
     return PackedCase(package, inputs, expected)
 
 

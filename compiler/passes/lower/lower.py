@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from birc.compiler.ir.attributes import integer, integers
 from birc.compiler.ir.graph import Graph, Node
 from birc.compiler.ir.plan import Buffer, Kernel, View
 from birc.compiler.ir.plan_access import accesses
+from birc.compiler.ir.types import TensorType
 from birc.compiler.passes.lower.channels import batch_norm
 from birc.compiler.passes.lower.coalesce import coalesce, within_rank
 from birc.compiler.passes.lower.contraction import conv2d, matmul
@@ -40,7 +41,7 @@ from birc.compiler.passes.lower.rows import (
     softmax,
     with_small_factors,
 )
-from birc.compiler.passes.lower.support import check_ranks, check_supported
+from birc.compiler.passes.lower.support import check_ranks, check_supported, node_problem
 from birc.compiler.passes.lower.views import broadcast, narrow, reshape, transpose
 from birc.compiler.passes.lower.window import avg_pool2d, depthwise_conv2d, lrn, max_pool2d, max_pool2d_position
 from birc.runtime.machine import Machine
@@ -94,6 +95,11 @@ def is_supported(op: str) -> bool:
 def is_element_wise_op(op: str) -> bool:
     """Whether an op is computed element by element on the vector cores."""
     return is_element_wise(Node(op, (), ()))
+
+
+def device_problem(node: Node, types: Sequence[TensorType]) -> str | None:
+    """Why the device cannot run a node with inputs of these types; None when it can."""
+    return node_problem(node, types, is_supported)
 
 
 def lower_graph(graph: Graph, machine: Machine, precision: str) -> Lowered:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from birc.compiler.ir.attributes import integer
 from birc.compiler.ir.graph import Constant, Graph, Node
@@ -43,9 +43,14 @@ def check_ranks(kernels: Iterable[Kernel]) -> None:
 
 
 def _problem(scope: Graph, node: Node, has_device_code: Callable[[str], bool]) -> str | None:
+    return node_problem(node, [scope.type_of(name) for name in node.present_inputs], has_device_code)
+
+
+def node_problem(node: Node, inputs: Sequence[TensorType], has_device_code: Callable[[str], bool]) -> str | None:
+    """Why the device cannot compute a node with inputs of these types; None when it can."""
     if not has_device_code(node.op):
         return "the op has no lowering"
-    types = list(_types(scope, node))
+    types = [*inputs, *(value.type for value in node.outputs)]
     for type in types:
         reason = _type_problem(type)
         if reason:
@@ -61,12 +66,6 @@ def _constants(graph: Graph, node: Node) -> Constants:
     names = [value.name for value in node.body.inputs] if node.body is not None else node.inputs
     pairs = zip(names, node.inputs, strict=True)
     return {name: graph.constants[outer] for name, outer in pairs if outer in graph.constants}
-
-
-def _types(scope: Graph, node: Node) -> Iterator[TensorType]:
-    """Types of the inputs, then of the outputs."""
-    yield from (scope.type_of(name) for name in node.present_inputs)
-    yield from (value.type for value in node.outputs)
 
 
 def _port_problem(type: TensorType) -> str | None:

@@ -1,0 +1,88 @@
+"""Values that exist on the host alone, or whose shape is not known before they are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+
+from birc.compiler.importer.tensors import element_type, element_type_name
+from birc.compiler.ir.types import TensorType
+from birc.runtime.variant import BoundaryTensor
+
+_LARGEST_KNOWN_ELEMENTS = 4096
+
+
+def boundary_tensor(name: str, type: onnx.TypeProto | TensorType | None) -> BoundaryTensor:
+    """How the manifest of a package describes a value that is never on the device."""
+    if isinstance(type, TensorType):
+        shape = tuple(size if isinstance(size, int) else None for size in type.shape)
+        return BoundaryTensor(name, type.dtype.name, shape, None)
+    return BoundaryTensor(name, type_name(type), _shape(type), None)
+
+
+def type_name(type: onnx.TypeProto | None) -> str:
+    """`f32`, `string`, `seq(f32)`, `optional(seq(f32))`, `unknown()`: without the shape."""
+    kind = type.WhichOneof("value") if type is not None else None
+    if type is None or kind is None:
+        return "unknown()"
+    if kind == "tensor_type":
+        found = element_type(type.tensor_type.elem_type)
+        return element_type_name(type.tensor_type.elem_type) if found is None else found.name
+    if kind == "sequence_type":
+        return f"seq({type_name(type.sequence_type.elem_type)})"
+    if kind == "optional_type":
+        return f"optional({type_name(type.optional_type.elem_type)})"
+    return f"{kind.removesuffix('_type')}()"
+
+
+def _shape(type: onnx.TypeProto | None) -> tuple[int | None, ...] | None:
+    if type is None or not type.HasField("tensor_type") or not type.tensor_type.HasField("shape"):
+        return None
+    return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in type.tensor_type.shape.dim)
+
+
+def static_type(type: onnx.TypeProto | None) -> TensorType | None:
+    """The type of a tensor of numbers whose dimensions are all known; None for anything else."""
+    if type is None or not type.HasField("tensor_type") or not type.tensor_type.HasField("shape"):
+        return None
+    kind = element_type(type.tensor_type.elem_type)
+    dims = type.tensor_type.shape.dim
+    if kind is None or not all(dim.HasField("dim_value") for dim in dims):
+        return None
+    return TensorType(kind, tuple(dim.dim_value for dim in dims))
+
+
+def onnx_type(type: TensorType) -> onnx.TypeProto:
+    """The same type as ONNX writes it."""
+    number = onnx.helper.np_dtype_to_tensor_dtype(type.dtype.numpy)
+    return onnx.helper.make_tensor_type_proto(number, type.shape)
+
+
+def inferred_types(
+    proto: onnx.NodeProto,
+    opsets: Mapping[str, int],
+    types: Mapping[str, onnx.TypeProto],
+    constants: Mapping[str, np.ndarray],
+    functions: list[onnx.FunctionProto],
+) -> dict[str, onnx.TypeProto]:
+    """The types of the results of one node by onnx's shape inference, as far as it finds them.
+
+    `types` are those of what it reads; `constants` those of them whose data is known.
+    """
+    inputs = [onnx.ValueInfoProto(name=name, type=type) for name, type in types.items()]
+    known = [
+        onnx.numpy_helper.from_array(np.ascontiguousarray(data).reshape(data.shape), name)
+        for name, data in constants.items()
+        if data.size <= _LARGEST_KNOWN_ELEMENTS
+    ]
+    outputs = [onnx.ValueInfoProto(name=name) for name in proto.output if name]
+    graph = onnx.GraphProto(name="one", node=[proto], input=inputs, output=outputs, initializer=known)
+    model = onnx.ModelProto(ir_version=10, graph=graph, functions=functions)
+    model.opset_import.extend(onnx.OperatorSetIdProto(domain=domain, version=opsets[domain]) for domain in opsets)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except Exception:  # onnx raises several types; without an answer the type is not known
+        return {}
+    return {entry.name: entry.type for entry in inferred.graph.output if entry.type.WhichOneof("value")}
