@@ -20,6 +20,8 @@ TCORE_TOLERANCE = 2e-3
 NARROW_TOLERANCE = {"bf16": 4e-3, "f16": 1e-3}
 
 EMPTY_REASON = "has no elements"
+JUMPING = frozenset({"mod", "floor", "ceil", "round", "sign"})
+
 UNSUPPORTED = {
     "cast-3": "no instruction loads or stores f64",
     "reshape-5": EMPTY_REASON,
@@ -99,6 +101,8 @@ def test_one_die_with_all_its_spcs(case: OpCase) -> None:
 
 @pytest.mark.parametrize("case", LARGER[2::11])
 def test_bf16_storage(case: OpCase) -> None:
+    if case.op in JUMPING:
+        pytest.skip("next to a jump a rounded operand gives another result")
     graph, inputs = _graph(case)
     compiled = compile_graph(graph, "br100", "bf16")
     compiled.verify()

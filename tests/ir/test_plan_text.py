@@ -91,7 +91,8 @@ def accesses(draw: st.DrawFn) -> Access:
     """Accesses as passes make them: names of dimensions are short words."""
     rank = draw(st.integers(0, 6))
     lower = draw(st.just(()) | vectors(rank))
-    view = View(draw(st.text()), draw(st.integers()), draw(vectors(rank)), draw(vectors(rank)), lower)
+    seen, word = draw(st.sampled_from([("", 0), ("i32", 0), ("i32", 1), ("f16", 0)]))
+    view = View(draw(st.text()), draw(st.integers()), draw(vectors(rank)), draw(vectors(rank)), lower, seen, word)
     names = st.sampled_from(["n", "y", "d0", "fill", "inf", "nan", "e1", "x1", "lower", "true", "_"])
     index = st.builds(Index, st.lists(st.tuples(names, st.integers(-9, 9))).map(tuple), st.integers(-300, 300))
     return Access(view, draw(st.tuples(*(index for _ in range(rank)))), draw(st.sampled_from(["zero", "lowest"])))

@@ -232,6 +232,18 @@ STATEMENTS = (
         "kernel 'gather'",
         "vld: the view of %i has 1 axes, registers have 2",
     ),
+    Mistake(
+        "v0 = vld %i[y, 0] dims [8, 1] strides [1, 0]",
+        "v0 = vld %i[y, 0] dims [8, 1] strides [1, 0] as i16",
+        "kernel 'gather'",
+        "vld: the view of %i sees i64 as i16, word 0",
+    ),
+    Mistake(
+        "v0 = vld %i[y, 0] dims [8, 1] strides [1, 0]",
+        "v0 = vld %i[y, 0] dims [8, 1] strides [1, 0] as i32 part 2",
+        "kernel 'gather'",
+        "vld: the view of %i sees i64 as i32, word 2",
+    ),
     Mistake("vredsum(v1) over [o]", "vredsum(v1)", "kernel 'window'", "vredsum: collapses no dimension"),
     Mistake("vredsum(v1) over [o]", "vredsum(v1) over [r]", "kernel 'window'", "collapses r, which is no axis"),
     Mistake(
