@@ -98,8 +98,14 @@ def is_element_wise_op(op: str) -> bool:
 
 
 def device_problem(node: Node, types: Sequence[TensorType]) -> str | None:
-    """Why the device cannot run a node with inputs of these types; None when it can."""
-    return node_problem(node, types, is_supported)
+    """Why the device cannot run a node with inputs of these types; None when it can.
+
+    What has no elements never comes to the device: EliminateEmpty and a rule on concatenations see to that.
+    """
+    filled = [type for type in types if type.num_elements]
+    if not node.output.type.num_elements or not filled:
+        return None
+    return node_problem(node, filled if node.op == "concat" else types, is_supported)
 
 
 def lower_graph(graph: Graph, machine: Machine, precision: str) -> Lowered:
