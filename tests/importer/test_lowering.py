@@ -15,6 +15,7 @@ import lowering_cases_ml
 import lowering_cases_normalization
 import lowering_cases_optimizer
 import lowering_cases_quantization
+import lowering_cases_quantized_products
 import lowering_cases_recurrent
 import lowering_cases_reductions
 import lowering_cases_resize
@@ -43,6 +44,7 @@ CASES: tuple[Case, ...] = (
     *lowering_cases_optimizer.CASES,
     *lowering_cases_elementwise.CASES,
     *lowering_cases_quantization.CASES,
+    *lowering_cases_quantized_products.CASES,
     *lowering_cases_recurrent.CASES,
     *lowering_cases_reductions.CASES,
     *lowering_cases_resize.CASES,

@@ -18,7 +18,8 @@ class Case:
     """One node: arrays are graph inputs, `known` ones are initialisers by position.
 
     `oracle` is who says what is right: onnxruntime, or onnx's own reference where onnxruntime lacks the operator.
-    `shapes` are those that the model declares for its results, where inference cannot find them.
+    `shapes` are those that the model declares for its results, where inference cannot find them; `kinds` likewise the
+    types, FP32 unless told.
     """
 
     op: str
@@ -32,6 +33,7 @@ class Case:
     tolerance: float = 2e-5
     shapes: tuple[tuple[int, ...], ...] = ()
     domain_version: int = 1
+    kinds: tuple[Any, ...] = ()
 
     def model(self) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
         names = [f"i{place}" if array is not None else "" for place, array in enumerate(self.inputs)]
@@ -58,6 +60,8 @@ class Case:
         for output, found in zip(model.graph.output, inferred.graph.output, strict=True):
             known_type = found.type.HasField("tensor_type")
             output.CopyFrom(found if known_type else _float_output(output.name))
+        for output, kind in zip(model.graph.output, self.kinds, strict=False):
+            output.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
         for output, shape in zip(model.graph.output, self.shapes, strict=False):
             kind = output.type.tensor_type.elem_type
             output.CopyFrom(helper.make_tensor_value_info(output.name, kind, shape))
@@ -82,5 +86,6 @@ def flags(*shape: int) -> np.ndarray:
 
 def case(op: str, *inputs: np.ndarray | None, known: tuple[int, ...] = (), opset: int = 18, outputs: int = 1,
          domain: str = "", oracle: str = "onnxruntime", tolerance: float = 2e-5,
-         shapes: tuple[tuple[int, ...], ...] = (), **attributes: Any) -> Case:  # fmt: skip
-    return Case(op, inputs, opset, outputs, known, attributes, domain, oracle, tolerance, shapes)
+         shapes: tuple[tuple[int, ...], ...] = (), kinds: tuple[Any, ...] = (),
+         **attributes: Any) -> Case:  # fmt: skip
+    return Case(op, inputs, opset, outputs, known, attributes, domain, oracle, tolerance, shapes, kinds=kinds)
