@@ -52,8 +52,8 @@ MATRIX_PRODUCTS = (
 CONVOLUTIONS = (
     case("ConvInteger", u8(2, 3, 8, 7), u8(4, 3, 3, 3), number(1, BYTE), opset=10, pads=[1, 0, 1, 2]),
     case("ConvInteger", u8(2, 3, 8, 7), u8(4, 3, 3, 3), number(100, BYTE), number(200, BYTE), pads=[1, 0, 1, 2]),
-    case("ConvInteger", u8(2, 4, 8, 7), i8(6, 2, 3, 3), number(100, BYTE), i8(6), known=(1, 2, 3), group=2, oracle="onnx",
-         auto_pad="SAME_LOWER", strides=[2, 1]),
+    case("ConvInteger", u8(2, 4, 8, 7), i8(6, 2, 3, 3), number(100, BYTE), i8(6), known=(1, 2, 3), group=2,
+         auto_pad="SAME_LOWER", strides=[2, 1], oracle="onnx"),
     case("ConvInteger", u8(2, 4, 8, 7), i8(6, 2, 3, 3), number(100, BYTE), i8(6), known=(2, 3), group=2, oracle="onnx"),
     case("ConvInteger", u8(2, 4, 9), u8(4, 1, 3), number(7, BYTE), number(8, BYTE), group=4, pads=[2, 1]),
     case("ConvInteger", u8(1, 2, 5, 6, 4), u8(3, 2, 2, 3, 2), number(7, BYTE), number(8, BYTE), known=(2, 3),
