@@ -25,6 +25,8 @@ from birc.compiler.importer.host_side import HostSide
 from birc.compiler.importer.inference import InferredTypes, declared_shapes
 from birc.compiler.importer.inner_graphs import Budget, InnerGraphs
 from birc.compiler.importer.lookahead import Declared, Lookahead
+from birc.compiler.importer.lowering import OpType
+from birc.compiler.importer.old_forms import MODERN, modern, modern_proto
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode, decode_attributes
 from birc.compiler.importer.op_types import find_op_type
 from birc.compiler.importer.placement import DevicePart, HostPart, placed
@@ -287,9 +289,8 @@ class _Importer:
     def _on_host(self, proto: onnx.NodeProto, node: OnnxNode, region: _Region, reason: str) -> tuple[str, ...]:
         """Leave a node to the host, or list it as unsupported."""
         try:
-            results = self._host.place(
-                proto, node, region.values, region.opsets, region.prefix, region.declared, reason
-            )
+            proto, node, opsets = self._modern(proto, node, region)
+            results = self._host.place(proto, node, region.values, opsets, region.prefix, region.declared, reason)
         except CannotLower as problem:
             self._unsupported.append(
                 UnsupportedOperator(node.name, node.op_type, node.domain, node.version, str(problem))
@@ -297,6 +298,19 @@ class _Importer:
             return self._unknown_results(node, region)
         self._build.record_fate(node.name, "removed", "")
         return results
+
+    def _modern(
+        self, proto: onnx.NodeProto, node: OnnxNode, region: _Region
+    ) -> tuple[onnx.NodeProto, OnnxNode, Mapping[str, int]]:
+        """A node for the host, which does not know the operator sets before 7, and its operator sets."""
+        if node.domain or node.version >= MODERN:
+            return proto, node, region.opsets
+        if not onnx.defs.has(node.op_type, node.version):
+            raise CannotLower(_why_unknown(node))
+        self._build.start_node(node.name)
+        renewed = modern(node, self._build)
+        self._build.settle()
+        return modern_proto(proto, renewed), renewed, {**region.opsets, "": renewed.version}
 
     def _lower(self, proto: onnx.NodeProto, node: OnnxNode, region: _Region) -> tuple[str, ...]:
         if any(self._inferred.is_missing(name) for name in node.inputs if name):
@@ -312,7 +326,7 @@ class _Importer:
         control = _CONTROL_FLOW.get(node.op_type) if node.domain == "" else None
         if control is not None:
             return self._lower_control(proto, node, region, control)
-        entry = find_op_type(node.domain, node.op_type, node.version)
+        entry = _find_row(node)
         if entry is None:
             body = standard_body(proto, node, self._build)
             if body is None:
@@ -320,6 +334,7 @@ class _Importer:
             return self._lower_standard_body(body, node, region)
         self._build.start_node(node.name)
         self._build.declared = region.declared
+        node = modern(node, self._build)
         results = entry.lower(node, self._build)
         listed = (results,) if isinstance(results, str) else results
         if len(listed) != len(node.outputs):
@@ -329,7 +344,7 @@ class _Importer:
     def _list_if_unknown(self, node: OnnxNode) -> None:
         """List a node behind an unsupported one where nobody knows its operator either."""
         key = (node.domain, node.op_type, "")
-        is_lowered = key in self._functions or find_op_type(node.domain, node.op_type, node.version) is not None
+        is_lowered = key in self._functions or _find_row(node) is not None
         if not is_lowered and not onnx.defs.has(node.op_type, node.domain):
             self._unsupported.append(
                 UnsupportedOperator(node.name, node.op_type, node.domain, node.version, _why_unknown(node))
@@ -447,9 +462,17 @@ def _boundary(part: DevicePart | HostPart) -> tuple[str, ...]:
     return (*(value.name for value in part.graph.inputs), *part.graph.outputs)
 
 
+def _find_row(node: OnnxNode) -> OpType | None:
+    """The lowering of `node`, which sees it as operator set 7 would have it where it is older."""
+    if node.domain:
+        return find_op_type(node.domain, node.op_type, node.version)
+    is_there = node.version >= MODERN or onnx.defs.has(node.op_type, node.version)
+    return find_op_type("", node.op_type, max(node.version, MODERN)) if is_there else None
+
+
 def _why_unknown(node: OnnxNode) -> str:
     if node.domain:
         return f"no operator of domain {node.domain!r} is known by that name"
-    if not onnx.defs.has(node.op_type, NEWEST_OPSET):
+    if not onnx.defs.has(node.op_type, node.version):
         return f"ONNX has no such operator in operator set {node.version}"
     return "no lowering for it"

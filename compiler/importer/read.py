@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from birc.runtime.errors import BadModelError
 
-OLDEST_OPSET: Final = 7  # the first with numpy broadcasting everywhere
+OLDEST_OPSET: Final = 1
 NEWEST_OPSET: Final = onnx.defs.onnx_opset_version()
 STANDARD_DOMAINS: Final = ("", "ai.onnx")
 

@@ -69,12 +69,12 @@ def test_random_bytes_never_escape_as_another_error() -> None:
         refuse(random.bytes(size))
 
 
-@pytest.mark.parametrize("opset", [1, 6, NEWEST_OPSET + 1])
+@pytest.mark.parametrize("opset", [-1, 0, NEWEST_OPSET + 1])
 def test_operator_set_out_of_range(opset: int) -> None:
-    refuse(small_model(opset), f"operator set {opset}", "7", str(NEWEST_OPSET))
+    refuse(small_model(opset), f"operator set {opset}", "1", str(NEWEST_OPSET))
 
 
-@pytest.mark.parametrize("opset", [7, NEWEST_OPSET])
+@pytest.mark.parametrize("opset", [1, 7, NEWEST_OPSET])
 def test_operator_set_at_the_limits(opset: int) -> None:
     x = np.array([[-1, 2, 3], [4, -5, 6]], np.float32)
     np.testing.assert_array_equal(run_graph(import_model(small_model(opset)), {"x": x})["y"], np.maximum(x, 0))
