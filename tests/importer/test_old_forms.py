@@ -1,6 +1,4 @@
-"""Nodes of operator sets 1 to 6, whose forms ONNX has changed since: against numpy, and against onnxruntime's and
-onnx's version of the same node in operator set 7.
-"""
+"""Nodes of operator sets 1 to 6, whose forms ONNX has changed since, against numpy and onnxruntime."""
 
 from __future__ import annotations
 
