@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import lowering_cases_basic
 import lowering_cases_casts
+import lowering_cases_contrib
 import lowering_cases_elementwise
 import lowering_cases_indices
 import lowering_cases_ml
@@ -38,6 +39,7 @@ from birc.compiler.ir.interpreter import run_graph
 CASES: tuple[Case, ...] = (
     *lowering_cases_basic.CASES,
     *lowering_cases_casts.CASES,
+    *lowering_cases_contrib.CASES,
     *lowering_cases_indices.CASES,
     *lowering_cases_ml.CASES,
     *lowering_cases_normalization.CASES,
