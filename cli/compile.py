@@ -85,7 +85,7 @@ def compile_command(
             )  # fmt: skip
         else:
             package = compiler.compile_model(
-                model, target=target, precision=precision.value, dims=_dimensions(dim or []), batch=batch,
+                model, target=target, precision=precision.value, dims=dimensions(dim or []), batch=batch,
                 opt_level=opt_level, dump_ir=dump_ir, stop_after=stop_after, progress=tell,
             )  # fmt: skip
         if package is not None:
@@ -117,7 +117,7 @@ def _refuse_for_ir(dim: list[str] | None, batch: int | None) -> None:
         raise UsageError(what, where="--dim, --batch", hint="give them when compiling the ONNX model")
 
 
-def _dimensions(options: list[str]) -> dict[str, int]:
+def dimensions(options: list[str]) -> dict[str, int]:
     """{"seq": 128} from ["seq=128"]."""
     dimensions: dict[str, int] = {}
     for option in options:

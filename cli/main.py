@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from birc.cli import asm, compile, disasm, inspect, ops, opt, profile, run, targets, verify
+from birc.cli import asm, check, compile, disasm, inspect, ops, opt, profile, run, targets, verify
 from birc.cli.failure import exit_code_of
 from birc.runtime.errors import EXIT_OK, exit_codes
 from birc.runtime.version import birc_version
@@ -26,6 +26,7 @@ COMMANDS = (
     targets.targets_command,
     ops.ops_command,
     opt.opt_command,
+    check.check_command,
 )
 
 

@@ -6,13 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from birc.compiler.check import check_model
     from birc.compiler.driver import PHASES, compile_model, resume, run_named_passes
     from birc.compiler.importer.reference import reference_outputs
 
-__all__ = ["PHASES", "compile_model", "reference_outputs", "resume", "run_named_passes"]
+__all__ = ["PHASES", "check_model", "compile_model", "reference_outputs", "resume", "run_named_passes"]
 
 _HOMES = {
     "PHASES": "birc.compiler.driver",
+    "check_model": "birc.compiler.check",
     "compile_model": "birc.compiler.driver",
     "reference_outputs": "birc.compiler.importer.reference",
     "resume": "birc.compiler.driver",

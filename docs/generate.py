@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from birc.compiler.importer.operators_document import operators_document
 from birc.compiler.ir.ops_document import ops_document
 from birc.compiler.passes_document import passes_document
 from birc.compiler.types_document import types_document
@@ -15,8 +16,9 @@ FOLDER = Path(__file__).parent
 
 DOCUMENTS: dict[str, Callable[[], str]] = {
     "isa.md": isa_document,
-    "ops.md": ops_document,
+    "ops.md": operators_document,
     "passes.md": passes_document,
+    "rows.md": ops_document,
     "types.md": types_document,
 }
 

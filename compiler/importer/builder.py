@@ -96,6 +96,14 @@ class GraphBuilder:
         """Whether a device node computes the value."""
         return any(value == output.name for node in self._nodes for output in node.outputs)
 
+    def is_constant(self, value: str) -> bool:
+        """Whether the value is an accepted constant."""
+        return value in self._constants
+
+    def is_off_device(self, value: str) -> bool:
+        """Whether the value is an input or a constant of a type that device memory does not hold."""
+        return self._types[value].dtype.device is None and not self.is_computed(value)
+
     def has_type(self, value: str) -> bool:
         """Whether `value` is a tensor of numbers of a known shape."""
         return value in self._types
@@ -171,6 +179,12 @@ class GraphBuilder:
         name = self.unique(stem)
         self.add_constant(name, data)
         return name
+
+    def rename_constant(self, name: str, stem: str) -> str:
+        """Give a constant that no device node reads another name, so that `name` is free; returns the new one."""
+        renamed = self.unique(stem)
+        self._constants[renamed], self._types[renamed] = self._constants.pop(name), self._types.pop(name)
+        return renamed
 
     def constant(self, data: np.ndarray) -> str:
         """A constant that a lowering needs."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import RuntimeContextError
 
 from birc.compiler.importer.bodies import captured_names
 from birc.compiler.importer.onnx_node import OnnxNode
@@ -72,6 +73,8 @@ def host_problem(proto: onnx.NodeProto, opsets: Mapping[str, int], functions: Se
     try:
         ReferenceEvaluator(_model(graph, opsets, functions))
     except Exception as error:  # it raises many types, none of them public
+        if isinstance(error, NotImplementedError | RuntimeContextError):
+            return "onnx's reference evaluator has no such operator"
         return " ".join(str(error).split())[:200] or type(error).__name__
     return ""
 

@@ -40,6 +40,17 @@ class HostSide:
         """Whether the value cannot be an operand of a device node."""
         return name in self._types
 
+    def is_tensor(self, name: str) -> bool:
+        """Whether the value is a constant that the device cannot hold."""
+        return name in self._tensors
+
+    def rename(self, name: str, new: str) -> str:
+        """Give a value another name in all calls, and as a constant of the host; returns it."""
+        self.calls[:] = [call.renamed({name: new}) for call in self.calls]
+        if name in self._tensors:
+            self._tensors[new], self._types[new] = self._tensors.pop(name), self._types.pop(name)
+        return new
+
     def why_only_here(self, name: str) -> str:
         """The reason why a node that reads the value runs on the host too."""
         type = self._types[name]

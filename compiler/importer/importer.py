@@ -21,7 +21,9 @@ from birc.compiler.importer.builder import DeviceProblem, GraphBuilder
 from birc.compiler.importer.control_flow import CONTROL_FLOW, LowerControl
 from birc.compiler.importer.dimensions import ModelInputs, input_values, missing_size, require_sizes
 from birc.compiler.importer.functions import DEEPEST_CALL, check_functions, local_functions
+from birc.compiler.importer.host_only import HOST_ONLY
 from birc.compiler.importer.host_side import HostSide
+from birc.compiler.importer.imported import Imported, Place, PlacedNode
 from birc.compiler.importer.inference import InferredTypes, declared_shapes
 from birc.compiler.importer.inner_graphs import Budget, InnerGraphs
 from birc.compiler.importer.lookahead import Declared, Lookahead
@@ -35,55 +37,10 @@ from birc.compiler.importer.scan import SCAN
 from birc.compiler.importer.tensors import element_type, sparse_array, tensor_array
 from birc.compiler.ir.errors import TypeRuleError, UnknownDimError
 from birc.compiler.ir.graph import Graph, Value
-from birc.compiler.ir.types import TensorType
 from birc.compiler.ir.verify import verify_graph
 from birc.runtime.errors import BadModelError, UnsupportedError
-from birc.runtime.variant import HostNode
 
 _CONTROL_FLOW = {**CONTROL_FLOW, **SCAN}
-
-
-@dataclass(frozen=True, slots=True)
-class UnsupportedOperator:
-    """One node that cannot be lowered, and why."""
-
-    node: str
-    op_type: str
-    domain: str
-    opset: int
-    reason: str
-
-    def __str__(self) -> str:
-        return f"node {self.node!r}: {self.op_type} ({self.domain or 'ai.onnx'} {self.opset}): {self.reason}"
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """What importing gives: the parts in order (none when an operator is not supported anywhere) and the boundary.
-
-    `types` are those of every value that parts share, by name.
-    """
-
-    name: str
-    parts: tuple[DevicePart | HostPart, ...]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    types: Mapping[str, onnx.TypeProto | TensorType | None]
-    constants: Mapping[str, np.ndarray | onnx.TensorProto]
-    functions: tuple[onnx.FunctionProto, ...]
-    unsupported: tuple[UnsupportedOperator, ...]
-
-    @property
-    def host_nodes(self) -> tuple[HostNode, ...]:
-        """The nodes on the host, in order."""
-        return tuple(call.node for part in self.parts if isinstance(part, HostPart) for call in part.calls)
-
-    def require_supported(self) -> None:
-        """Raise `UnsupportedError` with every operator that nobody can run."""
-        if self.unsupported:
-            listed = "; ".join(map(str, self.unsupported))
-            count = len(self.unsupported)
-            raise UnsupportedError(f"{count} operator{'s are' if count > 1 else ' is'} not supported: {listed}")
 
 
 def import_model(
@@ -172,7 +129,7 @@ class _Importer:
         self._inputs = inputs.on_device
         self._functions = local_functions(model)
         check_functions(self._functions, model.proto.graph)
-        self._unsupported: list[UnsupportedOperator] = []
+        self._nodes: list[PlacedNode] = []
         self._node_names: set[str] = set()
         self._inferred = InferredTypes(model, inputs.on_device)
         graph = model.proto.graph
@@ -207,12 +164,14 @@ class _Importer:
         for name in names:
             if name not in values:
                 raise BadModelError(f"output {name!r} is computed by no node")
-        parts = () if self._unsupported else self._parts(names, region)
+        is_supported = all(node.place != "unsupported" for node in self._nodes)
+        parts = self._parts(names, region) if is_supported else ()
         types = {name: self._host.type_of(name) for part in parts for name in _boundary(part)}
         types.update((name, self._host.type_of(name)) for name in (*inputs, *(names if parts else ())))
         functions = tuple(self._model.proto.functions)
-        unsupported = tuple(self._unsupported)
-        return Imported(self._model.name, parts, inputs, names, types, self._host.constants(), functions, unsupported)
+        return Imported(
+            self._model.name, parts, inputs, names, types, self._host.constants(), functions, tuple(self._nodes)
+        )
 
     def _parts(self, names: tuple[str, ...], region: _Region) -> tuple[DevicePart | HostPart, ...]:
         """The finished graph and the calls on the host, cut into parts."""
@@ -220,7 +179,12 @@ class _Importer:
         computed = {name for call in self._host.calls for name in call.writes}
         for name in names:
             value = region.values[name]
-            if value in computed or self._host.is_only_here(value):
+            if value in computed or self._host.is_only_here(value) or self._build.is_off_device(value):
+                if value == name and self._build.is_constant(value):
+                    value = self._build.rename_constant(name, f"{name}.known")
+                    self._host.rename(name, value)
+                elif value == name and self._host.is_tensor(value):
+                    value = self._host.rename(name, self._build.unique(f"{name}.known"))
                 if value != name:
                     self._copy_on_host(value, name, region)
             else:
@@ -254,6 +218,8 @@ class _Importer:
             node = self._view(proto, position, region)
             try:
                 results = self._lower(proto, node, region)
+                if not (region.owner or region.is_whole or self._is_call(proto, node)):
+                    self._record(node, "device")
             except CannotLower as reason:
                 if region.is_whole:
                     raise CannotLower(f"{node.op_type} {proto.name or proto.output[0]!r} inside it: {reason}") from None
@@ -265,6 +231,10 @@ class _Importer:
             for name, result in zip(node.outputs, results, strict=False):
                 if name and result:
                     region.values[name] = result
+
+    def _is_call(self, proto: onnx.NodeProto, node: OnnxNode) -> bool:
+        """Whether the nodes of a function of the model stand for this one."""
+        return (node.domain, node.op_type, proto.overload) in self._functions
 
     def _view(self, proto: onnx.NodeProto, position: int, region: _Region) -> OnnxNode:
         name = region.node_name(proto, position, self._node_names)
@@ -292,10 +262,9 @@ class _Importer:
             proto, node, opsets = self._modern(proto, node, region)
             results = self._host.place(proto, node, region.values, opsets, region.prefix, region.declared, reason)
         except CannotLower as problem:
-            self._unsupported.append(
-                UnsupportedOperator(node.name, node.op_type, node.domain, node.version, str(problem))
-            )
+            self._record(node, "unsupported", str(problem))
             return self._unknown_results(node, region)
+        self._record(node, "host", reason)
         self._build.record_fate(node.name, "removed", "")
         return results
 
@@ -341,14 +310,15 @@ class _Importer:
             raise CannotLower(f"{len(node.outputs)} outputs are asked for, {len(listed)} are computed")
         return self._build.finish_node(listed, [f"{region.prefix}{name}" if name else "" for name in node.outputs])
 
+    def _record(self, node: OnnxNode, place: Place, reason: str = "") -> None:
+        self._nodes.append(PlacedNode(node.name, node.op_type, node.domain, node.version, place, reason))
+
     def _list_if_unknown(self, node: OnnxNode) -> None:
         """List a node behind an unsupported one where nobody knows its operator either."""
         key = (node.domain, node.op_type, "")
         is_lowered = key in self._functions or _find_row(node) is not None
         if not is_lowered and not onnx.defs.has(node.op_type, node.domain):
-            self._unsupported.append(
-                UnsupportedOperator(node.name, node.op_type, node.domain, node.version, _why_unknown(node))
-            )
+            self._record(node, "unsupported", _why_unknown(node))
 
     def _lower_standard_body(self, body: Body, node: OnnxNode, region: _Region) -> tuple[str, ...]:
         """The definition that the standard gives for an operator, on the device as a whole or not at all."""
@@ -475,4 +445,4 @@ def _why_unknown(node: OnnxNode) -> str:
         return f"no operator of domain {node.domain!r} is known by that name"
     if not onnx.defs.has(node.op_type, node.version):
         return f"ONNX has no such operator in operator set {node.version}"
-    return "no lowering for it"
+    return HOST_ONLY.get(node.op_type, "no lowering for it")

@@ -16,7 +16,7 @@ NAMES = [command.__name__.removesuffix("_command") for command in COMMANDS]
 
 
 def test_the_published_commands_are_there():
-    assert " ".join(NAMES) == "compile run profile inspect disasm verify asm targets ops opt"
+    assert " ".join(NAMES) == "compile run profile inspect disasm verify asm targets ops opt check"
 
 
 def test_the_list_of_commands_says_what_exit_codes_mean(birc):

@@ -7,9 +7,11 @@ import onnx
 import pytest
 from onnx import parser
 
+from birc.compiler import compile_model
 from birc.compiler.importer.importer import import_model, import_parts
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.interpreter import run_graph
+from birc.runtime import load
 from birc.runtime.errors import UnsupportedError
 
 X = np.linspace(-2, 2, 6, dtype=np.float32).reshape(2, 3)
@@ -172,3 +174,20 @@ def test_same_model_gives_the_same_text() -> None:
     model = parsed("names (float[2, 3] x) => (float[2, 3] y) { b = Mish(x) y = HardSwish(b) }")
     first, second = import_model(model), import_model(model.SerializeToString())
     assert [node.outputs for node in first.nodes] == [node.outputs for node in second.nodes]
+
+
+def test_outputs_that_are_constants_of_the_host() -> None:
+    """Strings and float64 numbers never reach the device, whatever their name."""
+    model = parsed("""
+        known (float[2] x) => (float[2] w, string[2] s, double[2] d, string[2] t) <string[2] s = {"a", "b"}> {
+            [run] w = Neg(x)
+            [wide] d = Constant <value = double[2] {1.0, 2.0}> ()
+            [text] t = Constant <value_strings = ["c", "d"]> ()
+        }
+    """)
+    session = load(compile_model(model, target="tiny"))
+    outputs = session.run({"x": np.array([1, 2], np.float32)})
+    assert list(outputs) == ["w", "s", "d", "t"]
+    assert [outputs["s"].tolist(), outputs["t"].tolist()] == [["a", "b"], ["c", "d"]]
+    np.testing.assert_array_equal(outputs["d"], np.array([1.0, 2.0]))
+    np.testing.assert_array_equal(outputs["w"], np.array([-1, -2], np.float32))
