@@ -8,6 +8,7 @@ import numpy as np
 
 from birc.runtime.boundary import read_port, to_device, to_host, write_port
 from birc.runtime.conversion import Array
+from birc.runtime.faults import MachineFault
 from birc.runtime.machine import Machine
 from birc.runtime.memory import Memory
 from birc.runtime.package_weights import as_bytes
@@ -30,13 +31,18 @@ class DeviceStep:
     def run(self, values: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs by name, in the model's own types, as new arrays; `values` holds the inputs.
 
-        Raises `MachineFault` when the program does what the machine cannot (an index out of its range, say).
+        Raises `MachineFault` when the program does what the machine cannot (an index out of its range, say), or when
+        the host computed a value of another shape than the model declares.
         """
         program = self._program
         tensors = {tensor.name: tensor for tensor in (*self._step.inputs, *self._step.outputs)}
         memory = self._memory or self._initialised()
         for port in program.inputs:
-            write_port(program, memory, port, to_device(values[port.name], tensors[port.name]))
+            value = values[port.name]
+            if value.shape != port.shape:
+                what = f"{port.name!r} came from the host as {list(value.shape)}, the model declares {list(port.shape)}"
+                raise MachineFault(what, where=self._step.member)
+            write_port(program, memory, port, to_device(value, tensors[port.name]))
         engine = self._engine or ValuesEngine(program, self._machine)
         engine.run(memory)
         self._memory, self._engine = memory, engine
