@@ -20,6 +20,9 @@ LARGEST_WIDE_GROUP = 4
 REGISTER_BITS = 32
 """Narrower integers wrap around only when they are stored."""
 
+SATURATING = frozenset({"quantize"})
+"""Ops whose integers are within the range of their type before they are stored."""
+
 
 @dataclass(slots=True)
 class _Draft:
@@ -38,7 +41,8 @@ class Fuse(Pass):
     """Element-wise nodes join the kernel of their producer when nobody else reads what lies between them.
 
     A group has at most one anchor: a product, convolution, pool, norm, reduction or gather. Element-wise nodes
-    follow any anchor but a reduction, and precede a norm or a reduction.
+    follow any anchor but a reduction, and precede a norm or a reduction. What makes another operand of a node from one
+    tensor, element by element, comes along: it reads no more than the operand.
 
     before:
         graph "g" {
@@ -75,6 +79,10 @@ class Fuse(Pass):
             if draft is None:
                 draft = _Draft()
                 order.append(draft)
+            for other in _absorbed(graph, node, draft, drafts):
+                order.remove(other)
+                draft.nodes += other.nodes
+                drafts.update((value.name, draft) for member in other.nodes for value in member.outputs)
             draft.nodes.append(node)
             if not is_element_wise_op(node.op):
                 draft.anchor = node
@@ -110,6 +118,28 @@ def _joinable(graph: Graph, node: Node, drafts: dict[str, _Draft]) -> _Draft | N
     return best[-1] if best else None
 
 
+def _absorbed(graph: Graph, node: Node, draft: _Draft, drafts: dict[str, _Draft]) -> list[_Draft]:
+    """The groups of other operands that come along when `node` joins a group."""
+    if not draft.nodes or not is_element_wise_op(node.op):
+        return []
+    found: list[_Draft] = []
+    room = LARGEST_GROUP - 1 - len(draft.nodes)
+    for name in node.present_inputs:
+        other = drafts.get(name)
+        if other is None or other is draft or other.anchor is not None or other in found or len(other.nodes) > room:
+            continue
+        if _allows(graph, node, name, other, element_wise=True) and _reads_one(graph, other):
+            found.append(other)
+            room -= len(other.nodes)
+    return found
+
+
+def _reads_one(graph: Graph, draft: _Draft) -> bool:
+    """Whether a group reads one tensor, and else constants."""
+    made = {value.name for node in draft.nodes for value in node.outputs}
+    return len({name for node in draft.nodes for name in node.present_inputs} - made - graph.constants.keys()) <= 1
+
+
 def _allows(graph: Graph, node: Node, name: str, draft: _Draft, element_wise: bool) -> bool:
     """Whether `node` may join the group that makes its operand `name`."""
     if len(draft.nodes) >= LARGEST_GROUP or name in graph.outputs:
@@ -120,7 +150,8 @@ def _allows(graph: Graph, node: Node, name: str, draft: _Draft, element_wise: bo
     if draft.nodes[-1].name != name:
         return False
     produced, own = graph.type_of(name), node.outputs[0].type
-    if produced.dtype.kind == "uint" or (produced.dtype.is_integer and produced.dtype.bits < REGISTER_BITS):
+    wraps = produced.dtype.kind == "uint" or (produced.dtype.is_integer and produced.dtype.bits < REGISTER_BITS)
+    if wraps and draft.nodes[-1].op not in SATURATING:
         return False
     if produced.dtype.is_integer and produced.dtype.bits > REGISTER_BITS and len(draft.nodes) >= LARGEST_WIDE_GROUP:
         return False

@@ -14,6 +14,7 @@ from birc.compiler.ir.verify import verify_graph
 from birc.compiler.passes.base import run_passes
 from birc.compiler.passes.fuse import LARGEST_GROUP, Fuse
 from birc.compiler.passes.lower.lower import MOVEMENTS, VIEWS, is_element_wise_op
+from birc.runtime.dtypes import dtype
 
 CONV = {"stride": (1, 1), "pads": (1, 1, 1, 1), "dilation": (1, 1), "group": 1}
 
@@ -123,3 +124,28 @@ def test_random_graph_keeps_its_values(graph: Graph) -> None:
             anchors = [member for member in node.body.nodes if not is_element_wise_op(member.op)]
             assert len(anchors) <= 1
             assert not {member.op for member in node.body.nodes} & (VIEWS | MOVEMENTS.keys())
+
+
+def test_what_makes_the_other_operand_of_one_tensor_comes_along() -> None:
+    make = GraphMaker()
+    x, y, z = make.input(4, 4), make.input(4, 4), make.input(4, 4)
+    product = make("relu", make("matmul", x, y))
+    assert groups(make.graph(make("add", product, make("exp", make("neg", z))))) == [
+        ["matmul", "relu", "neg", "exp", "add"]
+    ]
+
+
+def test_what_reads_two_tensors_for_the_other_operand_stays_apart() -> None:
+    make = GraphMaker()
+    x, y, z = make.input(4, 4), make.input(4, 4), make.input(4, 4)
+    product = make("matmul", x, y)
+    assert groups(make.graph(make("add", product, make("mul", y, z)))) == [["mul"], ["matmul", "add"]]
+
+
+def test_quantised_values_may_be_used_before_they_are_stored() -> None:
+    make = GraphMaker()
+    scale, zero = make.constant(0.5), make.constant(3, "u8")
+    whole = make("quantize", make.input(4, 4), scale, zero, to=dtype("u8"))
+    assert groups(make.graph(make("relu", make("dequantize", whole, scale, zero)))) == [
+        ["quantize", "dequantize", "relu"]
+    ]
