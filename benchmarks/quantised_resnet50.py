@@ -60,9 +60,14 @@ def pictures(count: int, size: int, seed: int) -> np.ndarray:
 
 
 def images(count: int, size: int, seed: int) -> np.ndarray:
-    """Random ones of the pictures, with noise, in other contrast and brightness."""
+    """Random ones of the pictures, varied."""
     generator = np.random.default_rng(seed)
-    chosen = pictures(CLASSES, size, seed=0)[generator.integers(0, CLASSES, count)]
+    return varied(pictures(CLASSES, size, seed=0)[generator.integers(0, CLASSES, count)], generator)
+
+
+def varied(chosen: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Pictures with noise, in other contrast and brightness."""
+    count = len(chosen)
     contrast, brightness = generator.uniform(0.8, 1.2, (count, 1, 1, 1)), generator.normal(0, 0.1, (count, 1, 1, 1))
     return (chosen * contrast + brightness + NOISE * generator.standard_normal(chosen.shape)).astype(np.float32)
 
@@ -93,7 +98,7 @@ def network(batch: int, width: int, size: int) -> onnx.ModelProto:
     with_features = onnx.ModelProto()
     with_features.CopyFrom(model)
     with_features.graph.output[0].CopyFrom(onnx.ValueInfoProto(name=FEATURES))
-    means = outputs(with_features, pictures(CLASSES, size, seed=0), batch)
+    means = outputs(with_features, varied(pictures(CLASSES, size, seed=0), np.random.default_rng(3)), batch)
     centred = means - means.mean(0)
     scale = 1 / centred.var()
     head = {"head.fc.weight": scale * centred, "head.fc.bias": -0.5 * scale * (means**2 - means.mean(0) ** 2).sum(1)}

@@ -73,7 +73,8 @@ def integer_convolution(rewriter: Rewriter, node: Node) -> str | None:
     if zero and any(integers(node.attributes, "pads")):
         value = padded_explicitly(rewriter, node, value, zero)
         attributes["pads"] = (0, 0, 0, 0)
-    whole_bias = _integer_bias(rewriter, bias[0], scale) if bias else None
+    # Sums that lose a zero point are large and cancel: they take the bias as an integer too.
+    whole_bias = _integer_bias(rewriter, bias[0], scale) if bias and zero else None
     shift = _channel_shift(rewriter, node, w, zero, whole_bias)
     sums = rewriter.emit("conv2d", (value, w.value, shift) if shift else (value, w.value), attributes, replaces=made)
     if w.zero.any():

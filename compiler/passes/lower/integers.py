@@ -98,7 +98,10 @@ def float_to_word(b: Builder, x: Expression) -> Expression:
 
 
 def lane_to_float(b: Builder, x: Expression, type: DType) -> Expression:
-    """An integer of up to 32 bits as the nearest FP32."""
+    """An integer of up to 32 bits as the nearest FP32; the accumulator holds sums of integers as one already."""
+    (source,) = x.inputs if x.op == "vtoint" else (None,)
+    if source is not None and source.op == "vacc":
+        return source
     return rounded_word(b, x) if is_word(type) else b.op("vtofloat", x)
 
 

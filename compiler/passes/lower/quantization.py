@@ -26,8 +26,15 @@ def quantize(b: Builder, values: tuple[Value, ...], attributes: Mapping[str, Att
     if zero_point and zero_point[0] != 0.0:
         whole = b.op("vadd", whole, zero_point[0])
     least = -(1 << (to.bits - 1)) if to.kind == "int" else 0
-    held = b.op("vmin", b.op("vmax", whole, float(least)), float(least + (1 << to.bits) - 1))
+    if not (_is_positive(x) and isinstance(scale, float) and scale > 0.0):
+        whole = b.op("vmax", whole, float(least))
+    held = b.op("vmin", whole, float(least + (1 << to.bits) - 1))
     return b.op("vtoint", held, is_float=False)
+
+
+def _is_positive(x: Value) -> bool:
+    """Whether a value is known not to be below 0: quantised, it is not below the zero point."""
+    return isinstance(x, Expression) and x.op == "vmax" and 0.0 in x.arguments
 
 
 def quotient(b: Builder, x: Value, scale: Value) -> Value:
