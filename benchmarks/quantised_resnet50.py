@@ -40,8 +40,8 @@ import resnet50
 GOAL = 0.99
 """Share of the images whose first class must be that of the FP32 network."""
 
-CLASSES = 100
-COARSE = 8
+CLASSES = 10
+COARSE = 3
 """Pictures are of so many random pixels a side, enlarged."""
 NOISE = 0.2
 FEATURES = "head.flatten_out"
@@ -68,7 +68,7 @@ def images(count: int, size: int, seed: int) -> np.ndarray:
 def varied(chosen: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Pictures with noise, in other contrast and brightness."""
     count = len(chosen)
-    contrast, brightness = generator.uniform(0.8, 1.2, (count, 1, 1, 1)), generator.normal(0, 0.1, (count, 1, 1, 1))
+    contrast, brightness = generator.uniform(0.9, 1.1, (count, 1, 1, 1)), generator.normal(0, 0.05, (count, 1, 1, 1))
     return (chosen * contrast + brightness + NOISE * generator.standard_normal(chosen.shape)).astype(np.float32)
 
 

@@ -28,7 +28,7 @@ from birc.compiler.passes.legalize import LEGALIZE
 from birc.compiler.passes.lifetimes import compulsory_bytes, most_live_bytes
 from birc.compiler.passes.lower.lower import device_problem, lower_graph
 from birc.compiler.passes.partition import partitions
-from birc.compiler.passes.quantized_products import QuantizedProducts, has_integer_products
+from birc.compiler.passes.quantized_products import QuantizedProducts, multiplies_quantised
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.tile import tile
 from birc.runtime.conversion import memory_type
@@ -95,9 +95,8 @@ class Compilation:
         """Go on from a graph after the phase `done`; None when `stop_after` comes first."""
         if self._runs("canonicalize", done):
             self.progress("canonicalize")
-            if self.precision == "int8":
-                graph = self._quantized(graph)
-            graph = canonicalize(graph, self._after_pass("canonicalize"))
+            passes = (QuantizedProducts(), *CANONICALIZE) if self.precision == "int8" else CANONICALIZE
+            graph = canonicalize(graph, self._after_pass("canonicalize"), passes)
             self.dump_graph("canonicalize", graph)
         if self._stopped("canonicalize"):
             return None
@@ -116,17 +115,6 @@ class Compilation:
         if self._stopped("partition"):
             return None
         return self.compile_plan(plan, lowered.data, "partition")
-
-    def _quantized(self, graph: Graph) -> Graph:
-        """The graph with the products of a quantised model on integers. Raises `UsageError` for another model."""
-        graph = run_passes(graph, (QuantizedProducts(),), self._after_pass("canonicalize"))
-        if not has_integer_products(graph):
-            raise UsageError(
-                f"{graph.name} has no products of quantised operands",
-                where="--precision int8",
-                hint="quantise it first, as onnxruntime.quantization.quantize_static does, or use another precision",
-            )
-        return graph
 
     def compile_plan(self, plan: Plan, data: Data, done: str) -> CompiledPart | None:
         """Go on from a plan after the phase `done`."""
@@ -263,9 +251,22 @@ def compile_model(
     compilation.progress("import")
     imported = import_parts(model, dims, batch, device_problem, open_dims=stop_after == "import")
     imported.require_supported()
+    if precision == "int8":
+        _require_quantised(imported)
     compilation.onnx_sha256 = _digest(model)
     variant = _compiled_variant(compilation, imported, dump_ir, dims or {})
     return None if variant is None else compilation.package(imported.name, [variant])
+
+
+def _require_quantised(imported: Imported) -> None:
+    """Raises `UsageError` for a model without products of quantised operands."""
+    graphs = (part.graph for part in imported.parts if not isinstance(part, ImportedHostPart))
+    if not any(map(multiplies_quantised, graphs)):
+        raise UsageError(
+            f"{imported.name} has no products of quantised operands",
+            where="--precision int8",
+            hint="quantise it first, as onnxruntime.quantization.quantize_static does, or use another precision",
+        )
 
 
 def _compiled_variant(

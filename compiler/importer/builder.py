@@ -25,6 +25,8 @@ PASS_NAME: Final = "import"
 # larger is left to constant folding, which knows how to keep splats.
 _SHAPE_ELEMENTS: Final = 65_536
 _FLOAT_ELEMENTS: Final = 64
+_KEPT: Final = frozenset({"dequantize"})
+"""Ops that stay on constants: precision `int8` multiplies what they take."""
 
 _INDEX_INPUTS: Final = {"gather": 1, "gather_nd": 1}
 """The input whose values make a row fault when they leave its table."""
@@ -214,7 +216,7 @@ class GraphBuilder:
             return self.constant(np.empty(result.sizes, result.dtype.numpy))
         data = [self.constant_of(name) for name in inputs if name]
         known = [array for array in data if array is not None]
-        if len(known) == len(data) and known and _is_shape_arithmetic(result):
+        if len(known) == len(data) and known and _is_shape_arithmetic(result) and op not in _KEPT:
             return self.constant(self._evaluated(entry, known, values))
         name = self._fresh_name()
         node = Node(op, tuple(inputs), (Value(name, result),), values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from birc.compiler.ir.graph import Graph
@@ -30,8 +31,8 @@ CANONICALIZE: Final[tuple[Pass, ...]] = (
 _MOST_ROUNDS: Final = 16
 
 
-def canonicalize(graph: Graph, on_pass: OnPass | None = None) -> Graph:
-    """Run `CANONICALIZE` again and again until no pass changes the graph.
+def canonicalize(graph: Graph, on_pass: OnPass | None = None, passes: Sequence[Pass] = CANONICALIZE) -> Graph:
+    """Run the passes again and again until no pass changes the graph.
 
     Raises `InternalError`, with the passes that still change it, when it does not settle.
     """
@@ -44,7 +45,7 @@ def canonicalize(graph: Graph, on_pass: OnPass | None = None) -> Graph:
             if on_pass is not None:
                 on_pass(step, before, result)
 
-        graph = run_passes(graph, CANONICALIZE, observe)
+        graph = run_passes(graph, passes, observe)
         if not changed:
             return graph
     names = ", ".join(changed)

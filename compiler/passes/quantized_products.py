@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from birc.compiler.ir.graph import Graph
+from birc.compiler.ir.table import row
 from birc.compiler.passes import rules_quantized_products, rules_requantization
 from birc.compiler.passes.base import Pass, PassResult
 from birc.compiler.passes.rules import Rule, apply_rules
@@ -14,17 +15,26 @@ from birc.compiler.passes.rules_unsigned_products import NARROW
 RULES: Final[tuple[Rule, ...]] = (*rules_quantized_products.RULES, *rules_requantization.RULES)
 
 
-def has_integer_products(graph: Graph) -> bool:
-    """Whether a graph multiplies 8-bit integers."""
-    products = (node for node in graph.nodes if node.op in ("matmul", "conv2d"))
-    return any(graph.type_of(name).dtype.name in NARROW for node in products for name in node.inputs[:2])
+def multiplies_quantised(graph: Graph) -> bool:
+    """Whether a graph multiplies 8-bit integers, or what is dequantised, perhaps turned around on the way."""
+    operands = (name for node in graph.nodes if node.op in ("matmul", "conv2d") for name in node.inputs[:2])
+    return any(_is_quantised(graph, name) for name in operands)
+
+
+def _is_quantised(graph: Graph, name: str) -> bool:
+    node = graph.producer(name)
+    while node is not None and row(node.op).category == "view":
+        name = node.inputs[0]
+        node = graph.producer(name)
+    return graph.type_of(name).dtype.name in NARROW or (node is not None and node.op == "dequantize")
 
 
 @dataclass(frozen=True)
 class QuantizedProducts(Pass):
     """Products of dequantised 8-bit operands become products of integers, whose sums are scaled.
 
-    It stands before the other passes: they compute dequantised constants, and know no more where those came from.
+    It stands before the other passes of its phase: they compute dequantised constants, and know no more where those
+    came from.
 
     before:
         graph "g" {
