@@ -84,7 +84,8 @@ def write_arrays(path: Path, arrays: Mapping[str, Array], *, overwrite: bool) ->
     try:
         with zipfile.ZipFile(path, "w") as archive:
             for name, array in arrays.items():
-                plain = array if array.dtype.isbuiltin == 1 else array.astype(np.float32)
+                is_plain = array.dtype.isbuiltin == 1 or array.dtype.kind == "U"
+                plain = array if is_plain else array.astype(np.float32)
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     write_array(member, plain, allow_pickle=False)
     except OSError as error:

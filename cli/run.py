@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from birc import compiler
@@ -23,8 +22,8 @@ from birc.cli.files import (
 )
 from birc.cli.output import Format, FormatOption, print_json, print_table, print_text
 from birc.cli.progress import progress
+from birc.cli.values import statistics, storable
 from birc.runtime.conversion import Array
-from birc.runtime.dtypes import from_numpy
 from birc.runtime.session import Session
 
 
@@ -70,13 +69,13 @@ def run_command(
             expected = compiler.reference_outputs(check, inputs)
             comparisons = compare(session.package.manifest, outputs, expected, tolerance)
     if output is not None:
-        write_arrays(output, outputs, overwrite=overwrite)
+        write_arrays(output, storable(outputs), overwrite=overwrite)
     source = str(input) if input is not None else f"random, seed {seed}"
     if format is Format.JSON:
         shown = [comparison.to_json() for comparison in comparisons] if comparisons is not None else None
         results = {
             "inputs": source,
-            "outputs": [_statistics(*item) for item in outputs.items()],
+            "outputs": [statistics(*item) for item in outputs.items()],
             "check": shown,
         }
         print_json({**report, "run": results})
@@ -94,25 +93,11 @@ def _inputs(session: Session, path: Path | None, seed: int) -> dict[str, Array]:
     return with_declared_types(read_arrays(path), session.inputs)
 
 
-def _statistics(name: str, array: Array) -> dict[str, Any]:
-    """Type, shape and range of an output; numbers that JSON cannot hold are texts."""
-    wide = array.astype(np.float64)
-    finite = wide[np.isfinite(wide)]
-    summary = {"lowest": finite.min(), "mean": finite.mean(), "highest": finite.max()} if finite.size else {}
-    return {
-        "name": name,
-        "dtype": from_numpy(array.dtype).name,
-        "shape": list(array.shape),
-        **{key: float(value) for key, value in summary.items()},
-        "not_finite": int(wide.size - finite.size),
-    }
-
-
 def _print_results(source: str, outputs: Mapping[str, Array], report: Mapping[str, Any]) -> None:
     print_text(f"inputs: {source}", "")
     rows = []
     for name, array in outputs.items():
-        row = _statistics(name, array)
+        row = statistics(name, array)
         numbers = [f"{row[key]:.6g}" if key in row else "-" for key in ("lowest", "mean", "highest")]
         rows.append((name, row["dtype"], "x".join(map(str, row["shape"])), *numbers, str(row["not_finite"])))
     print_table(("output", "type", "shape", "lowest", "mean", "highest", "not finite"), rows, right=(3, 4, 5, 6))

@@ -205,7 +205,7 @@ def _sram(program: Program, machine: Machine, metadata: ReportMetadata) -> dict[
 def _placement(metadata: ReportMetadata) -> dict[str, Any]:
     nodes = {node for run in metadata.runs for node in run.onnx_nodes}
     device = metadata.device_nodes if metadata.device_nodes is not None else len(nodes)
-    return {"device_nodes": device, "host_nodes": 0, "host": [], "host_us": 0.0}
+    return {"device_nodes": device, "host_nodes": 0, "host": []}
 
 
 def _operations(

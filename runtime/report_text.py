@@ -48,7 +48,7 @@ def _summary(report: Mapping[str, Any]) -> str:
     lower = sram["lower_bound_bytes"]
     rows = [
         ("latency", _us(report["latency_us"]) + band_text),
-        ("with PCIe", _us(report["end_to_end_us"])),
+        ("with PCIe, host" if report["placement"]["host_nodes"] else "with PCIe", _us(report["end_to_end_us"])),
         ("throughput", f"{report['throughput_per_s']:,.1f} a second"),
         ("T-core", f"{use['tcore']:.1%} of peak, useful work"),
         ("vector cores", f"{use['vcore']:.1%} busy"),
@@ -60,14 +60,16 @@ def _summary(report: Mapping[str, Any]) -> str:
     if lower is not None:
         rows.append(("SRAM, at least", _bytes(lower)))
     head = f"{report['model']} on {report['target']}, precision {report['precision']}, batch {report['batch']}"
-    return "\n".join([head, *(f"  {name:<15} {value}" for name, value in rows), *_host(report["placement"])])
+    return "\n".join([head, *(f"  {name:<15} {value}" for name, value in rows), *_host(report)])
 
 
-def _host(placement: Mapping[str, Any]) -> list[str]:
+def _host(report: Mapping[str, Any]) -> list[str]:
+    placement = report["placement"]
     if not placement["host_nodes"]:
         return []
+    time_us = sum(row["end_us"] - row["start_us"] for row in report["per_op"] if row["engine"] == "host")
     nodes = [f"    {node['name']} ({node['op_type']}): {node['reason']}" for node in placement["host"]]
-    return [f"  {'on the host':<15} {placement['host_nodes']} nodes, {_us(placement['host_us'])}", *nodes]
+    return [f"  {'on the host':<15} {placement['host_nodes']} nodes, {_us(time_us)}", *nodes]
 
 
 def _ledger(ledger: Mapping[str, float]) -> str:

@@ -83,7 +83,6 @@ def _combined(package: Package, variant: Variant, reports: Sequence[Report | Non
     latency_us = sum(report.latency_us for report in device)
     operations, end_us = _operations(machine, variant, reports)
     bounds = {name: sum(report.bound_us[name] for report in device) for name in _BOUNDS}
-    host_times = [host_us(machine, step) for step in variant.steps if step.on_host]
     bands = [report.latency_range_us for report in device]
     known = [band for band in bands if band is not None]
     return Report(
@@ -108,7 +107,6 @@ def _combined(package: Package, variant: Variant, reports: Sequence[Report | Non
             "device_nodes": variant.report.get("device_nodes", 0),
             "host_nodes": len(variant.host_nodes),
             "host": _host_nodes(variant),
-            "host_us": sum(host_times),
         },
         per_op=operations,
     )

@@ -16,7 +16,7 @@ from birc.runtime.errors import BadModelError
 Array = npt.NDArray[Any]
 
 
-def reference_outputs(path: str | Path, inputs: Mapping[str, Array]) -> dict[str, Array]:
+def reference_outputs(path: str | Path, inputs: Mapping[str, Array]) -> dict[str, Any]:
     """The outputs of the ONNX model in a file, by name.
 
     onnxruntime computes them when it is installed, else onnx itself. Raises `BadModelError` when the model
@@ -38,7 +38,10 @@ def reference_outputs(path: str | Path, inputs: Mapping[str, Array]) -> dict[str
         values = _evaluate(path, model, feeds)
     except Exception as error:  # whatever an evaluator objects to: it is not ours
         raise BadModelError(f"the reference cannot run the model: {error}", where=where) from error
-    return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+    return {
+        name: value if value is None or isinstance(value, list) else np.asarray(value)
+        for name, value in zip(names, values, strict=True)
+    }
 
 
 def _evaluate(path: str | Path, model: onnx.ModelProto, feeds: dict[str, Array]) -> list[Any]:
