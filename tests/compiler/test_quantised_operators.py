@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lowering_cases_attention
 import lowering_cases_contrib
 import lowering_cases_quantized_products
 import numpy as np
@@ -13,7 +14,11 @@ from onnx.reference import ReferenceEvaluator
 from birc.compiler.driver import compile_model
 from birc.runtime.session import load
 
-CASES: tuple[Case, ...] = (*lowering_cases_quantized_products.CASES, *lowering_cases_contrib.CASES)
+CASES: tuple[Case, ...] = (
+    *lowering_cases_quantized_products.CASES,
+    *lowering_cases_contrib.CASES,
+    *lowering_cases_attention.CASES,
+)
 TOLERANCE = 2e-5
 
 

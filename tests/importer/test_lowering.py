@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import lowering_cases_attention
 import lowering_cases_basic
 import lowering_cases_casts
 import lowering_cases_contrib
@@ -37,6 +38,7 @@ from birc.compiler.importer.op_types import OP_TYPES
 from birc.compiler.ir.interpreter import run_graph
 
 CASES: tuple[Case, ...] = (
+    *lowering_cases_attention.CASES,
     *lowering_cases_basic.CASES,
     *lowering_cases_casts.CASES,
     *lowering_cases_contrib.CASES,
