@@ -51,7 +51,7 @@ def _self_attention(node: OnnxNode, build: GraphBuilder, projected: Term, others
     """
     for name in ("do_rotary", "past_present_share_buffer"):
         if node.int_attribute(name, 0):
-            raise CannotLower(f"{name} is set")
+            raise CannotLower(f"attribute {name} is set")
     mask, past, bias = others
     heads = node.int_attribute("num_heads", 0)
     q, k, v = (split_heads(node, part, heads) for part in _parts(node, projected))

@@ -65,7 +65,7 @@ def _group_query_attention(node: OnnxNode, build: GraphBuilder) -> Results:
 def _require_plain(node: OnnxNode) -> None:
     for name, plain in _OFF.items():
         if node.int_attribute(name, plain) != plain:
-            raise CannotLower(f"{name} is {node.int_attribute(name, plain)}")
+            raise CannotLower(f"attribute {name} is {node.int_attribute(name, plain)}, which is not known here")
     for name in _NONE:
         if node.string_attribute(name, "NONE") != "NONE":
             raise CannotLower("its cache is quantised")
