@@ -11,12 +11,12 @@ import numpy.typing as npt
 from birc.compiler.importer.axes import positive_axis
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast
+from birc.compiler.importer.floats import in_f32, require_single
 from birc.compiler.importer.lowering import OpType, Results
-from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
+from birc.compiler.importer.onnx_node import OnnxNode
 from birc.compiler.importer.run_time import are, declared_result, element, flattened, held
 from birc.compiler.importer.shape import slice_axis
 from birc.compiler.importer.term import Term, stacked
-from birc.runtime.dtypes import dtype
 from birc.runtime.errors import BadModelError
 
 
@@ -24,13 +24,12 @@ def _affine_grid(node: OnnxNode, build: GraphBuilder) -> Results:
     """Each component is a row of the matrix times the position (x, y, z, 1), whose parts vary along one axis each."""
     theta = node.input(0)
     kind, shape = build.type_of(theta).dtype, build.shape(theta)
-    if kind.name == "f64":
-        raise CannotLower("arithmetic in 64-bit floats")
+    require_single(build, theta)
     if len(shape) != 3 or shape[1:] not in ((2, 3), (3, 4)):
         raise BadModelError(f"theta is {list(shape)}, not [N, 2, 3] or [N, 3, 4]", where=node.where)
     spatial = shape[1]
     theta, sizes = _held_sizes(node, build, theta, spatial)
-    matrix = Term(build, cast(build, theta, dtype("f32")))
+    matrix = Term(build, in_f32(build, theta))
     is_aligned = bool(node.int_attribute("align_corners", 0))
     batch, ones = shape[0], (1,) * spatial
     components = []

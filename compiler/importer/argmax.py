@@ -9,15 +9,11 @@ from birc.compiler.importer.axes import positive_axis
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast
 from birc.compiler.importer.counting import around, counting, reduced
+from birc.compiler.importer.floats import is_nan
 from birc.compiler.importer.lowering import Lower, OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.shape import reshape
 from birc.runtime.dtypes import dtype
-
-
-def is_number(build: GraphBuilder, x: str) -> str:
-    """Where `x` is not NaN: only a NaN differs from itself."""
-    return build.emit("equal", (x, x))
 
 
 def position_of(build: GraphBuilder, x: str, extreme: str, axis: int, *, last: bool = False) -> str:
@@ -30,7 +26,7 @@ def position_of(build: GraphBuilder, x: str, extreme: str, axis: int, *, last: b
     best = reduced(build, extreme, x, axis, keep=True)
     hits = build.emit("equal", (x, best))
     if build.type_of(x).dtype.is_float:
-        hits = build.emit("or", (hits, build.emit("not", (is_number(build, x),))))
+        hits = build.emit("or", (hits, is_nan(build, x)))
     numbers = counting(build, count, len(shape) - axis - 1)
     missing = build.scalar(-1 if last else count, numbers)
     positions = build.emit("where", (hits, numbers, missing))

@@ -20,12 +20,16 @@ def cast(build: GraphBuilder, x: str, to: DType) -> str:
     return x if build.type_of(x).dtype == to else build.emit("cast", (x,), {"to": to})
 
 
-def _cast(node: OnnxNode, build: GraphBuilder) -> Results:
-    target = node.int_attribute("to", 0)
-    found = element_type(target)
+def named_type(number: int) -> DType:
+    """The element type that an attribute names by ONNX's number. Raises `CannotLower` for one of the host alone."""
+    found = element_type(number)
     if found is None:
-        raise CannotLower(f"element type {element_type_name(target)} is not on the device")
-    return _converted(node, build, found)
+        raise CannotLower(f"element type {element_type_name(number)} is not on the device")
+    return found
+
+
+def _cast(node: OnnxNode, build: GraphBuilder) -> Results:
+    return _converted(node, build, named_type(node.int_attribute("to", 0)))
 
 
 def _cast_like(node: OnnxNode, build: GraphBuilder) -> Results:

@@ -14,8 +14,9 @@ import numpy as np
 from birc.compiler.importer.axes import positive_axis
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast
-from birc.compiler.importer.counting import counting, reduced, require_helpers
+from birc.compiler.importer.counting import all_true, counting, reduced, require_helpers
 from birc.compiler.importer.cumulative import scan
+from birc.compiler.importer.floats import is_number
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.shape import reshape, take
@@ -118,9 +119,7 @@ def _agrees(build: GraphBuilder, rows: str, is_first: str, count: int) -> str:
     agrees = build.emit("equal", (total, build.scalar(count, total)))
     if not build.type_of(rows).dtype.is_float:
         return agrees
-    numbers = cast(build, build.emit("equal", (rows, rows)), dtype("i32"))
-    every = build.emit("reduce_min", (numbers,), {"axes": (0, 1), "keepdims": 0})
-    return build.emit("and", (agrees, cast(build, every, dtype("bool"))))
+    return build.emit("and", (agrees, all_true(build, is_number(build, rows))))
 
 
 def _ranks(build: GraphBuilder, rows: str, *, is_sorted: bool) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Numbers along a dimension and checks of indices: what lowerings that compute with positions share."""
+"""Numbers along a dimension, flags, and checks of indices: what lowerings that compute with positions share."""
 
 from __future__ import annotations
 
@@ -52,9 +52,23 @@ def is_within(build: GraphBuilder, indices: str, low: int, high: int) -> str:
             build.emit("less", (indices, build.scalar(high, indices))),
         ),
     )
-    rank = build.rank(inside)
-    if not rank:
-        return inside
-    numbers = build.emit("cast", (inside,), {"to": dtype("i32")})
-    all_inside = build.emit("reduce_min", (numbers,), {"axes": tuple(range(rank)), "keepdims": 0})
-    return build.emit("cast", (all_inside,), {"to": dtype("bool")})
+    return all_true(build, inside)
+
+
+def all_true(build: GraphBuilder, flags: str) -> str:
+    """A scalar bool: all of the flags, of any shape, are true."""
+    return _over_all(build, "reduce_min", flags)
+
+
+def any_true(build: GraphBuilder, flags: str) -> str:
+    """A scalar bool: one of the flags, of any shape, is true."""
+    return _over_all(build, "reduce_max", flags)
+
+
+def _over_all(build: GraphBuilder, op: str, flags: str) -> str:
+    rank = build.rank(flags)
+    if rank == 0:
+        return flags
+    numbers = build.emit("cast", (flags,), {"to": dtype("i32")})
+    found = build.emit(op, (numbers,), {"axes": tuple(range(rank)), "keepdims": 0})
+    return build.emit("equal", (found, build.scalar(1, found)))

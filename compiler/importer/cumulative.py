@@ -11,10 +11,10 @@ from typing import Final
 from birc.compiler.importer.axes import positive_axis
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast
+from birc.compiler.importer.floats import widened
 from birc.compiler.importer.lowering import Lower, OpType, Results
 from birc.compiler.importer.onnx_node import OnnxNode
 from birc.compiler.importer.shape import reshape, slice_axis
-from birc.runtime.dtypes import dtype
 
 
 def _cumulative(op: str, neutral: float) -> Lower:
@@ -24,8 +24,7 @@ def _cumulative(op: str, neutral: float) -> Lower:
         x, rank = node.input(0), build.rank(node.input(0))
         known = build.constant_of(node.input(1))
         kept = build.type_of(x).dtype
-        # Half precision would round after every step; one rounding at the end is enough.
-        wide = cast(build, x, dtype("f32")) if kept.is_float and kept.bits < 32 else x
+        wide = widened(build, x)
         backwards, exclusive = bool(node.int_attribute("reverse", 0)), bool(node.int_attribute("exclusive", 0))
 
         def along(axis: int) -> str:

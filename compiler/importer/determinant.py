@@ -13,10 +13,10 @@ from birc.compiler.importer.argmax import position_of
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast
 from birc.compiler.importer.counting import counting, reduced
+from birc.compiler.importer.floats import divisor, widened
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.shape import reshape, slice_axis
-from birc.runtime.dtypes import dtype
 from birc.runtime.errors import BadModelError
 
 _LARGEST_ORDER: Final = 96
@@ -30,8 +30,7 @@ def _det(node: OnnxNode, build: GraphBuilder) -> Results:
     order, kept = shape[-1], build.type_of(x).dtype
     if order > _LARGEST_ORDER:
         raise CannotLower(f"matrices of order {order}, more than {_LARGEST_ORDER}")
-    wide = cast(build, x, dtype("f32")) if kept.bits < 32 else x
-    rest = reshape(build, wide, (math.prod(shape[:-2]), order, order))
+    rest = reshape(build, widened(build, x), (math.prod(shape[:-2]), order, order))
     result, left = "", ""
     for _ in range(order):
         pivot, rest, left = _step(build, rest, left)
@@ -61,8 +60,7 @@ def _step(build: GraphBuilder, rest: str, left: str) -> tuple[str, str, str]:
     signed = build.emit("mul", (pivot, reduced(build, "reduce_prod", flips, 1, keep=True)))
     if columns == 1:
         return signed, rest, left
-    safe = build.emit("where", (build.emit("equal", (pivot, zero)), one, pivot))
-    factor = build.emit("div", (column, safe))
+    factor = build.emit("div", (column, divisor(build, pivot)))
     taken = build.emit("mul", (factor, slice_axis(build, row, 2, 1, columns)))
     others = build.emit("not", (is_chosen,))
     left = build.emit("and", (left, others)) if left else others

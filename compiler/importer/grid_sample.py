@@ -14,10 +14,10 @@ import numpy as np
 
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast
+from birc.compiler.importer.floats import in_f32, require_single
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.term import Term, as_term, where
-from birc.runtime.dtypes import dtype
 from birc.runtime.errors import BadModelError
 
 _MODES: Final = {"bilinear": "linear", "bicubic": "cubic", "linear": "linear", "cubic": "cubic", "nearest": "nearest"}
@@ -48,9 +48,9 @@ def _grid_sample(node: OnnxNode, build: GraphBuilder) -> Results:
     kind = build.type_of(x).dtype
     _check(build, x, grid, mode, rank)
     is_aligned = bool(node.int_attribute("align_corners", 0))
-    data = x if mode == "nearest" else cast(build, x, dtype("f32"))
+    data = x if mode == "nearest" else in_f32(build, x)
     table = _Table.of(Term(build, data), padding == "zeros")
-    places = Term(build, cast(build, grid, dtype("f32"))).reshape(points[0], math.prod(points[1:-1]), rank)
+    places = Term(build, in_f32(build, grid)).reshape(points[0], math.prod(points[1:-1]), rank)
     # The grid names the last axis first.
     axes = [
         _taps(places.at(2, rank - 1 - axis), size, mode, padding, is_aligned) for axis, size in enumerate(shape[2:])
@@ -60,9 +60,8 @@ def _grid_sample(node: OnnxNode, build: GraphBuilder) -> Results:
 
 
 def _check(build: GraphBuilder, x: str, grid: str, mode: str, rank: int) -> None:
+    require_single(build, x, grid)
     kind = build.type_of(x).dtype
-    if "f64" in (kind.name, build.type_of(grid).dtype.name):
-        raise CannotLower("arithmetic in 64-bit floats")
     if mode != "nearest" and not kind.is_float and kind.bits > 16:
         raise CannotLower(f"interpolation of {kind.name}, which FP32 does not hold")
     neighbours = {"nearest": 1, "linear": 2, "cubic": 4}[mode] ** rank

@@ -8,11 +8,10 @@ import numpy as np
 import onnx
 
 from birc.compiler.importer.builder import GraphBuilder
-from birc.compiler.importer.casts import cast
+from birc.compiler.importer.floats import in_f32
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.shape import reshape
 from birc.compiler.importer.tensors import tensor_array
-from birc.runtime.dtypes import dtype
 from birc.runtime.errors import BadModelError
 
 DOMAIN: Final = "ai.onnx.ml"
@@ -53,16 +52,9 @@ def words(node: OnnxNode, name: str) -> tuple[str, ...]:
     return tuple(str(word) for word in given) if isinstance(given, tuple) else ()
 
 
-def single(build: GraphBuilder, x: str) -> str:
-    """Numbers of any kind in FP32. Raises `CannotLower` for double precision."""
-    if build.type_of(x).dtype == dtype("f64"):
-        raise CannotLower("it computes in double precision")
-    return cast(build, x, dtype("f32"))
-
-
 def samples(node: OnnxNode, build: GraphBuilder) -> str:
     """The first input in FP32, one sample a row; a vector is one sample."""
-    x = single(build, node.input(0))
+    x = in_f32(build, node.input(0))
     shape = build.shape(x)
     if len(shape) not in (1, 2):
         raise BadModelError(f"{node.op_type} takes rows of features, not {list(shape)}", where=node.where)

@@ -9,9 +9,10 @@ import numpy as np
 
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast
-from birc.compiler.importer.counting import reduced, require_helpers
+from birc.compiler.importer.counting import all_true, reduced, require_helpers
+from birc.compiler.importer.floats import divisor, in_f32, is_nan
 from birc.compiler.importer.lowering import OpType, Results
-from birc.compiler.importer.ml_attributes import DOMAIN, floats, integers, required_floats, single, words
+from birc.compiler.importer.ml_attributes import DOMAIN, floats, integers, required_floats, words
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.shape import reshape, slice_axis
 from birc.compiler.importer.tensors import tensor_array
@@ -38,7 +39,7 @@ def _binarizer(node: OnnxNode, build: GraphBuilder) -> Results:
 
 def _scaler(node: OnnxNode, build: GraphBuilder) -> Results:
     """(x - offset) * scale, one of each or one a feature."""
-    x = single(build, node.input(0))
+    x = in_f32(build, node.input(0))
     offset, scale = floats(node, "offset"), floats(node, "scale")
     if offset is not None:
         x = build.emit("sub", (x, build.constant(offset)))
@@ -47,7 +48,7 @@ def _scaler(node: OnnxNode, build: GraphBuilder) -> Results:
 
 def _normalizer(node: OnnxNode, build: GraphBuilder) -> Results:
     """Rows over their maximum, the sum of their magnitudes or the root of that of their squares, unless that is 0."""
-    x, norm = single(build, node.input(0)), node.string_attribute("norm", "MAX")
+    x, norm = in_f32(build, node.input(0)), node.string_attribute("norm", "MAX")
     last = len(build.shape(x)) - 1
     if norm == "MAX":
         size = reduced(build, "reduce_max", x, last, keep=True)
@@ -57,15 +58,14 @@ def _normalizer(node: OnnxNode, build: GraphBuilder) -> Results:
         size = build.emit("sqrt", (reduced(build, "reduce_sum", build.emit("mul", (x, x)), last, keep=True),))
     else:
         raise BadModelError(f"norm {norm!r} of Normalizer", where=node.where)
-    is_zero = build.emit("equal", (size, build.scalar(0, size)))
-    return build.emit("div", (x, build.emit("where", (is_zero, build.scalar(1, size), size))))
+    return build.emit("div", (x, divisor(build, size)))
 
 
 def _feature_vectorizer(node: OnnxNode, build: GraphBuilder) -> Results:
     """The features of all inputs side by side, each cut or filled with zeros to its number of features."""
     parts = []
     for name, wanted in zip(node.inputs, integers(node, "inputdimensions").tolist(), strict=True):
-        x = single(build, name)
+        x = in_f32(build, name)
         shape = build.shape(x)
         x = reshape(build, x, (shape[0], math.prod(shape[1:])))
         width = build.shape(x)[1]
@@ -89,7 +89,7 @@ def _imputer(node: OnnxNode, build: GraphBuilder) -> Results:
     if len(values) not in (1, build.shape(x)[-1]):
         raise BadModelError(f"{len(values)} replacements for {build.shape(x)[-1]} features", where=node.where)
     if math.isnan(missing):
-        is_missing = build.emit("not", (build.emit("equal", (x, x)),))
+        is_missing = is_nan(build, x)
     else:
         is_missing = build.emit("equal", (x, build.scalar(missing, x)))
     return build.emit("where", (is_missing, build.constant(values.astype(kept.numpy)), x))
@@ -117,8 +117,7 @@ def _label_encoder(node: OnnxNode, build: GraphBuilder) -> Results:
         table = build.emit("concat", (reshape(build, default, (1,)), build.constant(values[places])), {"axis": 0})
         result = build.emit("gather", (table, found), {"axis": 0})
     if nan:
-        is_number = build.emit("equal", (column, column))
-        result = build.emit("where", (is_number, result, build.constant(values[nan[-1]].reshape(()))))
+        result = build.emit("where", (is_nan(build, column), build.constant(values[nan[-1]].reshape(())), result))
     return reshape(build, result, shape)
 
 
@@ -166,10 +165,8 @@ def _one_hot_encoder(node: OnnxNode, build: GraphBuilder) -> Results:
     result = cast(build, hot, dtype("f32"))
     if node.int_attribute("zeros", 1):
         return result
-    axes = tuple(range(len(build.shape(hot))))
-    one = build.emit("reduce_max", (cast(build, hot, dtype("i32")),), {"axes": axes[-1:], "keepdims": 0})
-    every = build.emit("reduce_min", (one,), {"axes": axes[:-1], "keepdims": 0})
-    return build.guarded(result, cast(build, every, dtype("bool")))
+    is_known = build.emit("cast", (reduced(build, "reduce_max", result, len(build.shape(x))),), {"to": dtype("bool")})
+    return build.guarded(result, all_true(build, is_known))
 
 
 OP_TYPES: Final[tuple[OpType, ...]] = (

@@ -11,6 +11,7 @@ from birc.compiler.importer.argmax import position_of
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast
 from birc.compiler.importer.counting import reduced
+from birc.compiler.importer.floats import divisor
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.shape import reshape
 from birc.runtime.dtypes import dtype
@@ -51,7 +52,7 @@ def _softmax_zero(build: GraphBuilder, scores: str) -> str:
     terms = build.emit("where", (is_zero, small, powers))
     total = reduced(build, "reduce_sum", terms, 1, keep=True)
     is_empty = build.emit("equal", (total, build.scalar(0, total)))
-    shares = build.emit("div", (terms, build.emit("where", (is_empty, build.scalar(1, total), total))))
+    shares = build.emit("div", (terms, divisor(build, total)))
     return build.emit("where", (is_empty, build.scalar(0.5, scores), shares))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast
 from birc.compiler.importer.counting import reduced, require_helpers
+from birc.compiler.importer.floats import is_nan
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.ml_attributes import DOMAIN, floats, integers, required_floats, samples, words
 from birc.compiler.importer.ml_scores import TRANSFORMS, labels_of_best, of_two_classes, transformed
@@ -101,7 +102,7 @@ def _reached(node: OnnxNode, build: GraphBuilder, x: str, forest: _Forest) -> st
         limit = read(limits, place)
         holds = _compared(build, value, limit, modes, lambda at=place: read(numbers, at))  # type: ignore[misc]
         if tracks:
-            is_missing = build.emit("not", (build.emit("equal", (value, value)),))
+            is_missing = is_nan(build, value)
             goes = cast(build, read(missing, place), dtype("bool"))
             holds = build.emit("or", (holds, build.emit("and", (goes, is_missing))))
         place = build.emit("where", (holds, read(yes, place), read(no, place)))

@@ -20,6 +20,7 @@ from birc.compiler.importer.counting import (
     counting,
     reduced,
 )
+from birc.compiler.importer.floats import is_number
 from birc.compiler.importer.index import elements_along
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
@@ -76,7 +77,7 @@ def _comparable(build: GraphBuilder, x: str) -> str:
     element = build.type_of(x).dtype
     if not element.is_float:
         return x
-    return build.emit("where", (build.emit("equal", (x, x)), x, build.scalar(math.inf, x)))
+    return build.emit("where", (is_number(build, x), x, build.scalar(math.inf, x)))
 
 
 def _by_rank(build: GraphBuilder, key: str, count: int, largest: bool) -> str:

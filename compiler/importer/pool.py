@@ -9,6 +9,7 @@ import numpy as np
 
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast
+from birc.compiler.importer.floats import widened
 from birc.compiler.importer.lowering import Lower, OpType, Results
 from birc.compiler.importer.onnx_node import OnnxNode
 from birc.compiler.importer.planes import Plane, planes
@@ -96,7 +97,7 @@ def _mean(build: GraphBuilder, x: str, window: Window, counted: Window, includes
     shape, kept = build.shape(x), build.type_of(x).dtype
     steps = planes(shape, window)
     if len(steps) > 1:
-        x = cast(build, x, dtype("f32")) if kept.bits < 32 else x
+        x = widened(build, x)
     for plane in steps:
         attributes: dict[str, AttributeValue] = {
             **plane.attributes(window),

@@ -10,6 +10,7 @@ import numpy as np
 
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast
+from birc.compiler.importer.floats import in_f32
 from birc.compiler.importer.lowering import Lower, OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.recurrent_activations import Activation, read_activations
@@ -20,8 +21,6 @@ from birc.runtime.errors import BadModelError
 
 MOST_NODES: Final = 4_000
 """Nodes that the steps of one operator may take: every step has its own."""
-
-_DEVICE_FLOATS: Final = ("f32", "f16", "bf16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +64,9 @@ def _recurrent(cell: _Cell) -> Lower:
     """The lowering of one of the operators: all that they have in common."""
 
     def lower(node: OnnxNode, build: GraphBuilder) -> Results:
-        kind = build.type_of(node.input(0)).dtype
-        if kind.name not in _DEVICE_FLOATS:
-            raise CannotLower(f"its arithmetic is in {kind}, which the device has not")
+        x = _time_major(node, build, in_f32(build, node.input(0)))
         directions = _directions(node)
         activations = read_activations(node, cell.activations, len(directions))
-        x = _time_major(node, build, cast(build, node.input(0), dtype("f32")))
         steps, batch, _ = build.shape(x)
         outputs, states = [], []
         for place, backwards in enumerate(directions):

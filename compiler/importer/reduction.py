@@ -9,6 +9,7 @@ from typing import Final
 from birc.compiler.importer.axes import positive_axes
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast
+from birc.compiler.importer.floats import F32, wide_type, widened
 from birc.compiler.importer.lowering import Lower, OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.run_time import candidate_axes, chosen, declared_result, matches
@@ -16,8 +17,6 @@ from birc.runtime.dtypes import DType, dtype
 
 Reduce = Callable[[GraphBuilder, str, tuple[int, ...], int], str]
 """A reduction of a value over ascending axes, with `keepdims`. No axes: every element is a reduction of its own."""
-
-_F32: Final = dtype("f32")
 
 
 def _over_axes(compute: Reduce) -> Lower:
@@ -85,7 +84,7 @@ def _sum_of(before: str, after: str = "") -> Reduce:
 
     def compute(build: GraphBuilder, x: str, axes: tuple[int, ...], keep: int) -> str:
         kept = build.type_of(x).dtype
-        x = cast(build, x, _wide(kept))
+        x = widened(build, x)
         if before:
             x = build.emit("mul", (x, x)) if before == "square" else build.emit(before, (x,))
         total = _plain("reduce_sum")(build, x, axes, keep)
@@ -96,13 +95,9 @@ def _sum_of(before: str, after: str = "") -> Reduce:
     return compute
 
 
-def _wide(kept: DType) -> DType:
-    return _F32 if kept.is_float and kept.bits < 32 else kept
-
-
 def _real(kind: DType) -> DType:
     """The floats in which a function of real numbers is computed for a type."""
-    return kind if kind.is_float else _F32
+    return kind if kind.is_float else F32
 
 
 def _root_of_squares(build: GraphBuilder, x: str, axes: tuple[int, ...], keep: int) -> str:
@@ -111,7 +106,7 @@ def _root_of_squares(build: GraphBuilder, x: str, axes: tuple[int, ...], keep: i
     if kept.is_float:
         return _sum_of("square", "sqrt")(build, x, axes, keep)
     total = _sum_of("square")(build, x, axes, keep)
-    root = cast(build, build.emit("sqrt", (cast(build, total, _F32),)), kept)
+    root = cast(build, build.emit("sqrt", (cast(build, total, F32),)), kept)
     one = build.scalar(1, root)
     above = build.emit("add", (root, one))
     is_above = build.emit("less_equal", (build.emit("mul", (above, above)), total))
@@ -140,7 +135,7 @@ def _log_sum_exp(build: GraphBuilder, x: str, axes: tuple[int, ...], keep: int) 
     if not axes:
         return x
     kept = build.type_of(x).dtype
-    x = cast(build, x, _wide(_real(kept)))
+    x = cast(build, x, wide_type(_real(kept)))
     largest = build.emit("reduce_max", (x,), {"axes": axes, "keepdims": 1})
     is_infinite = build.emit("equal", (build.emit("abs", (largest,)), build.scalar(float("inf"), largest)))
     peak = build.emit("where", (is_infinite, build.scalar(0, largest), largest))

@@ -13,13 +13,13 @@ import numpy as np
 from birc.compiler.importer.axes import positive_axis
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast
+from birc.compiler.importer.floats import in_f32, require_single
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.resize_axis import AxisChange, Filter, repeats, resize_axis
 from birc.compiler.importer.run_time import declared_result, held
 from birc.compiler.importer.shape import reshape
 from birc.compiler.importer.term import Number, Term
-from birc.runtime.dtypes import dtype
 from birc.runtime.errors import BadModelError
 
 _ROUNDING: Final = 1e-6
@@ -236,7 +236,7 @@ def _with_regions(node: OnnxNode, build: GraphBuilder, changes: Sequence[AxisCha
     if known is not None:
         limits = [np.asarray(number, np.float32) for number in known.reshape(-1)]
     else:
-        whole = Term(build, cast(build, region, dtype("f32")))
+        whole = Term(build, in_f32(build, region))
         limits = [whole.at(0, place).reshape(1) for place in range(2 * count)]
     return [replace(change, region=(limits[place], limits[count + place])) for place, change in enumerate(changes)]
 
@@ -244,14 +244,13 @@ def _with_regions(node: OnnxNode, build: GraphBuilder, changes: Sequence[AxisCha
 def _resized(build: GraphBuilder, x: str, changes: Sequence[AxisChange], kernel: Filter) -> str:
     """The axes that shrink come first. Interpolation is in FP32; integers are rounded to nearest."""
     kind = build.type_of(x).dtype
-    if kind.name == "f64":
-        raise CannotLower("resizing of 64-bit floats")
+    require_single(build, x)
     if any(change.new == 0 for change in changes):
         raise CannotLower("its result has no elements")
     if kernel.mode != "nearest":
         if not kind.is_float and kind.bits > 16:
             raise CannotLower(f"interpolation of {kind.name}, which FP32 does not hold")
-        x = cast(build, x, dtype("f32"))
+        x = in_f32(build, x)
     x, rest = _repeated(build, x, [change for change in changes if not change.is_plain], kernel)
     for change in sorted(rest, key=lambda change: change.new / change.old):
         x = resize_axis(build, x, change, kernel)

@@ -16,10 +16,10 @@ import numpy as np
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast
 from birc.compiler.importer.counting import LARGEST_HELPER_ELEMENTS, require_helpers
+from birc.compiler.importer.floats import in_f32
 from birc.compiler.importer.lowering import Lower, OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.term import Term, as_term, where
-from birc.runtime.dtypes import dtype
 from birc.runtime.errors import BadModelError
 
 _SAMPLES_OF_PIXEL: Final = 6
@@ -68,13 +68,11 @@ def _roi_align(default_shift: str) -> Lower:
         if len(shape) != 4 or build.shape(regions) != (count, 4) or build.shape(pictures) != (count,):
             given = f"{list(build.shape(regions))} and pictures {list(build.shape(pictures))}"
             raise BadModelError(f"regions {given} for {list(shape)}", where=node.where)
-        if kind.name == "f64":
-            raise CannotLower("arithmetic in 64-bit floats")
         mode, shift = node.string_attribute("mode", "avg"), _shift(node, default_shift)
         if mode not in ("avg", "max"):
             raise BadModelError(f"RoiAlign knows no mode {mode!r}", where=node.where, hint="avg or max")
-        data = Term(build, cast(build, x, dtype("f32")))
-        corners = Term(build, cast(build, regions, dtype("f32")))
+        data = Term(build, in_f32(build, x))
+        corners = Term(build, in_f32(build, regions))
         scaled = corners * node.float_attribute("spatial_scale", 1.0) - shift
         samples = node.int_attribute("sampling_ratio", 0)
         across, down = (

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from birc.compiler.importer.builder import GraphBuilder
+from birc.compiler.importer.counting import all_true, any_true, from_end
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.runtime.dtypes import dtype
 
@@ -47,9 +48,7 @@ def candidate_axes(sizes: Sequence[int], count: int) -> Iterable[tuple[int, ...]
 
 def counted_from_front(build: GraphBuilder, axes: str, rank: int) -> str:
     """A list of axes as it arrives, in one dimension, negative ones counted from the end."""
-    flat = flattened(build, axes)
-    negative = build.emit("less", (flat, build.scalar(0, flat)))
-    return build.emit("where", (negative, build.emit("add", (flat, build.scalar(rank, flat))), flat))
+    return from_end(build, flattened(build, axes), rank)
 
 
 def matches(build: GraphBuilder, axes: str, rank: int, candidates: Sequence[tuple[int, ...]]) -> str:
@@ -76,7 +75,7 @@ def chosen(build: GraphBuilder, flags: str, results: Sequence[str]) -> str:
     picked = results[0]
     for place, result in enumerate(results[1:], 1):
         picked = build.emit("where", (element(build, flags, place), result, picked))
-    return held(build, picked, [_any_of(build, flags)])
+    return held(build, picked, [any_true(build, flags)])
 
 
 def held(build: GraphBuilder, x: str, conditions: Sequence[str]) -> str:
@@ -98,20 +97,11 @@ def held(build: GraphBuilder, x: str, conditions: Sequence[str]) -> str:
 
 def together(build: GraphBuilder, conditions: Sequence[str]) -> str:
     """Whether all of the bools, each of any shape, are true: a scalar."""
-    whole = [_all_of(build, condition) for condition in conditions]
+    whole = [all_true(build, condition) for condition in conditions]
     result = whole[0]
     for other in whole[1:]:
         result = build.emit("and", (result, other))
     return result
-
-
-def _all_of(build: GraphBuilder, condition: str) -> str:
-    rank = build.rank(condition)
-    if rank == 0:
-        return condition
-    numbers = build.emit("cast", (condition,), {"to": _I32})
-    least = build.emit("reduce_min", (numbers,), {"axes": tuple(range(rank)), "keepdims": 0})
-    return build.emit("equal", (least, build.scalar(1, least)))
 
 
 def are(build: GraphBuilder, value: str, numbers: Sequence[int]) -> str:
@@ -147,7 +137,7 @@ def for_axes(
         is_meant = build.emit("equal", (axes, build.scalar(axis, axes)))
         kept = build.emit("where", (is_meant, values, build.scalar(0, values)))
         total = build.emit("reduce_sum", (kept,), {"axes": (0,), "keepdims": 0})
-        is_named = _any_of(build, is_meant)
+        is_named = any_true(build, is_meant)
         result.append(build.emit("where", (is_named, total, build.scalar(otherwise[axis], values))))
     return result
 
@@ -160,12 +150,6 @@ def names_each_once(build: GraphBuilder, axes: str, rank: int) -> str:
     named = build.emit("reduce_max", (hits,), {"axes": (1,), "keepdims": 0})
     total = build.emit("reduce_sum", (named,), {"axes": (0,), "keepdims": 0})
     return build.emit("equal", (total, build.scalar(count, total)))
-
-
-def _any_of(build: GraphBuilder, flags: str) -> str:
-    numbers = build.emit("cast", (flags,), {"to": _I32})
-    most = build.emit("reduce_max", (numbers,), {"axes": (0,), "keepdims": 0})
-    return build.emit("equal", (most, build.scalar(1, most)))
 
 
 def flattened(build: GraphBuilder, value: str) -> str:

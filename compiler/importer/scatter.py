@@ -15,11 +15,11 @@ from birc.compiler.importer.axes import positive_axis
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast
 from birc.compiler.importer.counting import around, counting, from_end, is_within, reduced, require_helpers
+from birc.compiler.importer.floats import widened
 from birc.compiler.importer.index import elements_along
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.shape import reshape, slice_axis
-from birc.runtime.dtypes import dtype
 from birc.runtime.errors import BadModelError
 
 _FEW: Final = 16
@@ -132,9 +132,8 @@ def _placed(build: GraphBuilder, data: str, updates: str, rows: np.ndarray) -> s
 def _scattered(build: GraphBuilder, data: str, positions: str, updates: str, reduction: str) -> str:
     """Updates (outer, m, inner) at positions (outer, m, inner or 1) along the second dimension of `data`."""
     kept = build.type_of(data).dtype
-    if reduction in ("add", "mul") and kept.is_float and kept.bits < 32:
-        # One rounding at the end, not one for each update.
-        data, updates = cast(build, data, dtype("f32")), cast(build, updates, dtype("f32"))
+    if reduction in ("add", "mul"):
+        data, updates = widened(build, data), widened(build, updates)
     if build.shape(updates)[1] <= _FEW:
         return cast(build, _overlaid(build, data, positions, updates, reduction), kept)
     outer, size, inner = build.shape(data)

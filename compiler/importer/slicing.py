@@ -10,6 +10,7 @@ import numpy as np
 from birc.compiler.importer.axes import integers_of, positive_axis
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast
+from birc.compiler.importer.counting import from_end
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.run_time import (
@@ -167,9 +168,7 @@ def _window(build: GraphBuilder, limits: tuple[str, str, str], size: int, count:
     highest = build.emit("where", (falls, number(size - 1), number(size)))
 
     def clamped(limit: str, least: str) -> str:
-        from_end = build.emit("less", (limit, number(0)))
-        front = build.emit("where", (from_end, build.emit("add", (limit, number(size))), limit))
-        return build.emit("minimum", (build.emit("maximum", (front, least)), highest))
+        return build.emit("minimum", (build.emit("maximum", (from_end(build, limit, size), least)), highest))
 
     first, last = clamped(start, number(0)), clamped(end, lowest)
     rising = build.emit("sub", (last, first))

@@ -11,6 +11,7 @@ import numpy as np
 from birc.compiler.importer.axes import positive_axis
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast
+from birc.compiler.importer.floats import in_f32, require_single
 from birc.compiler.importer.fourier import Transform, transformed
 from birc.compiler.importer.lowering import Lower, OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
@@ -24,7 +25,6 @@ from birc.compiler.importer.run_time import (
     held,
 )
 from birc.compiler.importer.term import Term, constant
-from birc.runtime.dtypes import dtype
 from birc.runtime.errors import BadModelError
 
 _Candidate = tuple[int, int]
@@ -39,8 +39,7 @@ def _dft(default_axis: int, axis_position: int | None) -> Lower:
         shape, kind = build.shape(x), build.type_of(x).dtype
         if len(shape) < 2 or shape[-1] not in (1, 2):
             raise BadModelError(f"{list(shape)} does not end in one or two parts of a number", where=node.where)
-        if kind.name == "f64":
-            raise CannotLower("arithmetic in 64-bit floats")
+        require_single(build, x)
         axis, length = _known_axis(node, build, default_axis, axis_position), _known_length(node, build)
         open_axis = node.optional(axis_position) if axis is None and axis_position is not None else ""
         open_length = node.optional(1) if length is None else ""
@@ -48,7 +47,7 @@ def _dft(default_axis: int, axis_position: int | None) -> Lower:
             candidates = [(axis, length or _usual_length(node, shape[axis]))]
         else:
             candidates = _candidates(node, build, axis, length)
-        signal = Term(build, cast(build, x, dtype("f32")))
+        signal = Term(build, in_f32(build, x))
         results = [cast(build, _along(signal, *entry, node).name, kind) for entry in candidates]
         if not open_axis and not open_length:
             return results[0]
@@ -148,10 +147,8 @@ def _stft(node: OnnxNode, build: GraphBuilder) -> Results:
     shape, kind = build.shape(signal), build.type_of(signal).dtype
     if len(shape) != 3 or shape[-1] not in (1, 2):
         raise BadModelError(f"the signal is {list(shape)}, not [batch, length, 1 or 2]", where=node.where)
-    if kind.name == "f64":
-        raise CannotLower("arithmetic in 64-bit floats")
-    x = Term(build, cast(build, signal, dtype("f32")))
-    shaped = Term(build, cast(build, window, dtype("f32"))) if window else None
+    x = Term(build, in_f32(build, signal))
+    shaped = Term(build, in_f32(build, window)) if window else None
     step = build.constant_of(node.input(1))
     lengths = _frame_lengths(node, build)
     given_length = node.optional(3)

@@ -9,7 +9,7 @@ import numpy as np
 
 from birc.compiler.importer.axes import positive_axis
 from birc.compiler.importer.builder import GraphBuilder
-from birc.compiler.importer.counting import counting, is_within
+from birc.compiler.importer.counting import counting, from_end, is_within
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import OnnxNode
 from birc.compiler.importer.shape import reshape, slice_axis
@@ -62,11 +62,8 @@ def _known(build: GraphBuilder, cache: str, update: str, axis: int, begin: int) 
     return build.emit("concat", parts, {"axis": axis}) if len(parts) > 1 else update
 
 
-def _wrapped(build: GraphBuilder, places: str, size: int, *, low: bool) -> str:
-    """Places that are less than one size outside of the axis, below (`low`) or above, counted round about."""
-    if low:
-        outside = build.emit("less", (places, build.scalar(0, places)))
-        return build.emit("where", (outside, build.emit("add", (places, build.scalar(size, places))), places))
+def _wrapped(build: GraphBuilder, places: str, size: int) -> str:
+    """Places that are less than one size beyond the end, counted on from the start."""
     outside = build.emit("greater_equal", (places, build.scalar(size, places)))
     return build.emit("where", (outside, build.emit("sub", (places, build.scalar(size, places))), places))
 
@@ -77,7 +74,7 @@ def _overlaid(build: GraphBuilder, cache: str, update: str, begin: str) -> str:
     numbers = counting(build, size, 1, build.type_of(begin).dtype)
     for step in range(build.shape(update)[2]):
         place = build.emit("add", (begin, build.scalar(step, begin))) if step else begin
-        hit = build.emit("equal", (_wrapped(build, place, size, low=False), numbers))
+        hit = build.emit("equal", (_wrapped(build, place, size), numbers))
         cache = build.emit("where", (hit, slice_axis(build, update, 2, step, step + 1), cache))
     return cache
 
@@ -87,7 +84,7 @@ def _gathered(build: GraphBuilder, cache: str, update: str, begin: str) -> str:
     batch, outer, size, inner = build.shape(cache)
     count = build.shape(update)[2]
     distance = build.emit("sub", (counting(build, size, 1, build.type_of(begin).dtype), begin))
-    distance = reshape(build, _wrapped(build, distance, size, low=True), (batch, 1, size))
+    distance = reshape(build, from_end(build, distance, size), (batch, 1, size))
     is_new = build.emit("less", (distance, build.scalar(count, distance)))
     safe = build.emit("where", (is_new, distance, build.scalar(0, distance)))
     first = np.arange(batch * outer).reshape(batch, outer, 1) * count

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import onnx
 
 from birc.compiler.importer.builder import GraphBuilder
-from birc.compiler.importer.casts import cast
+from birc.compiler.importer.casts import cast, named_type
+from birc.compiler.importer.counting import require_helpers
 from birc.compiler.importer.lowering import Lower, OpType, Results
-from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
+from birc.compiler.importer.onnx_node import OnnxNode
 from birc.compiler.importer.run_time import are, declared_result, flattened, held
-from birc.compiler.importer.tensors import element_type, element_type_name
 from birc.compiler.importer.term import Number, Term, floor, quotient, where
 from birc.runtime.dtypes import DType
 from birc.runtime.errors import BadModelError
@@ -26,8 +26,6 @@ Curve = Callable[[F64Array], F64Array]
 # mel(f) = 2595 log10(1 + f / 700): ONNX operator reference, MelWeightMatrix.
 _MEL_FACTOR: Final = 2595.0 / math.log(10.0)
 _MEL_HERTZ: Final = 700.0
-
-_MOST_ELEMENTS: Final = 1 << 24
 
 
 def _hann(angle: F64Array) -> F64Array:
@@ -60,17 +58,14 @@ def _window(curve: Curve) -> Lower:
 
 
 def _output_type(node: OnnxNode) -> DType:
-    number = node.int_attribute("output_datatype", onnx.TensorProto.FLOAT)
-    kind = element_type(number)
-    if kind is None:
-        raise CannotLower(f"element type {element_type_name(number)} is not on the device")
-    return kind
+    return named_type(node.int_attribute("output_datatype", onnx.TensorProto.FLOAT))
 
 
 def _samples(node: OnnxNode, curve: Curve, size: int, kind: DType) -> npt.NDArray[np.generic]:
     """A periodic window leaves out the last element of a symmetric one that is longer by 1."""
-    if not 0 <= size <= _MOST_ELEMENTS:
-        raise CannotLower(f"a window of {size} elements; {_MOST_ELEMENTS} at most")
+    if size < 0:
+        raise BadModelError(f"a window of {size} elements", where=node.where)
+    require_helpers(size, "the window")
     period = size if node.int_attribute("periodic", 1) else size - 1
     turns = np.arange(size, dtype=np.float64) / max(period, 1)
     return curve(2 * np.pi * turns).astype(kind.numpy)
@@ -95,8 +90,7 @@ def _mel_weight_matrix(node: OnnxNode, build: GraphBuilder) -> Results:
             conditions.append(half.equals(spectrum - 1).name)
     else:
         spectrum = length // 2 + 1
-    if spectrum * bands > _MOST_ELEMENTS:
-        raise CannotLower(f"a matrix of {spectrum} x {bands} elements; {_MOST_ELEMENTS} at most")
+    require_helpers(spectrum * bands, "the matrix of all bands")
     holder = np.float32 if any(value is None for value in given) else np.float64
     numbers = [
         Term(build, flattened(build, node.input(place))).to("f32")
