@@ -60,15 +60,12 @@ from birc.compiler.importer import (
 from birc.compiler.importer.lowering import OpType
 
 OP_TYPES: Final[tuple[OpType, ...]] = (
-    *roi_align.OP_TYPES,
-    *grid_sample.OP_TYPES,
     *affine_grid.OP_TYPES,
-    *window_function.OP_TYPES,
     *argmax.OP_TYPES,
+    *batch_norm.OP_TYPES,
     *bitwise.OP_TYPES,
     *casts.OP_TYPES,
     *col2im.OP_TYPES,
-    *batch_norm.OP_TYPES,
     *compaction.OP_TYPES,
     *constant.OP_TYPES,
     *contraction.OP_TYPES,
@@ -87,6 +84,7 @@ OP_TYPES: Final[tuple[OpType, ...]] = (
     *determinant.OP_TYPES,
     *einsum.OP_TYPES,
     *elementwise.OP_TYPES,
+    *grid_sample.OP_TYPES,
     *index.OP_TYPES,
     *ml_features.OP_TYPES,
     *ml_linear.OP_TYPES,
@@ -102,6 +100,7 @@ OP_TYPES: Final[tuple[OpType, ...]] = (
     *recurrent.OP_TYPES,
     *reduction.OP_TYPES,
     *resize.OP_TYPES,
+    *roi_align.OP_TYPES,
     *roi_pool.OP_TYPES,
     *scatter.OP_TYPES,
     *selection.OP_TYPES,
@@ -109,8 +108,9 @@ OP_TYPES: Final[tuple[OpType, ...]] = (
     *slicing.OP_TYPES,
     *spectrum.OP_TYPES,
     *tensor_scatter.OP_TYPES,
-    *unpool.OP_TYPES,
     *tfidf.OP_TYPES,
+    *unpool.OP_TYPES,
+    *window_function.OP_TYPES,
 )
 
 _BY_NAME: Final = {

@@ -105,8 +105,7 @@ def _types(schema: onnx.defs.OpSchema | None) -> str:
 def _limits(domain: str, name: str, entries: Sequence[OpType]) -> str:
     if not entries and domain == "" and name in HOST_ONLY:
         return HOST_ONLY[name]
-    functions = [entry.lower for entry in entries] or [
-        table[name] for table in (CONTROL_FLOW, SCAN) if domain == "" and name in table
-    ]
+    control = [table[name] for table in (CONTROL_FLOW, SCAN) if domain == "" and name in table]
+    functions = (*(entry.lower for entry in entries), *control)
     found = dict.fromkeys(text for function in functions for text in reasons(function))
     return "<br>".join(text.replace("|", "\\|") for text in found)

@@ -34,6 +34,13 @@ def test_every_rule_is_behind_its_example(rule) -> None:
     assert rule_of(placed(EXAMPLES[rule.name])) is rule
 
 
+def test_every_lowering_that_refuses_fp64_is_behind_its_rule() -> None:
+    found = {text for row in OP_TYPES for text in reasons(row.lower)}
+    refusals = [text for text in found if re.search(r"f64|64-bit float|double", text)]
+    assert refusals
+    assert {rule_of(placed(text)).name for text in refusals} == {"float64"}
+
+
 def test_a_reason_that_no_rule_knows_is_the_form_of_the_node() -> None:
     assert rule_of(placed("its scheme is of an odd kind")) is OTHER
 
