@@ -61,8 +61,8 @@ class OnnxNode:
             raise self._wrong(name, "an integer")
         return value
 
-    def float_attribute(self, name: str, default: float) -> float:
-        """A float attribute, or its default."""
+    def float_attribute(self, name: str, default: float | None = None) -> float:
+        """A float attribute, or its default. Raises `BadModelError` when it is absent without one."""
         value = self.attributes.get(name, default)
         if not isinstance(value, float):
             raise self._wrong(name, "a float")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import onnx
@@ -106,6 +106,6 @@ def _limits(domain: str, name: str, entries: Sequence[OpType]) -> str:
     if not entries and domain == "" and name in HOST_ONLY:
         return HOST_ONLY[name]
     control = [table[name] for table in (CONTROL_FLOW, SCAN) if domain == "" and name in table]
-    functions = (*(entry.lower for entry in entries), *control)
+    functions: tuple[Callable[..., object], ...] = (*(entry.lower for entry in entries), *control)
     found = dict.fromkeys(text for function in functions for text in reasons(function))
     return "<br>".join(text.replace("|", "\\|") for text in found)

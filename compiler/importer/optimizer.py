@@ -7,21 +7,21 @@ time.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
+import numpy as np
+
 from birc.compiler.importer.builder import GraphBuilder
-from birc.compiler.importer.casts import cast
 from birc.compiler.importer.lowering import Lower, OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
-from birc.compiler.importer.shape import reshape
-from birc.runtime.dtypes import dtype
+from birc.compiler.importer.term import Operand, Term, as_term, where
 from birc.runtime.errors import BadModelError
 
 _DOMAIN: Final = "ai.onnx.preview.training"
 
-_Update = Callable[[OnnxNode, GraphBuilder, tuple[str, str], list[str]], tuple[str, ...]]
-"""One tensor's new value and new states, from (R, T) and the tensor, its gradient and its states."""
+_Update = Callable[[OnnxNode, Term, Term, Sequence[Term]], tuple[Term, ...]]
+"""One tensor's new value and new states, from R, T, and the tensor, its gradient and its states."""
 
 
 def _optimizer(num_states: int, update: _Update) -> Lower:
@@ -33,101 +33,83 @@ def _optimizer(num_states: int, update: _Update) -> Lower:
         if count < 1 or rest or len(node.outputs) > count * (num_states + 1):
             what = f"{len(node.inputs)} inputs and {len(node.outputs)} outputs; it takes 2 and {kinds} a tensor"
             raise BadModelError(what, where=node.where)
-        scalars = (_scalar(build, node.input(0)), _scalar(build, node.input(1)))
+        rate, times = (Term(build, node.input(place)).reshape().to("f32") for place in range(2))
         made: list[str] = [""] * count * (num_states + 1)
         for tensor in range(count):
-            operands = [node.input(2 + kind * count + tensor) for kind in range(kinds)]
-            if any(build.type_of(operand).dtype.name != "f32" for operand in operands):
+            operands = [Term(build, node.input(2 + kind * count + tensor)) for kind in range(kinds)]
+            if any(operand.dtype.name != "f32" for operand in operands):
                 raise CannotLower("its tensors are not f32, in which the device computes")
-            made[tensor::count] = update(node, build, scalars, operands)
+            made[tensor::count] = [result.name for result in update(node, rate, times, operands)]
         return tuple(made[: len(node.outputs)])
 
     return lower
 
 
-def _scalar(build: GraphBuilder, x: str) -> str:
-    return cast(build, reshape(build, x, ()), dtype("f32"))
+def _times(factor: float, x: Term) -> Term:
+    return x if factor == 1.0 else x * factor
 
 
-def _scaled(build: GraphBuilder, x: str, factor: float) -> str:
-    return x if factor == 1.0 else build.emit("mul", (x, build.scalar(factor, x)))
+def _plus(x: Term, factor: float, y: Term) -> Term:
+    """x + factor y"""
+    return x if factor == 0.0 else _times(factor, y) + x
 
 
-def _sum(build: GraphBuilder, x: str, factor: float, y: str) -> str:
-    """factor x + y"""
-    return y if factor == 0.0 else build.emit("add", (_scaled(build, x, factor), y))
+def _regularized(node: OnnxNode, x: Term, gradient: Term) -> Term:
+    return _plus(gradient, node.float_attribute("norm_coefficient", 0.0), x)
 
 
-def _regularized(node: OnnxNode, build: GraphBuilder, x: str, gradient: str) -> str:
-    return _sum(build, x, node.float_attribute("norm_coefficient", 0.0), gradient)
+def _later(times: Term, later: Operand, first: Operand) -> Term:
+    """`later`, but `first` in the first update."""
+    return as_term(times.build, where(times > 0.0, later, first))
 
 
-def _is_later(build: GraphBuilder, count: str) -> str:
-    """Whether this is not the first update."""
-    return build.emit("greater", (count, build.scalar(0, count)))
-
-
-def _adagrad(node: OnnxNode, build: GraphBuilder, scalars: tuple[str, str], operands: list[str]) -> tuple[str, ...]:
+def _adagrad(node: OnnxNode, rate: Term, times: Term, operands: Sequence[Term]) -> tuple[Term, ...]:
     """h += g^2; x -= R / (1 + T decay) g / (sqrt(h) + epsilon)"""
-    (rate, count), (x, gradient, squares) = scalars, operands
-    slowed = _sum(build, count, node.float_attribute("decay_factor", 0.0), build.scalar(1, rate))
-    rate = build.emit("div", (rate, slowed))
-    gradient = _regularized(node, build, x, gradient)
-    squares = build.emit("add", (squares, build.emit("mul", (gradient, gradient))))
-    root = build.emit("sqrt", (squares,))
-    root = build.emit("add", (root, build.scalar(node.float_attribute("epsilon", 1e-6), root)))
-    step = build.emit("div", (build.emit("mul", (rate, gradient)), root))
-    return build.emit("sub", (x, step)), squares
+    x, gradient, squares = operands
+    decay = node.float_attribute("decay_factor", 0.0)
+    rate = rate / (times * decay + 1.0) if decay else rate
+    gradient = _regularized(node, x, gradient)
+    squares = squares + gradient * gradient
+    return x - rate * gradient / (squares.row("sqrt") + node.float_attribute("epsilon", 1e-6)), squares
 
 
-def _momentum(node: OnnxNode, build: GraphBuilder, scalars: tuple[str, str], operands: list[str]) -> tuple[str, ...]:
+def _momentum(node: OnnxNode, rate: Term, times: Term, operands: Sequence[Term]) -> tuple[Term, ...]:
     """v = alpha v + beta g, with beta = 1 at first; x -= R v, or R (g + alpha v) by Nesterov"""
-    (rate, count), (x, gradient, speed) = scalars, operands
+    x, gradient, speed = operands
     mode = node.string_attribute("mode", "")
     if mode not in ("standard", "nesterov"):
         raise BadModelError(f"mode {mode!r} is neither standard nor nesterov", where=node.where)
-    alpha, beta = _required(node, "alpha"), _required(node, "beta")
-    gradient = _regularized(node, build, x, gradient)
-    factor = build.emit("where", (_is_later(build, count), build.scalar(beta, rate), build.scalar(1, rate)))
-    speed = _sum(build, speed, alpha, build.emit("mul", (factor, gradient)))
-    step = speed if mode == "standard" else _sum(build, speed, alpha, gradient)
-    return build.emit("sub", (x, build.emit("mul", (rate, step)))), speed
+    alpha, beta = node.float_attribute("alpha"), node.float_attribute("beta")
+    gradient = _regularized(node, x, gradient)
+    speed = _plus(_later(times, beta, 1.0) * gradient, alpha, speed)
+    step = speed if mode == "standard" else _plus(gradient, alpha, speed)
+    return x - rate * step, speed
 
 
-def _required(node: OnnxNode, name: str) -> float:
-    if not node.has(name):
-        raise BadModelError(f"attribute {name!r} of {node.op_type} is missing", where=node.where)
-    return node.float_attribute(name, 0.0)
-
-
-def _adam(node: OnnxNode, build: GraphBuilder, scalars: tuple[str, str], operands: list[str]) -> tuple[str, ...]:
+def _adam(node: OnnxNode, rate: Term, times: Term, operands: Sequence[Term]) -> tuple[Term, ...]:
     """v = alpha v + (1 - alpha) g; h = beta h + (1 - beta) g^2; x -= R' v / (sqrt(h) + epsilon)
 
     R' is R at first, later R sqrt(1 - beta^T) / (1 - alpha^T).
     """
-    (rate, count), (x, gradient, mean, square) = scalars, operands
+    x, gradient, mean, square = operands
     alpha, beta = node.float_attribute("alpha", 0.9), node.float_attribute("beta", 0.999)
-    gradient = _regularized(node, build, x, gradient)
-    mean = _sum(build, mean, alpha, _scaled(build, gradient, 1.0 - alpha))
-    grown = _scaled(build, build.emit("mul", (gradient, gradient)), 1.0 - beta)
-    square = _sum(build, square, beta, grown)
-    root = build.emit("sqrt", (square,))
-    root = build.emit("add", (root, build.scalar(node.float_attribute("epsilon", 1e-6), root)))
-    up, down = _missing(build, beta, count), _missing(build, alpha, count)
-    later = build.emit("div", (build.emit("mul", (rate, build.emit("sqrt", (up,)))), down))
-    rate = build.emit("where", (_is_later(build, count), later, rate))
-    x = build.emit("sub", (x, build.emit("mul", (rate, build.emit("div", (mean, root))))))
-    return _scaled(build, x, 1.0 - node.float_attribute("norm_coefficient_post", 0.0)), mean, square
+    gradient = _regularized(node, x, gradient)
+    mean = _plus(_times(1.0 - alpha, gradient), alpha, mean)
+    square = _plus(_times(1.0 - beta, gradient * gradient), beta, square)
+    root = square.row("sqrt") + node.float_attribute("epsilon", 1e-6)
+    corrected = rate * _missing(beta, times).row("sqrt") / _missing(alpha, times)
+    x = x - _later(times, corrected, rate) * (mean / root)
+    return _times(1.0 - node.float_attribute("norm_coefficient_post", 0.0), x), mean, square
 
 
-def _missing(build: GraphBuilder, decay: float, count: str) -> str:
-    """1 - decay^count, without cancellation: 2 t / (1 + t) with t = tanh(-count log(decay) / 2)."""
+def _missing(decay: float, times: Term) -> Term:
+    """1 - decay^T, without cancellation: 2 t / (1 + t) with t = tanh(-T log(decay) / 2)."""
     if decay < 0.0:
         raise CannotLower(f"it has the negative decay {decay:g}")
     if decay == 0.0:
-        return build.scalar(1, count)
-    curve = build.emit("tanh", (build.emit("mul", (count, build.scalar(-math.log(decay) / 2, count))),))
-    return build.emit("div", (_scaled(build, curve, 2.0), build.emit("add", (curve, build.scalar(1, curve)))))
+        return as_term(times.build, np.asarray(1.0, np.float32))
+    curve = (times * (-math.log(decay) / 2)).row("tanh")
+    return curve * 2.0 / (curve + 1.0)
 
 
 OP_TYPES: Final[tuple[OpType, ...]] = (
