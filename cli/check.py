@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from birc import compiler
-from birc.cli.compile import dimensions
 from birc.cli.output import Format, FormatOption, count, print_json, print_table, print_text
 from birc.cli.progress import progress
+from birc.cli.sizes import one_size
 from birc.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def check_command(
         birc check net.onnx --dim seq=128 --format json
     """
     with progress(f"checking {model.name}"):
-        check = compiler.check_model(model, dimensions(dim or []), batch)
+        check = compiler.check_model(model, one_size(dim or []), batch)
     if format is Format.JSON:
         print_json(_json(check))
     else:

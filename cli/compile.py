@@ -13,6 +13,7 @@ from birc import compiler
 from birc.cli.files import refuse_existing
 from birc.cli.output import Format, FormatOption, count, print_json, print_text, size
 from birc.cli.progress import Tell, progress
+from birc.cli.sizes import batch_sizes, several_sizes
 from birc.runtime.errors import UsageError
 from birc.runtime.package import Package
 
@@ -45,9 +46,15 @@ def compile_command(
         ),
     ] = Precision.MODEL,
     dim: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=N", help="Fix a symbolic dimension; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=N[,M...]",
+            help="Fix a symbolic dimension; may be repeated. Several sizes: a variant in the package for each.",
+        ),
     ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Fix the first dimension of the inputs.")] = None,
+    batch: Annotated[
+        str | None, typer.Option(metavar="N[,M...]", help="Fix the first dimension of the inputs, as --dim does.")
+    ] = None,
     opt_level: Annotated[int, typer.Option("-O", min=0, max=3, help="0: plain, 3: everything.")] = 3,
     dump_ir: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the text of every phase here.")] = None,
     stop_after: Annotated[
@@ -67,6 +74,8 @@ def compile_command(
 
         birc compile bert.onnx -o bert.birc --precision bf16 --dim seq=128 --batch 8
 
+        birc compile bert.onnx --dim seq=128,256,512
+
         birc compile net.onnx --dump-ir phases --stop-after fuse
 
         birc compile phases/05_fuse.ir -o net.birc
@@ -85,8 +94,8 @@ def compile_command(
             )  # fmt: skip
         else:
             package = compiler.compile_model(
-                model, target=target, precision=precision.value, dims=dimensions(dim or []), batch=batch,
-                opt_level=opt_level, dump_ir=dump_ir, stop_after=stop_after, progress=tell,
+                model, target=target, precision=precision.value, dims=several_sizes(dim or []),
+                batch=batch_sizes(batch), opt_level=opt_level, dump_ir=dump_ir, stop_after=stop_after, progress=tell,
             )  # fmt: skip
         if package is not None:
             _save(package if debug_info else package.without_debug(), path, tell, overwrite=overwrite)
@@ -111,22 +120,10 @@ def _check_phase(stop_after: str | None, dump_ir: Path | None) -> None:
         raise UsageError("leaves nothing behind without --dump-ir", where="--stop-after", hint="add --dump-ir DIR")
 
 
-def _refuse_for_ir(dim: list[str] | None, batch: int | None) -> None:
+def _refuse_for_ir(dim: list[str] | None, batch: str | None) -> None:
     if dim or batch is not None:
         what = "the dimensions of a dumped phase are fixed"
         raise UsageError(what, where="--dim, --batch", hint="give them when compiling the ONNX model")
-
-
-def dimensions(options: list[str]) -> dict[str, int]:
-    """{"seq": 128} from ["seq=128"]."""
-    dimensions: dict[str, int] = {}
-    for option in options:
-        name, separator, value = option.rpartition("=")
-        if not separator or not name or not value.isdecimal() or int(value) == 0:
-            raise UsageError(f"is {option!r}", where="--dim", hint="write NAME=N, N a whole number above 0")
-        if dimensions.setdefault(name, int(value)) != int(value):
-            raise UsageError(f"gives {name!r} two values, {dimensions[name]} and {value}", where="--dim")
-    return dimensions
 
 
 def _save(package: Package, path: Path, tell: Tell, *, overwrite: bool) -> None:
@@ -148,6 +145,9 @@ def _summary(package: Package, path: Path, seconds: float) -> dict[str, Any]:
         "onnx_nodes": len(nodes),
         "host_nodes": [str(node) for node in first.host_nodes],
         "programs": len(programs),
+        "variants": [
+            {"dimensions": dict(variant.dimensions), "padding": dict(variant.padding)} for variant in manifest.variants
+        ],
         "kernels": sum(len(program.kernels) for program in programs.values()),
         "instructions": sum(
             1 for program in programs.values() for kernel in program.kernels for _ in kernel.instructions()
@@ -171,9 +171,19 @@ def _summary_lines(summary: dict[str, Any]) -> list[str]:
         f"{count(summary['instructions'], 'instruction')}, {summary['macs']:,} multiply-adds",
         f"  SRAM of an SPC: {size(sram['l2'])} as L2, {size(sram['tensor_buffer'])} as tensor buffer; "
         f"HBM of a die: {size(summary['hbm_bytes_per_die'])}",
+        *_variant_lines(summary["variants"]),
         *_host_lines(summary["host_nodes"]),
         f"  {size(summary['package_bytes'])}, compiled in {summary['compile_seconds']:.1f} s",
     ]
+
+
+def _variant_lines(variants: list[dict[str, Any]]) -> list[str]:
+    """The variants, where there are several, and what may be padded."""
+    if len(variants) == 1:
+        return []
+    labels = (", ".join(f"{name}={size}" for name, size in entry["dimensions"].items()) for entry in variants)
+    padding = (f"    padding {name}: {text}" for name, text in variants[0]["padding"].items())
+    return [f"  {count(len(variants), 'variant')}: {'; '.join(labels)}", *padding]
 
 
 def _host_lines(nodes: list[str]) -> list[str]:

@@ -29,6 +29,7 @@ def inspect_command(
         return
     _print_head(opened)
     _print_boundary(opened)
+    _print_variants(opened)
     _print_steps(opened)
     program = _program(opened)
     print_text("")
@@ -79,17 +80,36 @@ def _print_head(package: Package) -> None:
     )
 
 
+def _print_variants(package: Package) -> None:
+    """The variants by number, and along which dimensions inputs may be padded."""
+    first = package.manifest.first
+    if not first.dimensions:
+        return
+    rows = []
+    for number, variant in enumerate(package.manifest.variants):
+        programs = [package.programs[step.member] for step in variant.steps if not step.on_host]
+        kernels = sum(len(program.kernels) for program in programs)
+        macs = sum(program.useful_macs for program in programs)
+        hbm = max((program.hbm_bytes for program in programs), default=0)
+        members = ", ".join(step.member for step in variant.steps)
+        rows.append((str(number), variant.label, members, str(kernels), f"{macs:,}", size(hbm)))
+    print_text("")
+    headings = ("variant", "dimensions", "steps", "kernels", "multiply-adds", "HBM of a die")
+    print_table(headings, rows, right=(0, 3, 4, 5))
+    print_text("")
+    print_table(("dimension", "padding"), list(first.padding.items()))
+
+
 def _print_steps(package: Package) -> None:
     """The steps of each variant, where there is more to say than one program."""
     for variant in package.manifest.variants:
-        if len(package.manifest.variants) == 1 and len(variant.steps) == 1 and not variant.host_nodes:
+        if len(variant.steps) == 1 and not variant.host_nodes:
             continue
-        dimensions = ", ".join(f"{name}={value}" for name, value in variant.dimensions.items())
         rows: list[tuple[str, ...]] = []
         for step in variant.steps:
             rows.append((step.member, "host" if step.on_host else "device", ""))
             rows.extend(("", "", str(node)) for node in step.nodes)
-        print_text("", f"variant {dimensions}" if dimensions else "steps")
+        print_text("", f"variant {variant.label}" if variant.label else "steps")
         print_table(("member", "runs on", "nodes on the host, and why"), rows)
 
 

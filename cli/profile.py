@@ -9,6 +9,8 @@ import typer
 from birc.cli.files import PackageArgument, TargetFileOption, open_package
 from birc.cli.output import Format, FormatOption, print_json, print_text
 from birc.cli.progress import progress
+from birc.cli.sizes import one_size
+from birc.runtime.errors import UsageError
 from birc.runtime.session import Session
 
 
@@ -22,6 +24,13 @@ def profile_command(
             "by default for programs that simulate quickly.",
         ),
     ] = None,
+    dim: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=N", help="The variant with this size; may be repeated. Default: the first."),
+    ] = None,
+    variant: Annotated[
+        int | None, typer.Option(metavar="K", help="The variant of this number; birc inspect lists them.")
+    ] = None,
     target_file: TargetFileOption = None,
     format: FormatOption = Format.TEXT,
 ) -> None:
@@ -33,12 +42,16 @@ def profile_command(
 
         birc profile net.birc --range
 
+        birc profile bert.birc --dim seq=256
+
         birc profile net.birc --format json
     """
+    if dim and variant is not None:
+        raise UsageError("both choose a variant", where="--dim, --variant", hint="give one of them")
     with progress(f"loading {package.name}") as tell:
         session = Session(open_package(package, target_file))
         tell("simulating time")
-        report = session.profile(with_range)
+        report = session.profile(with_range, one_size(dim or []) if variant is None else variant)
     if format is Format.JSON:
         print_json(report.to_json())
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ from birc.codegen.program_code import Generated, generate
 from birc.compiler.dump import DumpWriter, load_dump
 from birc.compiler.importer.host_call import sub_model
 from birc.compiler.importer.host_values import boundary_tensor
-from birc.compiler.importer.importer import Imported, import_parts
+from birc.compiler.importer.imported import Imported
+from birc.compiler.importer.importer import import_parts
 from birc.compiler.importer.placement import HostPart as ImportedHostPart
 from birc.compiler.importer.read import ModelSource
 from birc.compiler.ir.graph import Graph
@@ -31,6 +32,7 @@ from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.quantized_products import QuantizedProducts, multiplies_quantised
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.tile import tile
+from birc.compiler.variants import Batch, Dims, PaddingProof, largest, variant_sizes
 from birc.runtime.conversion import memory_type
 from birc.runtime.errors import DoesNotFitError, InternalError, UsageError
 from birc.runtime.machine import Machine, load_machine
@@ -86,10 +88,15 @@ class Compilation:
     opt_level: int = 3
     stop_after: str | None = None
     dump: DumpWriter | None = None
-    progress: Progress = lambda _: None
+    tell: Progress = lambda _: None
     onnx_sha256: str | None = None
+    variant: str = ""
     passes: list[str] = field(default_factory=list)
     dumped: int = 0
+
+    def progress(self, phase: str) -> None:
+        """Tell the phase, and the variant where there are several."""
+        self.tell(f"{self.variant}: {phase}" if self.variant else phase)
 
     def compile_graph(self, graph: Graph, done: str) -> CompiledPart | None:
         """Go on from a graph after the phase `done`; None when `stop_after` comes first."""
@@ -234,8 +241,8 @@ def compile_model(
     model: ModelSource,
     target: str | Path | Machine = "br100",
     precision: str = "model",
-    dims: Mapping[str, int] | None = None,
-    batch: int | None = None,
+    dims: Dims | None = None,
+    batch: Batch | None = None,
     opt_level: int = 3,
     dump_ir: str | Path | None = None,
     stop_after: str | None = None,
@@ -243,19 +250,43 @@ def compile_model(
 ) -> Package | None:
     """Compile an ONNX model (a path, the bytes of a file, or a `ModelProto`) for a target (name, path, or machine).
 
-    `dims` fixes symbolic dimensions by name and `batch` the first dimension of every input. With `dump_ir` each phase
-    leaves its text in that folder; after the phase `stop_after` the result is None. Raises the errors of
-    `birc.runtime.errors`: unreadable model, unsupported operators, does not fit.
+    `dims` fixes symbolic dimensions by name and `batch` the first dimension of every input; where several sizes are
+    given, the package has a variant for every combination. With `dump_ir` each phase leaves its text in that folder
+    (of several variants each in a folder of its own); after the phase `stop_after` the result is None. Raises the
+    errors of `birc.runtime.errors`: unreadable model, unsupported operators, does not fit.
     """
     compilation = _compilation(target, precision, opt_level, stop_after, progress)
+    variants = variant_sizes(dims, batch)
+
+    def imported_for(dims: Mapping[str, int], batch: int | None = None) -> Imported:
+        imported = import_parts(model, dims, batch, device_problem, open_dims=stop_after == "import")
+        imported.require_supported()
+        return imported
+
     compilation.progress("import")
-    imported = import_parts(model, dims, batch, device_problem, open_dims=stop_after == "import")
-    imported.require_supported()
+    top = largest(variants)
+    whole = imported_for(top.dims, top.batch)
     if precision == "int8":
-        _require_quantised(imported)
+        _require_quantised(whole)
     compilation.onnx_sha256 = _digest(model)
-    variant = _compiled_variant(compilation, imported, dump_ir, dims or {})
-    return None if variant is None else compilation.package(imported.name, [variant])
+    if whole.dimensions and stop_after is None:
+        compilation.progress("import for other sizes")
+    proof = PaddingProof(whole, imported_for) if stop_after is None else None
+    made = []
+    for number, sizes in enumerate(variants):
+        compilation.variant = sizes.label if len(variants) > 1 else ""
+        imported = whole if sizes == top else imported_for(sizes.dims, sizes.batch)
+        if proof is not None:
+            proof.compare(imported)
+        folder = None if dump_ir is None else Path(dump_ir)
+        if folder is not None and len(variants) > 1:
+            folder /= f"variant{number}"
+        made.append(_compiled_variant(compilation, imported, folder))
+    finished = [variant for variant in made if variant is not None]
+    if proof is None or len(finished) < len(variants):
+        return None
+    axes, padding = proof.axes(), proof.padding()
+    return compilation.package(whole.name, [replace(variant, axes=axes, padding=padding) for variant in finished])
 
 
 def _require_quantised(imported: Imported) -> None:
@@ -269,14 +300,12 @@ def _require_quantised(imported: Imported) -> None:
         )
 
 
-def _compiled_variant(
-    compilation: Compilation, imported: Imported, dump_ir: str | Path | None, dims: Mapping[str, int]
-) -> NewVariant | None:
+def _compiled_variant(compilation: Compilation, imported: Imported, dump_ir: Path | None) -> NewVariant | None:
     """All parts of a model compiled; several leave their dumps in folders of their own."""
     parts: list[DevicePart | HostPart] = []
     reports: list[Mapping[str, int]] = []
     for number, part in enumerate(imported.parts):
-        folder = None if dump_ir is None else Path(dump_ir)
+        folder = dump_ir
         if folder is not None and len(imported.parts) > 1:
             folder /= f"part{number}"
         if isinstance(part, ImportedHostPart):
@@ -293,7 +322,7 @@ def _compiled_variant(
     if len(parts) < len(imported.parts):
         return None
     return NewVariant(
-        dict(dims),
+        {entry.name: entry.size for entry in imported.dimensions},
         tuple(_tensor(imported, parts, name) for name in imported.inputs),
         tuple(_tensor(imported, parts, name) for name in imported.outputs),
         tuple(parts),
@@ -395,7 +424,7 @@ def _compilation(
         precision,
         opt_level,
         stop_after,
-        progress=progress or (lambda _: None),
+        tell=progress or (lambda _: None),
     )
 
 

@@ -20,6 +20,12 @@ def check_inputs(given: Mapping[str, Any], declared: Sequence[BoundaryTensor]) -
 
     Raises `UsageError` naming the input, what is expected and what was given.
     """
+    check_names(given, declared)
+    return {tensor.name: _checked(given[tensor.name], tensor) for tensor in declared}
+
+
+def check_names(given: Mapping[str, Any], declared: Sequence[BoundaryTensor]) -> None:
+    """Raise `UsageError` for an input that is missing or unknown."""
     names = [tensor.name for tensor in declared]
     unknown = sorted(given.keys() - set(names))
     if unknown:
@@ -27,7 +33,6 @@ def check_inputs(given: Mapping[str, Any], declared: Sequence[BoundaryTensor]) -
     missing = [name for name in names if name not in given]
     if missing:
         raise UsageError(f"input {missing[0]!r} was not given", hint=f"inputs: {', '.join(names)}")
-    return {tensor.name: _checked(given[tensor.name], tensor) for tensor in declared}
 
 
 def _checked(value: Any, tensor: BoundaryTensor) -> Any:

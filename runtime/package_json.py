@@ -70,6 +70,13 @@ class Fields:
             self._refuse(name, "must be a list of texts")
         return tuple(values)
 
+    def optional_texts(self, name: str) -> tuple[str | None, ...]:
+        """A list of texts, in which null stands for none."""
+        values = self._of_type(name, list, "a list")
+        if not all(value is None or isinstance(value, str) for value in values):
+            self._refuse(name, "must be a list of texts or null")
+        return tuple(values)
+
     def mapping(self, name: str) -> dict[str, Any]:
         """An object whose content is not looked into."""
         return dict(self._of_type(name, dict, "an object"))

@@ -12,6 +12,7 @@ from birc.runtime.package_sources import RunSource, source_map_json, source_map_
 from birc.runtime.package_weights import Array, share_equal
 from birc.runtime.program import Port, Program
 from birc.runtime.variant import BoundaryTensor, HostNode, Step, Variant
+from birc.runtime.variant_check import check_variants
 
 PROGRAMS: Final = "programs/"
 HOST: Final = "host/"
@@ -47,6 +48,8 @@ class NewVariant:
     outputs: tuple[BoundaryTensor, ...]
     parts: tuple[DevicePart | HostPart, ...]
     report: Mapping[str, Any] = field(default_factory=dict)
+    axes: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
+    padding: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,8 @@ class _Members:
         if sources:
             # Counted here, so that it is known without the debug members too.
             report.setdefault("device_nodes", len({node for source in sources for node in source.onnx_nodes}))
-        return Variant(dict(new.dimensions), new.inputs, new.outputs, steps, report)
+        axes, padding = dict(new.axes), dict(new.padding)
+        return Variant(dict(new.dimensions), new.inputs, new.outputs, steps, report, axes, padding)
 
     def _step(self, part: DevicePart | HostPart) -> Step:
         if isinstance(part, HostPart):
@@ -143,6 +147,7 @@ def check_parts(parts: Parts, target: str, target_digest: str, *, where: str) ->
         if (program.machine, program.machine_digest) != (target, target_digest):
             raise BadPackageError(f"the program is for another target than the manifest's {target}", where=where)
         _check_constants(program, parts.weights, where)
+    check_variants(parts.variants, where=where)
     for variant in parts.variants:
         _check_flow(variant, where)
         for step in variant.steps:

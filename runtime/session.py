@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from birc.runtime.boundary import check_inputs
+import numpy as np
+
+from birc.runtime.boundary import check_inputs, check_names
 from birc.runtime.device_step import DeviceStep
+from birc.runtime.errors import InternalError, UsageError
 from birc.runtime.host import HostStep
 from birc.runtime.machine import Machine
 from birc.runtime.package import Package
 from birc.runtime.report import Report
 from birc.runtime.report_variant import variant_report
-from birc.runtime.variant import BoundaryTensor, Step, Variant
+from birc.runtime.variant import BoundaryTensor, Step
+from birc.runtime.variant_choice import RunInfo, choose, cropped_output, padded_inputs
 
 
 def load(path_or_package: str | Path | Package, machine: Machine | None = None) -> Session:
@@ -28,12 +32,16 @@ def load(path_or_package: str | Path | Package, machine: Machine | None = None) 
 
 
 class Session:
-    """The steps of a package, each made ready at its first call."""
+    """The steps of a package, each made ready at its first call.
 
-    __slots__ = ("_ready", "package")
+    `last_run` says which variant the last call of `run` ran, and what it padded; None before the first.
+    """
+
+    __slots__ = ("_ready", "last_run", "package")
 
     def __init__(self, package: Package) -> None:
         self.package = package
+        self.last_run: RunInfo | None = None
         self._ready: dict[tuple[int, int], DeviceStep | HostStep] = {}
 
     @property
@@ -49,16 +57,36 @@ class Session:
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Run the model on these inputs; the outputs are new arrays in the model's own types.
 
-        A sequence is a list, an empty optional None; both exist only on the host. Raises `UsageError` naming the input
-        that is missing, unknown or of another type or shape than the model's, `MachineFault` when a program does what
-        the machine cannot (an index out of its range, say), and `HostStepError` when an operator on the host refuses
-        its values.
+        Of several variants the one with the inputs' shapes runs; else the smallest that they fit into, where padding
+        does not change the outputs. `last_run` tells. A sequence is a list, an empty optional None; both exist only on
+        the host. Raises `UsageError` naming the input that is missing, unknown, of another type, or of a shape for
+        which there is no variant, `MachineFault` when a program does what the machine cannot (an index out of its
+        range, say), and `HostStepError` when an operator on the host refuses its values.
         """
-        number, variant = 0, self.package.manifest.first
+        info = self._chosen(inputs)
+        variant = self.package.manifest.variants[info.variant]
+        if info.padded:
+            inputs = padded_inputs(inputs, variant, info)
         values: dict[str, Any] = check_inputs(inputs, variant.inputs)
         for place, step in enumerate(variant.steps):
-            values.update(self._step(number, place, step).run(values))
-        return {tensor.name: values[tensor.name] for tensor in variant.outputs}
+            values.update(self._step(info.variant, place, step).run(values))
+        outputs = {tensor.name: values[tensor.name] for tensor in variant.outputs}
+        if info.padded:
+            outputs = {name: cropped_output(name, array, variant, info) for name, array in outputs.items()}
+        self.last_run = info
+        return outputs
+
+    def _chosen(self, inputs: Mapping[str, Any]) -> RunInfo:
+        """The variant for these inputs. Raises as `run`."""
+        manifest = self.package.manifest
+        check_names(inputs, manifest.inputs)
+        tensors = (tensor for tensor in manifest.inputs if "(" not in tensor.dtype)
+        info = choose(manifest.variants, {tensor.name: np.shape(inputs[tensor.name]) for tensor in tensors})
+        if info is None:
+            # What is wrong with the inputs is wrong for every variant.
+            check_inputs(inputs, manifest.inputs)
+            raise InternalError("no variant takes inputs that the first one takes", where=manifest.model)
+        return info
 
     def _step(self, variant: int, place: int, step: Step) -> DeviceStep | HostStep:
         known = self._ready.get((variant, place))
@@ -71,13 +99,27 @@ class Session:
             self._ready[variant, place] = known
         return known
 
-    def profile(self, with_range: bool | None = None, variant: int = 0) -> Report:
+    def profile(self, with_range: bool | None = None, variant: int | Mapping[str, int] = 0) -> Report:
         """The machine's time, traffic and memory for one call; needs no inputs and computes no values.
 
         `with_range` adds the band of latencies over the calibrated sets of figures, which takes a simulation for each
-        set; by default only programs that simulate quickly get it.
+        set; by default only programs that simulate quickly get it. `variant` is the number of a variant, or sizes of
+        dimensions: then the first variant that has them is meant. Raises `UsageError` when there is none.
         """
-        return variant_report(self.package, self._variant(variant), with_range)
+        variants = self.package.manifest.variants
+        return variant_report(self.package, variants[self.variant_number(variant)], with_range)
 
-    def _variant(self, number: int) -> Variant:
-        return self.package.manifest.variants[number]
+    def variant_number(self, variant: int | Mapping[str, int]) -> int:
+        """The number of the variant that is meant, as in `profile`."""
+        variants = self.package.manifest.variants
+        if isinstance(variant, int):
+            if 0 <= variant < len(variants):
+                return variant
+            raise UsageError(f"there is no variant {variant}", hint=f"0 to {len(variants) - 1}")
+        sizes = dict(variant)
+        for number, entry in enumerate(variants):
+            if sizes.items() <= entry.dimensions.items():
+                return number
+        wanted = ", ".join(f"{name}={size}" for name, size in sizes.items())
+        there = "; ".join(entry.label for entry in variants) or "one, without open dimensions"
+        raise UsageError(f"there is no variant with {wanted}", hint=f"there is {there}")

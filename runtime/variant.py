@@ -20,6 +20,9 @@ _NO_VALUES: Final[Mapping[str, Any]] = MappingProxyType({})
 _TYPE_NAMES: Final = frozenset(entry.name for entry in DTYPES + HOST_DTYPES)
 _DEVICE, _HOST = "device", "host"
 
+SAFE: Final = "safe"
+"""What `padding` says of a dimension along which inputs may be padded; anything else is the reason why not."""
+
 
 @dataclass(frozen=True, slots=True)
 class BoundaryTensor:
@@ -74,7 +77,10 @@ class Step:
 class Variant:
     """The model with its symbolic dimensions fixed: their values, its boundary, and its steps in order.
 
-    `report` holds what a profile says that the programs do not: the counts in `_REPORT_COUNTS`.
+    `report` holds what a profile says that the programs do not: the counts in `_REPORT_COUNTS`. `axes` has, for each
+    input and output with such dimensions, their names in the places of its shape; the size of an output's may be a
+    multiple of the dimension's. `padding` is `SAFE` for a dimension along which the outputs for a smaller size are the
+    first part of the outputs for this one, whatever follows in the inputs; else it says why that is not so.
     """
 
     dimensions: Mapping[str, int]
@@ -82,6 +88,13 @@ class Variant:
     outputs: tuple[BoundaryTensor, ...]
     steps: tuple[Step, ...]
     report: Mapping[str, Any] = field(default_factory=lambda: _NO_VALUES)
+    axes: Mapping[str, tuple[str | None, ...]] = field(default_factory=lambda: _NO_VALUES)
+    padding: Mapping[str, str] = field(default_factory=lambda: _NO_VALUES)
+
+    @property
+    def label(self) -> str:
+        """`batch=8, seq=128`, or nothing when no dimension was open."""
+        return ", ".join(f"{name}={size}" for name, size in self.dimensions.items())
 
     @property
     def host_nodes(self) -> tuple[HostNode, ...]:
@@ -97,6 +110,8 @@ def variant_json(variant: Variant) -> Json:
         "outputs": [_tensor_json(tensor) for tensor in variant.outputs],
         "steps": [_step_json(step) for step in variant.steps],
         "report": dict(variant.report),
+        "axes": {name: list(axes) for name, axes in variant.axes.items()},
+        "padding": dict(variant.padding),
     }
 
 
@@ -123,15 +138,16 @@ def _step_json(step: Step) -> Json:
 
 def read_variant(fields: Fields, where: str) -> Variant:
     """The variant of such an object. Raises `BadPackageError` naming the field."""
-    fields.only("dimensions", "inputs", "outputs", "steps", "report")
-    dimensions = fields.object("dimensions")
-    names = fields.mapping("dimensions")
+    fields.only("dimensions", "inputs", "outputs", "steps", "report", "axes", "padding")
+    dimensions, axes, padding = (fields.object(name) for name in ("dimensions", "axes", "padding"))
     return Variant(
-        {name: dimensions.count(name) for name in names},
+        {name: dimensions.count(name) for name in dimensions.names()},
         _read_tensors(fields, "inputs", where),
         _read_tensors(fields, "outputs", where),
         tuple(_read_step(entry, where) for entry in fields.objects("steps")),
         _read_report(fields),
+        {name: axes.optional_texts(name) for name in axes.names()},
+        {name: padding.text(name) for name in padding.names()},
     )
 
 

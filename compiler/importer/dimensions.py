@@ -14,11 +14,28 @@ from birc.runtime.errors import BadModelError, InternalError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
+class FixedDimension:
+    """A dimension of the inputs that was given a size; `symbols` are the model's names for it.
+
+    It has several where `batch` fixed first dimensions that the model calls by different names.
+    """
+
+    name: str
+    size: int
+    symbols: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInputs:
-    """The inputs that are not initialisers: tensors of numbers, and what only the host can hold."""
+    """The inputs that are not initialisers: tensors of numbers, and what only the host can hold.
+
+    `axes` has, for the tensors, the name of the fixed dimension that each of their dimensions is, if it is one.
+    """
 
     on_device: tuple[Value, ...]
     on_host: Mapping[str, onnx.TypeProto]
+    dimensions: tuple[FixedDimension, ...]
+    axes: Mapping[str, tuple[str | None, ...]]
 
 
 def input_values(graph: onnx.GraphProto, dims: Mapping[str, int], batch: int | None) -> ModelInputs:
@@ -42,9 +59,23 @@ def input_values(graph: onnx.GraphProto, dims: Mapping[str, int], batch: int | N
             )
         if size < 1:
             raise UsageError(f"dimension {name!r} cannot be {size}", hint="at least 1")
-    if batch is not None:
-        sizes.update(_batch_sizes(shapes, sizes, batch))
-    return ModelInputs(tuple(_input_value(entry, shapes[entry.name], sizes) for entry in declared), on_host)
+    by_batch = {} if batch is None else _batch_sizes(shapes, sizes, batch)
+    fixed = _fixed_dimensions(sizes, by_batch)
+    sizes.update(by_batch)
+    names = {symbol: dimension.name for dimension in fixed for symbol in dimension.symbols}
+    axes = {name: tuple(names.get(str(size)) for size in shape) for name, shape in shapes.items()}
+    values = tuple(_input_value(entry, shapes[entry.name], sizes) for entry in declared)
+    return ModelInputs(values, on_host, fixed, axes)
+
+
+def _fixed_dimensions(named: Mapping[str, int], by_batch: Mapping[str, int]) -> tuple[FixedDimension, ...]:
+    """Each symbol on its own, but those that `batch` fixed together."""
+    fixed = [FixedDimension(name, size, (name,)) for name, size in sorted(named.items())]
+    if by_batch:
+        symbols = tuple(sorted(by_batch))
+        name = symbols[0] if len(symbols) == 1 or "batch" in named else "batch"
+        fixed.append(FixedDimension(name, by_batch[symbols[0]], symbols))
+    return tuple(fixed)
 
 
 def _is_tensor_of_numbers(entry: onnx.ValueInfoProto) -> bool:

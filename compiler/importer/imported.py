@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import onnx
 
+from birc.compiler.importer.dimensions import FixedDimension
 from birc.compiler.importer.placement import DevicePart, HostPart
 from birc.compiler.ir.types import TensorType
 from birc.runtime.errors import UnsupportedError
@@ -37,7 +38,8 @@ class Imported:
     """The parts in order (none when an operator is not supported anywhere) and the boundary.
 
     `types` are those of every value that parts share, by name. `nodes` are all ONNX nodes in order, those of the
-    model's own functions instead of their calls.
+    model's own functions instead of their calls. `dimensions` are those of the inputs that were given sizes, and
+    `axes` says which dimensions of the inputs they are.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Imported:
     constants: Mapping[str, np.ndarray | onnx.TensorProto]
     functions: tuple[onnx.FunctionProto, ...]
     nodes: tuple[PlacedNode, ...]
+    dimensions: tuple[FixedDimension, ...]
+    axes: Mapping[str, tuple[str | None, ...]]
 
     @property
     def unsupported(self) -> tuple[PlacedNode, ...]:

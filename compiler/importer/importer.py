@@ -126,6 +126,7 @@ class _Region:
 class _Importer:
     def __init__(self, model: ReadModel, inputs: ModelInputs, device_problem: DeviceProblem) -> None:
         self._model = model
+        self._given = inputs
         self._inputs = inputs.on_device
         self._functions = local_functions(model)
         check_functions(self._functions, model.proto.graph)
@@ -170,8 +171,9 @@ class _Importer:
         types.update((name, self._host.type_of(name)) for name in (*inputs, *(names if parts else ())))
         functions = tuple(self._model.proto.functions)
         return Imported(
-            self._model.name, parts, inputs, names, types, self._host.constants(), functions, tuple(self._nodes)
-        )
+            self._model.name, parts, inputs, names, types, self._host.constants(), functions, tuple(self._nodes),
+            self._given.dimensions, self._given.axes,
+        )  # fmt: skip
 
     def _parts(self, names: tuple[str, ...], region: _Region) -> tuple[DevicePart | HostPart, ...]:
         """The finished graph and the calls on the host, cut into parts."""

@@ -39,13 +39,13 @@ def _reshape_access(types: Types, output: TensorType, attributes: Attributes) ->
     """x: the element at the same row-major position."""
     loops, names = output_loops(output)
     read: list[str] = []
-    for from_dims, to_dims in _reshape_groups(types[0].sizes, output.sizes):
+    for from_dims, to_dims in reshape_groups(types[0].sizes, output.sizes):
         position = _flat_index([names[dim] for dim in to_dims], [output.sizes[dim] for dim in to_dims])
         read.extend(_unflatten(position, [types[0].sizes[dim] for dim in from_dims]))
     return Relations(tuple(loops), (tuple(read),))
 
 
-def _reshape_groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[Sequence[int], Sequence[int]]]:
+def reshape_groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[Sequence[int], Sequence[int]]]:
     """The shortest runs of dimensions of both shapes with equal numbers of elements."""
     if 0 in before:
         return [(range(len(before)), range(len(after)))]
