@@ -17,7 +17,7 @@ from birc.runtime.errors import BadModelError
 def _matmul_integer(node: OnnxNode, build: GraphBuilder) -> Results:
     """numpy's matmul of both operands, each less its zero point."""
     sums = matrix_product(node, build, (0, 1), (2, 3))
-    return _narrowed(sums, build.rank(node.input(0)), build.rank(node.input(1))).name
+    return narrowed(sums, build.rank(node.input(0)), build.rank(node.input(1))).name
 
 
 def _qlinear_matmul(node: OnnxNode, build: GraphBuilder) -> Results:
@@ -28,15 +28,15 @@ def _qlinear_matmul(node: OnnxNode, build: GraphBuilder) -> Results:
     of_y = [along_rows(node, build, place, sums.shape) for place in (6, 7)]
     columns = along_columns(node, build, 4, build.shape(b))
     quantised = requantized(sums, (of_a, columns), *of_y)
-    return _narrowed(quantised, build.rank(a), build.rank(b)).name
+    return narrowed(quantised, build.rank(a), build.rank(b)).name
 
 
 def _conv_integer(node: OnnxNode, build: GraphBuilder) -> Results:
     return convolution_sums(node, build, (0, 1), (2, 3), "").name
 
 
-def _qlinear_conv(node: OnnxNode, build: GraphBuilder) -> Results:
-    """The bias is quantised with the scale of the sums."""
+def qlinear_conv(node: OnnxNode, build: GraphBuilder) -> str:
+    """The convolution of the numbers that both operands stand for; the bias is quantised with the scale of the sums."""
     sums = convolution_sums(node, build, (0, 3), (2, 5), node.optional(8))
     scales = (single(node, build, 1), along_axis(node, build, 4, sums.shape, 1))
     return requantized(sums, scales, single(node, build, 6), single(node, build, 7)).name
@@ -58,7 +58,7 @@ def matrix_product(node: OnnxNode, build: GraphBuilder, places: tuple[int, int],
     return product(a, b)
 
 
-def _narrowed(result: Term, rank_a: int, rank_b: int) -> Term:
+def narrowed(result: Term, rank_a: int, rank_b: int) -> Term:
     """A product without the row or column that stood for a vector."""
     shape = result.shape
     rows, columns = shape[-2:-1] if rank_a > 1 else (), shape[-1:] if rank_b > 1 else ()
@@ -84,6 +84,6 @@ def convolution_sums(
 OP_TYPES: Final[tuple[OpType, ...]] = (
     OpType("ConvInteger", _conv_integer),
     OpType("MatMulInteger", _matmul_integer),
-    OpType("QLinearConv", _qlinear_conv),
+    OpType("QLinearConv", qlinear_conv),
     OpType("QLinearMatMul", _qlinear_matmul),
 )

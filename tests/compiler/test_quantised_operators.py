@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lowering_cases_attention
 import lowering_cases_contrib
+import lowering_cases_contrib_quantized
 import lowering_cases_quantized_products
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from birc.runtime.session import load
 CASES: tuple[Case, ...] = (
     *lowering_cases_quantized_products.CASES,
     *lowering_cases_contrib.CASES,
+    *lowering_cases_contrib_quantized.CASES,
     *lowering_cases_attention.CASES,
 )
 TOLERANCE = 2e-5

@@ -11,6 +11,7 @@ import lowering_cases_attention
 import lowering_cases_basic
 import lowering_cases_casts
 import lowering_cases_contrib
+import lowering_cases_contrib_quantized
 import lowering_cases_elementwise
 import lowering_cases_indices
 import lowering_cases_ml
@@ -42,6 +43,7 @@ CASES: tuple[Case, ...] = (
     *lowering_cases_basic.CASES,
     *lowering_cases_casts.CASES,
     *lowering_cases_contrib.CASES,
+    *lowering_cases_contrib_quantized.CASES,
     *lowering_cases_indices.CASES,
     *lowering_cases_ml.CASES,
     *lowering_cases_normalization.CASES,
