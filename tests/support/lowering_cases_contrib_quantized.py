@@ -20,8 +20,11 @@ IMAGE = u8(1, 3, 6, 5)
 
 
 def softmax(version: int, axis: int) -> Case:
-    """The attribute `opset` of this operator is that of the Softmax that it was made from."""
-    inputs = (A, A_SCALE, A_ZERO, number(0.0039), number(0, BYTE))
+    """The attribute `opset` of this operator is that of the Softmax that it was made from.
+
+    onnxruntime divides in integers, by the scale's reciprocal without its fraction: the scale is a power of two.
+    """
+    inputs = (A, A_SCALE, A_ZERO, number(1 / 256), number(0, BYTE))
     attributes = {"opset": version, "axis": axis}
     return Case("QLinearSoftmax", inputs, attributes=attributes, domain="com.microsoft", kinds=(BYTE,))
 
