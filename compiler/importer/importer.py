@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -20,24 +20,23 @@ from birc.compiler.importer.bodies import (
 from birc.compiler.importer.builder import DeviceProblem, GraphBuilder
 from birc.compiler.importer.control_flow import CONTROL_FLOW, LowerControl
 from birc.compiler.importer.dimensions import ModelInputs, input_values, missing_size, require_sizes
+from birc.compiler.importer.finish import finished_parts
 from birc.compiler.importer.functions import DEEPEST_CALL, check_functions, local_functions
-from birc.compiler.importer.host_only import HOST_ONLY
 from birc.compiler.importer.host_side import HostSide
 from birc.compiler.importer.imported import Imported, Place, PlacedNode
 from birc.compiler.importer.inference import InferredTypes, declared_shapes
 from birc.compiler.importer.inner_graphs import Budget, InnerGraphs
 from birc.compiler.importer.lookahead import Declared, Lookahead
-from birc.compiler.importer.lowering import OpType
 from birc.compiler.importer.old_forms import MODERN, modern, modern_proto
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode, decode_attributes
-from birc.compiler.importer.op_types import find_op_type
-from birc.compiler.importer.placement import DevicePart, HostPart, placed
+from birc.compiler.importer.op_lookup import find_row, why_unknown
+from birc.compiler.importer.placement import DevicePart
 from birc.compiler.importer.read import NEWEST_OPSET, ModelSource, ReadModel, read_model, standard_domain
+from birc.compiler.importer.region import Region
 from birc.compiler.importer.scan import SCAN
 from birc.compiler.importer.tensors import element_type, sparse_array, tensor_array
 from birc.compiler.ir.errors import TypeRuleError, UnknownDimError
-from birc.compiler.ir.graph import Graph, Value
-from birc.compiler.ir.verify import verify_graph
+from birc.compiler.ir.graph import Graph
 from birc.runtime.errors import BadModelError, UnsupportedError
 
 _CONTROL_FLOW = {**CONTROL_FLOW, **SCAN}
@@ -91,38 +90,6 @@ def import_parts(
     return imported
 
 
-@dataclass(frozen=True, slots=True)
-class _Region:
-    """Where nodes are lowered: what names mean there and what the nodes are called.
-
-    In a region that `is_whole` all nodes have lowerings, or the node that it is inside of has none.
-    """
-
-    values: MutableMapping[str, str]
-    opsets: Mapping[str, int]
-    attributes: Mapping[str, object]
-    prefix: str
-    owner: str
-    depth: int
-    declared: Declared
-    is_whole: bool = False
-    budget: Budget | None = None
-
-    def node_name(self, proto: onnx.NodeProto, position: int, taken: set[str]) -> str:
-        """A stable name no other node has. Nodes of the standard's own functions go by the name of the
-        caller.
-        """
-        if self.owner:
-            return self.owner
-        stem = f"{self.prefix}{proto.name or f'{proto.op_type}_{position}'}"
-        name, count = stem, 1
-        while name in taken:
-            count += 1
-            name = f"{stem}_{count}"
-        taken.add(name)
-        return name
-
-
 class _Importer:
     def __init__(self, model: ReadModel, inputs: ModelInputs, device_problem: DeviceProblem) -> None:
         self._model = model
@@ -159,15 +126,19 @@ class _Importer:
             self._build.add_constant(name, sparse_array(sparse, self._model.folder))
             values[name] = name
         declared = self._lookahead(graph.node, self._inferred.shape_of, values)
-        region = _Region(values, self._model.opsets, {}, "", "", 0, declared)
+        region = Region(values, self._model.opsets, {}, "", "", 0, declared)
         self._lower_nodes(graph.node, region)
         names = tuple(entry.name for entry in graph.output)
         for name in names:
             if name not in values:
                 raise BadModelError(f"output {name!r} is computed by no node")
         is_supported = all(node.place != "unsupported" for node in self._nodes)
-        parts = self._parts(names, region) if is_supported else ()
-        types = {name: self._host.type_of(name) for part in parts for name in _boundary(part)}
+        parts = (
+            finished_parts(self._build, self._host, self._model.name, self._inputs, names, region)
+            if is_supported
+            else ()
+        )
+        types = {name: self._host.type_of(name) for part in parts for name in part.boundary}
         types.update((name, self._host.type_of(name)) for name in (*inputs, *(names if parts else ())))
         functions = tuple(self._model.proto.functions)
         return Imported(
@@ -175,47 +146,13 @@ class _Importer:
             self._given.dimensions, self._given.axes,
         )  # fmt: skip
 
-    def _parts(self, names: tuple[str, ...], region: _Region) -> tuple[DevicePart | HostPart, ...]:
-        """The finished graph and the calls on the host, cut into parts."""
-        outputs = {}
-        computed = {name for call in self._host.calls for name in call.writes}
-        for name in names:
-            value = region.values[name]
-            if value in computed or self._host.is_only_here(value) or self._build.is_off_device(value):
-                if value == name and self._build.is_constant(value):
-                    value = self._build.rename_constant(name, f"{name}.known")
-                    self._host.rename(name, value)
-                elif value == name and self._host.is_tensor(value):
-                    value = self._host.rename(name, self._build.unique(f"{name}.known"))
-                if value != name:
-                    self._copy_on_host(value, name, region)
-            else:
-                outputs[name] = value
-        made = dict.fromkeys(name for call in self._host.calls for name in call.writes)
-        fed = [Value(name, self._build.type_of(name)) for name in made if self._build.has_type(name)]
-        read = dict.fromkeys(name for call in self._host.calls for name in call.reads)
-        elsewhere = {*made, *outputs.values()}
-        read_here = {name: name for name in read if name not in elsewhere and self._build.is_computed(name)}
-        whole = self._build.graph(self._model.name, (*self._inputs, *fed), {**outputs, **read_here})
-        verify_graph(whole)
-        calls = [call.renamed(self._build.renamed_outputs) for call in self._host.calls]
-        if not calls:
-            return (DevicePart(whole),)
-        return placed(whole, calls, names, self._host.constants())
-
-    def _copy_on_host(self, value: str, name: str, region: _Region) -> None:
-        """An output that is another value of the host."""
-        proto = onnx.NodeProto(op_type="Identity", input=[value], output=[name], name=name)
-        node = OnnxNode(f"output {name}", "Identity", "", region.opsets.get("", NEWEST_OPSET), (value,), (name,), {})
-        self._host.place(proto, node, {}, region.opsets, "", region.declared, f"{value!r} is on the host")
-
     def _add_initializer(self, tensor: onnx.TensorProto) -> None:
         if element_type(tensor.data_type) is None:
             self._host.add_tensor(tensor)
         else:
             self._build.add_constant(tensor.name, tensor_array(tensor, self._model.folder))
 
-    def _lower_nodes(self, nodes: Sequence[onnx.NodeProto], region: _Region) -> None:
+    def _lower_nodes(self, nodes: Sequence[onnx.NodeProto], region: Region) -> None:
         for position, proto in enumerate(nodes):
             node = self._view(proto, position, region)
             try:
@@ -238,7 +175,7 @@ class _Importer:
         """Whether the nodes of a function of the model stand for this one."""
         return (node.domain, node.op_type, proto.overload) in self._functions
 
-    def _view(self, proto: onnx.NodeProto, position: int, region: _Region) -> OnnxNode:
+    def _view(self, proto: onnx.NodeProto, position: int, region: Region) -> OnnxNode:
         name = region.node_name(proto, position, self._node_names)
         domain = standard_domain(proto.domain)
         outputs = list(proto.output)
@@ -251,14 +188,14 @@ class _Importer:
         version = region.opsets.get(domain, NEWEST_OPSET if domain == "" else 1)
         return OnnxNode(name, proto.op_type, domain, version, inputs, tuple(outputs), attributes)
 
-    def _resolved(self, name: str, node: str, region: _Region) -> str:
+    def _resolved(self, name: str, node: str, region: Region) -> str:
         if not name:
             return ""
         if name not in region.values:
             raise BadModelError(f"input {name!r} is computed by no earlier node", where=f"node {node!r}")
         return region.values[name]
 
-    def _on_host(self, proto: onnx.NodeProto, node: OnnxNode, region: _Region, reason: str) -> tuple[str, ...]:
+    def _on_host(self, proto: onnx.NodeProto, node: OnnxNode, region: Region, reason: str) -> tuple[str, ...]:
         """Leave a node to the host, or list it as unsupported."""
         try:
             proto, node, opsets = self._modern(proto, node, region)
@@ -271,19 +208,19 @@ class _Importer:
         return results
 
     def _modern(
-        self, proto: onnx.NodeProto, node: OnnxNode, region: _Region
+        self, proto: onnx.NodeProto, node: OnnxNode, region: Region
     ) -> tuple[onnx.NodeProto, OnnxNode, Mapping[str, int]]:
         """A node for the host, which does not know the operator sets before 7, and its operator sets."""
         if node.domain or node.version >= MODERN:
             return proto, node, region.opsets
         if not onnx.defs.has(node.op_type, node.version):
-            raise CannotLower(_why_unknown(node))
+            raise CannotLower(why_unknown(node))
         self._build.start_node(node.name)
         renewed = modern(node, self._build)
         self._build.settle()
         return modern_proto(proto, renewed), renewed, {**region.opsets, "": renewed.version}
 
-    def _lower(self, proto: onnx.NodeProto, node: OnnxNode, region: _Region) -> tuple[str, ...]:
+    def _lower(self, proto: onnx.NodeProto, node: OnnxNode, region: Region) -> tuple[str, ...]:
         if any(self._inferred.is_missing(name) for name in node.inputs if name):
             self._list_if_unknown(node)
             return self._unknown_results(node, region)
@@ -297,11 +234,11 @@ class _Importer:
         control = _CONTROL_FLOW.get(node.op_type) if node.domain == "" else None
         if control is not None:
             return self._lower_control(proto, node, region, control)
-        entry = _find_row(node)
+        entry = find_row(node)
         if entry is None:
             body = standard_body(proto, node, self._build)
             if body is None:
-                raise CannotLower(_why_unknown(node))
+                raise CannotLower(why_unknown(node))
             return self._lower_standard_body(body, node, region)
         self._build.start_node(node.name)
         self._build.declared = region.declared
@@ -318,11 +255,11 @@ class _Importer:
     def _list_if_unknown(self, node: OnnxNode) -> None:
         """List a node behind an unsupported one where nobody knows its operator either."""
         key = (node.domain, node.op_type, "")
-        is_lowered = key in self._functions or _find_row(node) is not None
+        is_lowered = key in self._functions or find_row(node) is not None
         if not is_lowered and not onnx.defs.has(node.op_type, node.domain):
-            self._record(node, "unsupported", _why_unknown(node))
+            self._record(node, "unsupported", why_unknown(node))
 
-    def _lower_standard_body(self, body: Body, node: OnnxNode, region: _Region) -> tuple[str, ...]:
+    def _lower_standard_body(self, body: Body, node: OnnxNode, region: Region) -> tuple[str, ...]:
         """The definition that the standard gives for an operator, on the device as a whole or not at all."""
         if region.is_whole:
             return self._lower_body(body, node, region)
@@ -333,7 +270,7 @@ class _Importer:
             self._build.restore(state)
             raise
 
-    def _model_body(self, proto: onnx.NodeProto, node: OnnxNode, region: _Region) -> Body | None:
+    def _model_body(self, proto: onnx.NodeProto, node: OnnxNode, region: Region) -> Body | None:
         """The nodes that the model itself puts in the place of `node`."""
         function = self._functions.get((node.domain, node.op_type, proto.overload))
         if function is not None:
@@ -347,7 +284,7 @@ class _Importer:
         return None
 
     def _lower_control(
-        self, proto: onnx.NodeProto, node: OnnxNode, region: _Region, lower: LowerControl
+        self, proto: onnx.NodeProto, node: OnnxNode, region: Region, lower: LowerControl
     ) -> tuple[str, ...]:
         """A node whose inner graphs run on the device as a whole, or not at all."""
         captured = [region.values.get(name, "") for name in captured_names(proto)]
@@ -379,12 +316,12 @@ class _Importer:
             raise
         return self._build.finish_node(results, [f"{region.prefix}{name}" if name else "" for name in node.outputs])
 
-    def _check_depth(self, node: OnnxNode, region: _Region) -> None:
+    def _check_depth(self, node: OnnxNode, region: Region) -> None:
         if region.depth >= DEEPEST_CALL:
             what = f"functions and graphs inside of nodes are more than {DEEPEST_CALL} deep"
             raise UnsupportedError(what, where=node.where)
 
-    def _lower_body(self, body: Body, node: OnnxNode, region: _Region) -> tuple[str, ...]:
+    def _lower_body(self, body: Body, node: OnnxNode, region: Region) -> tuple[str, ...]:
         self._check_depth(node, region)
         owner = "" if body.is_named and not region.owner else node.name
         values = ChainMap({}, dict(body.values))
@@ -413,7 +350,7 @@ class _Importer:
 
         return Lookahead(nodes, known, lowered).shape_of
 
-    def _unknown_results(self, node: OnnxNode, region: _Region) -> tuple[str, ...]:
+    def _unknown_results(self, node: OnnxNode, region: Region) -> tuple[str, ...]:
         """Stand-ins for the results of an unsupported node, typed where shape inference knows them."""
         names = []
         for output in node.outputs:
@@ -425,26 +362,3 @@ class _Importer:
                 self._build.add_unknown(name, type)
             names.append(name)
         return tuple(names)
-
-
-def _boundary(part: DevicePart | HostPart) -> tuple[str, ...]:
-    """The values that a part shares with others."""
-    if isinstance(part, HostPart):
-        return (*part.inputs, *part.outputs)
-    return (*(value.name for value in part.graph.inputs), *part.graph.outputs)
-
-
-def _find_row(node: OnnxNode) -> OpType | None:
-    """The lowering of `node`, which sees it as operator set 7 would have it where it is older."""
-    if node.domain:
-        return find_op_type(node.domain, node.op_type, node.version)
-    is_there = node.version >= MODERN or onnx.defs.has(node.op_type, node.version)
-    return find_op_type("", node.op_type, max(node.version, MODERN)) if is_there else None
-
-
-def _why_unknown(node: OnnxNode) -> str:
-    if node.domain:
-        return f"no operator of domain {node.domain!r} is known by that name"
-    if not onnx.defs.has(node.op_type, node.version):
-        return f"ONNX has no such operator in operator set {node.version}"
-    return HOST_ONLY.get(node.op_type, "no lowering for it")

@@ -19,6 +19,11 @@ class DevicePart:
 
     graph: Graph
 
+    @property
+    def boundary(self) -> tuple[str, ...]:
+        """The values that it shares with others."""
+        return (*(value.name for value in self.graph.inputs), *self.graph.outputs)
+
 
 @dataclass(frozen=True, slots=True)
 class HostPart:
@@ -27,6 +32,11 @@ class HostPart:
     calls: tuple[HostCall, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+    @property
+    def boundary(self) -> tuple[str, ...]:
+        """The values that it shares with others."""
+        return (*self.inputs, *self.outputs)
 
 
 def placed(
