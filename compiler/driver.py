@@ -25,7 +25,7 @@ from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.base import Pass, PassResult, run_pass, run_passes
 from birc.compiler.passes.canonicalize import CANONICALIZE, canonicalize
 from birc.compiler.passes.fuse import Fuse
-from birc.compiler.passes.legalize import LEGALIZE
+from birc.compiler.passes.legalize import LEGALIZE, legalize_passes
 from birc.compiler.passes.lifetimes import compulsory_bytes, most_live_bytes
 from birc.compiler.passes.lower.lower import device_problem, lower_graph
 from birc.compiler.passes.partition import partitions
@@ -107,7 +107,7 @@ class Compilation:
             self.dump_graph("canonicalize", graph)
         if self._stopped("canonicalize"):
             return None
-        for phase, steps in (("legalize", LEGALIZE), ("fuse", (Fuse(),))):
+        for phase, steps in (("legalize", legalize_passes(self.machine.max_dim)), ("fuse", (Fuse(),))):
             if self._runs(phase, done) and (phase != "fuse" or self.opt_level > 0):
                 self.progress(phase)
                 graph = run_passes(graph, steps, self._after_pass(phase))

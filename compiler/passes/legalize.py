@@ -7,10 +7,16 @@ from typing import Final
 from birc.compiler.ir.graph import Graph
 from birc.compiler.passes.base import OnPass, Pass, run_passes
 from birc.compiler.passes.choose_layouts import ChooseLayouts
+from birc.compiler.passes.cut_long_axes import CutLongAxes
 from birc.compiler.passes.eliminate_common import EliminateCommon
 from birc.compiler.passes.integer_products import IntegerProducts
 
-LEGALIZE: Final[tuple[Pass, ...]] = (IntegerProducts(), EliminateCommon(), ChooseLayouts())
+LEGALIZE: Final[tuple[Pass, ...]] = (IntegerProducts(), CutLongAxes(), EliminateCommon(), ChooseLayouts())
+
+
+def legalize_passes(longest: int) -> tuple[Pass, ...]:
+    """The passes for descriptors whose dimensions have at most `longest` elements."""
+    return tuple(CutLongAxes(longest) if isinstance(step, CutLongAxes) else step for step in LEGALIZE)
 
 
 def legalize(graph: Graph, on_pass: OnPass | None = None) -> Graph:

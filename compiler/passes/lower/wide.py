@@ -140,11 +140,11 @@ def not_zero(b: Builder, x: Wide) -> Expression:
 
 
 def summed(b: Builder, x: Wide, count: int, reduce: Callable[[Expression], Expression]) -> Wide | None:
-    """The sum of `count` numbers by a reduction that adds lanes; None for more than 2^20.
+    """The sum of `count` numbers by a reduction that adds lanes; None for more than 2^30.
 
     It adds pieces of so few bits that no sum of them leaves a lane, and puts the sums together.
     """
-    bits = next((bits for bits in (16, 11) if count << bits <= 1 << WORD_BITS - 1), None)
+    bits = next((bits for bits in (16, 11, 8, 4, 1) if count << bits <= 1 << WORD_BITS - 1), None)
     if bits is None:
         return None
     total = known(0)
