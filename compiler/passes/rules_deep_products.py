@@ -52,9 +52,13 @@ def cut_window(rewriter: Rewriter, node: Node) -> str | None:
     costs = None if is_depthwise(rewriter, node) else _too_deep(rewriter, node)
     if costs is None or exact_pieces(costs) is not None:
         return None
+    return by_halves_of_the_window(rewriter, node, 2 if rewriter.sizes(node.inputs[1])[2] > 1 else 3)
+
+
+def by_halves_of_the_window(rewriter: Rewriter, node: Node, axis: int) -> str:
+    """A convolution as the sum of two, over the halves of the window along an axis of the image."""
     x, w, *bias = node.inputs
     padded = padded_explicitly(rewriter, node, x, 0)
-    axis = 2 if rewriter.sizes(w)[2] > 1 else 3
     taps, reach = rewriter.sizes(w)[axis], rewriter.sizes(padded)[axis]
     dilation = integers(node.attributes, "dilation")[axis - 2]
     half = taps // 2

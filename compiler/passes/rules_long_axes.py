@@ -1,7 +1,8 @@
-"""Rules for axes that are reduced and have no factors that a descriptor takes: cut in pieces, or padded.
+"""Rules for axes that are reduced and that no descriptor can walk: cut in pieces, or padded.
 
 A descriptor walks at most `longest` elements in one dimension, and a reduced axis is walked whole: as one dimension,
 or as two whose product is its length. A length with a larger prime factor has no such pair.
+Windows are walked as one dimension.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from birc.compiler.ir.attributes import AttributeValue, integer, integers, numbe
 from birc.compiler.ir.graph import Node
 from birc.compiler.passes.lower.views import factorised
 from birc.compiler.passes.rules import Rewriter, Rule
-from birc.compiler.passes.rules_unsigned_products import is_depthwise
+from birc.compiler.passes.rules_deep_products import by_halves_of_the_window
+from birc.compiler.passes.rules_unsigned_products import is_depthwise, padded_explicitly
 from birc.runtime.dtypes import DType, dtype
 
 _COMBINES: Final = {"reduce_sum": "add", "reduce_max": "maximum", "reduce_min": "minimum", "reduce_prod": "mul"}
@@ -117,6 +119,32 @@ def pad_channels(rewriter: Rewriter, node: Node, longest: int) -> str | None:
     return rewriter.emit("conv2d", inputs, node.attributes, replaces=(node,))
 
 
+def cut_long_window(rewriter: Rewriter, node: Node, longest: int) -> str | None:
+    """conv2d(x, w) = sum over the halves of the window"""
+    long = [axis for axis in (2, 3) if rewriter.sizes(node.inputs[1])[axis] > longest]
+    return by_halves_of_the_window(rewriter, node, long[0]) if long else None
+
+
+def cut_long_max_pool(rewriter: Rewriter, node: Node, longest: int) -> str | None:
+    """max_pool2d(x) = maximum over the halves of the window"""
+    kernel, dilation = integers(node.attributes, "kernel"), integers(node.attributes, "dilation")
+    long = next((dim for dim in (0, 1) if kernel[dim] > longest), None)
+    if long is None:
+        return None
+    element = rewriter.type_of(node.inputs[0]).dtype
+    least = -math.inf if element.is_float else float(np.iinfo(element.numpy).min)
+    padded = padded_explicitly(rewriter, node, node.inputs[0], least)
+    taps, reach = kernel[long], rewriter.sizes(padded)[2 + long]
+    result = ""
+    for first, end in ((0, taps // 2), (taps // 2, taps)):
+        piece = _part(rewriter, node, padded, 2 + long, first * dilation[long], reach - (taps - end) * dilation[long])
+        window = tuple(end - first if dim == long else size for dim, size in enumerate(kernel))
+        attributes = {**node.attributes, "kernel": window, "pads": (0, 0, 0, 0)}
+        pooled = rewriter.emit("max_pool2d", (piece,), attributes, replaces=(node,))
+        result = rewriter.emit("maximum", (result, pooled), replaces=(node,)) if result else pooled
+    return result
+
+
 def _pieces(extent: int, longest: int) -> list[tuple[int, int]]:
     """The extent in pieces (start, end) that have factors: whole multiples of a power of two, and what is left."""
     unit = 1 << (longest.bit_length() - 1) // 2
@@ -208,5 +236,7 @@ def rules(longest: int) -> tuple[Rule, ...]:
         rule("layer-norm-in-steps", "layer_norm", layer_norm_in_steps),
         rule("rms-norm-in-steps", "rms_norm", rms_norm_in_steps),
         rule("pad-depth", "matmul", pad_depth),
+        rule("cut-long-window", "conv2d", cut_long_window),
         rule("pad-channels", "conv2d", pad_channels),
+        rule("cut-long-max-pool", "max_pool2d", cut_long_max_pool),
     )

@@ -66,7 +66,7 @@ def is_depthwise(rewriter: Rewriter, node: Node) -> bool:
     return integer(node.attributes, "group") == channels == rewriter.sizes(node.inputs[1])[0] > 1
 
 
-def padded_explicitly(rewriter: Rewriter, node: Node, x: str, value: int) -> str:
+def padded_explicitly(rewriter: Rewriter, node: Node, x: str, value: float) -> str:
     """The image `x` of a convolution with its border, all of one number."""
     top, left, bottom, right = integers(node.attributes, "pads")
     pads = (0, 0, top, left, 0, 0, bottom, right)

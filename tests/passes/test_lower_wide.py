@@ -190,6 +190,22 @@ def test_long_sums_are_exact() -> None:
     np.testing.assert_array_equal(actual, x.sum(axis=1))
 
 
+@pytest.mark.parametrize(("op", "element"), [("reduce_sum", "i64"), ("reduce_mean", "i32"), ("reduce_mean", "u64")])
+def test_sums_of_more_than_a_million_numbers(op: str, element: str) -> None:
+    count = (1 << 20) + 64
+    make = GraphMaker()
+    graph = make.graph(make(op, make.input(count // 64, 64, element=element), axes=(0, 1), keepdims=0))
+    limits = np.iinfo(dtype(element).numpy)
+    x = np.random.default_rng(0).integers(limits.min, limits.max, (count // 64, 64), dtype(element).numpy)
+    x >>= x.dtype.type(24 if element == "u64" else 0)
+    total = sum(map(int, x.sum(axis=0, dtype=object)))
+    expected = (
+        wrapped([total], dtype(element))[0] if op == "reduce_sum" else int(total / abs(total)) * (abs(total) // count)
+    )
+    (actual,) = compile_graph(graph, "tiny").values({"x0": x}).values()
+    assert actual == expected
+
+
 @pytest.mark.parametrize("op", ["maximum", "less", "div", "reduce_max", "reduce_min", "to_float"])
 def test_unsigned_words_have_their_whole_range(op: str) -> None:
     make = GraphMaker()

@@ -114,7 +114,9 @@ def is_stem(lowering: GroupLowering, node: Node) -> bool:
     channels = lowering.type_of(node.inputs[0]).sizes[1]
     constant = lowering.outer[node.inputs[1]] in lowering.env.graph.constants
     plain = integer(node.attributes, "group") == 1 and integers(node.attributes, "dilation")[1] == 1
-    return constant and plain and channels <= STEM_CHANNELS
+    x_pattern, _ = patterns(lowering.env, *(lowering.outer[name] for name in node.inputs[:2]))
+    run = lowering.type_of(node.inputs[1]).sizes[3] * channels * max(1, len(x_pattern))
+    return constant and plain and channels <= STEM_CHANNELS and run <= lowering.env.max_dim
 
 
 def stem_conv2d(lowering: GroupLowering, node: Node) -> Expression:

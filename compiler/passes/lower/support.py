@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from birc.compiler.ir.attributes import integer
+from birc.compiler.ir.attributes import integer, integers
 from birc.compiler.ir.graph import Constant, Graph, Node
 from birc.compiler.ir.plan import Kernel
 from birc.compiler.ir.plan_access import accesses
@@ -15,6 +15,10 @@ from birc.runtime.errors import UnsupportedError
 from birc.runtime.program import MAX_BOX_RANK
 
 Constants = Mapping[str, Constant]
+
+WINDOWED = frozenset({"avg_pool2d", "max_pool2d_position"})
+LONGEST_WINDOW = 8192
+"""A dimension of a descriptor on every machine; other pools and convolutions are cut in pieces."""
 
 
 def check_supported(graph: Graph, has_device_code: Callable[[str], bool]) -> None:
@@ -56,6 +60,8 @@ def node_problem(node: Node, inputs: Sequence[TensorType], has_device_code: Call
         if reason:
             return reason
     x = types[0].dtype
+    if node.op in WINDOWED and max(integers(node.attributes, "kernel")) > LONGEST_WINDOW:
+        return f"a window of more than {LONGEST_WINDOW} elements"
     if node.op in FLOAT_ONLY and not x.is_float:
         return f"no vector instruction computes it on {x.name}; cast to f32 first"
     return None
