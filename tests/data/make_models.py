@@ -1,9 +1,12 @@
 """Export well-known architectures from PyTorch, with seeded random weights, as test and benchmark models.
 
-    python tests/data/make_models.py tests/data --tiny        # the committed models, a few MB in all
+    python tests/data/make_models.py tests/data --tiny        # the committed models, a few MB in all ...
+    python tests/data/make_models.py tests/data bert_base lstm --tiny --opset 13     # ... and those of other
+    python tests/data/make_models.py tests/data llama2l --tiny --opset 23            # operator sets
     python tests/data/make_models.py FOLDER resnet50 gpt2     # full size
 
 Writes FOLDER/NAME.onnx and FOLDER/NAME.npz: sample inputs `in_*` and PyTorch's own outputs for them, `out_*`.
+With another operator set than 18, NAME ends in it.
 Every model is run in onnxruntime before it is written. Nothing is downloaded. Needs torch, transformers,
 onnxscript and onnxruntime, which the project itself does not: use an environment of their own.
 """
@@ -11,6 +14,7 @@ onnxscript and onnxruntime, which the project itself does not: use an environmen
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import sys
 from collections.abc import Callable, Iterable
@@ -26,6 +30,7 @@ from torch.nn import functional
 from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
 
 OPSET = 18
+FIRST_DYNAMO_OPSET = 18  # for older ones there is the exporter by TorchScript alone
 MASKED_SCORE = -1e9
 AGREEMENT = 1e-3  # largest relative error of onnxruntime against PyTorch
 
@@ -133,6 +138,22 @@ class MobileNetV2(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[batch, 3, size, size] to [batch, classes]."""
         return self.head(self.body(x).mean((2, 3)))
+
+
+# ---------------------------------------------------------------------------------------- recurrent networks
+class LstmClassifier(nn.Module):
+    """Embedding, a bidirectional LSTM of two layers, the mean over time, class scores."""
+
+    def __init__(self, vocab: int = 20000, width: int = 128, hidden: int = 256, classes: int = 5) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab, width)
+        self.recurrent = nn.LSTM(width, hidden, num_layers=2, bidirectional=True, batch_first=True)
+        self.head = nn.Linear(2 * hidden, classes)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """[batch, tokens] int64 to [batch, classes]."""
+        states, _ = self.recurrent(self.embedding(input_ids))
+        return self.head(states.mean(1))
 
 
 # ------------------------------------------------------------------------------------------ language models
@@ -264,11 +285,12 @@ def gpt2(hidden: int, layers: int, heads: int, vocab: int, positions: int = 1024
 # ----------------------------------------------------------------------------------------------- the models
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to make one model: its network, its sample inputs, the names of its outputs."""
+    """How to make one model: its network, its sample inputs, the names of its outputs, which exporter."""
 
     network: Callable[[], nn.Module]
     inputs: Callable[[int, torch.Generator], Tensors]
     outputs: tuple[str, ...] = ("logits",)
+    by_dynamo: bool = True
 
 
 def image(size: int) -> Callable[[int, torch.Generator], Tensors]:
@@ -303,6 +325,7 @@ FULL = {
     "bert_large": Recipe(lambda: bert(1024, 24, 16, 30522), padded_pair(384, 30522), ENCODED),
     "gpt2": Recipe(lambda: gpt2(768, 12, 12, 50257), tokens(128, 50257)),
     "llama2l": Recipe(lambda: Llama(LlamaShape(32000, 2048, 32, 4, 5632, 2)), tokens(128, 32000)),
+    "lstm": Recipe(LstmClassifier, tokens(128, 20000), by_dynamo=False),
 }
 TINY = {
     "resnet50": Recipe(lambda: ResNet50(8, 10), image(64)),
@@ -310,6 +333,7 @@ TINY = {
     "bert_base": Recipe(lambda: bert(64, 2, 2, 200, 64), padded_pair(32, 200), ENCODED),
     "gpt2": Recipe(lambda: gpt2(64, 2, 2, 200, 64), tokens(32, 200)),
     "llama2l": Recipe(lambda: Llama(LlamaShape(200, 64, 4, 2, 128, 2)), tokens(32, 200)),
+    "lstm": Recipe(lambda: LstmClassifier(200, 24, 32), tokens(7, 200), by_dynamo=False),
 }
 
 
@@ -354,7 +378,22 @@ def disagreement(model: onnx.ModelProto, inputs: Tensors, expected: dict[str, np
     return max(float(np.linalg.norm(a - e) / np.linalg.norm(e)) for a, e in pairs)
 
 
-def make(name: str, recipe: Recipe, folder: Path, batch: int) -> None:
+def exported(network: nn.Module, recipe: Recipe, inputs: Tensors, opset: int) -> onnx.ModelProto:
+    """The model as PyTorch exports it. Raises RuntimeError when it has another operator set."""
+    names = {"input_names": list(inputs), "output_names": list(recipe.outputs), "opset_version": opset}
+    if recipe.by_dynamo and opset >= FIRST_DYNAMO_OPSET:
+        model = torch.onnx.export(network, tuple(inputs.values()), dynamo=True, verbose=False, **names).model_proto
+    else:
+        written = io.BytesIO()
+        torch.onnx.export(network, tuple(inputs.values()), written, dynamo=False, **names)
+        model = onnx.load_from_string(written.getvalue())
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    if versions[""] != opset:
+        raise RuntimeError(f"asked for operator set {opset}, the exporter gave {versions['']}")
+    return model
+
+
+def make(name: str, recipe: Recipe, folder: Path, batch: int, opset: int) -> None:
     """Export one model and its sample; raises RuntimeError when onnxruntime and PyTorch disagree."""
     torch.manual_seed(0)
     network = recipe.network().eval()
@@ -362,17 +401,13 @@ def make(name: str, recipe: Recipe, folder: Path, batch: int) -> None:
     inputs = recipe.inputs(batch, torch.Generator().manual_seed(2))
     with torch.no_grad():
         answer = network(*inputs.values())
-        program = torch.onnx.export(
-            network, tuple(inputs.values()), input_names=list(inputs), output_names=list(recipe.outputs),
-            opset_version=OPSET, dynamo=True, verbose=False,
-        )  # fmt: skip
+        model = without_origin(exported(network, recipe, inputs, opset))
     answers = answer if isinstance(answer, tuple) else (answer,)
     expected = {key: value.numpy() for key, value in zip(recipe.outputs, answers, strict=True)}
-    model = without_origin(program.model_proto)
     error = disagreement(model, inputs, expected)
     if not error < AGREEMENT:
         raise RuntimeError(f"{name}: onnxruntime and PyTorch disagree by {error:.1e}; the limit is {AGREEMENT}")
-    stem = name if batch == 1 else f"{name}_b{batch}"
+    stem = name + ("" if batch == 1 else f"_b{batch}") + ("" if opset == OPSET else f"_opset{opset}")
     onnx.save(model, folder / f"{stem}.onnx")
     sample = {f"in_{key}": value.numpy() for key, value in inputs.items()}
     sample |= {f"out_{key}": value for key, value in expected.items()}
@@ -388,6 +423,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(FULL)}")
     parser.add_argument("--tiny", action="store_true", help="the small variants that are committed")
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--opset", type=int, default=OPSET, help="version of the operators")
     given = parser.parse_args()
     recipes = TINY if given.tiny else FULL
     unknown = sorted(set(given.names) - set(recipes))
@@ -395,7 +431,7 @@ def main() -> int:
         parser.error(f"no such model: {', '.join(unknown)}; there are {', '.join(recipes)}")
     given.folder.mkdir(parents=True, exist_ok=True)
     for name in given.names or recipes:
-        make(name, recipes[name], given.folder, given.batch)
+        make(name, recipes[name], given.folder, given.batch, given.opset)
     return 0
 
 

@@ -34,7 +34,18 @@ SHIPPED = (
     "vgg19",
     "zfnet512",
 )
-EXPORTED = ("bert_base", "gpt2", "llama2l", "mobilenet_v2", "resnet50")
+EXPORTED = (
+    "bert_base",
+    "bert_base_opset13",
+    "gpt2",
+    "llama2l",
+    "llama2l_opset23",
+    "lstm",
+    "lstm_opset13",
+    "mobilenet_v2",
+    "resnet50",
+)
+"""Of operator set 18, where the name does not say another."""
 
 SHIPPED_FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 EXPORTED_FOLDER = Path(__file__).parents[1] / "data"
