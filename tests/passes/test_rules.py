@@ -13,14 +13,17 @@ from graph_maker import GraphMaker, random_inputs, sources_of
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.interpreter import run_graph
 from birc.compiler.ir.verify import verify_graph
-from birc.compiler.passes import fold_batch_norm, integer_products, recognise_composites, simplify
+from birc.compiler.passes import fold_batch_norm, integer_products, quantized_products, recognise_composites, simplify
 from birc.compiler.passes.rules import Rule, apply_rules
 from birc.runtime.dtypes import dtype
 
 F32 = dtype("f32")
 EXACT = 0.0
 ROUNDED = 3e-6  # a few roundings of f32 in another order
-TABLES = (simplify.RULES, fold_batch_norm.RULES, recognise_composites.RULES, integer_products.RULES)
+TABLES = (
+    *(simplify.RULES, fold_batch_norm.RULES, recognise_composites.RULES),
+    *(integer_products.RULES, quantized_products.RULES),
+)
 RULES = {rule.name: rule for rules in TABLES for rule in rules}
 Body = Callable[[GraphMaker], str]
 
@@ -162,6 +165,60 @@ def integer_conv(x: tuple[int, ...], w: tuple[int, ...], element: str, bias: str
     return body
 
 
+def scale(make: GraphMaker) -> tuple[str, str]:
+    return make.constant(0.5), make.constant(-128, "i8")
+
+
+def dequantized(make: GraphMaker, *shape: int) -> str:
+    return make("dequantize", make.input(*shape, element="i8"), *scale(make))
+
+
+def quantized(make: GraphMaker, x: str) -> str:
+    return make("quantize", x, *scale(make), to=dtype("i8"))
+
+
+def kept_integers(make: GraphMaker) -> str:
+    return quantized(make, make("dequantize", make("neg", make.input(3, 4, element="i8")), *scale(make)))
+
+
+def unsigned_quantisation(make: GraphMaker) -> str:
+    numbers = (make.constant(0.5), make.constant(3, "u8"))
+    return make("dequantize", make("quantize", make.input(3, 4), *numbers, to=dtype("u8")), *numbers)
+
+
+def quantized_product(make: GraphMaker) -> str:
+    weights = make("dequantize", make.constant([[1, 2], [3, -4], [5, 6]], "i8"), make.constant([0.25, 2.0]))
+    return make("matmul", dequantized(make, 4, 3), weights)
+
+
+def quantized_conv(make: GraphMaker) -> str:
+    weights = make("dequantize", make.constant(np.ones((2, 3, 1, 1)), "i8"), make.constant(0.5))
+    image = dequantized(make, 1, 3, 4, 4)
+    return make("conv2d", image, weights, make.random(2), stride=(1, 1), pads=(1,) * 4, dilation=(1, 1), group=1)
+
+
+def pool_of_integers(make: GraphMaker) -> str:
+    window = {"kernel": (2, 2), "stride": (1, 1), "pads": (0, 1, 0, 1), "dilation": (1, 1)}
+    return quantized(make, make("max_pool2d", dequantized(make, 1, 2, 4, 4), **window))
+
+
+def scaled_sum(make: GraphMaker) -> str:
+    numbers = make("mul", make.input(3, 4), make.constant(0.25))
+    return quantized(make, make("relu", make("add", numbers, dequantized(make, 3, 4))))
+
+
+VIEWS_OF_INTEGERS = {
+    "transpose": {"perm": (1, 0)},
+    "reshape": {"shape": (4, 3)},
+    "slice": {"starts": (0, 1), "ends": (2, 3), "steps": (1, 1)},
+    "expand": {"shape": (2, 3, 4)},
+}
+
+
+def view_of_integers(op: str) -> Body:
+    return lambda make: make(op, dequantized(make, 3, 4), **VIEWS_OF_INTEGERS[op])
+
+
 SIGNED = "cast sub cast"
 SUMS = "cast reduce_sum mul"
 GROUPED_PIECE = "reshape slice reshape slice conv2d"
@@ -258,6 +315,14 @@ CASES = (
     ),
     Case("rms-norm-by-division", "rms_norm", rms_norm_by_division, ROUNDED),
     Case("layer-norm", "layer_norm", layer_norm, ROUNDED),
+    Case("signed-quantisation", "quantize dequantize", unsigned_quantisation),
+    Case("integer-matrix-product", "matmul sub cast mul", quantized_product, ROUNDED),
+    Case("integer-convolution", "pad conv2d cast mul add", quantized_conv, ROUNDED),
+    *(Case(f"{op}-of-integers", f"{op} dequantize", view_of_integers(op)) for op in VIEWS_OF_INTEGERS),
+    Case("kept-integers", "neg", kept_integers),
+    Case("ordered-integers", "max_pool2d", pool_of_integers),
+    Case("saturated-instead", "quantize", lambda make: quantized(make, make("relu", make.input(3, 4)))),
+    Case("divided-beforehand", "mul dequantize add relu quantize", scaled_sum),
     Case(
         "signed-matrix-product",
         f"{SIGNED} {SIGNED} matmul {SUMS} add {SUMS} add",
