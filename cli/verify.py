@@ -25,4 +25,5 @@ def verify_command(
     if format is Format.JSON:
         print_json({"schema": "birc.verify/1", "ok": True, "kernels": kernels, "instructions": instructions})
     else:
-        print_text(f"{package}: ok, {count(kernels, 'kernel')}, {count(instructions, 'instruction')}")
+        programs = f"{count(len(opened.programs), 'program')}, " if len(opened.programs) != 1 else ""
+        print_text(f"{package}: ok, {programs}{count(kernels, 'kernel')}, {count(instructions, 'instruction')}")

@@ -89,13 +89,15 @@ class PaddingProof:
     def _probe(self, sizes: Mapping[str, int], import_for: ImportFor) -> None:
         symbols = {symbol: sizes[entry.name] for entry in self._whole.dimensions for symbol in entry.symbols}
         try:
-            self.compare(import_for(symbols))
+            self._take(import_for(symbols), sizes)
         except BircError as error:
             self._refuse(sizes, f"the model is not valid for {_text(sizes)}: {error.what}")
 
     def compare(self, imported: Imported) -> None:
-        """Take in the model as imported for other sizes."""
-        sizes = _sizes_of(imported)
+        """Take in the model as imported for the sizes of another variant."""
+        self._take(imported, _sizes_of(imported))
+
+    def _take(self, imported: Imported, sizes: Mapping[str, int]) -> None:
         graph, reason = _device_graph(imported)
         if graph is None:
             self._refuse(sizes, reason)

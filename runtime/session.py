@@ -17,7 +17,7 @@ from birc.runtime.package import Package
 from birc.runtime.report import Report
 from birc.runtime.report_variant import variant_report
 from birc.runtime.variant import BoundaryTensor, Step
-from birc.runtime.variant_choice import RunInfo, choose, cropped_output, padded_inputs
+from birc.runtime.variant_choice import RunInfo, choose, cropped_output, padded_inputs, sized_inputs
 
 
 def load(path_or_package: str | Path | Package, machine: Machine | None = None) -> Session:
@@ -65,9 +65,8 @@ class Session:
         """
         info = self._chosen(inputs)
         variant = self.package.manifest.variants[info.variant]
-        if info.padded:
-            inputs = padded_inputs(inputs, variant, info)
-        values: dict[str, Any] = check_inputs(inputs, variant.inputs)
+        given = sized_inputs(variant, {name: size for name, (size, _) in info.padded.items()})
+        values: dict[str, Any] = padded_inputs(check_inputs(inputs, given), variant, info)
         for place, step in enumerate(variant.steps):
             values.update(self._step(info.variant, place, step).run(values))
         outputs = {tensor.name: values[tensor.name] for tensor in variant.outputs}

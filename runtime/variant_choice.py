@@ -91,19 +91,20 @@ def _refusal(
     variants: Sequence[Variant], shapes: Shapes, asked: Mapping[str, int], fitting: Variant | None
 ) -> UsageError:
     """The error for sizes that no variant has, the smallest of those that they fit into being `fitting`."""
-    wrong = [name for name, size in asked.items() if all(variant.dimensions[name] != size for variant in variants)]
+    wrong = [name for name in asked if all(variant.dimensions[name] < asked[name] for variant in variants)]
     if fitting is not None:
         wrong = [name for name in asked if asked[name] != fitting.dimensions[name] and fitting.padding[name] != SAFE]
     name = (wrong or list(asked))[0]
     holder = next(tensor.name for tensor in variants[0].inputs if name in variants[0].axes.get(tensor.name, ()))
     given = ",".join(map(str, shapes[holder]))
     there = "; ".join(variant.label for variant in variants)
-    what = f"input {holder!r} has the shape [{given}], there {'is' if len(variants) == 1 else 'are'} {there}"
-    if fitting is None:
-        return UsageError(f"{what}: none holds {name}={asked[name]}", hint=f"compile with --dim {name}={asked[name]}")
-    reason = fitting.padding[name]
-    hint = f"compile with --dim {name}={asked[name]}"
-    return UsageError(f"{what}, and {name} cannot be padded: {reason}", hint=hint)
+    reason = f"and {name} cannot be padded: {fitting.padding[name]}" if fitting else f"none holds {_sizes_text(asked)}"
+    what = f"input {holder!r} has the shape [{given}], there {'is' if len(variants) == 1 else 'are'} {there}, {reason}"
+    return UsageError(what, hint=f"compile the model for {_sizes_text(asked)} too")
+
+
+def _sizes_text(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}={size}" for name, size in sizes.items())
 
 
 def sized_inputs(variant: Variant, sizes: Mapping[str, int]) -> tuple[BoundaryTensor, ...]:

@@ -104,6 +104,30 @@ def test_a_symbolic_dimension_is_fixed_by_name(birc, digits):
     assert package.manifest.inputs[0].shape[0] == 3
 
 
+def test_several_sizes_are_variants(birc, fails, digits):
+    outcome = birc("compile", digits, "--target", "tiny", "--batch", "2,4")
+    assert "2 variants: batch=2; batch=4\n    padding batch: safe" in outcome.out, outcome
+    assert birc("compile", digits, "--target", "tiny", "--dim", "batch=2,4", "-o", "same.birc").code == 0
+    assert Package.open("same.birc").manifest == Package.open("digits.birc").manifest
+    run = birc("run", "digits.birc", "--dim", "batch=3", "--check", digits)
+    assert run.code == 0, run
+    assert "variant: batch=4, batch 3 padded to 4" in run.out
+    choice = json.loads(birc("run", "digits.birc", "--dim", "batch=3", "--format", "json").out)["run"]
+    assert (choice["variant"], choice["dimensions"]) == (1, {"batch": 4})
+    assert choice["padded"] == {"batch": {"from": 3, "to": 4}}
+    assert choice["outputs"][0]["shape"] == [3, 10]
+    assert "none holds batch=5" in fails(2, "run", "digits.birc", "--dim", "batch=5")
+    assert "no input has a dimension 'seq'" in fails(2, "run", "digits.birc", "--dim", "seq=5")
+    for chosen in (("--dim", "batch=4"), ("--variant", "1")):
+        report = json.loads(birc("profile", "digits.birc", *chosen, "--format", "json").out)
+        assert report["batch"] == 4
+    assert "give one of them" in fails(2, "profile", "digits.birc", "--dim", "batch=4", "--variant", "1")
+    assert "there is batch=2; batch=4" in fails(2, "profile", "digits.birc", "--dim", "batch=3")
+    shown = birc("inspect", "digits.birc").out
+    assert ["1", "batch=4", "programs/1.bin"] in [line.split()[:3] for line in shown.splitlines()]
+    assert "2 programs" in birc("verify", "digits.birc").out
+
+
 def test_fp32_is_held_to_a_narrower_limit(birc, digits):
     assert birc("compile", digits, *BATCH, "--precision", "fp32").code == 0
     assert Package.open("digits.birc").manifest.precision == "fp32"

@@ -388,6 +388,18 @@ def _manifest_changes():
         change("variants", 0, "inputs", 0, "shape", to=[150, 201]),
         change("variants", 0, "inputs", 0, "shape", to=None),
         change("variants", 0, "outputs", 0, "name", to="other"),
+        change("variants", 0, "dimensions", to={"rows": 151}),
+        change("variants", 0, "dimensions", to={"rows": -1}),
+        change("variants", 0, "dimensions", to={}),
+        change("variants", 0, "padding", to={}),
+        change("variants", 0, "padding", to={"rows": "safe", "columns": "safe"}),
+        change("variants", 0, "padding", to={"rows": True}),
+        change("variants", 0, "axes", to={"x": ["rows", None]}),
+        change("variants", 0, "axes", "a", to=["rows"]),
+        change("variants", 0, "axes", "a", to=["columns", None]),
+        change("variants", 0, "axes", "a", to=[None, "rows"]),
+        change("variants", 0, "axes", "a", to=["rows", 1]),
+        change("variants", 0, "axes", "a", to="rows"),
         change("variants", 0, "steps", 0, "inputs", 0, "shape", to=[150, None]),
         change("variants", 0, "steps", 0, "outputs", to=[]),
         change("variants", 0, "steps", to=[]),
@@ -400,15 +412,26 @@ def _manifest_changes():
     ]
 
 
+def with_dimensions(package: Package) -> Package:
+    """The package as if the rows of its inputs had been open."""
+    first = package.manifest.first
+    rows = first.inputs[0].shape[0]
+    axes = {first.inputs[0].name: ("rows", None)}
+    variant = replace(first, dimensions={"rows": rows}, axes=axes, padding={"rows": "safe"})
+    return replace(package, manifest=replace(package.manifest, variants=(variant,)))
+
+
 @pytest.mark.parametrize(("path", "to"), _manifest_changes())
-def test_a_manifest_that_says_otherwise(saved, tmp_path, path, to):
-    package = Package.open(saved)
+def test_a_manifest_that_says_otherwise(case, tmp_path, path, to):
+    package = with_dimensions(case.package)
     manifest = json.loads(json.dumps(package.manifest.to_json()))
+    parts = {member.name: b"".join(map(bytes, member.parts)) for member in package._members()}
+    (tmp_path / "right.birc").write_bytes(forged(manifest, parts))
+    assert Package.open(tmp_path / "right.birc").manifest.first == package.manifest.first
     place = manifest
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = to
-    parts = {member.name: b"".join(map(bytes, member.parts)) for member in package._members()}
     refused(tmp_path / "x.birc", forged(manifest, parts))
 
 
