@@ -9,14 +9,15 @@ import numpy as np
 import onnx
 
 from birc.compiler.importer.builder import GraphBuilder
-from birc.compiler.importer.casts import cast
+from birc.compiler.importer.casts import cast, named_type
+from birc.compiler.importer.floats import wide_type
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.run_time import are, declared_result, flattened, held
 from birc.compiler.importer.shape import reshape
-from birc.compiler.importer.tensors import element_type, element_type_name, tensor_array
+from birc.compiler.importer.tensors import tensor_array
 from birc.compiler.ir.types import TensorType
-from birc.runtime.dtypes import DType, dtype, from_numpy
+from birc.runtime.dtypes import from_numpy
 from birc.runtime.errors import BadModelError
 
 _LONGEST_RANGE: Final = 1 << 24
@@ -42,15 +43,8 @@ def _attribute_array(node: OnnxNode, name: str) -> np.ndarray:
     tensor = node.attributes[name]
     if not isinstance(tensor, onnx.TensorProto):
         raise BadModelError(f"attribute {name!r} of {node.op_type} must be a tensor", where=node.where)
-    _device_type(tensor.data_type)
+    named_type(tensor.data_type)
     return tensor_array(tensor, None)
-
-
-def _device_type(onnx_type: int) -> DType:
-    found = element_type(onnx_type)
-    if found is None:
-        raise CannotLower(f"element type {element_type_name(onnx_type)} is not on the device")
-    return found
 
 
 def _constant_of_shape(node: OnnxNode, build: GraphBuilder) -> Results:
@@ -101,7 +95,7 @@ def _range_at_run_time(node: OnnxNode, build: GraphBuilder, values: list[str]) -
     (count,), kind = declared_result(node, build), build.type_of(values[0]).dtype
     if not count:
         return build.splat(0, TensorType(kind, (0,)))
-    wide = dtype("f32") if kind.is_float and kind.bits < 32 else kind
+    wide = wide_type(kind)
     start, limit, delta = (cast(build, value, wide) for value in values)
     falls = build.emit("less", (delta, build.scalar(0, delta)))
     stride = build.emit("abs", (delta,))
@@ -118,7 +112,7 @@ def _range_at_run_time(node: OnnxNode, build: GraphBuilder, values: list[str]) -
 
 def _eye_like(node: OnnxNode, build: GraphBuilder) -> Results:
     like = build.type_of(node.input(0))
-    kind = _device_type(node.int_attribute("dtype", 0)) if node.has("dtype") else like.dtype
+    kind = named_type(node.int_attribute("dtype", 0)) if node.has("dtype") else like.dtype
     rows, columns = like.sizes
     return build.constant(np.eye(rows, columns, node.int_attribute("k", 0)).astype(kind.numpy))
 
