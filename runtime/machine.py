@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -247,12 +248,18 @@ def load_machine(name_or_path: str | Path) -> Machine:
     Raises `UsageError` naming the file and the field when the description is not whole and consistent.
     """
     if name_or_path in machine_names():
-        return _load(_shipped(str(name_or_path)))
+        return _load_shipped(str(name_or_path))
     path = Path(name_or_path)
     if path.suffix != ".toml":
         hint = f"one of {', '.join(machine_names())}, or a path that ends in .toml"
         raise UsageError(f"there is no target {str(name_or_path)!r}", hint=hint)
     return _load(path)
+
+
+@cache
+def _load_shipped(name: str) -> Machine:
+    """A machine that comes with birc; its text takes as long to read as a small package to run."""
+    return _load(_shipped(name))
 
 
 def _shipped(name: str) -> Traversable:
