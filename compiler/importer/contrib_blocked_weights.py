@@ -28,7 +28,7 @@ def _matmul_nbits(node: OnnxNode, build: GraphBuilder) -> Results:
     packed = Term(build, node.input(1))
     if packed.dtype.name != "u8" or packed.shape != (rows, blocks, block * bits // _BYTE):
         raise BadModelError(f"weights {packed.dtype.name} {list(packed.shape)} for {rows} x {depth}", where=node.where)
-    whole = _unpacked(packed, bits)
+    whole = unpacked(packed, bits)
     by_block = scales.reshape(rows, blocks, 1)
     weights = _dequantised(node, build, whole, by_block, bits)
     matrix = weights.reshape(rows, blocks * block).part(1, 0, depth).transpose(1, 0)
@@ -45,7 +45,7 @@ def _require_plain(node: OnnxNode, bits: int, block: int) -> None:
         raise CannotLower("weights are packed for a kernel of another device")
 
 
-def _unpacked(packed: Term, bits: int) -> Term:
+def unpacked(packed: Term, bits: int) -> Term:
     """The bytes of the last dimension as the integers in them, the lowest bits first."""
     if bits == _BYTE:
         return packed
@@ -69,7 +69,7 @@ def _dequantised(node: OnnxNode, build: GraphBuilder, whole: Term, scales: Term,
         zero = Term(build, node.input(3))
         if zero.dtype.is_float:
             return (whole.to(scales.dtype.name) - zero.reshape(rows, blocks, 1)) * scales
-        zero = _unpacked(zero.reshape(rows, -(-blocks * bits // _BYTE)), bits).part(1, 0, blocks)
+        zero = unpacked(zero.reshape(rows, -(-blocks * bits // _BYTE)), bits).part(1, 0, blocks)
         zero = zero.reshape(rows, blocks, 1)
     return Term(build, build.emit("dequantize", (whole.name, scales.name, zero.name)))
 

@@ -8,7 +8,8 @@ exporters of language models use. Left to be refused, with the reasons:
 | PackedAttention, PagedAttention, SparseAttention and the like | their layouts of tokens depend on data |
 | DecoderMaskedMultiHeadAttention, BeamSearch, GreedySearch, Sampling | buffers shared between input and output, loops |
 | MoE, QMoE, LinearAttention, GatedDeltaNet | no exported model that needs them is at hand |
-| MatMulBnb4, MatMulFpQ4, GatherBlockQuantized, QOrdered* | other packings of quantised weights |
+| MatMulBnb4, MatMulFpQ4, QOrdered*, QEmbedLayerNormalization | other packings of quantised weights |
+| BiasAdd, BiasSplitGelu, BiasSoftmax, BiasDropout, GroupNorm, NhwcConv | the optimiser writes them for GPUs alone |
 | DynamicQuantizeLSTM, AttnLSTM | recurrent networks with packed weights |
 | Tokenizer, MurmurHash3, WordConvEmbedding | strings |
 | Inverse, Unique, Rfft, Irfft, SampleOp, CropAndResize | rare, or results whose shape depends on data |

@@ -77,4 +77,12 @@ PACKED = (
             kinds=(F16,), tolerance=5e-3),
 )  # fmt: skip
 
-CASES: tuple[Case, ...] = (*ELEMENTWISE, *PRODUCTS, *PACKED)
+ROWS = np.array([[2, 0], [-1, 4]], np.int64)
+gathered = partial(ours, "GatherBlockQuantized", block_size=16, opset=21)
+GATHERED = (
+    gathered(u8(5, 16), ROWS, scales(5, 2), bits=4, known=(0, 2)),
+    gathered(u8(5, 16), ROWS, scales(5, 2), u8(5, 1), bits=4),
+    gathered(u8(5, 3, 40), ROWS, scales(5, 3, 3), u8(5, 3, 3), bits=8, quantize_axis=2),
+)
+
+CASES: tuple[Case, ...] = (*ELEMENTWISE, *PRODUCTS, *PACKED, *GATHERED)
