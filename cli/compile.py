@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -64,6 +65,9 @@ def compile_command(
     debug_info: Annotated[
         bool, typer.Option("--debug-info/--no-debug-info", help="Keep names and texts in the package.")
     ] = True,
+    mem_limit: Annotated[
+        str, typer.Option(metavar="SIZE", help="What the model's constants may take: bytes, or 512MiB, 8GiB, 1TiB.")
+    ] = "8GiB",
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Compile an ONNX model to a package.
@@ -96,6 +100,7 @@ def compile_command(
             package = compiler.compile_model(
                 model, target=target, precision=precision.value, dims=several_sizes(dim or []),
                 batch=batch_sizes(batch), opt_level=opt_level, dump_ir=dump_ir, stop_after=stop_after, progress=tell,
+                mem_limit_bytes=_bytes(mem_limit),
             )  # fmt: skip
         if package is not None:
             _save(package if debug_info else package.without_debug(), path, tell, overwrite=overwrite)
@@ -124,6 +129,14 @@ def _refuse_for_ir(dim: list[str] | None, batch: str | None) -> None:
     if dim or batch is not None:
         what = "the dimensions of a dumped phase are fixed"
         raise UsageError(what, where="--dim, --batch", hint="give them when compiling the ONNX model")
+
+
+def _bytes(text: str) -> int:
+    """8589934592 from "8GiB"."""
+    found = re.fullmatch(r"(\d{1,15}) ?(KiB|MiB|GiB|TiB|B)?", text)
+    if found is None or not int(found[1]):
+        raise UsageError(f"is {text!r}", where="--mem-limit", hint="write a number of bytes, or one of KiB, MiB, GiB")
+    return int(found[1]) * 1024 ** ("B", "KiB", "MiB", "GiB", "TiB").index(found[2] or "B")
 
 
 def _save(package: Package, path: Path, tell: Tell, *, overwrite: bool) -> None:

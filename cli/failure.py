@@ -19,6 +19,8 @@ from birc.runtime.errors import EXIT_INTERRUPTED, EXIT_OK, BircError, InternalEr
 # What the command line's parser raises for wrong arguments; typer names only some of its subclasses.
 _PARSER_ERROR: type[Exception] = BadParameter.__mro__[2]
 
+_LONGEST_LINE = 20_000
+
 _REPORTED_PACKAGES = ("birc", "numpy", "onnx", "ml_dtypes", "safetensors", "islpy", "networkx")
 
 
@@ -63,8 +65,11 @@ def _describe_bug(what: str, error: BaseException, arguments: Sequence[str]) -> 
 
 
 def _say(message: str) -> None:
-    """One line, whatever the message holds."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    """One line of a bounded length, whatever the message holds: names in it come from files."""
+    line = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in " ".join(message.split()))
+    if len(line) > _LONGEST_LINE:
+        line = f"{line[:_LONGEST_LINE]} ... ({len(line) - _LONGEST_LINE} more characters)"
+    print(f"error: {line}", file=sys.stderr)
 
 
 def _parser_message(error: BaseException) -> str:

@@ -24,6 +24,7 @@ from birc.compiler.ir.printer import print_graph
 from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.base import Pass, PassResult, run_pass, run_passes
 from birc.compiler.passes.canonicalize import CANONICALIZE, canonicalize
+from birc.compiler.passes.constant_memory import DEFAULT_LIMIT_BYTES, check_bytes, check_constants
 from birc.compiler.passes.fuse import Fuse
 from birc.compiler.passes.legalize import LEGALIZE, legalize_passes
 from birc.compiler.passes.lifetimes import compulsory_bytes, most_live_bytes
@@ -91,6 +92,7 @@ class Compilation:
     tell: Progress = lambda _: None
     onnx_sha256: str | None = None
     variant: str = ""
+    mem_limit_bytes: int = DEFAULT_LIMIT_BYTES
     passes: list[str] = field(default_factory=list)
     dumped: int = 0
 
@@ -116,6 +118,7 @@ class Compilation:
             if self._stopped(phase):
                 return None
         self.progress("partition")
+        check_constants(graph, self.mem_limit_bytes)
         lowered = lower_graph(graph, self.machine, self.precision)
         plan = self._fastest(partitions(graph, lowered, self.machine))
         self._dump_plan("partition", plan, lowered.data)
@@ -247,15 +250,18 @@ def compile_model(
     dump_ir: str | Path | None = None,
     stop_after: str | None = None,
     progress: Progress | None = None,
+    mem_limit_bytes: int = DEFAULT_LIMIT_BYTES,
 ) -> Package | None:
     """Compile an ONNX model (a path, the bytes of a file, or a `ModelProto`) for a target (name, path, or machine).
 
     `dims` fixes symbolic dimensions by name and `batch` the first dimension of every input; where several sizes are
     given, the package has a variant for every combination. With `dump_ir` each phase leaves its text in that folder
-    (of several variants each in a folder of its own); after the phase `stop_after` the result is None. Raises the
-    errors of `birc.runtime.errors`: unreadable model, unsupported operators, does not fit.
+    (of several variants each in a folder of its own); after the phase `stop_after` the result is None. The constants
+    may take `mem_limit_bytes`. Raises the errors of `birc.runtime.errors`: unreadable model, unsupported operators,
+    does not fit.
     """
     compilation = _compilation(target, precision, opt_level, stop_after, progress)
+    compilation.mem_limit_bytes = mem_limit_bytes
     variants = variant_sizes(dims, batch)
 
     def imported_for(dims: Mapping[str, int], batch: int | None = None) -> Imported:
@@ -309,7 +315,7 @@ def _compiled_variant(compilation: Compilation, imported: Imported, dump_ir: Pat
         if folder is not None and len(imported.parts) > 1:
             folder /= f"part{number}"
         if isinstance(part, ImportedHostPart):
-            parts.append(_host_part(imported, part, number))
+            parts.append(_host_part(imported, part, number, compilation.mem_limit_bytes))
             continue
         compilation.begin_part(folder)
         compilation.dump_graph("import", part.graph)
@@ -330,7 +336,9 @@ def _compiled_variant(compilation: Compilation, imported: Imported, dump_ir: Pat
     )
 
 
-def _host_part(imported: Imported, part: ImportedHostPart, number: int) -> HostPart:
+def _host_part(imported: Imported, part: ImportedHostPart, number: int, most_bytes: int) -> HostPart:
+    held = {name: imported.constants[name] for call in part.calls for name in call.reads if name in imported.constants}
+    check_bytes({name: data.nbytes for name, data in held.items() if isinstance(data, np.ndarray)}, most_bytes)
     model = sub_model(
         f"{imported.name}.{number}", part.calls, part.inputs, part.outputs, imported.constants, imported.functions
     )

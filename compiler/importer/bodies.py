@@ -9,8 +9,8 @@ from pathlib import Path
 import onnx
 
 from birc.compiler.importer.builder import GraphBuilder
+from birc.compiler.importer.domains import opset_versions
 from birc.compiler.importer.onnx_node import CannotLower, OnnxAttribute, OnnxNode, decode_attributes
-from birc.compiler.importer.read import opset_versions
 from birc.compiler.importer.tensors import element_type, element_type_name, tensor_array
 from birc.runtime.errors import BadModelError
 

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from birc.compiler.importer.limits import check_value_size
 from birc.compiler.importer.lookahead import Declared
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.ir.attributes import Attributes, AttributeValue
@@ -169,6 +170,7 @@ class GraphBuilder:
 
     def add_input(self, value: Value) -> None:
         """An input of the model."""
+        check_value_size(value.type, f"input {value.name!r}")
         self._types[value.name] = value.type
 
     def add_constant(self, name: str, data: np.ndarray) -> None:
@@ -194,6 +196,7 @@ class GraphBuilder:
 
     def splat(self, value: object, type: TensorType) -> str:
         """A constant whose elements are all `value`; takes no memory."""
+        self._check_size(type)
         return self._pending_constant(Constant.splat(value, type))
 
     def scalar(self, value: object, like: str) -> str:
@@ -212,6 +215,7 @@ class GraphBuilder:
             inputs = self._harmless(inputs, _INDEX_INPUTS[op])
         values = entry.complete(attributes or {})
         (result,) = entry.output_types(tuple(self._types[name] for name in inputs if name), values)
+        self._check_size(result)
         if 0 in result.shape:
             return self.constant(np.empty(result.sizes, result.dtype.numpy))
         data = [self.constant_of(name) for name in inputs if name]
@@ -228,6 +232,9 @@ class GraphBuilder:
         self._pending_nodes.append(node)
         self._types[name] = result
         return name
+
+    def _check_size(self, type: TensorType) -> None:
+        check_value_size(type, f"node {self._owner!r}")
 
     def _harmless(self, inputs: Sequence[str], place: int) -> tuple[str, ...]:
         """`inputs` with indices of 0 at `place` where the assumption does not hold."""

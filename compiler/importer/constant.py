@@ -10,7 +10,9 @@ import onnx
 
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast, named_type
+from birc.compiler.importer.counting import LARGEST_HELPER_ELEMENTS
 from birc.compiler.importer.floats import wide_type
+from birc.compiler.importer.limits import check_value_size
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.run_time import are, declared_result, flattened, held
@@ -26,6 +28,8 @@ _LONGEST_RANGE: Final = 1 << 24
 def _constant(node: OnnxNode, build: GraphBuilder) -> Results:
     """The value is in one of several attributes, by its kind."""
     given = node.attributes
+    if len(given) != 1:
+        raise BadModelError(f"a constant is given by one attribute, not {len(given)}", where=node.where)
     if isinstance(given.get("value"), onnx.TensorProto):
         return build.constant(_attribute_array(node, "value"))
     for name, numpy_type in (
@@ -48,7 +52,12 @@ def _attribute_array(node: OnnxNode, name: str) -> np.ndarray:
 
 
 def _constant_of_shape(node: OnnxNode, build: GraphBuilder) -> Results:
-    fill = _attribute_array(node, "value").reshape(()) if node.has("value") else np.zeros((), np.float32)
+    fill = _attribute_array(node, "value") if node.has("value") else np.zeros((), np.float32)
+    if fill.size != 1:
+        raise BadModelError(f"value of ConstantOfShape has {fill.size} elements, not 1", where=node.where)
+    if build.type_of(node.input(0)).dtype.name != "i64":
+        raise BadModelError("the shape of ConstantOfShape is not int64", where=node.where)
+    fill = fill.reshape(())
     known = build.constant_of(node.input(0))
     if known is not None:
         return build.splat(fill, TensorType(from_numpy(fill.dtype), tuple(int(size) for size in known.reshape(-1))))
@@ -81,6 +90,7 @@ def _range(node: OnnxNode, build: GraphBuilder) -> Results:
     if delta == 0:
         raise BadModelError("the step of Range is 0", where=node.where)
     count = max(math.ceil((limit - start) / delta) if kind.is_float else -((start - limit) // delta), 0)
+    check_value_size(TensorType(kind, (count,)), node.where)
     if count > _LONGEST_RANGE:
         raise CannotLower(f"a range of {count} numbers is stored as a constant, of at most {_LONGEST_RANGE}")
     wide = np.float64 if kind.is_float else np.int64
@@ -113,7 +123,13 @@ def _range_at_run_time(node: OnnxNode, build: GraphBuilder, values: list[str]) -
 def _eye_like(node: OnnxNode, build: GraphBuilder) -> Results:
     like = build.type_of(node.input(0))
     kind = named_type(node.int_attribute("dtype", 0)) if node.has("dtype") else like.dtype
+    if like.rank != 2:
+        raise BadModelError(f"EyeLike of {like.rank} dimensions, not 2", where=node.where)
     rows, columns = like.sizes
+    if rows * columns > LARGEST_HELPER_ELEMENTS:
+        raise CannotLower(
+            f"a unit matrix of {rows} x {columns} is stored, of at most {LARGEST_HELPER_ELEMENTS} elements"
+        )
     return build.constant(np.eye(rows, columns, node.int_attribute("k", 0)).astype(kind.numpy))
 
 

@@ -17,6 +17,8 @@ LARGEST_HELPER_ELEMENTS = 1 << 24
 
 def counting(build: GraphBuilder, count: int, after: int = 0, element: DType | None = None) -> str:
     """0, 1, ... `count` - 1 along a dimension that `after` dimensions of size 1 follow; INT32 unless told."""
+    if count > LARGEST_HELPER_ELEMENTS:
+        raise CannotLower(f"it counts to {count}, the limit is {LARGEST_HELPER_ELEMENTS}")
     numbers = np.arange(count).astype((element or dtype("i32")).numpy)
     return build.constant(numbers.reshape(count, *(1,) * after))
 

@@ -8,21 +8,21 @@ from typing import Final
 
 import onnx
 
-from birc.compiler.importer.read import ReadModel, standard_domain
+from birc.compiler.importer.domains import standard_domain
 from birc.runtime.errors import BadModelError, UnsupportedError
 
 DEEPEST_CALL: Final = 64
 """How deep functions, and graphs inside of nodes, may be inside of each other."""
 
-MOST_NODES: Final = 1_000_000
+MOST_NODES: Final = 100_000
 """Nodes that a model may have with the body of a function in the place of each call."""
 
 FunctionKey = tuple[str, str, str]
 
 
-def local_functions(model: ReadModel) -> dict[FunctionKey, onnx.FunctionProto]:
+def local_functions(model: onnx.ModelProto) -> dict[FunctionKey, onnx.FunctionProto]:
     """The functions that the model brings along, by domain, name and overload."""
-    return {(standard_domain(f.domain), f.name, f.overload): f for f in model.proto.functions}
+    return {(standard_domain(f.domain), f.name, f.overload): f for f in model.functions}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 import onnx
@@ -10,10 +11,16 @@ import onnx
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.host_call import HostCall, host_call, host_problem
 from birc.compiler.importer.host_values import inferred_types, onnx_type, static_type
+from birc.compiler.importer.inference import Refused
+from birc.compiler.importer.limits import check_value_size
 from birc.compiler.importer.lookahead import Declared, Shape
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.tensors import element_type
 from birc.compiler.ir.types import TensorType
+from birc.runtime.errors import BadModelError, UnsupportedError
+
+MOST_HOST_BYTES: Final = 2**33
+"""Of one value that the host computes."""
 
 
 class HostSide:
@@ -87,18 +94,27 @@ class HostSide:
         if problem:
             raise CannotLower(f"not on the device ({reason}), and the host cannot run it: {problem}")
         self.calls.append(call)
-        found = self._inferred(call)
+        try:
+            found = self._inferred(call)
+        except Refused as refusal:
+            where = f"{node.where} ({node.op_type})"
+            raise BadModelError(f"onnx refuses its operands: {refusal}", where=where) from None
         for name, output in zip(outputs, node.outputs, strict=True):
             if name:
-                self._type(name, found.get(name), declared(output))
+                self._type(name, found.get(name), declared(output), node.where)
         return tuple(outputs)
 
     def _fresh(self, wanted: str, is_inner: bool) -> str:
         taken = self._build.has_type(wanted) or wanted in self._types
         return self._build.unique(wanted) if taken or is_inner else wanted
 
-    def _type(self, name: str, inferred: onnx.TypeProto | None, declared: Shape | None) -> None:
+    def _type(self, name: str, inferred: onnx.TypeProto | None, declared: Shape | None, where: str) -> None:
         static = static_type(inferred) or _shaped(inferred, declared)
+        if static is not None:
+            check_value_size(static, where)
+            if static.num_bytes > MOST_HOST_BYTES:
+                what = f"{name!r} takes {static.num_bytes} bytes, a value on the host at most {MOST_HOST_BYTES}"
+                raise UnsupportedError(what, where=where)
         if static is None:
             self._types[name] = inferred
             self._build.reserve(name)

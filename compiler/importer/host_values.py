@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
+from birc.compiler.importer.inference import inferred_values
 from birc.compiler.importer.tensors import element_type, element_type_name
 from birc.compiler.ir.types import TensorType
 from birc.runtime.variant import BoundaryTensor
@@ -69,7 +70,8 @@ def inferred_types(
 ) -> dict[str, onnx.TypeProto]:
     """The types of the results of one node by onnx's shape inference, as far as it finds them.
 
-    `types` are those of what it reads; `constants` those of them whose data is known.
+    `types` are those of what it reads; `constants` those of them whose data is known. Raises `Refused` when it finds
+    that the operands contradict the operator.
     """
     inputs = [onnx.ValueInfoProto(name=name, type=type) for name, type in types.items()]
     known = [
@@ -81,8 +83,9 @@ def inferred_types(
     graph = onnx.GraphProto(name="one", node=[proto], input=inputs, output=outputs, initializer=known)
     model = onnx.ModelProto(ir_version=10, graph=graph, functions=functions)
     model.opset_import.extend(onnx.OperatorSetIdProto(domain=domain, version=opsets[domain]) for domain in opsets)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except Exception:  # onnx raises several types; without an answer the type is not known
-        return {}
-    return {entry.name: entry.type for entry in inferred.graph.output if entry.type.WhichOneof("value")}
+    is_known = all(name in types for name in proto.input if name)
+    has_graphs = any(attribute.HasField("g") or attribute.graphs for attribute in proto.attribute)
+    is_strict = is_known and not has_graphs and not proto.domain
+    written = set(proto.output)
+    found = (entry for entry in inferred_values(model, is_strict=is_strict) if entry.name in written)
+    return {entry.name: entry.type for entry in found if entry.type.WhichOneof("value")}

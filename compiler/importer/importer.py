@@ -20,8 +20,9 @@ from birc.compiler.importer.bodies import (
 from birc.compiler.importer.builder import DeviceProblem, GraphBuilder
 from birc.compiler.importer.control_flow import CONTROL_FLOW, LowerControl
 from birc.compiler.importer.dimensions import ModelInputs, input_values, missing_size, require_sizes
+from birc.compiler.importer.domains import standard_domain
 from birc.compiler.importer.finish import finished_parts
-from birc.compiler.importer.functions import DEEPEST_CALL, check_functions, local_functions
+from birc.compiler.importer.functions import DEEPEST_CALL, local_functions
 from birc.compiler.importer.host_side import HostSide
 from birc.compiler.importer.imported import Imported, Place, PlacedNode
 from birc.compiler.importer.inference import InferredTypes, declared_shapes
@@ -31,7 +32,7 @@ from birc.compiler.importer.old_forms import MODERN, modern, modern_proto
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode, decode_attributes
 from birc.compiler.importer.op_lookup import find_row, why_unknown
 from birc.compiler.importer.placement import DevicePart
-from birc.compiler.importer.read import NEWEST_OPSET, ModelSource, ReadModel, read_model, standard_domain
+from birc.compiler.importer.read import NEWEST_OPSET, ModelSource, ReadModel, read_model
 from birc.compiler.importer.region import Region
 from birc.compiler.importer.scan import SCAN
 from birc.compiler.importer.tensors import element_type, sparse_array, tensor_array
@@ -95,10 +96,9 @@ class _Importer:
         self._model = model
         self._given = inputs
         self._inputs = inputs.on_device
-        self._functions = local_functions(model)
-        check_functions(self._functions, model.proto.graph)
+        self._functions = local_functions(model.proto)
         self._nodes: list[PlacedNode] = []
-        self._node_names: set[str] = set()
+        self._node_names: dict[str, int] = {}
         self._inferred = InferredTypes(model, inputs.on_device)
         graph = model.proto.graph
         named = {entry.name for entry in graph.input} | {tensor.name for tensor in graph.initializer}
@@ -163,6 +163,10 @@ class _Importer:
                 if region.is_whole:
                     raise CannotLower(f"{node.op_type} {proto.name or proto.output[0]!r} inside it: {reason}") from None
                 results = self._on_host(proto, node, region, str(reason))
+            except (ValueError, IndexError, ZeroDivisionError, OverflowError) as error:
+                # Attributes and operands that contradict each other make sizes and places that cannot be.
+                what = f"its attributes and operands do not fit together: {error}"
+                raise BadModelError(what, where=f"{node.where} ({node.op_type})") from error
             except UnknownDimError as error:
                 raise missing_size(self._inputs, error.symbol, f"{node.where} ({node.op_type})") from error
             except TypeRuleError as error:
@@ -211,10 +215,10 @@ class _Importer:
         self, proto: onnx.NodeProto, node: OnnxNode, region: Region
     ) -> tuple[onnx.NodeProto, OnnxNode, Mapping[str, int]]:
         """A node for the host, which does not know the operator sets before 7, and its operator sets."""
+        if not node.domain and not onnx.defs.has(node.op_type, node.version):
+            raise CannotLower(f"not on the device ({why_unknown(node)}), nor on the host")
         if node.domain or node.version >= MODERN:
             return proto, node, region.opsets
-        if not onnx.defs.has(node.op_type, node.version):
-            raise CannotLower(why_unknown(node))
         self._build.start_node(node.name)
         renewed = modern(node, self._build)
         self._build.settle()

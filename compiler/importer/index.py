@@ -30,6 +30,10 @@ def _gather_nd(node: OnnxNode, build: GraphBuilder) -> Results:
 def _gather_elements(node: OnnxNode, build: GraphBuilder) -> Results:
     x, indices = node.input(0), node.input(1)
     axis = positive_axis(node, node.int_attribute("axis", 0), build.rank(x))
+    if build.rank(indices) != build.rank(x):
+        raise BadModelError(
+            f"indices of rank {build.rank(indices)} for a tensor of rank {build.rank(x)}", where=node.where
+        )
     return elements_along(build, x, from_end(build, indices, build.shape(x)[axis]), axis)
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import onnx
 
+from birc.compiler.importer.isolation import Ended, isolated
 from birc.compiler.importer.read import ReadModel
 from birc.compiler.importer.tensors import element_type
 from birc.compiler.ir.graph import Value
 from birc.compiler.ir.types import TensorType
 
 _INFERRED_BYTES = 2**30  # shape inference serialises the model, which protobuf limits to 2 GiB
+
+
+class Refused(Exception):
+    """Why onnx's shape inference says that a model cannot be."""
 
 
 class InferredTypes:
@@ -62,13 +67,32 @@ class InferredTypes:
             for dim in entry.type.tensor_type.shape.dim:
                 if dim.dim_param in symbols:
                     dim.dim_value = symbols[dim.dim_param]
-        try:
-            inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
-        except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
-            return {}
-        known = (*inferred.graph.value_info, *inferred.graph.output)
+        known = inferred_values(fixed)
         found = ((entry.name, _static_type(entry.type)) for entry in known)
         return {name: type for name, type in found if type is not None}
+
+
+def inferred_values(model: onnx.ModelProto, *, is_strict: bool = False) -> list[onnx.ValueInfoProto]:
+    """What onnx's shape inference finds of the values of `model`; nothing where it fails, crashes or takes too long.
+
+    Raises `Refused` where it `is_strict` and what it knows of the operands contradicts an operator.
+    """
+
+    def infer() -> bytes:
+        try:
+            graph = onnx.shape_inference.infer_shapes(model, is_strict, is_strict, data_prop=True).graph
+        except Exception as error:  # several types; without an answer nothing is known
+            return onnx.GraphProto(doc_string=str(error) or "unknown reason").SerializeToString()
+        values = (*graph.value_info, *graph.output)
+        return onnx.GraphProto(value_info=values).SerializeToString()
+
+    try:
+        found = onnx.GraphProto.FromString(isolated(infer, model.ByteSize()))
+    except Ended:
+        return []
+    if is_strict and found.doc_string:
+        raise Refused(found.doc_string)
+    return list(found.value_info)
 
 
 def declared_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:

@@ -7,7 +7,7 @@ from typing import Final
 
 import onnx
 
-from birc.compiler.importer.read import standard_domain
+from birc.compiler.importer.domains import standard_domain
 
 Shape = tuple[int, ...]
 Declared = Callable[[str], Shape | None]

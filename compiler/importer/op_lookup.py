@@ -15,7 +15,7 @@ def find_row(node: OnnxNode) -> OpType | None:
     """The lowering of `node`, which sees it as operator set 7 would have it where it is older."""
     if node.domain:
         return find_op_type(node.domain, node.op_type, node.version)
-    is_there = node.version >= MODERN or onnx.defs.has(node.op_type, node.version)
+    is_there = onnx.defs.has(node.op_type, node.version)
     return find_op_type("", node.op_type, max(node.version, MODERN)) if is_there else None
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from birc.compiler.importer.domains import opset_versions, standard_domain
+from birc.compiler.importer.functions import check_functions, local_functions
+from birc.compiler.importer.isolation import Ended, isolated
+from birc.compiler.importer.model_file import decode_model, read_bytes
+from birc.compiler.importer.structure import check_names, check_structure
 from birc.runtime.errors import BadModelError
 
 OLDEST_OPSET: Final = 1
 NEWEST_OPSET: Final = onnx.defs.onnx_opset_version()
-STANDARD_DOMAINS: Final = ("", "ai.onnx")
 
 # The checker serialises the whole model; beyond this only the importer's own checks run.
 _CHECKED_BYTES: Final = 256 * 2**20
@@ -35,16 +39,6 @@ class ReadModel:
         return opset_versions(self.proto.opset_import)
 
 
-def opset_versions(imports: object) -> dict[str, int]:
-    """The domains of an `opset_import` field with their versions; the standard domain is the empty string."""
-    return {standard_domain(entry.domain): entry.version for entry in imports}  # type: ignore[attr-defined]
-
-
-def standard_domain(domain: str) -> str:
-    """`domain`, with the empty string for both names of the standard one."""
-    return "" if domain in STANDARD_DOMAINS else domain
-
-
 def read_model(source: ModelSource) -> ReadModel:
     """Read and check a model from a path, its bytes or its protobuf.
 
@@ -53,46 +47,27 @@ def read_model(source: ModelSource) -> ReadModel:
     if isinstance(source, onnx.ModelProto):
         model = ReadModel(source, source.graph.name or "model", None)
     elif isinstance(source, bytes):
-        proto = _parse(source, "bytes")
+        proto = decode_model(source, "bytes")
         model = ReadModel(proto, proto.graph.name or "model", None)
     else:
         path = Path(source)
-        model = ReadModel(_parse(_read_bytes(path), str(path)), path.stem, path.resolve().parent)
+        model = ReadModel(decode_model(read_bytes(path), str(path)), path.stem, path.resolve().parent)
     _check(model, str(source) if isinstance(source, str | Path) else model.name)
     return model
-
-
-def _read_bytes(path: Path) -> bytes:
-    if not path.exists():
-        raise BadModelError("there is no such file", where=str(path))
-    if path.is_dir():
-        raise BadModelError("this is a folder, not an ONNX file", where=str(path))
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BadModelError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    if not content:
-        raise BadModelError("the file is empty", where=str(path))
-    return content
-
-
-def _parse(content: bytes, where: str) -> onnx.ModelProto:
-    proto = onnx.ModelProto()
-    try:
-        proto.ParseFromString(content)
-    except DecodeError as error:
-        raise BadModelError(
-            f"not an ONNX model, or cut short: its {len(content)} bytes do not decode",
-            where=where,
-            hint="export it again, and compare the file's size with the original's",
-        ) from error
-    return proto
 
 
 def _check(model: ReadModel, where: str) -> None:
     proto = model.proto
     if not proto.ir_version or not proto.HasField("graph") or not proto.opset_import:
         raise BadModelError("not an ONNX model: it states no IR version, operator set or graph", where=where)
+    check_names(where, (entry.domain for entry in proto.opset_import))
+    opsets = [(standard_domain(entry.domain), entry.version) for entry in proto.opset_import]
+    for domain, stated in opsets:
+        if model.opsets[domain] != stated:
+            what = f"opset_import states {stated} and {model.opsets[domain]} for domain {domain or 'ai.onnx'!r}"
+            raise BadModelError(what, where=where)
+        if domain and stated < 0:
+            raise BadModelError(f"operator set {stated} of domain {domain!r} is below 0", where=where)
     version = model.opsets.get("")
     if version is not None and not OLDEST_OPSET <= version <= NEWEST_OPSET:
         raise BadModelError(
@@ -102,6 +77,8 @@ def _check(model: ReadModel, where: str) -> None:
         )
     if not proto.graph.output:
         raise BadModelError("the graph has no outputs", where=where)
+    check_structure(proto, where)
+    check_functions(local_functions(proto), proto.graph)
     if _is_checkable(model):
         _run_checker(proto, where)
 
@@ -120,7 +97,19 @@ def _is_checkable(model: ReadModel) -> bool:
             return False
         if domain == "" and onnx.defs.get_schema(node.op_type, version).deprecated:
             return False
-    return not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.proto.graph.initializer)
+    return not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _stored_tensors(model.proto))
+
+
+def _stored_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """The tensors of all graphs, functions and attributes."""
+    yield from model.graph.initializer
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    while nodes:
+        for attribute in nodes.pop().attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+                yield from graph.initializer
+                nodes.extend(graph.node)
 
 
 def _with_output_types(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -139,8 +128,20 @@ def _with_output_types(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _run_checker(proto: onnx.ModelProto, where: str) -> None:
+    content = _with_output_types(proto).SerializeToString()
+
+    def check() -> bytes:
+        try:
+            onnx.checker.check_model(content)
+        except Exception as error:  # several types, and none that says more than its text
+            return str(error).encode("utf-8", "replace") or b"unknown reason"
+        return b""
+
     try:
-        onnx.checker.check_model(_with_output_types(proto))
-    except (onnx.checker.ValidationError, ValueError) as error:
-        first_line = next(line for line in [*str(error).splitlines(), "unknown reason"] if line.strip())
-        raise BadModelError(f"the model contradicts itself: {first_line}", where=where) from error
+        message = isolated(check, len(content)).decode("utf-8", "replace")
+    except Ended as reason:
+        raise BadModelError(f"onnx's checker cannot judge it: {reason}", where=where) from reason
+    if message:
+        lines = [line.strip() for line in message.splitlines() if line.strip()] or ["unknown reason"]
+        context = "".join(f"; {line.removeprefix('==> ')}" for line in lines[1:] if line.startswith("==> Context"))
+        raise BadModelError(f"the model contradicts itself: {lines[0]}{context}", where=where)

@@ -28,16 +28,18 @@ class Region:
     is_whole: bool = False
     budget: Budget | None = None
 
-    def node_name(self, proto: onnx.NodeProto, position: int, taken: set[str]) -> str:
-        """A stable name no other node has. Nodes of the standard's own functions go by the name of the
-        caller.
+    def node_name(self, proto: onnx.NodeProto, position: int, taken: dict[str, int]) -> str:
+        """A stable name no other node has; `taken` counts those alike.
+
+        Nodes of the standard's own functions go by the name of the caller.
         """
         if self.owner:
             return self.owner
         stem = f"{self.prefix}{proto.name or f'{proto.op_type}_{position}'}"
-        name, count = stem, 1
+        name, count = stem, taken.get(stem, 0)
         while name in taken:
             count += 1
             name = f"{stem}_{count}"
-        taken.add(name)
+        taken[stem] = max(count, 1)
+        taken.setdefault(name, 1)
         return name

@@ -13,6 +13,7 @@ import numpy as np
 from birc.compiler.importer.axes import positive_axis
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast
+from birc.compiler.importer.counting import LARGEST_HELPER_ELEMENTS
 from birc.compiler.importer.floats import in_f32, require_single
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
@@ -245,6 +246,9 @@ def _resized(build: GraphBuilder, x: str, changes: Sequence[AxisChange], kernel:
     """The axes that shrink come first. Interpolation is in FP32; integers are rounded to nearest."""
     kind = build.type_of(x).dtype
     require_single(build, x)
+    largest = max((change.new for change in changes), default=0)
+    if largest > LARGEST_HELPER_ELEMENTS:
+        raise CannotLower(f"an axis of {largest} elements takes an index for each, at most {LARGEST_HELPER_ELEMENTS}")
     if any(change.new == 0 for change in changes):
         raise CannotLower("its result has no elements")
     if kernel.mode != "nearest":

@@ -12,6 +12,7 @@ from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.shape import reshape, slice_axis
 from birc.runtime.dtypes import dtype
+from birc.runtime.errors import BadModelError
 
 
 def _one_hot(node: OnnxNode, build: GraphBuilder) -> Results:
@@ -39,7 +40,10 @@ def _one_hot(node: OnnxNode, build: GraphBuilder) -> Results:
 def _depth(node: OnnxNode, build: GraphBuilder, axis: int) -> int:
     known = build.constant_of(node.input(1))
     if known is not None:
-        return int(known.reshape(()))
+        depth = int(known.reshape(()))
+        if depth < 0:
+            raise BadModelError(f"the depth of OneHot is {depth}", where=node.where)
+        return depth
     declared = build.declared_shape(node)
     if declared is None:
         raise CannotLower("the depth comes from the inputs of the model")

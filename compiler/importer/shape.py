@@ -37,6 +37,8 @@ def _reshape(node: OnnxNode, build: GraphBuilder) -> Results:
     old, copies = build.shape(x), not node.int_attribute("allowzero", 0)
     known = build.constant_of(shape)
     if known is not None:
+        if known.dtype != np.int64:
+            raise BadModelError(f"the shape of Reshape is {known.dtype}, not int64", where=node.where)
         sizes = _resolved(node, old, tuple(int(size) for size in known.reshape(-1)), copies)
         return build.emit("reshape", (x,), {"shape": sizes})
     sizes = declared_result(node, build)
@@ -159,7 +161,7 @@ def _tile(node: OnnxNode, build: GraphBuilder) -> Results:
     known = build.constant_of(node.input(1))
     if known is not None:
         repeats = tuple(int(count) for count in known.reshape(-1))
-        if len(repeats) != len(shape):
+        if len(repeats) != len(shape) or min(repeats, default=0) < 0:
             raise BadModelError(f"repeats {list(repeats)} for a tensor of rank {len(shape)}", where=node.where)
         return _repeated(build, x, repeats)
     sizes, given = declared_result(node, build), flattened(build, node.input(1))

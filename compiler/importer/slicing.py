@@ -36,6 +36,8 @@ def _split(node: OnnxNode, build: GraphBuilder) -> Results:
         sizes = node.ints_attribute("split")
     elif not node.optional(1):
         count = node.int_attribute("num_outputs", len(node.outputs))
+        if count != len(node.outputs):
+            raise BadModelError(f"num_outputs is {count}, but it has {len(node.outputs)} outputs", where=node.where)
         part = -(-shape[axis] // count)
         sizes = tuple(max(min(part, shape[axis] - part * place), 0) for place in range(count))
     elif build.constant_of(node.input(1)) is not None:

@@ -8,8 +8,8 @@ from typing import Final
 
 import numpy as np
 import onnx
-from onnx.external_data_helper import ExternalDataInfo
 
+from birc.compiler.importer.external_data import external_array
 from birc.runtime.dtypes import DType, dtype
 from birc.runtime.errors import BadModelError
 
@@ -92,7 +92,7 @@ def tensor_array(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
     if element_type(tensor.data_type) is None:
         raise BadModelError(f"element type {element_type_name(tensor.data_type)} holds no numbers", where=where)
     if tensor.data_location == Proto.EXTERNAL:
-        return _external_array(tensor, folder, where)
+        return external_array(tensor, dtype(_DTYPES[tensor.data_type]), folder, where)
     try:
         return onnx.numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
@@ -118,46 +118,3 @@ def sparse_array(tensor: onnx.SparseTensorProto, folder: Path | None) -> np.ndar
     dense = np.zeros(size, values.dtype)
     dense[flat] = values
     return dense.reshape(shape)
-
-
-def _external_array(tensor: onnx.TensorProto, folder: Path | None, where: str) -> np.ndarray:
-    info = ExternalDataInfo(tensor)
-    path = _external_path(info.location, folder, where)
-    found = dtype(_DTYPES[tensor.data_type])
-    shape = tuple(tensor.dims)
-    size_bytes = found.bytes_for(int(np.prod(shape, dtype=np.int64)))
-    offset_bytes = info.offset or 0
-    stated_bytes: int | None = info.length
-    if stated_bytes is not None and stated_bytes != size_bytes:
-        raise BadModelError(f"states {stated_bytes} bytes of external data, its shape needs {size_bytes}", where=where)
-    if offset_bytes < 0 or offset_bytes + size_bytes > path.stat().st_size:
-        raise BadModelError(
-            f"needs bytes {offset_bytes} to {offset_bytes + size_bytes} of {path.name}, "
-            f"which has {path.stat().st_size}",
-            where=where,
-        )
-    if size_bytes == 0:
-        return np.zeros(shape, found.numpy)
-    if found.bits < 8:
-        return _unpacked(tensor, path, offset_bytes, size_bytes)
-    return np.memmap(path, found.numpy, "r", offset_bytes, shape)
-
-
-def _external_path(location: str, folder: Path | None, where: str) -> Path:
-    if folder is None:
-        raise BadModelError("its data lies in another file", where=where, hint="import the model by its path")
-    path = (folder / location).resolve()
-    if Path(location).is_absolute() or not path.is_relative_to(folder):
-        raise BadModelError(f"external data {location!r} lies outside the model's folder", where=where)
-    if not path.is_file():
-        raise BadModelError(f"external data {location!r} is not there", where=where)
-    return path
-
-
-def _unpacked(tensor: onnx.TensorProto, path: Path, offset_bytes: int, size_bytes: int) -> np.ndarray:
-    """Elements narrower than a byte: numpy holds one a byte."""
-    with path.open("rb") as file:
-        file.seek(offset_bytes)
-        content = file.read(size_bytes)
-    packed = onnx.TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=content)
-    return onnx.numpy_helper.to_array(packed)

@@ -154,4 +154,4 @@ def test_initialiser_that_does_not_fill_its_shape() -> None:
     model.graph.initializer.append(tensor)
     model.graph.node.append(helper.make_node("Add", ["y", "w"], ["z"]))
     model.graph.output[0].name = "z"
-    refuse(model, "tensor name: w")
+    refuse(model, "tensor 'w'", "12 bytes", "[5] needs 20")
