@@ -108,7 +108,10 @@ def compile_command(
     if package is None:
         print_text(f"stopped after {stop_after}; the texts are in {dump_ir}")
         return
-    summary = _summary(package, path, seconds)
+    _print_summary(_summary(package, path, seconds), format)
+
+
+def _print_summary(summary: dict[str, Any], format: Format) -> None:
     if format is Format.JSON:
         print_json(summary)
     else:

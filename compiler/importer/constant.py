@@ -89,7 +89,7 @@ def _range(node: OnnxNode, build: GraphBuilder) -> Results:
     start, limit, delta = (value.item() if not kind.is_float else float(value) for value in known if value is not None)
     if delta == 0:
         raise BadModelError("the step of Range is 0", where=node.where)
-    count = max(math.ceil((limit - start) / delta) if kind.is_float else -((start - limit) // delta), 0)
+    count = max(math.ceil((limit - start) / delta) if kind.is_float else -int((start - limit) // delta), 0)
     check_value_size(TensorType(kind, (count,)), node.where)
     if count > _LONGEST_RANGE:
         raise CannotLower(f"a range of {count} numbers is stored as a constant, of at most {_LONGEST_RANGE}")

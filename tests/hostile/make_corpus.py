@@ -1,4 +1,7 @@
-"""Writes the corpus of bad models: one folder a model, by name.  python tests/hostile/make_corpus.py FOLDER"""
+"""Writes the corpus of bad models: one folder a model, by name.
+
+python tests/hostile/make_corpus.py FOLDER
+"""
 
 from __future__ import annotations
 
