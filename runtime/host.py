@@ -28,6 +28,7 @@ class HostStep:
         try:
             onnx = import_module("onnx")
             reference = import_module("onnx.reference")
+            optional = _optional(import_module("onnx.reference.op_run").OpRun)
         except ImportError as error:
             what = f"needs onnx for {step.nodes[0].op_type} on the host, which is not installed"
             raise BadPackageError(what, where=step.member, hint="pip install onnx") from error
@@ -35,7 +36,7 @@ class HostStep:
             proto = onnx.load_from_string(model)
             if _refers_to_files(proto):
                 raise BadPackageError("refers to files outside the package", where=step.member)
-            self._evaluator: Any = reference.ReferenceEvaluator(proto)
+            self._evaluator: Any = reference.ReferenceEvaluator(proto, new_ops=[optional])
         except BircError:
             raise
         except Exception as error:  # protobuf and onnx raise many types, none of them public
@@ -52,8 +53,21 @@ class HostStep:
                 results = self._evaluator.run(None, feeds)
         except Exception as error:  # whatever an operator objects to: it is not ours
             named = ", ".join(f"{node.name} ({node.op_type})" for node in self._step.nodes[:3])
-            raise HostStepError(f"the host cannot compute it: {error}", where=named) from error
+            hint = "install the library that it names" if isinstance(error, ImportError) else None
+            raise HostStepError(f"the host cannot compute it: {error}", where=named, hint=hint) from error
         return dict(zip((tensor.name for tensor in self._step.outputs), results, strict=True))
+
+
+def _optional(base: Any) -> Any:
+    """The operator `Optional`: that of the evaluator wraps what it is given in a list, which no other one unwraps."""
+
+    class Optional(base):
+        op_domain = ""
+
+        def _run(self, x: Any = None, type: Any = None) -> tuple[Any]:
+            return (x,)
+
+    return Optional
 
 
 def _refers_to_files(message: Any) -> bool:

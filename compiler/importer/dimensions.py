@@ -46,10 +46,11 @@ def input_values(graph: onnx.GraphProto, dims: Mapping[str, int], batch: int | N
     """
     initialised = {tensor.name for tensor in graph.initializer}
     declared = [entry for entry in graph.input if entry.name not in initialised]
-    on_host = {entry.name: entry.type for entry in declared if not _is_tensor_of_numbers(entry)}
-    declared = [entry for entry in declared if entry.name not in on_host]
+    elsewhere = [entry for entry in declared if not _is_tensor_of_numbers(entry)]
+    declared = [entry for entry in declared if _is_tensor_of_numbers(entry)]
     shapes = {entry.name: _declared_shape(entry) for entry in declared}
     symbols = {size: name for name, shape in shapes.items() for size in shape if isinstance(size, str)}
+    symbols.update((dim.dim_param, entry.name) for entry in elsewhere for dim in _dims(entry.type) if dim.dim_param)
     sizes = dict(dims)
     for name, size in sizes.items():
         if name not in symbols:
@@ -65,6 +66,7 @@ def input_values(graph: onnx.GraphProto, dims: Mapping[str, int], batch: int | N
     names = {symbol: dimension.name for dimension in fixed for symbol in dimension.symbols}
     axes = {name: tuple(names.get(str(size)) for size in shape) for name, shape in shapes.items()}
     values = tuple(_input_value(entry, shapes[entry.name], sizes) for entry in declared)
+    on_host = {entry.name: _sized(entry.type, sizes) for entry in elsewhere}
     return ModelInputs(values, on_host, fixed, axes)
 
 
@@ -76,6 +78,21 @@ def _fixed_dimensions(named: Mapping[str, int], by_batch: Mapping[str, int]) -> 
         name = symbols[0] if len(symbols) == 1 or "batch" in named else "batch"
         fixed.append(FixedDimension(name, by_batch[symbols[0]], symbols))
     return tuple(fixed)
+
+
+def _dims(type: onnx.TypeProto) -> Sequence[onnx.TensorShapeProto.Dimension]:
+    """The dimensions that the type of a tensor declares; none for another type."""
+    return type.tensor_type.shape.dim if type.HasField("tensor_type") else ()
+
+
+def _sized(type: onnx.TypeProto, sizes: Mapping[str, int]) -> onnx.TypeProto:
+    """The type with the sizes of its symbols, where they have one."""
+    fixed = onnx.TypeProto()
+    fixed.CopyFrom(type)
+    for dim in _dims(fixed):
+        if dim.dim_param in sizes:
+            dim.dim_value = sizes[dim.dim_param]
+    return fixed
 
 
 def _is_tensor_of_numbers(entry: onnx.ValueInfoProto) -> bool:
