@@ -21,6 +21,7 @@ from typing import Any
 
 import threadpoolctl
 from measure import LEAST_RUNS, THREADS, Measurement, measure
+from one_node import costs, summary
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -105,8 +106,10 @@ def results_table(rows: Sequence[Measurement]) -> Table:
     return table
 
 
-def markdown(rows: Sequence[Measurement], failures: Sequence[str], where: dict[str, Any], target: str) -> str:
-    """The rows as a Markdown document."""
+def markdown(
+    rows: Sequence[Measurement], failures: Sequence[str], where: dict[str, Any], target: str, one_node: str = ""
+) -> str:
+    """The rows as a Markdown document; `one_node` is what was measured of models of one node."""
     rule = ["---" if number < LEFT_COLUMNS else "--:" for number in range(len(COLUMNS))]
     lines = [[name for name, _ in COLUMNS], rule, *([cell(row) for _, cell in COLUMNS] for row in rows)]
     libraries = ", ".join(f"{name} {number}" for name, number in where["libraries"].items())
@@ -117,6 +120,7 @@ def markdown(rows: Sequence[Measurement], failures: Sequence[str], where: dict[s
         "\n".join(f"| {' | '.join(line)} |" for line in lines),
         *(f"Failed: {failure}" for failure in failures),
         EXPLANATION.strip(),
+        *((one_node,) if one_node else ()),
         f"Measured on: {where['processor']}, {where['cores']} cores, load {where['load_average_at_start']} "
         f"at the start; Python {where['python']}, {libraries}; thread pools: {pools}.",
     ]
@@ -166,7 +170,9 @@ def main(parameters: Sequence[str] | None = None) -> int:
     precisions = PRECISIONS[:1] if options.quick else PRECISIONS
     rows, failures = run_all(console, chosen, options.target, precisions)
     console.print(results_table(rows))
-    text = markdown(rows, failures, where, options.target)
+    one_node = "" if options.only or options.quick else summary(tuple(costs()))
+    console.print(one_node)
+    text = markdown(rows, failures, where, options.target, one_node)
     content = {
         "schema": SCHEMA,
         "target": options.target,

@@ -15,7 +15,7 @@ from networks import EXAMPLES_FOLDER, EXPORTED_FOLDER
 pytest.importorskip("threadpoolctl")
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-MODULES = ("bench", "measure", "workloads")
+MODULES = ("bench", "measure", "one_node", "workloads")
 
 
 @pytest.fixture
@@ -57,3 +57,17 @@ def test_every_workload_can_be_named(bench: ModuleType) -> None:
     names = [workload.name for workload in sys.modules["workloads"].workloads()]
     assert len(names) == len(set(names)) >= 10
     assert all((EXPORTED_FOLDER / f"{name}.onnx").is_file() for name in sys.modules["workloads"].EXPORTED)
+
+
+def test_cost_of_one_node(bench: ModuleType) -> None:
+    one_node = sys.modules["one_node"]
+    found = tuple(one_node.costs("^test_(abs|string_concat|identity_sequence)$"))
+    assert [(cost.name, cost.with_host) for cost in found] == [
+        ("test_abs", False),
+        ("test_identity_sequence", True),
+        ("test_string_concat", True),
+    ]
+    assert all(0 < cost.total_ms < 10 * one_node.GOAL_MS for cost in found)
+    text = one_node.summary((*found, None))
+    assert "on the device: 1 cases" in text and "with the host: 2 cases" in text and "not measured: 1" in text
+    assert one_node.summary((None,)) == "one node: no case could be measured"
