@@ -8,13 +8,16 @@ NAMESPACE := build/namespace/birc
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: demo test bench lint docs clean help
+.PHONY: demo test conformance bench lint docs clean help
 
 demo: $(VENV)/installed ## compile and run a small model, from ONNX to values and cycles
 	$(RUN) examples/demo.py
 
 test: $(VENV)/installed-test ## run the tests (the slow ones: .venv/bin/pytest -m slow)
 	$(RUN) -m pytest -m "not slow" -n $(TESTS_AT_ONCE)
+
+conformance: $(VENV)/installed-test ## run all of onnx's backend cases in all forms; rewrite their results
+	$(RUN) tests/conformance/conformance.py -j $(TESTS_AT_ONCE)
 
 bench: $(VENV)/installed-bench ## measure compile time, simulation speed and predicted latency
 	$(RUN) benchmarks/bench.py
@@ -32,7 +35,7 @@ clean: ## remove everything that make made
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(RUN):
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "birc needs Python >= 3.11: make PYTHON=...")'

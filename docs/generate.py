@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from birc.compiler.importer.operators_document import operators_document
@@ -14,7 +15,15 @@ from birc.runtime.isa_document import isa_document
 
 FOLDER = Path(__file__).parent
 
+
+def conformance() -> str:
+    """The document of the results that the conformance suite left."""
+    sys.path.append(str(FOLDER.parent / "tests" / "conformance"))
+    return str(import_module("conformance_document").conformance_document())
+
+
 DOCUMENTS: dict[str, Callable[[], str]] = {
+    "conformance.md": conformance,
     "isa.md": isa_document,
     "ops.md": operators_document,
     "passes.md": passes_document,
