@@ -15,7 +15,7 @@ from birc.runtime.machine import load_machine
 from birc.runtime.memory import Memory, box_starts, load_box, load_indexed, store_box
 from birc.runtime.program import FILLS, Affine, Axis, Box, Descriptor, Program
 
-SIZE = 4096
+SIZE = 16384  # either way from the middle, the farthest coordinate of the longest strides in INT64
 # Broadcast and overlapping elements may be read; for a store every element needs an address of its own.
 ANY_STRIDES = ((0, 1, 3, 7, -2),) * 3
 DISTINCT_STRIDES = ((1, 2, -1), (12, -10), (60, -70))
@@ -148,8 +148,8 @@ def test_memory_never_written_reads_as_nan() -> None:
 
 def test_a_descriptor_may_not_leave_its_memory() -> None:
     target = memory()
-    with pytest.raises(MachineFault, match="reaches bytes 4092 to 4100 of hbm, which has 4096"):
-        target.view(Descriptor("hbm", 4092, "f32", (2,), (1,)), 0)
+    with pytest.raises(MachineFault, match=f"reaches bytes {SIZE - 4} to {SIZE + 4} of hbm, which has {SIZE}"):
+        target.view(Descriptor("hbm", SIZE - 4, "f32", (2,), (1,)), 0)
     with pytest.raises(MachineFault, match="reaches bytes -4 to 4 "):
         target.view(Descriptor("hbm", 0, "f32", (2,), (-1,)), 0)
     with pytest.raises(MachineFault):
