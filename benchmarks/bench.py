@@ -180,6 +180,7 @@ def main(parameters: Sequence[str] | None = None) -> int:
         "rows": [asdict(row) for row in rows],
         "failures": failures,
     }
+    options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "results.md").write_text(text, encoding="utf-8")
     (options.output / "results.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     console.print(f"written to results.md and results.json in {options.output}")
