@@ -19,6 +19,8 @@ from birc.runtime.errors import BadModelError
 
 def _instance_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
     x, rank = node.input(0), build.rank(node.input(0))
+    if rank < 2:
+        raise BadModelError(f"InstanceNormalization of {rank} dimensions, at least 2", where=node.where)
     normal = _standardized(build, x, tuple(range(2, rank)), _epsilon(node))
     return _affine(build, normal, node.input(1), node.input(2), rank)
 
