@@ -22,7 +22,7 @@ from birc.compiler.importer.importer import import_parts
 from birc.runtime.errors import BadModelError, BircError, UnsupportedError
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
-BATCH = 24
+BATCH = 48
 BATCHES = [CORPUS[start : start + BATCH] for start in range(0, len(CORPUS), BATCH)]
 BUSY_FACTOR = 1.5  # processor seconds are longer where others share the caches
 MOST_SECONDS = 2.0
