@@ -27,8 +27,8 @@ _RULES = """\
   says. What floats have beyond the range of an integer is undefined in ONNX: here integers below 32 bits and unsigned
   ones keep the low bits, as onnxruntime's and onnx's reference do, and signed words saturate; NaN becomes 0.
 * An integer becomes a float narrower than FP32 by way of FP32.
-* A lane holds 32 bits: loading an `i64`, `u64` or `u32` beyond INT32 is a fault, and floats become integers of 64 bits
-  within INT32.
+* A lane holds 32 bits. Integers of 64 bits are computed as pairs of words, except where a range that is proved
+  (constants, shapes, indices, values that were narrower) lets one word hold them; a load beyond such a range is a fault.
 * `f64`, strings and complex numbers have no place in device memory.
 """
 
