@@ -28,7 +28,8 @@ _RULES = """\
   ones keep the low bits, as onnxruntime's and onnx's reference do, and signed words saturate; NaN becomes 0.
 * An integer becomes a float narrower than FP32 by way of FP32.
 * A lane holds 32 bits. Integers of 64 bits are computed as pairs of words, except where a range that is proved
-  (constants, shapes, indices, values that were narrower) lets one word hold them; a load beyond such a range is a fault.
+  (constants, shapes, indices, values that were narrower) lets one word hold them; a load beyond that range is a
+  fault.
 * `f64`, strings and complex numbers have no place in device memory.
 """
 
