@@ -16,7 +16,7 @@ from birc.compiler.importer.host_values import boundary_tensor
 from birc.compiler.importer.imported import Imported
 from birc.compiler.importer.importer import import_parts
 from birc.compiler.importer.placement import HostPart as ImportedHostPart
-from birc.compiler.importer.read import ModelSource
+from birc.compiler.importer.read import ModelSource, read_model
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import Boundary, Plan
 from birc.compiler.ir.plan_verify import verify_plan
@@ -265,11 +265,12 @@ def compile_model(
     variants = variant_sizes(dims, batch)
 
     def imported_for(dims: Mapping[str, int], batch: int | None = None) -> Imported:
-        imported = import_parts(model, dims, batch, device_problem, open_dims=stop_after == "import")
+        imported = import_parts(read, dims, batch, device_problem, open_dims=stop_after == "import")
         imported.require_supported()
         return imported
 
     compilation.progress("import")
+    read = read_model(model)
     top = largest(variants)
     whole = imported_for(top.dims, top.batch)
     if precision == "int8":

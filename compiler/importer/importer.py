@@ -68,7 +68,7 @@ def import_model(
 
 
 def import_parts(
-    source: ModelSource,
+    source: ModelSource | ReadModel,
     dims: Mapping[str, int] | None = None,
     batch: int | None = None,
     device_problem: DeviceProblem = lambda *_: None,
@@ -77,12 +77,12 @@ def import_parts(
 ) -> Imported:
     """An ONNX model as graphs for the device and sub-models for the host. Unsupported operators are a result.
 
-    `source` is a path, the file's bytes, or the model; `dims` gives symbolic dimensions their sizes; `batch`
-    the first dimension of every input where it is open. `device_problem` says why the device cannot run a node of the
-    graph. With `open_dims` those dimensions stay symbols that have no size and of which no node needs one. Raises
-    `BadModelError` (unreadable or contradictory) or `UsageError` (dimensions).
+    `source` is a path, the file's bytes, or the model, perhaps read already; `dims` gives symbolic dimensions their
+    sizes; `batch` the first dimension of every input where it is open. `device_problem` says why the device cannot run
+    a node of the graph. With `open_dims` those dimensions stay symbols that have no size and of which no node needs
+    one. Raises `BadModelError` (unreadable or contradictory) or `UsageError` (dimensions).
     """
-    model = read_model(source)
+    model = source if isinstance(source, ReadModel) else read_model(source)
     inputs = input_values(model.proto.graph, dims or {}, batch)
     imported = _Importer(model, inputs, device_problem).run()
     for part in imported.parts:
