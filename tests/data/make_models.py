@@ -333,7 +333,7 @@ TINY = {
     "bert_base": Recipe(lambda: bert(64, 2, 2, 200, 64), padded_pair(32, 200), ENCODED),
     "gpt2": Recipe(lambda: gpt2(64, 2, 2, 200, 64), tokens(32, 200)),
     "llama2l": Recipe(lambda: Llama(LlamaShape(200, 64, 4, 2, 128, 2)), tokens(32, 200)),
-    "lstm": Recipe(lambda: LstmClassifier(200, 24, 32), tokens(7, 200), by_dynamo=False),
+    "lstm": Recipe(lambda: LstmClassifier(200, 24, 32), tokens(4, 200), by_dynamo=False),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 import pytest
-from networks import EXPORTED, exported_network, onnxruntime_outputs, relative_error, shipped_network
+from networks import EXPORTED, OTHER_OPSETS, exported_network, onnxruntime_outputs, relative_error, shipped_network
 
 from birc.compiler.importer.importer import import_model
 from birc.compiler.ir.graph import Graph
@@ -43,7 +43,7 @@ def test_shipped(name: str) -> None:
     assert not any(node.op == "batch_norm" for node in canonical.nodes)
 
 
-@pytest.mark.parametrize("name", EXPORTED)
+@pytest.mark.parametrize("name", (*EXPORTED, *OTHER_OPSETS))
 def test_exported(name: str) -> None:
     network = exported_network(name)
     expected = onnxruntime_outputs(network.model, network.inputs)

@@ -11,6 +11,7 @@ import pytest
 from networks import (
     EXPORTED,
     EXPORTED_FOLDER,
+    OTHER_OPSETS,
     SHIPPED,
     exported_network,
     onnxruntime_outputs,
@@ -86,7 +87,7 @@ def _check(reference: Reference, compiled: Compiled, precision: str) -> None:
 
 @pytest.mark.parametrize("precision", TOLERANCE)
 @pytest.mark.parametrize("target", ["br100", "br104", "tiny"])
-@pytest.mark.parametrize("name", EXPORTED)
+@pytest.mark.parametrize("name", (*EXPORTED, *OTHER_OPSETS))
 def test_exported_network(name: str, target: str, precision: str) -> None:
     reference = _reference(name, False)
     _check(reference, compile_graph(reference.graph, target, precision, clean=False), precision)
@@ -120,7 +121,7 @@ def test_engines_count_the_same(name: str, target: str) -> None:
         assert relative_error(computed[output], expected) <= ENGINE_TOLERANCE
 
 
-@pytest.mark.parametrize("name", EXPORTED)
+@pytest.mark.parametrize("name", (*EXPORTED, *OTHER_OPSETS))
 def test_package_of_a_network(name: str) -> None:
     """The way of a user: a file of a model in, a session on the package out."""
     reference = _reference(name, False)

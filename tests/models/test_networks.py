@@ -14,6 +14,7 @@ from networks import (
     EXAMPLES_FOLDER,
     EXPORTED,
     EXPORTED_FOLDER,
+    OTHER_OPSETS,
     SHIPPED,
     SHIPPED_FOLDER,
     Network,
@@ -67,7 +68,7 @@ def test_shipped_network_is_a_function_of_its_seed() -> None:
     assert content(shipped_network("squeezenet")) != content(shipped_network("squeezenet", seed=1))
 
 
-@pytest.mark.parametrize("name", EXPORTED)
+@pytest.mark.parametrize("name", (*EXPORTED, *OTHER_OPSETS))
 def test_exported_network_agrees_with_pytorch(name: str) -> None:
     model, inputs, expected = exported_network(name)
     onnx.checker.check_model(model, full_check=True)
@@ -78,7 +79,7 @@ def test_exported_network_agrees_with_pytorch(name: str) -> None:
         assert relative_error(actual[key], reference) < 1e-5
 
 
-@pytest.mark.parametrize("name", EXPORTED)
+@pytest.mark.parametrize("name", (*EXPORTED, *OTHER_OPSETS))
 def test_exported_network_says_nothing_about_where_it_was_made(name: str) -> None:
     model = exported_network(name).model
     values = [*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer]
