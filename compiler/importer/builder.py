@@ -26,6 +26,7 @@ PASS_NAME: Final = "import"
 # larger is left to constant folding, which knows how to keep splats.
 _SHAPE_ELEMENTS: Final = 65_536
 _FLOAT_ELEMENTS: Final = 64
+_HOST_ELEMENTS: Final = 2**24
 _KEPT: Final = frozenset({"dequantize"})
 """Ops that stay on constants: precision `int8` multiplies what they take."""
 
@@ -220,12 +221,13 @@ class GraphBuilder:
             return self.constant(np.empty(result.sizes, result.dtype.numpy))
         data = [self.constant_of(name) for name in inputs if name]
         known = [array for array in data if array is not None]
-        if len(known) == len(data) and known and _is_shape_arithmetic(result) and op not in _KEPT:
+        if len(known) == len(data) and known and _is_folded_here(result) and op not in _KEPT:
             return self.constant(self._evaluated(entry, known, values))
         name = self._fresh_name()
         node = Node(op, tuple(inputs), (Value(name, result),), values)
         is_static = all(self._types[entry].is_static for entry in node.present_inputs) and result.is_static
-        if is_static and (len(known) < len(data) or not known):  # what constants alone make is folded
+        is_folded = known and len(known) == len(data) and result.dtype.device is not None
+        if is_static and not is_folded:
             problem = self._device_problem(node, tuple(self._types[entry] for entry in node.present_inputs))
             if problem is not None:
                 raise CannotLower(problem)
@@ -368,6 +370,9 @@ def _renamed(node: Node, names: Mapping[str, str]) -> Node:
     return node.replace(inputs=tuple(names.get(name, name) for name in node.inputs), outputs=outputs)
 
 
-def _is_shape_arithmetic(type: TensorType) -> bool:
+def _is_folded_here(type: TensorType) -> bool:
+    """Whether a result of constants is computed at once: shape arithmetic, and what no program could hold."""
+    if type.dtype.device is None:
+        return type.num_elements <= _HOST_ELEMENTS
     limit = _FLOAT_ELEMENTS if type.dtype.is_float else _SHAPE_ELEMENTS
     return type.num_elements <= limit

@@ -55,5 +55,6 @@ def _device_outputs(build: GraphBuilder, host: HostSide, outputs: tuple[str, ...
 def _copy(host: HostSide, value: str, name: str, region: Region) -> None:
     """An output that is another value of the host."""
     proto = onnx.NodeProto(op_type="Identity", input=[value], output=[name], name=name)
-    node = OnnxNode(f"output {name}", "Identity", "", region.opsets.get("", NEWEST_OPSET), (value,), (name,), {})
-    host.place(proto, node, {}, region.opsets, "", region.declared, f"{value!r} is on the host")
+    node = OnnxNode(f"output {name}", "Identity", "", NEWEST_OPSET, (value,), (name,), {})
+    opsets = {"": NEWEST_OPSET}  # in older ones it takes no sequences
+    host.place(proto, node, {}, opsets, "", region.declared, f"{value!r} is on the host")

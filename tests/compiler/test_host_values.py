@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import parser
+from onnx import numpy_helper, parser
 
 from birc.compiler import compile_model
 from birc.runtime import Session, load
@@ -75,3 +75,28 @@ def test_library_that_an_operator_needs_is_named(monkeypatch: pytest.MonkeyPatch
     made = session("g (uint8[n] x) => (uint8[h, w, c] y) { y = ImageDecoder(x) }", dims={"n": 4})
     with pytest.raises(HostStepError, match=r"ImageDecoder.*Pillow must be installed \(install the library"):
         made.run({"x": np.zeros(4, np.uint8)})
+
+
+def test_doubles_made_of_constants_are_computed_when_compiled() -> None:
+    rng = np.random.default_rng(0)
+    table = rng.standard_normal((2, 40))
+    graph = "g (double[40, 2] x) => (double[2, 2] y) { scaled = Mul(table, half) t = Unsqueeze(scaled, first) "
+    graph += "s = Squeeze(t, first) y = MatMul(s, x) }"
+    model = parser.parse_model(f"{HEAD} {graph}")
+    known = {"table": table, "half": np.array(0.5), "first": np.array([0])}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in known.items())
+    made = load(compile_model(model))
+    assert [node.op_type for node in made.package.manifest.first.host_nodes] == ["MatMul"]
+    x = rng.standard_normal((40, 2))
+    np.testing.assert_allclose(made.run({"x": x})["y"], (table * 0.5) @ x, rtol=1e-15)
+
+
+def test_sequence_of_constants_is_an_output_in_an_old_operator_set() -> None:
+    model = """<ir_version: 8, opset_import: ["" : 13]>
+    g (float[2] f) => (seq(float[2]) s, float[2] g) <bool c = {1}, float[2] x = {1.0, 2.0}> {
+        s = If (c) <then_branch = a () => (seq(float[2]) t) { t = SequenceConstruct(x, x) },
+                    else_branch = b () => (seq(float[2]) e) { e = SequenceConstruct(x) }>
+        g = Neg(f)
+    }"""
+    outputs = load(compile_model(parser.parse_model(model))).run({"f": np.array([1, 2], np.float32)})
+    np.testing.assert_array_equal(outputs["s"], [[1, 2], [1, 2]])
