@@ -70,7 +70,7 @@ def main(parameters: Sequence[str] | None = None) -> int:
     times: list[tuple[float, str]] = []
     with tempfile.TemporaryDirectory() as folder:
         jobs = [
-            Job(kind, name, quick_runs(name) if options.quick else tuple(options.runs.split(",")), Path(folder))
+            Job(kind, name, quick_runs(kind, name) if options.quick else tuple(options.runs.split(",")), Path(folder))
             for kind, name in names
             if re.search(options.k, name)
         ]

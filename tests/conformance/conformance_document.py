@@ -37,7 +37,8 @@ by the rules of onnx's own runner. Precision is `fp32` unless a row says `model`
 * Inputs turned into initialisers: all but the first, and all.
 
 A form counts only the cases that have it: some have no dimension to open, no second input, no input at all. `make test`
-runs the first form whole and a third of the other three, and compares each case with its committed line.
+runs the first form whole and a third of the others, but networks only in the first, and compares each case with its
+committed line.
 """
 
 

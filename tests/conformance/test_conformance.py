@@ -25,7 +25,7 @@ OTHER_ONNX = pytest.mark.skipif(onnx.__version__ != VERSION, reason=f"the result
 def chosen_runs() -> Iterator[tuple[Result, str]]:
     """What runs here."""
     for result in RESULTS.values():
-        yield from ((result, run) for run in quick_runs(result.case) if result.statuses[run] != NO_SENSE)
+        yield from ((result, run) for run in quick_runs(result.kind, result.case) if result.statuses[run] != NO_SENSE)
 
 
 @pytest.mark.filterwarnings("ignore")
