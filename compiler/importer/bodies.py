@@ -11,7 +11,7 @@ import onnx
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.domains import opset_versions
 from birc.compiler.importer.onnx_node import CannotLower, OnnxAttribute, OnnxNode, decode_attributes
-from birc.compiler.importer.tensors import element_type, element_type_name, tensor_array
+from birc.compiler.importer.tensors import element_type, element_type_name, onnx_type, tensor_array
 from birc.runtime.errors import BadModelError
 
 
@@ -68,33 +68,31 @@ def _context_body(
     known = schema.context_dependent_function_opset_versions  # type: ignore[attr-defined]
     chosen = max((entry for entry in known if entry <= max(node.version, version)), default=max(known))
     content = schema.get_context_dependent_function_with_opset_version(  # type: ignore[attr-defined]
-        chosen, _resolved(proto, node).SerializeToString(), types
+        chosen, with_attributes(proto, node).SerializeToString(), types
     )
     function = onnx.FunctionProto()
     function.ParseFromString(content)
     return function
 
 
-def _resolved(proto: onnx.NodeProto, node: OnnxNode) -> onnx.NodeProto:
-    """`proto` with the values of attributes that refer to those of an enclosing function."""
+def with_attributes(proto: onnx.NodeProto, node: OnnxNode) -> onnx.NodeProto:
+    """A copy of `proto` in which attributes that refer to those of an enclosing function have their values."""
     resolved = onnx.NodeProto()
     resolved.CopyFrom(proto)
     del resolved.attribute[:]
-    resolved.attribute.extend(entry for entry in proto.attribute if not entry.ref_attr_name)
     for entry in proto.attribute:
-        if entry.ref_attr_name and entry.name in node.attributes:
-            resolved.attribute.append(
-                onnx.helper.make_attribute(entry.name, node.attributes[entry.name], attr_type=entry.type)
-            )
+        if not entry.ref_attr_name:
+            resolved.attribute.append(entry)
+        elif entry.name in node.attributes:
+            value = node.attributes[entry.name]
+            resolved.attribute.append(onnx.helper.make_attribute(entry.name, value, attr_type=entry.type))
     return resolved
 
 
 def _type_bytes(build: GraphBuilder, name: str) -> bytes:
     if not name:
         return onnx.TypeProto().SerializeToString()
-    type = build.type_of(name)
-    number = onnx.helper.np_dtype_to_tensor_dtype(type.dtype.numpy)
-    return onnx.helper.make_tensor_type_proto(number, type.sizes).SerializeToString()
+    return onnx_type(build.type_of(name)).SerializeToString()
 
 
 def graph_attribute(node: OnnxNode, name: str) -> onnx.GraphProto:

@@ -96,17 +96,13 @@ class GraphBuilder:
         """The data of all accepted constants by name."""
         return {name: constant.data for name, constant in self._constants.items()}
 
-    def is_computed(self, value: str) -> bool:
-        """Whether a device node computes the value."""
-        return any(value == output.name for node in self._nodes for output in node.outputs)
+    def computed_values(self) -> set[str]:
+        """The values that device nodes compute."""
+        return {output.name for node in self._nodes for output in node.outputs}
 
     def is_constant(self, value: str) -> bool:
         """Whether the value is an accepted constant."""
         return value in self._constants
-
-    def is_off_device(self, value: str) -> bool:
-        """Whether the value is an input or a constant of a type that device memory does not hold."""
-        return self._types[value].dtype.device is None and not self.is_computed(value)
 
     def has_type(self, value: str) -> bool:
         """Whether `value` is a tensor of numbers of a known shape."""
@@ -322,6 +318,8 @@ class GraphBuilder:
             if self._name_output(wanted, renamed.get(value, value), kept):
                 renamed[value] = wanted
         self.renamed_outputs = renamed
+        self._nodes = [_renamed(node, renamed) for node in self._nodes] if renamed else self._nodes
+        self._fates = [replace(fate, into=renamed.get(fate.into, fate.into)) for fate in self._fates]
         used = {entry for node in self._nodes for entry in node.present_inputs} | set(outputs)
         constants = {key: constant for key, constant in self._constants.items() if key in used}
         alive = {source for node in self._nodes for source in node.sources}
@@ -329,9 +327,9 @@ class GraphBuilder:
         return Graph(name, tuple(inputs), tuple(outputs), tuple(self._nodes), constants, tuple(fates.values()))
 
     def _name_output(self, wanted: str, value: str, kept: set[str]) -> bool:
-        """See that there is a value called `wanted`: rename `value`, or copy it when it is one of `kept`.
+        """See that there is a value called `wanted`: copy `value` when it is one of `kept`.
 
-        Returns whether it was renamed.
+        Returns whether `value` is to be renamed instead.
         """
         if wanted == value:
             return False
@@ -342,8 +340,6 @@ class GraphBuilder:
         if value in kept:
             self._nodes.append(Node("reshape", (value,), (Value(wanted, type),), {"shape": type.sizes}))
             return False
-        self._nodes = [_renamed(node, {value: wanted}) for node in self._nodes]
-        self._fates = [replace(fate, into=wanted) if fate.into == value else fate for fate in self._fates]
         return True
 
     def _pending_constant(self, constant: Constant) -> str:

@@ -26,7 +26,8 @@ def finished_parts(
     fed = [Value(name, build.type_of(name)) for name in made if build.has_type(name)]
     read = dict.fromkeys(name for call in host.calls for name in call.reads)
     elsewhere = {*made, *on_device.values()}
-    read_here = {name: name for name in read if name not in elsewhere and build.is_computed(name)}
+    computed = build.computed_values()
+    read_here = {name: name for name in read if name in computed and name not in elsewhere}
     whole = build.graph(model, (*inputs, *fed), {**on_device, **read_here})
     verify_graph(whole)
     calls = [call.renamed(build.renamed_outputs) for call in host.calls]
@@ -36,10 +37,13 @@ def finished_parts(
 def _device_outputs(build: GraphBuilder, host: HostSide, outputs: tuple[str, ...], region: Region) -> dict[str, str]:
     """The outputs that the device gives, with the values that they are; the host gives the others."""
     on_device = {}
-    computed = {name for call in host.calls for name in call.writes}
+    on_host = {name for call in host.calls for name in call.writes}
+    computed = build.computed_values()
     for name in outputs:
         value = region.values[name]
-        if value not in computed and not host.is_only_here(value) and not build.is_off_device(value):
+        # Memory holds what nodes compute; inputs and constants may be of a type that it does not hold.
+        is_held = value in computed or (not host.is_only_here(value) and build.type_of(value).dtype.device is not None)
+        if is_held and value not in on_host:
             on_device[name] = value
             continue
         if value == name and build.is_constant(value):

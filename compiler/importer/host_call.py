@@ -10,8 +10,9 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import RuntimeContextError
 
-from birc.compiler.importer.bodies import captured_names
+from birc.compiler.importer.bodies import captured_names, with_attributes
 from birc.compiler.importer.onnx_node import OnnxNode
+from birc.compiler.importer.tensors import tensor_proto
 from birc.runtime.variant import HostNode
 
 _SUBMODEL_IR_VERSION = 10
@@ -55,7 +56,7 @@ def host_call(
 ) -> HostCall:
     """The call of `node`, whose outside names mean `values` and whose results get the names `outputs`."""
     captured = captured_names(proto)
-    resolved = _with_names(_with_attributes(proto, node), {name: values[name] for name in captured if name in values})
+    resolved = _with_names(with_attributes(proto, node), {name: values[name] for name in captured if name in values})
     del resolved.input[:], resolved.output[:]
     resolved.input.extend(node.inputs)
     resolved.output.extend(outputs)
@@ -66,17 +67,28 @@ def host_call(
 
 def host_problem(proto: onnx.NodeProto, opsets: Mapping[str, int], functions: Sequence[onnx.FunctionProto]) -> str:
     """Why onnx's reference evaluator cannot run a node; "" when it can."""
-    names = [entry for entry in proto.input if entry]
-    inputs = [onnx.ValueInfoProto(name=name) for name in dict.fromkeys((*names, *captured_names(proto)))]
-    outputs = [onnx.ValueInfoProto(name=name) for name in proto.output if name]
-    graph = onnx.GraphProto(name="one", node=[proto], input=inputs, output=outputs)
+    reads = dict.fromkeys(name for name in (*proto.input, *captured_names(proto)) if name)
+    inputs = [onnx.ValueInfoProto(name=name) for name in reads]
     try:
-        ReferenceEvaluator(_model(graph, opsets, functions))
+        ReferenceEvaluator(one_node_model(proto, inputs, (), opsets, functions))
     except Exception as error:  # it raises many types, none of them public
         if isinstance(error, NotImplementedError | RuntimeContextError):
             return "onnx's reference evaluator has no such operator"
         return " ".join(str(error).split())[:200] or type(error).__name__
     return ""
+
+
+def one_node_model(
+    proto: onnx.NodeProto,
+    inputs: Iterable[onnx.ValueInfoProto],
+    known: Iterable[onnx.TensorProto],
+    opsets: Mapping[str, int],
+    functions: Sequence[onnx.FunctionProto],
+) -> onnx.ModelProto:
+    """The model that is one node, which reads `inputs`; `known` are the tensors of those whose data is there."""
+    outputs = [onnx.ValueInfoProto(name=name) for name in proto.output if name]
+    graph = onnx.GraphProto(name="one", node=[proto], input=inputs, output=outputs, initializer=known)
+    return _model(graph, opsets, functions)
 
 
 def sub_model(
@@ -101,7 +113,7 @@ def sub_model(
 
 def _tensor(name: str, data: np.ndarray | onnx.TensorProto) -> onnx.TensorProto:
     if isinstance(data, np.ndarray):
-        return onnx.numpy_helper.from_array(np.ascontiguousarray(data).reshape(data.shape), name)
+        return tensor_proto(name, data)
     tensor = onnx.TensorProto()
     tensor.CopyFrom(data)
     tensor.name = name
@@ -114,19 +126,6 @@ def _model(
     model = onnx.ModelProto(ir_version=_SUBMODEL_IR_VERSION, graph=graph, functions=functions)
     model.opset_import.extend(onnx.OperatorSetIdProto(domain=domain, version=opsets[domain]) for domain in opsets)
     return model
-
-
-def _with_attributes(proto: onnx.NodeProto, node: OnnxNode) -> onnx.NodeProto:
-    """A copy in which attributes that refer to those of an enclosing function have their values."""
-    resolved = onnx.NodeProto()
-    resolved.CopyFrom(proto)
-    del resolved.attribute[:]
-    for entry in proto.attribute:
-        if not entry.ref_attr_name:
-            resolved.attribute.append(entry)
-        elif entry.name in node.attributes:
-            resolved.attribute.append(onnx.helper.make_attribute(entry.name, node.attributes[entry.name]))
-    return resolved
 
 
 def _with_names(proto: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:

@@ -10,12 +10,12 @@ import onnx
 
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.host_call import HostCall, host_call, host_problem
-from birc.compiler.importer.host_values import inferred_types, onnx_type, static_type
+from birc.compiler.importer.host_values import inferred_types
 from birc.compiler.importer.inference import Refused
 from birc.compiler.importer.limits import check_value_size
 from birc.compiler.importer.lookahead import Declared, Shape
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
-from birc.compiler.importer.tensors import element_type
+from birc.compiler.importer.tensors import element_type, element_type_name, onnx_type, static_type
 from birc.compiler.ir.types import TensorType
 from birc.runtime.errors import BadModelError, UnsupportedError
 
@@ -61,13 +61,14 @@ class HostSide:
     def why_only_here(self, name: str) -> str:
         """The reason why a node that reads the value runs on the host too."""
         type = self._types[name]
-        if type is not None and type.HasField("tensor_type"):
-            kind = onnx.TensorProto.DataType.Name(type.tensor_type.elem_type).lower()
-            if type.tensor_type.elem_type not in (onnx.TensorProto.STRING,) and not kind.startswith("complex"):
-                return f"the shape of {name!r} is only known at run time"
+        if type is None:
+            return f"the type of {name!r} is open"
+        if not type.HasField("tensor_type"):
+            return f"{name!r} is a {(type.WhichOneof('value') or 'value').removesuffix('_type')}"
+        kind = element_type_name(type.tensor_type.elem_type)
+        if kind == "string" or kind.startswith("complex"):
             return f"{name!r} holds {kind} values"
-        kind = (type.WhichOneof("value") or "value") if type is not None else "value"
-        return f"{name!r} is a {kind.removesuffix('_type')}" if type is not None else f"the type of {name!r} is open"
+        return f"the shape of {name!r} is only known at run time"
 
     def type_of(self, name: str) -> onnx.TypeProto | TensorType | None:
         """The type of a value on either side, None where it is open."""
@@ -122,14 +123,14 @@ class HostSide:
             self._build.add_unknown(name, static)
 
     def _inferred(self, call: HostCall) -> dict[str, onnx.TypeProto]:
-        known = self._build.constants
         types = {}
         for name in call.reads:
             type = self.type_of(name)
             proto = onnx_type(type) if isinstance(type, TensorType) else type
             if proto is not None:
                 types[name] = proto
-        constants = {name: known[name] for name in call.reads if name in known}
+        known = ((name, self._build.constant_of(name)) for name in call.reads if self._build.is_constant(name))
+        constants = {name: data for name, data in known if data is not None}
         return inferred_types(call.proto, call.opsets, types, constants, self._functions)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
+from birc.compiler.importer.host_call import one_node_model
 from birc.compiler.importer.inference import inferred_values
-from birc.compiler.importer.tensors import element_type, element_type_name
+from birc.compiler.importer.tensors import element_type, element_type_name, tensor_proto
 from birc.compiler.ir.types import TensorType
 from birc.runtime.variant import BoundaryTensor
 
@@ -44,23 +45,6 @@ def _shape(type: onnx.TypeProto | None) -> tuple[int | None, ...] | None:
     return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in type.tensor_type.shape.dim)
 
 
-def static_type(type: onnx.TypeProto | None) -> TensorType | None:
-    """The type of a tensor of numbers whose dimensions are all known; None for anything else."""
-    if type is None or not type.HasField("tensor_type") or not type.tensor_type.HasField("shape"):
-        return None
-    kind = element_type(type.tensor_type.elem_type)
-    dims = type.tensor_type.shape.dim
-    if kind is None or not all(dim.HasField("dim_value") for dim in dims):
-        return None
-    return TensorType(kind, tuple(dim.dim_value for dim in dims))
-
-
-def onnx_type(type: TensorType) -> onnx.TypeProto:
-    """The same type as ONNX writes it."""
-    number = onnx.helper.np_dtype_to_tensor_dtype(type.dtype.numpy)
-    return onnx.helper.make_tensor_type_proto(number, type.shape)
-
-
 def inferred_types(
     proto: onnx.NodeProto,
     opsets: Mapping[str, int],
@@ -74,15 +58,8 @@ def inferred_types(
     that the operands contradict the operator.
     """
     inputs = [onnx.ValueInfoProto(name=name, type=type) for name, type in types.items()]
-    known = [
-        onnx.numpy_helper.from_array(np.ascontiguousarray(data).reshape(data.shape), name)
-        for name, data in constants.items()
-        if data.size <= _LARGEST_KNOWN_ELEMENTS
-    ]
-    outputs = [onnx.ValueInfoProto(name=name) for name in proto.output if name]
-    graph = onnx.GraphProto(name="one", node=[proto], input=inputs, output=outputs, initializer=known)
-    model = onnx.ModelProto(ir_version=10, graph=graph, functions=functions)
-    model.opset_import.extend(onnx.OperatorSetIdProto(domain=domain, version=opsets[domain]) for domain in opsets)
+    known = [tensor_proto(name, data) for name, data in constants.items() if data.size <= _LARGEST_KNOWN_ELEMENTS]
+    model = one_node_model(proto, inputs, known, opsets, functions)
     is_known = all(name in types for name in proto.input if name)
     has_graphs = any(attribute.HasField("g") or attribute.graphs for attribute in proto.attribute)
     is_strict = is_known and not has_graphs and not proto.domain

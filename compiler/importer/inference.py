@@ -6,7 +6,7 @@ import onnx
 
 from birc.compiler.importer.isolation import Ended, isolated
 from birc.compiler.importer.read import ReadModel
-from birc.compiler.importer.tensors import element_type
+from birc.compiler.importer.tensors import static_type
 from birc.compiler.ir.graph import Value
 from birc.compiler.ir.types import TensorType
 
@@ -68,7 +68,7 @@ class InferredTypes:
                 if dim.dim_param in symbols:
                     dim.dim_value = symbols[dim.dim_param]
         known = inferred_values(fixed)
-        found = ((entry.name, _static_type(entry.type)) for entry in known)
+        found = ((entry.name, static_type(entry.type)) for entry in known)
         return {name: type for name, type in found if type is not None}
 
 
@@ -97,13 +97,5 @@ def inferred_values(model: onnx.ModelProto, *, is_strict: bool = False) -> list[
 
 def declared_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
     """The shapes that an inner graph itself gives for its values, where they leave nothing open."""
-    found = ((entry.name, _static_type(entry.type)) for entry in (*graph.value_info, *graph.output))
+    found = ((entry.name, static_type(entry.type)) for entry in (*graph.value_info, *graph.output))
     return {name: type.sizes for name, type in found if type is not None}
-
-
-def _static_type(proto: onnx.TypeProto) -> TensorType | None:
-    kind = element_type(proto.tensor_type.elem_type)
-    dims = proto.tensor_type.shape.dim
-    if kind is None or not proto.tensor_type.HasField("shape") or not all(dim.HasField("dim_value") for dim in dims):
-        return None
-    return TensorType(kind, tuple(dim.dim_value for dim in dims))

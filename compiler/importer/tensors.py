@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from birc.compiler.importer.external_data import external_array
+from birc.compiler.ir.types import TensorType
 from birc.runtime.dtypes import DType, dtype
 from birc.runtime.errors import BadModelError
 
@@ -74,6 +75,28 @@ def boundary_type(onnx_type: int) -> DType | None:
     """As `element_type`, with the types that exist on the host alone; None for a number that ONNX does not define."""
     name = _DTYPES.get(onnx_type) or _HOST_DTYPES.get(onnx_type)
     return None if name is None else dtype(name)
+
+
+def onnx_type(type: TensorType) -> onnx.TypeProto:
+    """The type as ONNX writes it."""
+    number = onnx.helper.np_dtype_to_tensor_dtype(type.dtype.numpy)
+    return onnx.helper.make_tensor_type_proto(number, type.shape)
+
+
+def static_type(type: onnx.TypeProto | None) -> TensorType | None:
+    """The type of a tensor of numbers whose dimensions are all known; None for anything else."""
+    if type is None or not type.HasField("tensor_type") or not type.tensor_type.HasField("shape"):
+        return None
+    kind = element_type(type.tensor_type.elem_type)
+    dims = type.tensor_type.shape.dim
+    if kind is None or not all(dim.HasField("dim_value") for dim in dims):
+        return None
+    return TensorType(kind, tuple(dim.dim_value for dim in dims))
+
+
+def tensor_proto(name: str, data: np.ndarray) -> onnx.TensorProto:
+    """`data` as ONNX writes it; a fill is written out."""
+    return onnx.numpy_helper.from_array(np.ascontiguousarray(data).reshape(data.shape), name)
 
 
 def element_type_name(onnx_type: int) -> str:

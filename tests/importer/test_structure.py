@@ -191,3 +191,19 @@ def test_outputs_that_are_constants_of_the_host() -> None:
     assert [outputs["s"].tolist(), outputs["t"].tolist()] == [["a", "b"], ["c", "d"]]
     np.testing.assert_array_equal(outputs["d"], np.array([1.0, 2.0]))
     np.testing.assert_array_equal(outputs["w"], np.array([-1, -2], np.float32))
+
+
+def test_an_empty_list_that_a_function_hands_on_reaches_the_host() -> None:
+    """Without the type of the reference an empty list has none."""
+    model = parsed("""
+        calls (string[2] s) => (string[n] y) { [call] y = local.lower (s) }
+        <domain: "local", opset_import: ["" : 18]>
+        lower <words: strings = []> (v) => (r) {
+            [normal] r = StringNormalizer <case_change_action = "LOWER", stopwords: strings = @words> (v)
+        }
+    """)
+    del model.functions[0].attribute_proto[0].strings[:]
+    model.functions[0].attribute_proto[0].type = onnx.AttributeProto.STRINGS
+    package = compile_model(model, target="tiny")
+    assert package is not None
+    assert load(package).run({"s": np.array(["A", "b"], object)})["y"].tolist() == ["a", "b"]
