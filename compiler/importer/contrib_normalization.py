@@ -8,10 +8,10 @@ import numpy as np
 
 from birc.compiler.importer.axes import positive_axis
 from birc.compiler.importer.builder import GraphBuilder
+from birc.compiler.importer.casts import named_type
 from birc.compiler.importer.contrib_standard import DOMAIN
 from birc.compiler.importer.lowering import Lower, OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
-from birc.compiler.importer.tensors import element_type, element_type_name
 from birc.compiler.importer.term import Term, constant
 from birc.runtime.errors import BadModelError
 
@@ -29,9 +29,7 @@ def _simplified(node: OnnxNode, build: GraphBuilder) -> Results:
     result = _rms_norm(wide, scale.to("f32"), axis, epsilon).to(scale.dtype.name).name
     if not node.uses_output(1):
         return result
-    stash = element_type(node.int_attribute("stash_type", 1))
-    if stash is None:
-        raise CannotLower(f"its statistics are of type {element_type_name(node.int_attribute('stash_type', 1))}")
+    stash = named_type(node.int_attribute("stash_type", 1))
     mean = (wide * wide).reduce("reduce_mean", *range(axis, len(x.shape)), keep=True)
     return result, (mean + epsilon).row("rsqrt").to(stash.name).name
 

@@ -8,15 +8,14 @@ import numpy as np
 
 from birc.compiler.importer.axes import positive_axis
 from birc.compiler.importer.builder import GraphBuilder
-from birc.compiler.importer.casts import cast
+from birc.compiler.importer.casts import cast, named_type
+from birc.compiler.importer.floats import F32
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
 from birc.compiler.importer.shape import reshape, slice_axis
-from birc.compiler.importer.tensors import element_type, element_type_name
 from birc.runtime.dtypes import DType, dtype
 from birc.runtime.errors import BadModelError
 
-F32: Final = dtype("f32")
 U8: Final = dtype("u8")
 _LARGEST_WIDTH: Final = 16
 """Bits of the integers that `quantize` makes."""
@@ -54,12 +53,7 @@ def _dequantize(node: OnnxNode, build: GraphBuilder) -> Results:
 def _named_type(node: OnnxNode, attribute: str) -> DType | None:
     """The element type that an attribute names; None where it is absent or 0. Raises `CannotLower`."""
     number = node.int_attribute(attribute, 0)
-    if number == 0:
-        return None
-    found = element_type(number)
-    if found is None:
-        raise CannotLower(f"element type {element_type_name(number)} is not on the device")
-    return found
+    return named_type(number) if number else None
 
 
 def _result_type(node: OnnxNode, default: DType) -> DType:
