@@ -107,7 +107,7 @@ def _epsilon(node: OnnxNode, default: float) -> float:
 
 
 OP_TYPES: Final[tuple[OpType, ...]] = (
-    OpType("SimplifiedLayerNormalization", _simplified),
+    OpType("SimplifiedLayerNormalization", _simplified, is_extension=True),
     OpType("EmbedLayerNormalization", _embed, domain=DOMAIN),
     OpType("SkipLayerNormalization", _skip(has_mean=True), domain=DOMAIN),
     OpType("SkipSimplifiedLayerNormalization", _skip(has_mean=False), domain=DOMAIN),

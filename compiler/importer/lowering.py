@@ -16,13 +16,17 @@ Lower = Callable[[OnnxNode, GraphBuilder], Results]
 
 @dataclass(frozen=True, slots=True)
 class OpType:
-    """`lower` holds for operator sets `since` to `until`, both included; None: to the newest that is read."""
+    """`lower` holds for operator sets `since` to `until`, both included; None: to the newest that is read.
+
+    `is_extension` is for an operator that onnxruntime has in the standard's domain, also in sets where ONNX has none.
+    """
 
     name: str
     lower: Lower
     since: int = 1
     until: int | None = None
     domain: str = ""
+    is_extension: bool = False
 
     def covers(self, version: int) -> bool:
         """Whether this row holds for operator set `version`."""

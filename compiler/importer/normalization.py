@@ -135,7 +135,7 @@ def _lp_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
 OP_TYPES: Final[tuple[OpType, ...]] = (
     OpType("GroupNormalization", _group_normalization),
     OpType("InstanceNormalization", _instance_normalization),
-    OpType("LayerNormalization", _layer_normalization),
+    OpType("LayerNormalization", _layer_normalization, is_extension=True),
     OpType("LogSoftmax", _flat_softmax("log_softmax"), until=12),
     OpType("LogSoftmax", _softmax("log_softmax"), since=13),
     OpType("LpNormalization", _lp_normalization),

@@ -15,8 +15,9 @@ def find_row(node: OnnxNode) -> OpType | None:
     """The lowering of `node`, which sees it as operator set 7 would have it where it is older."""
     if node.domain:
         return find_op_type(node.domain, node.op_type, node.version)
-    is_there = onnx.defs.has(node.op_type, node.version)
-    return find_op_type("", node.op_type, max(node.version, MODERN)) if is_there else None
+    found = find_op_type("", node.op_type, max(node.version, MODERN))
+    is_there = onnx.defs.has(node.op_type, node.version) or (found is not None and found.is_extension)
+    return found if is_there else None
 
 
 def why_unknown(node: OnnxNode) -> str:
