@@ -65,5 +65,10 @@ def test_unpooled_to_another_shape_than_declared_is_refused() -> None:
     ],
 )  # fmt: skip
 def test_contradictions_are_refused(entry: Case, said: str) -> None:
+    model = entry.model()[0]
+    for (
+        output
+    ) in model.graph.output:  # shape inference declares sizes below 0, which are refused before the node is seen
+        output.type.tensor_type.ClearField("shape")
     with pytest.raises(BadModelError, match=said):
-        import_parts(entry.model()[0])
+        import_parts(model)
