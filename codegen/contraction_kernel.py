@@ -157,11 +157,20 @@ class ContractionWriter:
             tile = loops.enter_context(
                 self.nest.loop(operand.count, self.tile.get(operand.dimension, 1), operand.dimension)
             )
-            steps = [
-                loops.enter_context(self.nest.loop(self._steps(d), self.tile[d.name], d.name, kind="red"))
-                for d in self.resident
-            ]
-            self._load(operand, self._ring(operand, tile, steps))
+            self._load(operand, self._ring(operand, tile, self._resident_loops(loops)))
+
+    def _load_row(self) -> None:
+        """Load the current row tile of a streamed operand, for the depth that is resident."""
+        self.a.scope = self.nest.inner_depths()
+        with ExitStack() as loops:
+            self._load(self.a, self._ring(self.a, None, self._resident_loops(loops)))
+
+    def _resident_loops(self, loops: ExitStack) -> list[int | None]:
+        """Open the loops over the steps of the resident depth."""
+        return [
+            loops.enter_context(self.nest.loop(self._steps(d), self.tile[d.name], d.name, kind="red"))
+            for d in self.resident
+        ]
 
     def _load(self, operand: Operand, address: RingAddress) -> None:
         """Load the current tile of one operand."""
@@ -174,7 +183,7 @@ class ContractionWriter:
         """Where a tile lies in its input buffer: (block parity, tile of the block, depth step)."""
         slot_bytes = 64 * self._depth_elements() * self.format.bytes
         if self.tiling.stream and operand is self.a:
-            counter = self.nest.counter(self.nest.inner_depths())
+            counter = self.nest.counter([*operand.scope, *(depth for depth in steps if depth is not None)])
             return RingAddress(Affine(), slot_bytes, counter, operand.buffers)
         terms: dict[int, int] = {}
         stride = slot_bytes
@@ -222,7 +231,7 @@ class ContractionWriter:
 
     def _grid(self, chunks: list[int | None], partial: bool) -> None:
         with ExitStack() as loops:
-            row, column = self._grid_loops(loops)
+            row, column = self._grid_loops(loops, load_rows=True)
             self._product([], row, column)
             if partial:
                 first = mask(chunks)
@@ -232,12 +241,17 @@ class ContractionWriter:
                 self._drain_and_finish()
         self.writer.program_depth = None if self.tiling.rows * self.tiling.columns > 1 else self.writer.program_depth
 
-    def _grid_loops(self, loops: ExitStack) -> tuple[int | None, int | None]:
-        """Loops over the row and column tiles of a block; the finer one spreads over vector programs."""
+    def _grid_loops(self, loops: ExitStack, load_rows: bool = False) -> tuple[int | None, int | None]:
+        """Loops over the row and column tiles of a block; the finer one spreads over vector programs.
+
+        With `load_rows`, a streamed row tile is loaded before its columns.
+        """
         by_column = self.b.count > 1
         row = loops.enter_context(
             self.nest.loop(self.a.count, self.tile.get(self.row, 1), self.row, level="tile" if by_column else "program")
         )
+        if load_rows and by_column and self.tiling.stream:
+            self._load_row()
         column = loops.enter_context(self.nest.loop(self.b.count, self.tile[self.column], self.column, level="program"))
         if row is not None or column is not None:
             self.writer.program_depth = column if by_column else row
@@ -247,16 +261,14 @@ class ContractionWriter:
         """The T-core operations of one tile over the resident depth."""
         with ExitStack() as loops:
             around = self.nest.inner_depths()
-            steps = [
-                loops.enter_context(self.nest.loop(self._steps(d), self.tile[d.name], d.name, kind="red"))
-                for d in self.resident
-            ]
+            streamed = self.tiling.stream and self.b.count == 1
+            if streamed:
+                self.a.scope = around
+            steps = self._resident_loops(loops)
             accumulated = mask([*chunks, *steps])
-            a_reuse = 0
-            if self.tiling.stream:
+            if streamed:
                 self._load(self.a, self._ring(self.a, row, steps))
-            else:
-                a_reuse = mask([d for d in around if d not in self.a.scope and d != row])
+            a_reuse = mask([d for d in around if d not in self.a.scope and d != row])
             b_reuse = mask([d for d in around if d not in self.b.scope and d != column])
             m = math.prod(self.tile[name] for name in self.contraction.row_dims)
             operands = (

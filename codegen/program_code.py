@@ -127,12 +127,13 @@ class ProgramWriter:
     def _run(self, step: KernelStep) -> None:
         instances = [(die, kernel) for die, kernel in enumerate(step.kernels) if kernel is not None]
         codes = [(die, kernel, *self._code(kernel)) for die, kernel in instances]
-        for die, kernel, _, _ in codes:
-            self._order(die, kernel)
         dies_of_run: dict[int, list[tuple[int, Kernel]]] = {}
         for die, kernel, number, slots in codes:
+            # A run takes the slots as they are when it is issued: binding goes on while earlier kernels work.
             self._bind(1 << die, slots.views)
             dies_of_run.setdefault(number, []).append((die, kernel))
+        for die, kernel, _, _ in codes:
+            self._order(die, kernel)
         for number, members in dies_of_run.items():
             mask = sum(1 << die for die, _ in members)
             macs = sum(kernel.macs for _, kernel in members)

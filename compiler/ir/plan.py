@@ -113,8 +113,9 @@ class Tiling:
     column tiles computed from one load of the other operand; `resident`: how many of the innermost depth loops stay
     in the input buffers at once (the others are streamed in chunks); `hoist`: the operand kept over the loop of the
     other one ("a", "b" or ""); `stream`: a tiles are loaded one by one as the T-core takes them, through a ring of
-    `a_buffers`, instead of block by block; `a_buffers` and `b_buffers`: copies of the input blocks otherwise;
-    `programs`: vector programs that take tiles in turn.
+    `a_buffers`, instead of block by block (with several columns a row's tiles stay until the last of them);
+    `a_buffers` and `b_buffers`: copies of the input blocks otherwise; `programs`: vector programs that take tiles in
+    turn.
     """
 
     tile: tuple[tuple[str, int], ...]

@@ -116,6 +116,8 @@ def _product_problems(
         needed = copies * tiles * lanes * padded * form.bytes
         if needed > capacity:
             yield f"operand {operand} needs {needed} B of its input buffer, there are {capacity}"
+    if tiling.stream and tiling.columns > 1 and tiling.a_buffers < resident:
+        yield f"streams {resident} tiles of a row past {tiling.columns} columns through a ring of {tiling.a_buffers}"
     if tiling.hoist and resident != math.prod(steps):
         yield f"hoists {tiling.hoist}, but the depth is not resident"
 

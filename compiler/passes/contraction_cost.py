@@ -148,9 +148,8 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     b_slots = tiling.b_buffers * tiling.columns * resident
     b_time = max(b_loads * load_b, b_loads * (latency_b + load_b) / min(flight, b_slots))
     # A block that is not double-buffered is loaded while the T-core waits.
-    exposed = SINGLE_BUFFER_EXPOSED * (
-        (a_time if tiling.a_buffers == 1 else 0.0) + (b_time if tiling.b_buffers == 1 else 0.0)
-    )
+    single_a = _ring_shortage(tiling, resident) if tiling.stream else float(tiling.a_buffers == 1)
+    exposed = SINGLE_BUFFER_EXPOSED * (single_a * a_time + (b_time if tiling.b_buffers == 1 else 0.0))
     drains = tiles * (chunks if partial else 1)
     drain = machine.accumulator_drain_cycles + 2 * machine.semaphore_cycles + machine.tcore_fill_cycles
     vector, extra_loads, stores = shape.epilogue
@@ -162,3 +161,8 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     limits = (tcore + exposed, *ports, tiles * stores, tiles * vector + added, turns, a_time, b_time)
     first = latency_b + (load_a + tiling.columns * load_b) * resident
     return max(limits) + SECONDARY_WEIGHT * sum(limits) + first
+
+
+def _ring_shortage(tiling: Tiling, steps: float) -> float:
+    """The share of a streamed row for which the ring has no second place while the row waits for its last column."""
+    return max(0.0, 2 - tiling.a_buffers / steps) if tiling.columns > 1 else 0.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from birc.compiler.ir.plan import Access, Kernel, KernelStep, Plan, Tiling
+from birc.compiler.ir.plan import Access, Kernel, KernelStep, Plan
 from birc.compiler.passes.contraction_cost import Memories
-from birc.compiler.passes.tile_contraction import tile_contraction_kernel
+from birc.compiler.passes.tile_contraction import TiledDepth, tile_contraction_kernel
 from birc.compiler.passes.tile_vector import tile_vector_kernel
 from birc.runtime.machine import Machine
 
@@ -16,7 +16,7 @@ def tile(plan: Plan, machine: Machine) -> Plan:
     memories = Memories(
         {b.name: b.dtype for b in plan.buffers}, frozenset(b.name for b in plan.buffers if b.space == "tb")
     )
-    solved: dict[object, Tiling] = {}
+    solved: dict[object, TiledDepth] = {}
 
     def tiled(kernel: Kernel | None) -> Kernel | None:
         if kernel is None:
@@ -24,7 +24,7 @@ def tile(plan: Plan, machine: Machine) -> Plan:
         key = signature(kernel, memories)
         if key not in solved:
             solved[key] = _solve(kernel, machine, memories)
-        return replace(kernel, tiling=solved[key])
+        return solved[key].of(kernel)
 
     steps = tuple(
         KernelStep(tuple(tiled(kernel) for kernel in step.kernels)) if isinstance(step, KernelStep) else step
@@ -33,9 +33,9 @@ def tile(plan: Plan, machine: Machine) -> Plan:
     return replace(plan, steps=steps)
 
 
-def _solve(kernel: Kernel, machine: Machine, memories: Memories) -> Tiling:
+def _solve(kernel: Kernel, machine: Machine, memories: Memories) -> TiledDepth:
     if kernel.contraction is None:
-        return tile_vector_kernel(kernel, machine)
+        return TiledDepth(0, tile_vector_kernel(kernel, machine))
     return tile_contraction_kernel(kernel, kernel.contraction, machine, memories)
 
 

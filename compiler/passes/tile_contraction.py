@@ -5,33 +5,64 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from birc.compiler.ir.plan import SPC, Contraction, Dimension, Kernel, Phase, Tiling
 from birc.compiler.ir.registers import assign
 from birc.compiler.passes.contraction_cost import Memories, Shape, estimate
 from birc.compiler.passes.restrict import even_part
+from birc.compiler.passes.split_depth import inner_depths, split_depth
 from birc.compiler.passes.tile_vector import factorisations, shared_programs
 from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
 
 BLOCKS = tuple((rows, columns) for rows in (1, 2, 3, 4, 6) for columns in (1, 2, 3, 4, 6) if rows * columns <= 16)
 MOST_STREAMED_ROWS = 7
+MOST_SPLIT_DIMENSIONS = 4
+"""Dimensions of a kernel whose depth may be cut in two: loops nest 12 deep."""
 
 
-def tile_contraction_kernel(kernel: Kernel, contraction: Contraction, machine: Machine, memories: Memories) -> Tiling:
+def tile_contraction_kernel(
+    kernel: Kernel, contraction: Contraction, machine: Machine, memories: Memories
+) -> TiledDepth:
     """The tiling with the least estimated cycles. Raises `DoesNotFitError` when no tile fits the input buffers."""
     best: tuple[float, int] | None = None
-    chosen: Tiling | None = None
+    chosen: TiledDepth | None = None
     for number, (shape, tiling) in enumerate(_candidates(kernel, contraction, machine, memories)):
         key = (estimate(shape, tiling), number)
         if best is None or key < best:
-            best, chosen = key, tiling
+            inner = 0 if shape.kernel is kernel else shape.kernel.red_dims[-1].extent
+            best, chosen = key, TiledDepth(inner, tiling)
     if chosen is None:
         raise DoesNotFitError("no tile of the product fits the input buffers", where=kernel.name)
     return chosen
 
 
+@dataclass(frozen=True, slots=True)
+class TiledDepth:
+    """A tiling, of the kernel as it is or (`inner` above 0) with its depth cut at steps of `inner`."""
+
+    inner: int
+    tiling: Tiling
+
+    def of(self, kernel: Kernel) -> Kernel:
+        """The kernel with the tiling."""
+        return replace(split_depth(kernel, self.inner) if self.inner else kernel, tiling=self.tiling)
+
+
 def _candidates(
+    kernel: Kernel, contraction: Contraction, machine: Machine, memories: Memories
+) -> Iterator[tuple[Shape, Tiling]]:
+    yield from _candidates_of(kernel, contraction, machine, memories)
+    if len(kernel.space) <= MOST_SPLIT_DIMENSIONS:
+        step = _tile(kernel, contraction, machine, {})[kernel.red_dims[-1].name]
+        for inner in inner_depths(kernel, step):
+            split = split_depth(kernel, inner)
+            if split.contraction is not None:
+                yield from _candidates_of(split, split.contraction, machine, memories)
+
+
+def _candidates_of(
     kernel: Kernel, contraction: Contraction, machine: Machine, memories: Memories
 ) -> Iterator[tuple[Shape, Tiling]]:
     loads_first = [s for s in kernel.phases[-1].statements if s.op == "vld"]
@@ -96,6 +127,8 @@ def _blockings(shape: Shape, spcs: tuple[tuple[str, int], ...], registers: int) 
     for rows, columns in BLOCKS:
         if rows <= row_share and columns <= column_share:
             yield from _blocked(shape, spcs, rows, columns, registers, stream=False)
+            if columns > 1:
+                yield from _blocked(shape, spcs, rows, columns, registers, stream=True)
     for rows in range(1, min(row_share, MOST_STREAMED_ROWS) + 1):
         yield from _blocked(shape, spcs, rows, 1, registers, stream=True)
 
@@ -116,7 +149,9 @@ def _blocked(
         steps = math.prod(shape.steps[depth - resident :])
         hoists = ("",) if chunks > 1 else ("", "b") if stream else ("", "a", "b")
         for hoist in hoists:
-            a_buffers = _buffers(shape, 1 if stream else rows * steps, machine.gib_a_bytes)
+            a_buffers = (
+                _streamed(shape, columns, steps) if stream else _buffers(shape, rows * steps, machine.gib_a_bytes)
+            )
             b_buffers = _buffers(shape, columns * steps, machine.gib_b_bytes)
             if a_buffers and b_buffers:
                 yield Tiling(tile, spcs, rows, columns, resident, hoist, stream, a_buffers, b_buffers, programs)
@@ -126,6 +161,14 @@ def _buffers(shape: Shape, slots: int, gib_bytes: int) -> int:
     """Copies of a block of `slots` tiles: two, or as many as keep the load queue busy; 0 when none fits."""
     fitting = gib_bytes // (slots * shape.slot_bytes)
     return min(fitting, max(2, -(-shape.machine.outstanding_loads_per_tcore_queue // slots)))
+
+
+def _streamed(shape: Shape, columns: int, steps: int) -> int:
+    """Tiles in the ring of a streamed operand, 0 if none fit; with several columns a row stays to the last one."""
+    if columns == 1:
+        return _buffers(shape, 1, shape.machine.gib_a_bytes)
+    fitting = shape.machine.gib_a_bytes // shape.slot_bytes
+    return 0 if fitting < steps else min(fitting, steps + max(steps, shape.machine.outstanding_loads_per_tcore_queue))
 
 
 def _programs(shape: Shape, spcs: dict[str, int], rows: int, columns: int, registers: int) -> int:
