@@ -2,8 +2,8 @@
 
 The nest has, from the outside in: SPC loops; loops over blocks of row and column tiles, the loads of a hoisted
 operand between them; loops over depth chunks; the loads of a block; the grid of tiles of the block, each accumulated
-over the resident depth. When a block has several tiles and the depth several chunks, tiles keep partial sums in
-registers.
+over the resident depth. When a block has several tiles and the depth several chunks, or one vector program takes the
+whole block, tiles keep their sums in registers until all of the block's are done.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from birc.codegen.nest import NestBuilder, mask
 from birc.codegen.slots import Slots
 from birc.codegen.statements import StatementWriter
-from birc.compiler.ir.plan import Access, Contraction, Dimension, Kernel, Phase, Statement, Tiling
+from birc.compiler.ir.plan import BLOCK, Access, Contraction, Dimension, Kernel, Phase, Statement, Tiling
 from birc.compiler.ir.registers import assign
 from birc.runtime.errors import InternalError
 from birc.runtime.machine import Machine
@@ -61,7 +61,11 @@ class ContractionWriter:
         self.b = Operand(b, contraction.depth, "tldb", self.column, tiling.columns, tiling.b_buffers, B_FULL, B_FREE)
         self.statements = _loads_first(kernel)
         registers = assign((Phase(self.statements),))
-        self.writer = StatementWriter(kernel, self.nest, self.slots, self.tile, registers)
+        self.by_block = tiling.turns == BLOCK
+        accumulators = tiling.rows * tiling.columns if self.by_block else 0
+        self.writer = StatementWriter(
+            kernel, self.nest, self.slots, self.tile, registers, stride=registers.count + accumulators
+        )
         self.shares: dict[str, int] = {}
 
     def emit(self) -> tuple[KernelCode, Slots]:
@@ -96,6 +100,8 @@ class ContractionWriter:
         return (0, a_slots, 0, b_slots, 1, *(0 for _ in range(self._programs())))
 
     def _programs(self) -> int:
+        if self.by_block:
+            return self.tiling.programs
         if self.b.count > 1:
             return self.b.count
         return self.a.count if self.a.count > 1 else self.tiling.programs
@@ -130,7 +136,7 @@ class ContractionWriter:
         self._block_loop(loops, self.column, self.tiling.columns)
 
     def _block_loop(self, loops: ExitStack, name: str, block: int) -> None:
-        """A loop over blocks; one of them spreads over vector programs when a block has a single tile."""
+        """A loop over blocks; one of them spreads over vector programs when these take whole blocks in turn."""
         count, step = self.shares[name] // block, block * self.tile[name]
         programs = self.tiling.programs
         if name == self._program_dimension():
@@ -142,11 +148,14 @@ class ContractionWriter:
 
     def _program_dimension(self) -> str:
         """The innermost block loop that the vector programs can share evenly; "" when they share a block's tiles."""
-        if self.tiling.programs == 1 or self.tiling.rows * self.tiling.columns > 1:
+        tiling = self.tiling
+        if tiling.programs == 1 or (tiling.rows * tiling.columns > 1 and not self.by_block):
             return ""
         rows = self.contraction.row_dims
-        order = (self.column, *rows) if self.tiling.hoist == "b" else (*rows, self.column)
-        return next((name for name in reversed(order) if self.shares[name] % self.tiling.programs == 0), "")
+        order = (self.column, *rows) if tiling.hoist == "b" else (*rows, self.column)
+        blocks = {self.row: tiling.rows, self.column: tiling.columns}
+        counts = {name: self.shares[name] // blocks.get(name, 1) for name in order}
+        return next((name for name in reversed(order) if counts[name] % tiling.programs == 0), "")
 
     def _loads(self, operand: Operand) -> None:
         """Load a block's tiles of one operand, for the depth that is resident."""
@@ -205,7 +214,7 @@ class ContractionWriter:
 
     def _chunks(self) -> None:
         """Loop over depth chunks, load each, and accumulate in the T-core or in registers."""
-        in_registers = bool(self.chunked) and self.tiling.rows * self.tiling.columns > 1
+        in_registers = (bool(self.chunked) or self.by_block) and self.tiling.rows * self.tiling.columns > 1
         with ExitStack() as loops:
             chunks = [
                 loops.enter_context(self.nest.loop(self._steps(d), self.tile[d.name], d.name, kind="red"))
@@ -214,7 +223,7 @@ class ContractionWriter:
             self._loads(self.a)
             self._loads(self.b)
             if in_registers:
-                self._grid(chunks, partial=True)
+                self._grid(chunks, in_registers=True)
             elif any(depth is not None for depth in chunks):
                 self._product(chunks)
             else:
@@ -226,20 +235,25 @@ class ContractionWriter:
             self._drain_and_finish()
 
     def _tiles(self) -> None:
-        """The tiles of a block whose whole depth is resident, each finished at once."""
-        self._grid([], partial=False)
+        """The tiles of a block whose whole depth is resident: each finished at once, or all together at the end."""
+        self._grid([], in_registers=self.by_block)
+        if self.by_block:
+            self._epilogues()
 
-    def _grid(self, chunks: list[int | None], partial: bool) -> None:
+    def _grid(self, chunks: list[int | None], in_registers: bool) -> None:
         with ExitStack() as loops:
             row, column = self._grid_loops(loops, load_rows=True)
             self._product([], row, column)
-            if partial:
-                first = mask(chunks)
-                destination = self._accumulator(row, column)
-                self._drain(destination, first)
+            if in_registers:
+                self._drain(self._accumulator(row, column), mask(chunks))
             else:
                 self._drain_and_finish()
-        self.writer.program_depth = None if self.tiling.rows * self.tiling.columns > 1 else self.writer.program_depth
+        self._leave_grid()
+
+    def _leave_grid(self) -> None:
+        """Tiles that programs take in turn are behind."""
+        if self.tiling.rows * self.tiling.columns > 1 and not self.by_block:
+            self.writer.program_depth = None
 
     def _grid_loops(self, loops: ExitStack, load_rows: bool = False) -> tuple[int | None, int | None]:
         """Loops over the row and column tiles of a block; the finer one spreads over vector programs.
@@ -247,13 +261,13 @@ class ContractionWriter:
         With `load_rows`, a streamed row tile is loaded before its columns.
         """
         by_column = self.b.count > 1
-        row = loops.enter_context(
-            self.nest.loop(self.a.count, self.tile.get(self.row, 1), self.row, level="tile" if by_column else "program")
-        )
+        spread = "tile" if self.by_block else "program"
+        row_level = "tile" if by_column else spread
+        row = loops.enter_context(self.nest.loop(self.a.count, self.tile.get(self.row, 1), self.row, level=row_level))
         if load_rows and by_column and self.tiling.stream:
             self._load_row()
-        column = loops.enter_context(self.nest.loop(self.b.count, self.tile[self.column], self.column, level="program"))
-        if row is not None or column is not None:
+        column = loops.enter_context(self.nest.loop(self.b.count, self.tile[self.column], self.column, level=spread))
+        if (row is not None or column is not None) and not self.by_block:
             self.writer.program_depth = column if by_column else row
         return row, column
 
@@ -299,8 +313,11 @@ class ContractionWriter:
 
     def _accumulator(self, row: int | None, column: int | None) -> Register:
         """The register that holds the partial sums of a tile of the block."""
-        base = self.writer.registers.count * self._programs()
-        terms = {}
+        if self.by_block:
+            terms = dict(self.writer.in_program(self.writer.registers.count).terms)
+            base = self.writer.registers.count
+        else:
+            terms, base = {}, self.writer.registers.count * self._programs()
         if row is not None:
             terms[row] = self.b.count
         if column is not None:
@@ -326,10 +343,10 @@ class ContractionWriter:
             accumulator = self._accumulator(row, column)
             for statement in self.statements:
                 if statement.op == "vacc":
-                    self.nest.append(Instruction("vmov", (self.writer.register(statement.result), accumulator)))
+                    self.writer.aliases[statement.result] = accumulator
                 else:
                     self.writer.write(statement)
-        self.writer.program_depth = None
+        self._leave_grid()
 
 
 def _loads_first(kernel: Kernel) -> tuple[Statement, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from birc.codegen.nest import NestBuilder, mask
 from birc.codegen.slots import Slots
@@ -15,7 +15,11 @@ from birc.runtime.program import Affine, Instruction, Operand, Register, Sync, a
 
 @dataclass(slots=True)
 class StatementWriter:
-    """Writes statements into a nest. `program_depth` is the loop whose iterations run on different vector programs."""
+    """Writes statements into a nest.
+
+    `program_depth` is the loop whose iterations run on different vector programs, each with `stride` registers;
+    `aliases` are values that lie in another register than their own.
+    """
 
     kernel: Kernel
     nest: NestBuilder
@@ -23,16 +27,18 @@ class StatementWriter:
     tile: dict[str, int]
     registers: Registers
     program_depth: int | None = None
+    stride: int = 0
+    aliases: dict[str, Register] = field(default_factory=dict)
 
     def register(self, name: str) -> Register:
         """The register of a value in the current vector program."""
-        number = self.registers.numbers[name]
-        return Register(self._in_program(number))
+        return self.aliases.get(name) or Register(self.in_program(self.registers.numbers[name]))
 
-    def _in_program(self, number: int) -> Affine:
+    def in_program(self, number: int) -> Affine:
+        """A register number of the first vector program, in the current one."""
         if self.program_depth is None:
             return Affine(number)
-        return affine(number, {self.program_depth: self.registers.count})
+        return affine(number, {self.program_depth: self.stride or self.registers.count})
 
     def write(self, statement: Statement, fold_loops: Sequence[int | None] = ()) -> None:
         """Append the instruction of a statement; folds restart in the first iteration of `fold_loops`."""

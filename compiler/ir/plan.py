@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 PAR = "par"
 RED = "red"
+TILE, BLOCK = "tile", "block"
+"""What the vector programs of a contraction take in turn."""
 SPC = "spc"
 """The name of a dimension that is spread over SPCs, one iteration each, when every SPC has its own sample."""
 
@@ -115,7 +117,7 @@ class Tiling:
     other one ("a", "b" or ""); `stream`: a tiles are loaded one by one as the T-core takes them, through a ring of
     `a_buffers`, instead of block by block (with several columns a row's tiles stay until the last of them);
     `a_buffers` and `b_buffers`: copies of the input blocks otherwise; `programs`: vector programs that take tiles in
-    turn.
+    turn, or (`turns` is "block") whole blocks, whose sums wait in registers until the last is there.
     """
 
     tile: tuple[tuple[str, int], ...]
@@ -128,6 +130,7 @@ class Tiling:
     a_buffers: int = 2
     b_buffers: int = 2
     programs: int = 1
+    turns: str = TILE
 
 
 @dataclass(frozen=True, slots=True)

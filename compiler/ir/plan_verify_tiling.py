@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from birc.compiler.ir.plan import Access, Contraction, Index, Kernel, Phase, Statement, Tiling
+from birc.compiler.ir.plan import BLOCK, TILE, Access, Contraction, Index, Kernel, Phase, Statement, Tiling
 from birc.compiler.ir.plan_verify_kernel import accesses_of, bounds, reach
 from birc.compiler.ir.registers import assign
 from birc.runtime.machine import Machine
@@ -68,6 +68,12 @@ def _shape_problems(kernel: Kernel, tiling: Tiling, machine: Machine) -> Iterato
         yield f"keeps {tiling.resident} depth loops resident, there are {len(kernel.red_dims)}"
     if tiling.hoist not in HOISTS:
         yield f"hoists {tiling.hoist!r}, must be a, b or nothing"
+    yield from _program_problems(tiling, machine)
+
+
+def _program_problems(tiling: Tiling, machine: Machine) -> Iterator[str]:
+    if tiling.turns not in (TILE, BLOCK) or (tiling.turns == BLOCK and tiling.rows * tiling.columns == 1):
+        yield f"vector programs take {tiling.turns!r} in turn, must be {TILE}, or {BLOCK} where it has several tiles"
     if tiling.programs > machine.vector_programs:
         yield f"uses {tiling.programs} vector programs, an SPC has {machine.vector_programs}"
 
@@ -134,7 +140,9 @@ def _register_problems(kernel: Kernel, tiling: Tiling, tile: Mapping[str, int], 
     else:  # loads come first, so that they overlap the T-core
         phases = (Phase(tuple(sorted(statements, key=lambda s: s.op != "vld"))),)
         streamed = kernel.red_dims[: len(kernel.red_dims) - tiling.resident]
-        if tiling.rows * tiling.columns > 1 and any(d.extent > tile[d.name] for d in streamed):
+        if tiling.turns == BLOCK:
+            partial = tiling.programs * tiling.rows * tiling.columns
+        elif tiling.rows * tiling.columns > 1 and any(d.extent > tile[d.name] for d in streamed):
             partial = tiling.rows * tiling.columns
     needed = tiling.programs * assign(phases).count + partial
     if needed > machine.vector_registers:

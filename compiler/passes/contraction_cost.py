@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from birc.compiler.ir.plan import Access, Contraction, Dimension, Kernel, Tiling
+from birc.compiler.ir.plan import BLOCK, Access, Contraction, Dimension, Kernel, Tiling
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
 
@@ -137,6 +137,7 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     tiles = others * row_share * column_share
     steps = math.prod(shape.steps)
     chunks = math.prod(shape.steps[: len(shape.steps) - tiling.resident])
+    by_block = tiling.turns == BLOCK
     partial = chunks > 1 and tiling.rows * tiling.columns > 1
     resident = steps / max(1, chunks)
     flight = machine.outstanding_loads_per_tcore_queue
@@ -158,6 +159,10 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     local = shape.memories.is_local(shape.contraction.a)
     ports = (b_loads * load_b + (0.0 if local else a_loads * load_a) + tiles * extra_loads, a_loads * load_a)
     turns = tiles * (latency_b + vector + extra_loads) / tiling.programs
+    if by_block:
+        turns = tiles * (chunks * drain + vector + extra_loads + stores) / tiling.programs
+    elif partial:  # The programs that finish a block take no sums of the next one.
+        exposed += tiles * (vector + extra_loads + stores + latency_b) / tiling.programs
     limits = (tcore + exposed, *ports, tiles * stores, tiles * vector + added, turns, a_time, b_time)
     first = latency_b + (load_a + tiling.columns * load_b) * resident
     return max(limits) + SECONDARY_WEIGHT * sum(limits) + first

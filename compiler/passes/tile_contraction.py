@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from birc.compiler.ir.plan import SPC, Contraction, Dimension, Kernel, Phase, Tiling
+from birc.compiler.ir.plan import BLOCK, SPC, TILE, Contraction, Dimension, Kernel, Phase, Tiling
 from birc.compiler.ir.registers import assign
 from birc.compiler.passes.contraction_cost import Memories, Shape, estimate
 from birc.compiler.passes.restrict import even_part
@@ -140,12 +140,14 @@ def _blocked(
     machine = shape.machine
     tile = tuple(shape.tile.items())
     depth = len(shape.steps)
-    programs = _programs(shape, dict(spcs), rows, columns, registers)
+    by_tile = _programs(shape, dict(spcs), rows, columns, registers)
+    by_block = _block_programs(shape, dict(spcs), rows, columns, registers)
     for resident in range(depth + 1):
         chunks = math.prod(shape.steps[: depth - resident])
         partial = rows * columns if chunks > 1 and rows * columns > 1 else 0
-        if programs * registers + partial > machine.vector_registers:
-            continue
+        turns = [(TILE, by_tile)] if by_tile * registers + partial <= machine.vector_registers else []
+        if by_block:
+            turns.append((BLOCK, by_block))
         steps = math.prod(shape.steps[depth - resident :])
         hoists = ("",) if chunks > 1 else ("", "b") if stream else ("", "a", "b")
         for hoist in hoists:
@@ -154,7 +156,10 @@ def _blocked(
             )
             b_buffers = _buffers(shape, columns * steps, machine.gib_b_bytes)
             if a_buffers and b_buffers:
-                yield Tiling(tile, spcs, rows, columns, resident, hoist, stream, a_buffers, b_buffers, programs)
+                for what, programs in turns:
+                    yield Tiling(
+                        tile, spcs, rows, columns, resident, hoist, stream, a_buffers, b_buffers, programs, what
+                    )
 
 
 def _buffers(shape: Shape, slots: int, gib_bytes: int) -> int:
@@ -175,7 +180,18 @@ def _programs(shape: Shape, spcs: dict[str, int], rows: int, columns: int, regis
     """Vector programs that take the tiles of a block in turn, or else blocks of a single tile."""
     if rows * columns > 1:
         return columns if columns > 1 else rows
-    inside = (*shape.contraction.row_dims, *shape.contraction.column_dims)
-    dims = [shape.kernel.dimension(name) for name in inside]
     most = min(shape.machine.vector_programs, shape.machine.vector_registers // max(1, registers))
-    return shared_programs([shape.share(d, spcs) for d in dims], most)
+    return shared_programs(_blocks(shape, spcs, rows, columns), most)
+
+
+def _block_programs(shape: Shape, spcs: dict[str, int], rows: int, columns: int, registers: int) -> int:
+    """Vector programs that take blocks of several tiles in turn, with registers for all sums; 0 for none."""
+    most = min(shape.machine.vector_programs, shape.machine.vector_registers // (registers + rows * columns))
+    return shared_programs(_blocks(shape, spcs, rows, columns), most) if rows * columns > 1 and most > 1 else 0
+
+
+def _blocks(shape: Shape, spcs: dict[str, int], rows: int, columns: int) -> list[int]:
+    """Blocks of an SPC along the dimensions of rows and columns."""
+    sizes = {shape.column.name: columns} | ({shape.blocked.name: rows} if shape.blocked is not None else {})
+    names = (*shape.contraction.row_dims, *shape.contraction.column_dims)
+    return [-(-shape.share(shape.kernel.dimension(name), spcs) // sizes.get(name, 1)) for name in names]
