@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ import onnx
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPORTED = ("mobilenet_v2", "resnet50", "bert_base", "gpt2", "llama2l")  # small, written by PyTorch
+
+sys.path.insert(0, str(ROOT / "examples"))
 
 Inputs = Mapping[str, np.ndarray]
 
@@ -87,12 +89,4 @@ def exported(name: str) -> Sample:
 
 def _example(name: str) -> ModuleType:
     """The example script examples/NAME.py as a module."""
-    module_name = f"example_{name}"
-    if module_name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(module_name, ROOT / "examples" / f"{name}.py")
-        if spec is None or spec.loader is None:
-            raise ImportError(f"no example {name}")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module  # dataclasses look their module up there
-        spec.loader.exec_module(module)
-    return sys.modules[module_name]
+    return importlib.import_module(name)

@@ -12,14 +12,12 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from network_writer import NetworkWriter
+from onnx import TensorProto, helper
 
-OPSET = 17
-IR_VERSION = 8
 TOKEN_TYPES = 2
 MASKED_SCORE = -10000.0  # added to the attention scores of padding tokens
 
@@ -37,30 +35,12 @@ class Shape:
     intermediate: int
 
 
-class EncoderWriter:
-    """Collects the nodes and the seeded weights of one encoder."""
+class EncoderWriter(NetworkWriter):
+    """Writes one encoder."""
 
     def __init__(self, shape: Shape, seed: int) -> None:
+        super().__init__(seed)
         self.shape = shape
-        self.rng = np.random.default_rng(seed)
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: list[onnx.TensorProto] = []
-
-    def constant(self, name: str, value: np.ndarray) -> str:
-        """Add an initialiser; returns its name."""
-        self.weights.append(numpy_helper.from_array(value, name))
-        return name
-
-    def normal(self, name: str, shape: tuple[int, ...], deviation: float, mean: float = 0.0) -> str:
-        """Add a normally distributed float32 initialiser; returns its name."""
-        value = self.rng.standard_normal(shape, np.float32)
-        return self.constant(name, value * np.float32(deviation) + np.float32(mean))
-
-    def node(self, op_type: str, name: str, inputs: list[str], **attributes: Any) -> str:
-        """Add a node with one output, named after the node; returns the output's name."""
-        output = f"{name}_out"
-        self.nodes.append(helper.make_node(op_type, inputs, [output], name, **attributes))
-        return output
 
     def linear(self, name: str, x: str, inward: int, outward: int) -> str:
         """x @ weight + bias, over the last dimension."""
@@ -157,7 +137,7 @@ class EncoderWriter:
         first = self.constant("pooler.first", np.array(0, np.int64))
         y = self.node("Gather", "pooler.gather", [x, first], axis=1)
         y = self.linear("pooler", y, self.shape.hidden, self.shape.hidden)
-        self.nodes.append(helper.make_node("Tanh", [y], ["pooler_output"], "pooler.tanh"))
+        self.node("Tanh", "pooler.tanh", [y], "pooler_output")
 
 
 def build(
@@ -186,7 +166,7 @@ def build(
     x = writer.embeddings()
     for index in range(layers):
         x = writer.layer(f"layer{index}", x, mask)
-    writer.nodes.append(helper.make_node("Identity", [x], ["last_hidden_state"], "last_hidden_state"))
+    writer.node("Identity", "last_hidden_state", [x], "last_hidden_state")
     writer.pooler(x)
 
     value = helper.make_tensor_value_info
@@ -196,9 +176,7 @@ def build(
         value("last_hidden_state", TensorProto.FLOAT, [batch, sequence, hidden]),
         value("pooler_output", TensorProto.FLOAT, [batch, hidden]),
     ]
-    graph = helper.make_graph(writer.nodes, "bert", inputs, outputs, writer.weights)
-    opset = helper.make_opsetid("", OPSET)
-    model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="bert.py")
+    model = writer.model("bert", inputs, outputs)
     for key, size in asdict(shape).items():
         model.metadata_props.add(key=key, value=str(size))
     return model

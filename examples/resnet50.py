@@ -11,36 +11,22 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from network_writer import NetworkWriter
+from onnx import TensorProto, helper
 
-OPSET = 17
-IR_VERSION = 8
 BLOCKS_PER_STAGE = (3, 4, 6, 3)
 EXPANSION = 4  # a bottleneck block's output channels over its inner channels
 
 
-class NetworkWriter:
-    """Collects the nodes and the seeded weights of one convolutional network."""
-
-    def __init__(self, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: list[onnx.TensorProto] = []
+class ResNetWriter(NetworkWriter):
+    """Writes one residual network."""
 
     def weight(self, name: str, value: np.ndarray) -> str:
         """Add an initialiser in float32; returns its name."""
-        self.weights.append(numpy_helper.from_array(value.astype(np.float32), name))
-        return name
-
-    def node(self, op_type: str, name: str, inputs: list[str], **attributes: Any) -> str:
-        """Add a node with one output, named after the node; returns the output's name."""
-        output = f"{name}_out"
-        self.nodes.append(helper.make_node(op_type, inputs, [output], name, **attributes))
-        return output
+        return self.constant(name, value.astype(np.float32))
 
     def convolution(self, name: str, x: str, channels: tuple[int, int], kernel: int, stride: int = 1) -> str:
         """A square convolution without bias, padded to keep the size at stride 1; `channels` is (in, out)."""
@@ -95,7 +81,7 @@ def build(
     `width` is the channel count after the first convolution (64 in the paper). The same arguments give
     the same bytes.
     """
-    writer = NetworkWriter(seed)
+    writer = ResNetWriter(seed)
     x = writer.unit("stem", "image", (3, width), 7, 2)
     x = writer.node("MaxPool", "stem.pool", [x], kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2])
     inward = width
@@ -110,13 +96,11 @@ def build(
     matrix = writer.rng.standard_normal((classes, inward), np.float32) / np.sqrt(inward)
     weight = writer.weight("head.fc.weight", matrix)
     bias = writer.weight("head.fc.bias", 0.05 * writer.rng.standard_normal(classes))
-    writer.nodes.append(helper.make_node("Gemm", [x, weight, bias], ["logits"], "head.fc", transB=1))
+    writer.node("Gemm", "head.fc", [x, weight, bias], "logits", transB=1)
 
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, 3, image_size, image_size])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, classes])
-    graph = helper.make_graph(writer.nodes, "resnet50", [image], [logits], writer.weights)
-    opset = helper.make_opsetid("", OPSET)
-    return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="resnet50.py")
+    return writer.model("resnet50", [image], [logits])
 
 
 def main() -> None:

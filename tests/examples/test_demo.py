@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -15,16 +14,12 @@ from rich.console import Console
 from birc.runtime.session import Session
 
 SMALL = ("--target", "tiny", "--batch", "100", "--width", "4", "--image-size", "32")
-SHARED = ("resnet50", "report_tables")
 
 
 @pytest.fixture
-def demo(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """examples/demo.py; the scripts beside it are found as when it is run."""
-    monkeypatch.syspath_prepend(str(EXAMPLES_FOLDER))
-    yield example_module("demo.py")
-    for name in SHARED:
-        sys.modules.pop(name, None)
+def demo() -> ModuleType:
+    """examples/demo.py."""
+    return example_module("demo.py")
 
 
 def test_demo(demo: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,9 +8,8 @@ here they get seeded random weights instead.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -97,14 +96,7 @@ def onnxruntime_outputs(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]
 
 def example_module(path: str) -> ModuleType:
     """The example script examples/PATH as a module, e.g. `resnet50.py`."""
-    file = EXAMPLES_FOLDER / path
-    spec = importlib.util.spec_from_file_location(f"example_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"no example at {file}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(path.removesuffix(".py"))
 
 
 def exported_network(name: str) -> ExportedNetwork:
