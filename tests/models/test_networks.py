@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -19,17 +16,11 @@ from networks import (
     SHIPPED_FOLDER,
     Network,
     OnnxRuntime,
-    example_module,
     exported_network,
     onnxruntime_outputs,
-    random_image,
     relative_error,
     shipped_network,
 )
-
-SMALL_BERT = {"layers": 2, "hidden": 32, "heads": 4, "sequence": 12, "vocab": 50, "intermediate": 48}
-SMALL_RESNET = {"width": 8, "image_size": 64, "classes": 20}
-
 
 HEAVY = ("vgg19", "zfnet512", "bvlc_alexnet")  # hundreds of megabytes of weights each
 LIGHT = [name for name in SHIPPED if name not in HEAVY]
@@ -101,68 +92,6 @@ def test_relative_error_is_relative() -> None:
     assert relative_error(reference, np.zeros(2)) == np.inf
     with pytest.raises(ValueError, match="shapes differ"):
         relative_error(np.zeros((2, 1)), np.zeros(2))
-
-
-def test_resnet50_example_runs() -> None:
-    model = example_module("resnet50.py").build(batch=2, **SMALL_RESNET)
-    onnx.checker.check_model(model, full_check=True)
-    logits = onnxruntime_outputs(model, random_image(model, np.random.default_rng(0)))["logits"]
-    assert logits.shape == (2, 20)
-    assert 1e-2 < logits.std() < 1e2
-    assert relative_error(logits[1], logits[0]) > 0.01
-    operators = Counter(node.op_type for node in model.graph.node)
-    assert (operators["Conv"], operators["BatchNormalization"], operators["Relu"]) == (53, 53, 49)
-
-
-def test_resnet50_example_has_the_published_size() -> None:
-    model = example_module("resnet50.py").build()
-    statistics = (".mean", ".variance")
-    trained = [w for w in model.graph.initializer if not w.name.endswith(statistics)]
-    assert sum(int(np.prod(weight.dims)) for weight in trained) == 25_557_032
-
-
-def bert_inputs(batch: int, masked: int) -> dict[str, np.ndarray]:
-    """Random tokens, the last `masked` of them padding."""
-    sequence, vocab = SMALL_BERT["sequence"], SMALL_BERT["vocab"]
-    tokens = np.random.default_rng(0).integers(0, vocab, (batch, sequence))
-    place = np.arange(sequence) + np.zeros((batch, 1), np.int64)
-    return {
-        "input_ids": tokens,
-        "attention_mask": (place < sequence - masked).astype(np.int64),
-        "token_type_ids": (place >= sequence // 2).astype(np.int64),
-    }
-
-
-def test_bert_example_runs_and_its_mask_hides_padding() -> None:
-    model = example_module("bert.py").build(batch=3, **SMALL_BERT)
-    onnx.checker.check_model(model, full_check=True)
-    inputs = bert_inputs(batch=3, masked=4)
-    first = onnxruntime_outputs(model, inputs)
-    assert {name: value.shape for name, value in first.items()} == {
-        "last_hidden_state": (3, 12, 32),
-        "pooler_output": (3, 32),
-    }
-    inputs["input_ids"] = inputs["input_ids"].copy()
-    inputs["input_ids"][:, -4:] = 0
-    second = onnxruntime_outputs(model, inputs)
-    assert relative_error(second["pooler_output"], first["pooler_output"]) < 1e-6
-    inputs["input_ids"][:, :4] = 0
-    third = onnxruntime_outputs(model, inputs)
-    assert relative_error(third["pooler_output"], first["pooler_output"]) > 0.05
-
-
-def test_bert_example_refuses_heads_that_do_not_divide() -> None:
-    with pytest.raises(ValueError, match="heads"):
-        example_module("bert.py").build(**{**SMALL_BERT, "heads": 5})
-
-
-@pytest.mark.parametrize(("script", "small"), [("resnet50.py", SMALL_RESNET), ("bert.py", SMALL_BERT)])
-def test_example_scripts_write_what_build_gives(script: str, small: dict[str, int], tmp_path: Path) -> None:
-    output = tmp_path / "model.onnx"
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in small.items()]
-    command = [sys.executable, str(EXAMPLES_FOLDER / script), str(output), "--batch", "2", *options]
-    subprocess.run(command, check=True, timeout=60)
-    assert onnx.load(output) == example_module(script).build(batch=2, **small)
 
 
 def test_digits_example_is_right_on_images_it_never_saw() -> None:
