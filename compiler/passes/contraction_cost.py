@@ -36,13 +36,17 @@ class Memories:
 
 @dataclass(frozen=True)
 class Shape:
-    """A contraction cut into tiles: what does not depend on blocking."""
+    """A contraction cut into tiles: what does not depend on blocking.
+
+    `is_cut`: its innermost depth was cut in two, of which one part stays in the input buffers.
+    """
 
     kernel: Kernel
     contraction: Contraction
     machine: Machine
     memories: Memories
     tile: dict[str, int]
+    is_cut: bool = False
 
     @cached_property
     def steps(self) -> tuple[int, ...]:
@@ -128,7 +132,8 @@ class Shape:
 
 
 def estimate(shape: Shape, tiling: Tiling) -> float:
-    """Cycles of the busiest SPC: the largest of T-core, port, store and vector time, plus the first loads."""
+    """Cycles of the busiest SPC: the largest of T-core, port, store and vector time, plus the first loads
+    and the last epilogue."""
     machine = shape.machine
     spcs = dict(tiling.spcs)
     row_share = -(-shape.share(shape.blocked, spcs) // tiling.rows) * tiling.rows
@@ -165,7 +170,10 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
         exposed += tiles * (vector + extra_loads + stores + latency_b) / tiling.programs
     limits = (tcore + exposed, *ports, tiles * stores, tiles * vector + added, turns, a_time, b_time)
     first = latency_b + (load_a + tiling.columns * load_b) * resident
-    return max(limits) + SECONDARY_WEIGHT * sum(limits) + first
+    last = vector + extra_loads + stores
+    if by_block:  # Its loads begin when all of its sums are there.
+        last = tiling.rows * tiling.columns * last + latency_b
+    return max(limits) + SECONDARY_WEIGHT * sum(limits) + first + last
 
 
 def _ring_shortage(tiling: Tiling, steps: float) -> float:

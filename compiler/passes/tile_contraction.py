@@ -31,7 +31,7 @@ def tile_contraction_kernel(
     for number, (shape, tiling) in enumerate(_candidates(kernel, contraction, machine, memories)):
         key = (estimate(shape, tiling), number)
         if best is None or key < best:
-            inner = 0 if shape.kernel is kernel else shape.kernel.red_dims[-1].extent
+            inner = shape.kernel.red_dims[-1].extent if shape.is_cut else 0
             best, chosen = key, TiledDepth(inner, tiling)
     if chosen is None:
         raise DoesNotFitError("no tile of the product fits the input buffers", where=kernel.name)
@@ -53,24 +53,25 @@ class TiledDepth:
 def _candidates(
     kernel: Kernel, contraction: Contraction, machine: Machine, memories: Memories
 ) -> Iterator[tuple[Shape, Tiling]]:
-    yield from _candidates_of(kernel, contraction, machine, memories)
+    yield from _candidates_of(kernel, contraction, machine, memories, is_cut=False)
     if len(kernel.space) <= MOST_SPLIT_DIMENSIONS:
         step = _tile(kernel, contraction, machine, {})[kernel.red_dims[-1].name]
         for inner in inner_depths(kernel, step):
             split = split_depth(kernel, inner)
             if split.contraction is not None:
-                yield from _candidates_of(split, split.contraction, machine, memories)
+                yield from _candidates_of(split, split.contraction, machine, memories, is_cut=True)
 
 
 def _candidates_of(
-    kernel: Kernel, contraction: Contraction, machine: Machine, memories: Memories
+    kernel: Kernel, contraction: Contraction, machine: Machine, memories: Memories, *, is_cut: bool
 ) -> Iterator[tuple[Shape, Tiling]]:
     loads_first = [s for s in kernel.phases[-1].statements if s.op == "vld"]
     others = [s for s in kernel.phases[-1].statements if s.op != "vld"]
     registers = assign((Phase((*loads_first, *others)),)).count
     rows = [kernel.dimension(name) for name in contraction.row_dims]
     for extents in _row_tiles(rows, machine.tcore_rows):
-        shape = Shape(kernel, contraction, machine, memories, _tile(kernel, contraction, machine, extents))
+        tile = _tile(kernel, contraction, machine, extents)
+        shape = Shape(kernel, contraction, machine, memories, tile, is_cut)
         for spcs in _spc_splits(shape, machine.spcs_per_die):
             for tiling in _blockings(shape, spcs, registers):
                 yield shape, tiling
@@ -142,14 +143,16 @@ def _blocked(
     depth = len(shape.steps)
     by_tile = _programs(shape, dict(spcs), rows, columns, registers)
     by_block = _block_programs(shape, dict(spcs), rows, columns, registers)
-    for resident in range(depth + 1):
+    for resident in range(1, depth) if shape.is_cut else range(depth + 1):
         chunks = math.prod(shape.steps[: depth - resident])
         partial = rows * columns if chunks > 1 and rows * columns > 1 else 0
         turns = [(TILE, by_tile)] if by_tile * registers + partial <= machine.vector_registers else []
         if by_block:
             turns.append((BLOCK, by_block))
         steps = math.prod(shape.steps[depth - resident :])
-        hoists = ("",) if chunks > 1 else ("", "b") if stream else ("", "a", "b")
+        hoists = ["", "a", "b"] if chunks == 1 else [""]
+        if stream:
+            hoists = ["", "b"] if chunks == 1 and (rows == 1 or columns == 1) else [""]
         for hoist in hoists:
             a_buffers = (
                 _streamed(shape, columns, steps) if stream else _buffers(shape, rows * steps, machine.gib_a_bytes)

@@ -27,6 +27,8 @@ REMAINDER_BITS = 20
 # Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: |error| <= 1.5e-7.
 ERF_P = 0.3275911
 ERF_COEFFICIENTS = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
+LARGEST_GELU = 100.0
+"""Beyond it the tail of the normal distribution is 0 in FP32, and infinity times it would be no number."""
 
 
 def exp(b: Builder, x: Value) -> Expression:
@@ -82,14 +84,23 @@ def erf(b: Builder, x: Value) -> Expression:
 
 
 def gelu(b: Builder, x: Value, approximate: str) -> Expression:
-    """x times the normal distribution function, exactly (erf) or by tanh."""
+    """x times the normal distribution function, exactly (erf) or by tanh.
+
+    The exact one is max(x, 0) - |x| q, with q the tail of the distribution beyond |x|: the polynomial of `erf`.
+    """
     if approximate == "tanh":
-        cube = b.op("vmul", b.op("vmul", x, x), x)
-        inner = b.op("vmul", b.op("vfma", cube, 0.044715, x), math.sqrt(2.0 / math.pi))
-        factor = b.op("vadd", b.op("vtanh", inner), 1.0)
-    else:
-        factor = b.op("vadd", erf(b, b.op("vmul", x, math.sqrt(0.5))), 1.0)
-    return b.op("vmul", b.op("vmul", x, 0.5), factor)
+        slope = math.sqrt(2.0 / math.pi)
+        inner = b.op("vmul", x, b.op("vfma", b.op("vmul", x, x), 0.044715 * slope, slope))
+        half = b.op("vmul", x, 0.5)
+        return b.op("vfma", half, b.op("vtanh", inner), half)
+    size = b.op("vmin", b.op("vabs", x), LARGEST_GELU)
+    t = b.op("vrcp", b.op("vfma", size, ERF_P * math.sqrt(0.5), 1.0))
+    polynomial: Value = -0.5 * ERF_COEFFICIENTS[0]
+    for coefficient in ERF_COEFFICIENTS[1:]:
+        polynomial = b.op("vfma", polynomial, t, -0.5 * coefficient)
+    decay = b.op("vexp2", b.op("vmul", b.op("vmul", size, -0.5 * LOG2_E), size))
+    tail = b.op("vmul", b.op("vmul", polynomial, t), decay)
+    return b.op("vfma", size, tail, b.op("vmax", x, 0.0))
 
 
 def power(b: Builder, x: Value, y: Value) -> Value:

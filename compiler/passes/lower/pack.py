@@ -20,8 +20,11 @@ Constants = Mapping[str, np.ndarray]
 def pack_small(
     kernels: list[Kernel], buffers: Mapping[str, Buffer], data: Constants
 ) -> tuple[list[Kernel], dict[str, Buffer], dict[str, np.ndarray]]:
-    """Kernels, buffers and data with the small constants of each element type in one buffer."""
-    used = {access.view.buffer for kernel in kernels for access in accesses(kernel)}
+    """Kernels, buffers and data with the small constants of each element type in one buffer.
+
+    Tables that are read at indices from data stay apart: they are not copied onto the chip.
+    """
+    used = {access.view.buffer for kernel in kernels for access in accesses(kernel)} - _tables(kernels)
     small: dict[str, list[Buffer]] = {}
     for buffer in buffers.values():
         if buffer.role == "constant" and buffer.name in used and buffer.num_bytes <= LARGEST_PACKED_BYTES:
@@ -51,3 +54,9 @@ def pack_small(
         return replace(view, buffer=name, offset=view.offset + offset)
 
     return [with_views(kernel, moved) for kernel in kernels], result, packed
+
+
+def _tables(kernels: list[Kernel]) -> set[str]:
+    """The buffers that indexed loads read."""
+    statements = (s for kernel in kernels for phase in kernel.phases for s in phase.statements)
+    return {s.access.view.buffer for s in statements if s.op == "vldx" and s.access is not None}
