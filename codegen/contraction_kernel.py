@@ -9,6 +9,7 @@ whole block, tiles keep their sums in registers until all of the block's are don
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -16,8 +17,7 @@ from birc.codegen.nest import NestBuilder, mask
 from birc.codegen.slots import Slots
 from birc.codegen.statements import StatementWriter
 from birc.compiler.ir.plan import BLOCK, Access, Contraction, Dimension, Kernel, Phase, Statement, Tiling
-from birc.compiler.ir.registers import assign
-from birc.runtime.errors import InternalError
+from birc.compiler.ir.registers import epilogue
 from birc.runtime.machine import Machine
 from birc.runtime.program import Affine, Instruction, Register, RingAddress, Sync, affine
 from birc.runtime.program import Kernel as KernelCode
@@ -59,13 +59,12 @@ class ContractionWriter:
         a, b = contraction.a, contraction.b
         self.a = Operand(a, contraction.rows, "tlda", self.row, tiling.rows, tiling.a_buffers, A_FULL, A_FREE)
         self.b = Operand(b, contraction.depth, "tldb", self.column, tiling.columns, tiling.b_buffers, B_FULL, B_FREE)
-        self.statements = _loads_first(kernel)
-        registers = assign((Phase(self.statements),))
         self.by_block = tiling.turns == BLOCK
-        accumulators = tiling.rows * tiling.columns if self.by_block else 0
-        self.writer = StatementWriter(
-            kernel, self.nest, self.slots, self.tile, registers, stride=registers.count + accumulators
-        )
+        self.epilogue = epilogue(kernel, self.by_block)
+        registers = self.epilogue.registers
+        self.ahead = self.epilogue.ahead(tiling.rows, tiling.columns, machine.vector_registers // tiling.programs)
+        stride = self.epilogue.count(tiling.rows * tiling.columns, self.ahead)
+        self.writer = StatementWriter(kernel, self.nest, self.slots, self.tile, registers, stride=stride)
         self.shares: dict[str, int] = {}
 
     def emit(self) -> tuple[KernelCode, Slots]:
@@ -242,10 +241,13 @@ class ContractionWriter:
 
     def _grid(self, chunks: list[int | None], in_registers: bool) -> None:
         with ExitStack() as loops:
-            row, column = self._grid_loops(loops, load_rows=True)
+            row = self._row_loop(loops)
+            if self.tiling.stream and self.b.count > 1:
+                self._load_row()
+            column = self._column_tiles(loops)
             self._product([], row, column)
             if in_registers:
-                self._drain(self._accumulator(row, column), mask(chunks))
+                self._drain(self._tile_register({row: self.b.count, column: 1}), mask(chunks))
             else:
                 self._drain_and_finish()
         self._leave_grid()
@@ -255,21 +257,23 @@ class ContractionWriter:
         if self.tiling.rows * self.tiling.columns > 1 and not self.by_block:
             self.writer.program_depth = None
 
-    def _grid_loops(self, loops: ExitStack, load_rows: bool = False) -> tuple[int | None, int | None]:
-        """Loops over the row and column tiles of a block; the finer one spreads over vector programs.
+    def _row_loop(self, loops: ExitStack) -> int | None:
+        """The loop over the row tiles of a block; vector programs take them in turn when there is one column."""
+        spread = not self.by_block and self.b.count == 1
+        level = "program" if spread else "tile"
+        row = loops.enter_context(self.nest.loop(self.a.count, self.tile.get(self.row, 1), self.row, level=level))
+        if row is not None and spread:
+            self.writer.program_depth = row
+        return row
 
-        With `load_rows`, a streamed row tile is loaded before its columns.
-        """
-        by_column = self.b.count > 1
-        spread = "tile" if self.by_block else "program"
-        row_level = "tile" if by_column else spread
-        row = loops.enter_context(self.nest.loop(self.a.count, self.tile.get(self.row, 1), self.row, level=row_level))
-        if load_rows and by_column and self.tiling.stream:
-            self._load_row()
-        column = loops.enter_context(self.nest.loop(self.b.count, self.tile[self.column], self.column, level=spread))
-        if (row is not None or column is not None) and not self.by_block:
-            self.writer.program_depth = column if by_column else row
-        return row, column
+    def _column_tiles(self, loops: ExitStack, kind: str = "par", step: int = 1) -> int | None:
+        """The loop over the column tiles of a block, which vector programs take in turn unless they take blocks."""
+        level = "tile" if self.by_block else "program"
+        count, stride = self.b.count // step, step * self.tile[self.column]
+        column = loops.enter_context(self.nest.loop(count, stride, self.column, kind, level))
+        if column is not None and not self.by_block:
+            self.writer.program_depth = column
+        return column
 
     def _product(self, chunks: list[int | None], row: int | None = None, column: int | None = None) -> None:
         """The T-core operations of one tile over the resident depth."""
@@ -311,18 +315,25 @@ class ContractionWriter:
         depth = self.writer.program_depth
         return Affine(ACC_FULL) if depth is None else affine(ACC_FULL, {depth: 1})
 
-    def _accumulator(self, row: int | None, column: int | None) -> Register:
-        """The register that holds the partial sums of a tile of the block."""
-        if self.by_block:
-            terms = dict(self.writer.in_program(self.writer.registers.count).terms)
-            base = self.writer.registers.count
-        else:
-            terms, base = {}, self.writer.registers.count * self._programs()
-        if row is not None:
-            terms[row] = self.b.count
-        if column is not None:
-            terms[column] = 1
-        return Register(affine(base, terms))
+    def _tile_register(self, terms: Mapping[int | None, int], slot: int = 0) -> Register:
+        """The register that holds something of a tile of the block: the sums, or what the epilogue keeps in `slot`.
+
+        `terms` give the number of the tile in the block, by the depths of loops.
+        """
+        base = self.writer.registers.count
+        if not self.by_block:
+            return self._register(base * self._programs(), terms)
+        return self._register(
+            base + slot * self.a.count * self.b.count, {**dict(self.writer.in_program(0).terms), **terms}
+        )
+
+    def _load_register(self, number: int, inner: int | None) -> Register:
+        """The register of a load of the epilogue that goes ahead, `inner` tiles after the first."""
+        base = self.epilogue.count(self.a.count * self.b.count, 0) + number * self.ahead
+        return self._register(base, {**dict(self.writer.in_program(0).terms), inner: 1})
+
+    def _register(self, base: int, terms: Mapping[int | None, int]) -> Register:
+        return Register(affine(base, {depth: factor for depth, factor in terms.items() if depth is not None}))
 
     def _drain(self, destination: Register, first: int) -> None:
         waits = (Sync(self._accumulator_full()),)
@@ -330,32 +341,59 @@ class ContractionWriter:
 
     def _drain_and_finish(self) -> None:
         """Loads of the epilogue (they overlap the T-core), the drain, the rest."""
-        for statement in self.statements:
+        for statement in self.epilogue.phases[0].statements:
             if statement.op == "vacc":
                 self._drain(self.writer.register(statement.result), 0)
             else:
                 self.writer.write(statement)
 
     def _epilogues(self) -> None:
-        """Finish the partial sums of a block, tile after tile."""
+        """Finish the sums of a block, tile after tile; what is about whole rows goes through a row's tiles again."""
         with ExitStack() as loops:
-            row, column = self._grid_loops(loops)
-            accumulator = self._accumulator(row, column)
-            for statement in self.statements:
-                if statement.op == "vacc":
-                    self.writer.aliases[statement.result] = accumulator
+            row = self._row_loop(loops)
+            for phase in self.epilogue.phases:
+                if phase.loops or not self.epilogue.is_rowwise:
+                    self._walk_columns(phase, row)
                 else:
-                    self.writer.write(statement)
+                    self._write(phase.statements, {row: self.b.count}, [], None)
         self._leave_grid()
 
+    def _walk_columns(self, phase: Phase, row: int | None) -> None:
+        """A phase for every column tile of a block; its loads go ahead by a few tiles."""
+        kind = "red" if any(s.op.startswith("vfold") for s in phase.statements) else "par"
+        ahead = self.ahead if any(s.result in self.epilogue.loads for s in phase.statements) else 1
+        with ExitStack() as loops:
+            outer = self._column_tiles(loops, kind, ahead)
+            for statements in _parts(phase, self.epilogue.loads if ahead > 1 else {}):
+                with ExitStack() as inside:
+                    inner = None
+                    if ahead > 1:
+                        inner = inside.enter_context(self.nest.loop(ahead, self.tile[self.column], self.column, kind))
+                    terms = {row: self.b.count, outer: ahead, inner: 1}
+                    self._write(statements, terms, [outer, inner], inner)
 
-def _loads_first(kernel: Kernel) -> tuple[Statement, ...]:
-    """The epilogue with its loads in front, so that they are on their way while the T-core works."""
-    (phase,) = kernel.phases
-    if not any(s.op == "vacc" for s in phase.statements):
-        raise InternalError("a contraction whose result is not used", where=kernel.name)
-    loads = tuple(s for s in phase.statements if s.op == "vld")
-    return loads + tuple(s for s in phase.statements if s.op != "vld")
+    def _write(
+        self,
+        statements: Iterable[Statement],
+        terms: Mapping[int | None, int],
+        folds: Sequence[int | None],
+        inner: int | None,
+    ) -> None:
+        """Statements about the tile that `terms` number in its block."""
+        statements = tuple(statements)
+        sums = (s.result for s in statements if s.op == "vacc")
+        kept = self.epilogue.slots or dict.fromkeys(sums, 0)
+        self.writer.aliases = {name: self._tile_register(terms, slot) for name, slot in kept.items()}
+        self.writer.aliases |= {name: self._load_register(n, inner) for name, n in self.epilogue.loads.items()}
+        for statement in statements:
+            if statement.op != "vacc":
+                self.writer.write(statement, folds)
+
+
+def _parts(phase: Phase, loads: Mapping[str, int]) -> list[list[Statement]]:
+    """The loads of a phase that go ahead, and the rest; all together when there are none."""
+    first = [s for s in phase.statements if s.result in loads]
+    return [first, [s for s in phase.statements if s.result not in loads]] if first else [list(phase.statements)]
 
 
 def emit_contraction_kernel(

@@ -25,7 +25,7 @@ from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.base import Pass, PassResult, run_pass, run_passes
 from birc.compiler.passes.canonicalize import CANONICALIZE, canonicalize
 from birc.compiler.passes.constant_memory import DEFAULT_LIMIT_BYTES, check_bytes, check_constants
-from birc.compiler.passes.fuse import Fuse
+from birc.compiler.passes.fuse import Fuse, fuse_for
 from birc.compiler.passes.legalize import LEGALIZE, legalize_passes
 from birc.compiler.passes.lifetimes import compulsory_bytes, most_live_bytes
 from birc.compiler.passes.lower.lower import device_problem, lower_graph
@@ -109,7 +109,7 @@ class Compilation:
             self.dump_graph("canonicalize", graph)
         if self._stopped("canonicalize"):
             return None
-        for phase, steps in (("legalize", legalize_passes(self.machine.max_dim)), ("fuse", (Fuse(),))):
+        for phase, steps in (("legalize", legalize_passes(self.machine.max_dim)), ("fuse", (fuse_for(self.machine),))):
             if self._runs(phase, done) and (phase != "fuse" or self.opt_level > 0):
                 self.progress(phase)
                 graph = run_passes(graph, steps, self._after_pass(phase))

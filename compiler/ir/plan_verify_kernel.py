@@ -226,8 +226,8 @@ def _phase_problems(kernel: Kernel, number: int, phase: Phase) -> Iterator[str]:
     for name in sorted((looped | reduced) - set(phase.loops)):
         if any(s.access is not None and name in _moving(s.access.index) for s in phase.statements):
             yield f"phase {number} moves along {name}, over which it does not loop"
-    if kernel.contraction is not None and (phase.loops or number):
-        yield f"phase {number} of a contraction: there must be one, without loops"
+    if kernel.contraction is not None and not set(phase.loops) <= set(kernel.contraction.column_dims):
+        yield f"phase {number} loops over {', '.join(phase.loops)}: of a contraction only columns can be walked again"
 
 
 def _statement_problems(statement: Statement, phase: Phase, kernel: Kernel) -> Iterator[str]:
@@ -306,5 +306,5 @@ def _use_problems(name: str, number: int, made: Mapping[str, tuple[int, bool]], 
     origin, is_fold = made[name]
     if is_fold and origin == number:
         yield f"phase {number} reads {name}, which is complete only after the phase"
-    if not is_fold and origin != number and kernel.phases[origin].loops:
+    if not is_fold and origin != number and kernel.phases[origin].loops and kernel.contraction is None:
         yield f"phase {number} reads {name}, which has a value for each iteration of phase {origin}"

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from birc.compiler.ir.plan import BLOCK, TILE, Access, Contraction, Index, Kernel, Phase, Statement, Tiling
+from birc.compiler.ir.plan import BLOCK, TILE, Access, Contraction, Index, Kernel, Statement, Tiling
 from birc.compiler.ir.plan_verify_kernel import accesses_of, bounds, reach
-from birc.compiler.ir.registers import assign
+from birc.compiler.ir.registers import assign, epilogue
 from birc.runtime.machine import Machine
 
 HOISTS: Final = ("", "a", "b")
@@ -133,20 +133,27 @@ def _box_elements(index: tuple[Index, ...], tile: Mapping[str, int]) -> int:
 
 
 def _register_problems(kernel: Kernel, tiling: Tiling, tile: Mapping[str, int], machine: Machine) -> Iterator[str]:
-    statements = [s for phase in kernel.phases for s in phase.statements]
-    partial = 0
     if kernel.contraction is None:
-        phases = kernel.phases
-    else:  # loads come first, so that they overlap the T-core
-        phases = (Phase(tuple(sorted(statements, key=lambda s: s.op != "vld"))),)
+        needed = tiling.programs * assign(kernel.phases).count
+    else:
+        by_block, tiles = tiling.turns == BLOCK, tiling.rows * tiling.columns
+        after = epilogue(kernel, by_block)
+        needed = tiling.programs * after.count(tiles)
         streamed = kernel.red_dims[: len(kernel.red_dims) - tiling.resident]
-        if tiling.turns == BLOCK:
-            partial = tiling.programs * tiling.rows * tiling.columns
-        elif tiling.rows * tiling.columns > 1 and any(d.extent > tile[d.name] for d in streamed):
-            partial = tiling.rows * tiling.columns
-    needed = tiling.programs * assign(phases).count + partial
+        if not by_block and tiles > 1 and any(d.extent > tile[d.name] for d in streamed):
+            needed += tiles
+        if after.is_rowwise:
+            yield from _row_problems(kernel, kernel.contraction, tiling, tile)
     if needed > machine.vector_registers:
         yield f"needs {needed} vector registers, there are {machine.vector_registers}"
+
+
+def _row_problems(kernel: Kernel, contraction: Contraction, tiling: Tiling, tile: Mapping[str, int]) -> Iterator[str]:
+    """An epilogue about whole rows needs all tiles of a row in one block, and one program that takes it."""
+    (name,) = contraction.column_dims
+    tiles = -(-kernel.dimension(name).extent // tile[name])
+    if tiling.turns != BLOCK or tiling.columns != tiles:
+        yield f"walks rows of {tiles} tiles, a block has {tiling.columns} and programs take a {tiling.turns} in turn"
 
 
 def _depth_overrun(kernel: Kernel, contraction: Contraction, tile: Mapping[str, int]) -> Iterator[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
-from birc.compiler.ir.plan import Phase
+from birc.compiler.ir.plan import Kernel, Phase, Statement
 from birc.runtime.errors import InternalError
 
 
@@ -16,8 +17,11 @@ class Registers:
     count: int
 
 
-def assign(phases: tuple[Phase, ...]) -> Registers:
-    """Linear scan in statement order. A fold keeps its register to itself throughout the loops of its phase."""
+def assign(phases: tuple[Phase, ...], kept: Collection[str] = ()) -> Registers:
+    """Linear scan in statement order. A fold keeps its register to itself throughout the loops of its phase.
+
+    Values in `kept` lie elsewhere.
+    """
     last_use: dict[str, tuple[int, int]] = {}
     for p, phase in enumerate(phases):
         for s, statement in enumerate(phase.statements):
@@ -42,9 +46,9 @@ def assign(phases: tuple[Phase, ...]) -> Registers:
                 take(statement.result)
         for s, statement in enumerate(phase.statements):
             for argument in dict.fromkeys(statement.arguments):
-                if isinstance(argument, str) and last_use[argument] == (p, s) and _may_free(argument, p, phases):
-                    free.append(numbers[argument])
-            if statement.result and statement.result not in numbers:
+                if argument in numbers and last_use[str(argument)] == (p, s) and _may_free(str(argument), p, phases):
+                    free.append(numbers[str(argument)])
+            if statement.result and statement.result not in numbers and statement.result not in kept:
                 take(statement.result)
                 if statement.result not in last_use:
                     raise InternalError(f"value {statement.result} is never used")
@@ -56,3 +60,86 @@ def _may_free(name: str, phase_number: int, phases: tuple[Phase, ...]) -> bool:
     phase = phases[phase_number]
     made_here = any(s.result == name for s in phase.statements)
     return made_here or not phase.loops
+
+
+def tile_slots(phases: tuple[Phase, ...]) -> dict[str, int]:
+    """The values of a contraction that have a register for each tile of a block, and which of that tile's it is.
+
+    They are the sums, and what one phase computes of a tile and a later one reads. A slot whose value was read for the
+    last time is taken again, first of all by the result of that statement.
+    """
+    last_use: dict[str, tuple[int, int]] = {}
+    crossing: set[str] = set()
+    origins: dict[str, int] = {}
+    for p, phase in enumerate(phases):
+        for s, statement in enumerate(phase.statements):
+            for argument in statement.arguments:
+                if isinstance(argument, str):
+                    last_use[argument] = (p, s)
+                    if origins.get(argument, p) != p:
+                        crossing.add(argument)
+            if statement.op == "vacc":
+                crossing.add(statement.result)
+            if statement.result and phase.loops and not statement.op.startswith("vfold"):
+                origins[statement.result] = p
+    slots: dict[str, int] = {}
+    for p, phase in enumerate(phases):
+        for s, statement in enumerate(phase.statements):
+            ended = [slots[a] for a in statement.arguments if a in slots and last_use[str(a)] == (p, s)]
+            if statement.result in crossing:
+                taken = {slot for name, slot in slots.items() if last_use[name] > (p, s)}
+                slots[statement.result] = next(n for n in (*ended, *range(len(crossing))) if n not in taken)
+            elif ended and statement.result in origins:
+                slots[statement.result] = ended[0]
+    return slots
+
+
+@dataclass(frozen=True, slots=True)
+class Epilogue:
+    """What follows the products of a contraction: its phases in the order of execution, and the registers they take.
+
+    When a program takes whole blocks, `slots` are those of `tile_slots`, and `loads` number the loads of a phase that
+    move along the columns: they go ahead of what they are for, by several tiles. Both are empty when it takes single
+    tiles.
+    """
+
+    phases: tuple[Phase, ...]
+    registers: Registers
+    slots: dict[str, int]
+    loads: dict[str, int]
+
+    @property
+    def is_rowwise(self) -> bool:
+        """Whether some of it is about whole rows: it walks the columns more than once."""
+        return len(self.phases) > 1
+
+    def count(self, tiles: int, ahead: int = 1) -> int:
+        """Registers of one vector program that takes blocks of so many tiles, with loads so many tiles ahead."""
+        of_tiles = max(self.slots.values()) + 1 if self.slots else 0
+        of_loads = max(self.loads.values()) + 1 if self.loads else 0
+        return self.registers.count + tiles * of_tiles + ahead * of_loads
+
+    def ahead(self, rows: int, columns: int, most: int) -> int:
+        """How many column tiles of a block loads go ahead when a program has `most` registers."""
+        if not self.loads:
+            return 1
+        return max(
+            n for n in range(1, columns + 1) if columns % n == 0 and (n == 1 or self.count(rows * columns, n) <= most)
+        )
+
+
+def epilogue(kernel: Kernel, by_block: bool) -> Epilogue:
+    """The epilogue of a contraction. Loads come first in their phase, so that they overlap the T-core."""
+    phases = tuple(replace(p, statements=tuple(sorted(p.statements, key=_loads_first))) for p in kernel.phases)
+    if not by_block or kernel.contraction is None:
+        return Epilogue(phases, assign(phases), {}, {})
+    slots, loads = tile_slots(phases), {}
+    for phase in phases:
+        if phase.loops or len(phases) == 1:
+            moving = [s.result for s in phase.statements if s.op == "vld" and s.result not in slots]
+            loads.update({name: number for number, name in enumerate(moving)})
+    return Epilogue(phases, assign(phases, {**slots, **loads}), slots, loads)
+
+
+def _loads_first(statement: Statement) -> bool:
+    return statement.op != "vld"

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from birc.compiler.ir.plan import BLOCK, Access, Contraction, Dimension, Kernel, Tiling
 from birc.runtime.dtypes import dtype
+from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.machine import Machine
 
 SECONDARY_WEIGHT = 0.05
@@ -97,20 +98,26 @@ class Shape:
     @cached_property
     def epilogue(self) -> tuple[float, float, float]:
         """Vector, load and store cycles of one output tile."""
+        machine = self.machine
         elements = math.prod(self.tile[d.name] for d in self.kernel.par_dims)
-        statements = self.kernel.phases[-1].statements
-        operations = sum(s.op not in ("vld", "vst", "vacc") for s in statements)
-        loads = stores = 0.0
-        for s in statements:
-            if s.access is None or (s.op == "vld" and sum(1 for i in s.access.index if i.terms) < 2):
-                continue
-            rate = self.machine.tb_to_gib_bytes_per_cycle if self.memories.is_local(s.access) else 0
-            cycles = elements * self.memories.element_bytes(s.access) / (rate or self.machine.noc_bytes_per_cycle)
-            if s.op == "vst":
-                stores += cycles
-            else:
-                loads += cycles
-        return operations * elements / self.machine.vector_lanes_per_spc, loads, stores
+        arithmetic = special = loads = stores = 0.0
+        for phase in self.kernel.phases:
+            share = 1.0 if phase.loops or len(self.kernel.phases) == 1 else 1 / self.count(self.column)
+            pipes = [BY_MNEMONIC[s.op].pipe for s in phase.statements]
+            arithmetic += share * (pipes.count("alu") + 2 * pipes.count("cross"))
+            special += share * pipes.count("sfu")
+            for s in phase.statements:
+                if s.access is None or (s.op == "vld" and sum(1 for i in s.access.index if i.terms) < 2):
+                    continue
+                local = self.memories.is_local(s.access)
+                rate = machine.tb_to_gib_bytes_per_cycle if local else machine.noc_bytes_per_cycle
+                cycles = elements * self.memories.element_bytes(s.access) / rate
+                if s.op == "vst":
+                    stores += cycles
+                else:
+                    loads += cycles
+        vector = max(arithmetic / machine.vector_lanes_per_spc, special / machine.sfu_lanes_per_spc) * elements
+        return vector, loads, stores
 
     @property
     def column(self) -> Dimension:

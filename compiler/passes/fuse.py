@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from birc.compiler.ir.attributes import integer
 from birc.compiler.ir.edit import GraphEditor
 from birc.compiler.ir.graph import Graph, Node
 from birc.compiler.passes.base import Pass, PassResult, finish_edit
 from birc.compiler.passes.lower.lower import MOVEMENTS, ROW_ANCHORS, VIEWS, is_element_wise_op
 from birc.compiler.passes.lower.rows import REDUCTIONS
+from birc.runtime.machine import Machine
 
 LARGEST_GROUP = 24
 """Nodes a group; more would run out of vector registers."""
@@ -40,9 +42,10 @@ class _Draft:
 class Fuse(Pass):
     """Element-wise nodes join the kernel of their producer when nobody else reads what lies between them.
 
-    A group has at most one anchor: a product, convolution, pool, norm, reduction or gather. Element-wise nodes
-    follow any anchor but a reduction, and precede a norm or a reduction. What makes another operand of a node from one
-    tensor, element by element, comes along: it reads no more than the operand.
+    A group has at most one anchor: a product, convolution, pool, norm, reduction or gather; a softmax over the columns
+    of a product may be the second. Element-wise nodes follow any anchor but a reduction, and precede a norm or a
+    reduction. What makes another operand of a node from one tensor, element by element, comes along: it reads no more
+    than the operand. `tile_columns` are those of the T-core, `row_tiles` are what registers hold of a row.
 
     before:
         graph "g" {
@@ -68,6 +71,15 @@ class Fuse(Pass):
     """
 
     name: ClassVar[str] = "fuse"
+    tile_columns: int = 64
+    row_tiles: int = 16
+
+    def holds_rows_of(self, graph: Graph, node: Node) -> bool:
+        """Whether a softmax runs over the columns of a product in tiles that vector registers hold all of."""
+        sizes = graph.type_of(node.inputs[0]).sizes
+        tiles = -(-sizes[-1] // self.tile_columns)
+        is_last = integer(node.attributes, "axis") == len(sizes) - 1
+        return is_last and sizes[-1] % tiles == 0 and tiles <= self.row_tiles
 
     def run(self, graph: Graph) -> PassResult:
         drafts: dict[str, _Draft] = {}
@@ -75,17 +87,17 @@ class Fuse(Pass):
         for node in graph.nodes:
             if node.op in VIEWS or node.op in MOVEMENTS:
                 continue
-            draft = _joinable(graph, node, drafts)
+            draft = _joinable(self, graph, node, drafts)
             if draft is None:
                 draft = _Draft()
                 order.append(draft)
-            for other in _absorbed(graph, node, draft, drafts):
+            for other in _absorbed(self, graph, node, draft, drafts):
                 order.remove(other)
                 draft.nodes += other.nodes
                 drafts.update((value.name, draft) for member in other.nodes for value in member.outputs)
             draft.nodes.append(node)
             if not is_element_wise_op(node.op):
-                draft.anchor = node
+                draft.anchor = draft.anchor or node
             for value in node.outputs:
                 drafts[value.name] = draft
         fused = [draft for draft in order if len(draft.nodes) > 1 and _is_read(graph, draft.nodes[-1])]
@@ -103,7 +115,7 @@ def _is_read(graph: Graph, node: Node) -> bool:
     return any(value.name in graph.outputs or graph.users(value.name) for value in node.outputs)
 
 
-def _joinable(graph: Graph, node: Node, drafts: dict[str, _Draft]) -> _Draft | None:
+def _joinable(limits: Fuse, graph: Graph, node: Node, drafts: dict[str, _Draft]) -> _Draft | None:
     """The group that `node` can join: that of the latest operand which allows it."""
     element_wise = is_element_wise_op(node.op)
     if not element_wise and node.op not in ROW_ANCHORS:
@@ -111,14 +123,14 @@ def _joinable(graph: Graph, node: Node, drafts: dict[str, _Draft]) -> _Draft | N
     candidates = [
         drafts[name]
         for name in node.present_inputs
-        if name in drafts and _allows(graph, node, name, drafts[name], element_wise)
+        if name in drafts and _allows(limits, graph, node, name, drafts[name], element_wise)
     ]
     anchored = [draft for draft in candidates if draft.anchor is not None]
     best = anchored or candidates
     return best[-1] if best else None
 
 
-def _absorbed(graph: Graph, node: Node, draft: _Draft, drafts: dict[str, _Draft]) -> list[_Draft]:
+def _absorbed(limits: Fuse, graph: Graph, node: Node, draft: _Draft, drafts: dict[str, _Draft]) -> list[_Draft]:
     """The groups of other operands that come along when `node` joins a group."""
     if not draft.nodes or not is_element_wise_op(node.op):
         return []
@@ -128,7 +140,7 @@ def _absorbed(graph: Graph, node: Node, draft: _Draft, drafts: dict[str, _Draft]
         other = drafts.get(name)
         if other is None or other is draft or other.anchor is not None or other in found or len(other.nodes) > room:
             continue
-        if _allows(graph, node, name, other, element_wise=True) and _reads_one(graph, other):
+        if _allows(limits, graph, node, name, other, element_wise=True) and _reads_one(graph, other):
             found.append(other)
             room -= len(other.nodes)
     return found
@@ -140,7 +152,7 @@ def _reads_one(graph: Graph, draft: _Draft) -> bool:
     return len({name for node in draft.nodes for name in node.present_inputs} - made - graph.constants.keys()) <= 1
 
 
-def _allows(graph: Graph, node: Node, name: str, draft: _Draft, element_wise: bool) -> bool:
+def _allows(limits: Fuse, graph: Graph, node: Node, name: str, draft: _Draft, element_wise: bool) -> bool:
     """Whether `node` may join the group that makes its operand `name`."""
     if len(draft.nodes) >= LARGEST_GROUP or name in graph.outputs:
         return False
@@ -158,4 +170,12 @@ def _allows(graph: Graph, node: Node, name: str, draft: _Draft, element_wise: bo
     if element_wise:
         is_reduction = draft.anchor is not None and draft.anchor.op in REDUCTIONS
         return produced.sizes == own.sizes and not is_reduction
-    return draft.anchor is None and node.inputs[0] == name
+    if draft.anchor is not None:
+        is_first = draft.anchor.op == "matmul" and all(member.op != "softmax" for member in draft.nodes)
+        return is_first and node.op == "softmax" and limits.holds_rows_of(graph, node)
+    return node.inputs[0] == name
+
+
+def fuse_for(machine: Machine) -> Fuse:
+    """The pass for a machine: half of the vector registers may hold the tiles of a row."""
+    return Fuse(machine.tcore_cols, machine.vector_registers // 2)

@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from birc.compiler.ir.plan import BLOCK, SPC, TILE, Contraction, Dimension, Kernel, Phase, Tiling
-from birc.compiler.ir.registers import assign
+from birc.compiler.ir.plan import BLOCK, SPC, TILE, Contraction, Dimension, Kernel, Tiling
+from birc.compiler.ir.registers import Epilogue, epilogue
 from birc.compiler.passes.contraction_cost import Memories, Shape, estimate
 from birc.compiler.passes.restrict import even_part
 from birc.compiler.passes.split_depth import inner_depths, split_depth
@@ -65,15 +65,13 @@ def _candidates(
 def _candidates_of(
     kernel: Kernel, contraction: Contraction, machine: Machine, memories: Memories, *, is_cut: bool
 ) -> Iterator[tuple[Shape, Tiling]]:
-    loads_first = [s for s in kernel.phases[-1].statements if s.op == "vld"]
-    others = [s for s in kernel.phases[-1].statements if s.op != "vld"]
-    registers = assign((Phase((*loads_first, *others)),)).count
+    by_tile, by_block = epilogue(kernel, by_block=False), epilogue(kernel, by_block=True)
     rows = [kernel.dimension(name) for name in contraction.row_dims]
     for extents in _row_tiles(rows, machine.tcore_rows):
         tile = _tile(kernel, contraction, machine, extents)
         shape = Shape(kernel, contraction, machine, memories, tile, is_cut)
         for spcs in _spc_splits(shape, machine.spcs_per_die):
-            for tiling in _blockings(shape, spcs, registers):
+            for tiling in _blockings(shape, spcs, by_tile, by_block):
                 yield shape, tiling
 
 
@@ -122,33 +120,45 @@ def _row_tiles(dims: list[Dimension], most: int) -> list[dict[str, int]]:
     return [dict(zip((d.name for d in dims), extents, strict=True)) for _, _, extents in scored[:2]]
 
 
-def _blockings(shape: Shape, spcs: tuple[tuple[str, int], ...], registers: int) -> Iterator[Tiling]:
+def _blockings(
+    shape: Shape, spcs: tuple[tuple[str, int], ...], by_tile: Epilogue, by_block: Epilogue
+) -> Iterator[Tiling]:
     """Every way to block that fits input buffers and registers."""
     row_share, column_share = shape.share(shape.blocked, dict(spcs)), shape.share(shape.column, dict(spcs))
-    for rows, columns in BLOCKS:
-        if rows <= row_share and columns <= column_share:
-            yield from _blocked(shape, spcs, rows, columns, registers, stream=False)
-            if columns > 1:
-                yield from _blocked(shape, spcs, rows, columns, registers, stream=True)
-    for rows in range(1, min(row_share, MOST_STREAMED_ROWS) + 1):
-        yield from _blocked(shape, spcs, rows, 1, registers, stream=True)
+    blocks = [(rows, columns) for rows, columns in BLOCKS if rows <= row_share and columns <= column_share]
+    if by_block.is_rowwise:
+        whole = shape.count(shape.column)
+        blocks = [(1, whole)] if column_share == whole else []
+    for rows, columns in blocks:
+        yield from _blocked(shape, spcs, rows, columns, by_tile, by_block, stream=False)
+        if columns > 1:
+            yield from _blocked(shape, spcs, rows, columns, by_tile, by_block, stream=True)
+    if not by_block.is_rowwise:
+        for rows in range(1, min(row_share, MOST_STREAMED_ROWS) + 1):
+            yield from _blocked(shape, spcs, rows, 1, by_tile, by_block, stream=True)
 
 
 def _blocked(
-    shape: Shape, spcs: tuple[tuple[str, int], ...], rows: int, columns: int, registers: int, stream: bool
+    shape: Shape,
+    spcs: tuple[tuple[str, int], ...],
+    rows: int,
+    columns: int,
+    by_tile: Epilogue,
+    by_block: Epilogue,
+    stream: bool,
 ) -> Iterator[Tiling]:
     """The tilings with blocks of `rows` x `columns` tiles: how much depth is resident, which operand is hoisted."""
     machine = shape.machine
     tile = tuple(shape.tile.items())
     depth = len(shape.steps)
-    by_tile = _programs(shape, dict(spcs), rows, columns, registers)
-    by_block = _block_programs(shape, dict(spcs), rows, columns, registers)
+    for_tiles = _programs(shape, dict(spcs), rows, columns, by_tile.count(1))
+    for_blocks = _block_programs(shape, dict(spcs), rows, columns, by_block)
     for resident in range(1, depth) if shape.is_cut else range(depth + 1):
         chunks = math.prod(shape.steps[: depth - resident])
         partial = rows * columns if chunks > 1 and rows * columns > 1 else 0
-        turns = [(TILE, by_tile)] if by_tile * registers + partial <= machine.vector_registers else []
-        if by_block:
-            turns.append((BLOCK, by_block))
+        turns = [(BLOCK, for_blocks)] if for_blocks else []
+        if not by_tile.is_rowwise and for_tiles * by_tile.count(1) + partial <= machine.vector_registers:
+            turns.insert(0, (TILE, for_tiles))
         steps = math.prod(shape.steps[depth - resident :])
         hoists = ["", "a", "b"] if chunks == 1 else [""]
         if stream:
@@ -187,10 +197,13 @@ def _programs(shape: Shape, spcs: dict[str, int], rows: int, columns: int, regis
     return shared_programs(_blocks(shape, spcs, rows, columns), most)
 
 
-def _block_programs(shape: Shape, spcs: dict[str, int], rows: int, columns: int, registers: int) -> int:
+def _block_programs(shape: Shape, spcs: dict[str, int], rows: int, columns: int, after: Epilogue) -> int:
     """Vector programs that take blocks of several tiles in turn, with registers for all sums; 0 for none."""
-    most = min(shape.machine.vector_programs, shape.machine.vector_registers // (registers + rows * columns))
-    return shared_programs(_blocks(shape, spcs, rows, columns), most) if rows * columns > 1 and most > 1 else 0
+    tiles = rows * columns
+    most = min(shape.machine.vector_programs, shape.machine.vector_registers // after.count(tiles))
+    if tiles == 1 or most == 0 or (most == 1 and not after.is_rowwise):
+        return 0
+    return shared_programs(_blocks(shape, spcs, rows, columns), most)
 
 
 def _blocks(shape: Shape, spcs: dict[str, int], rows: int, columns: int) -> list[int]:

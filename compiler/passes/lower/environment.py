@@ -27,6 +27,7 @@ class Environment:
     precision: str
     max_dim: int
     tile_elements: int
+    tile_columns: int
     views: dict[str, View] = field(default_factory=dict)
     buffers: dict[str, Buffer] = field(default_factory=dict)
     data: dict[str, np.ndarray] = field(default_factory=dict)

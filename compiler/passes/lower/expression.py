@@ -2,15 +2,20 @@
 
 A group's body becomes a small expression graph: loads, vector operations, reductions over register axes, folds over
 loops. A reduction whose dimension does not fit into one tile, and every fold, ends a phase: its result stays in a
-register while the following phase runs through the loop again, reloading what it needs.
+register while the following phase runs through the loop again, reloading what it needs. After a contraction nothing is
+reloaded: what a later phase needs of a tile stays in a register of that tile.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from birc.compiler.ir.plan import Access, Phase, Statement
+
+VARYING = frozenset({"vacc", "vst"})
+"""What is another one in every iteration without reading anything that is."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -76,15 +81,20 @@ class Store:
     access: Access
 
 
-def phases(stores: Iterable[Store], looped: Callable[[Expression], tuple[str, ...]]) -> tuple[Phase, ...]:
-    """Statements in phases. `looped` tells over which loops a reduction or fold runs (none: no new phase)."""
-    stores = tuple(stores)
+def phases(
+    stores: Iterable[Store], looped: Callable[[Expression], tuple[str, ...]], keep_tiles: bool = False
+) -> tuple[Phase, ...]:
+    """Statements in phases. `looped` tells over which loops a reduction or fold runs (none: no new phase).
+
+    With `keep_tiles` a value of one phase is used in later ones, else it is computed again.
+    """
+    stores = _multiplied_and_added(stores) if keep_tiles else tuple(stores)
     breaks: dict[int, list[Expression]] = {}
     levels: dict[Expression, int] = {}
     for store in stores:
         if isinstance(store.value, Expression):
             _level(store.value, looped, levels, breaks)
-    emitter = _Emitter(looped, levels)
+    emitter = _Emitter(looped, levels, keep_tiles)
     result = []
     loops: tuple[str, ...] = ()
     for level in sorted(breaks):
@@ -99,7 +109,57 @@ def phases(stores: Iterable[Store], looped: Callable[[Expression], tuple[str, ..
         emitter.statements.append(Statement("vst", arguments=(value,), access=store.access))
     last_loops = tuple(d for d in loops if any(_spans(s.access, d) for s in stores))
     result.append(Phase(tuple(emitter.statements), last_loops))
-    return tuple(result)
+    return tuple(part for phase in result for part in _invariant_apart(phase, result)) if keep_tiles else tuple(result)
+
+
+def _invariant_apart(phase: Phase, phases: list[Phase]) -> list[Phase]:
+    """What is the same in every iteration of a phase's loops as a phase of its own before it."""
+    varying = {s.result for other in phases for s in other.statements if other.loops and not s.op.startswith("vfold")}
+    before, inside = [], []
+    for statement in phase.statements:
+        varies = any(isinstance(a, str) and a in varying for a in statement.arguments) or statement.op in VARYING
+        if statement.access is not None:
+            varies = varies or any(_spans(statement.access, name) for name in phase.loops)
+        if varies or statement.op.startswith("vfold") or not phase.loops:
+            inside.append(statement)
+        else:
+            before.append(statement)
+            varying.discard(statement.result)
+    return [Phase(tuple(before)), Phase(tuple(inside), phase.loops)] if before else [phase]
+
+
+def _multiplied_and_added(stores: Iterable[Store]) -> tuple[Store, ...]:
+    """The stores with products that only a sum reads made one operation with it, where rows are reduced.
+
+    Elsewhere the two roundings stay: what is quantised has to come out as the operators say.
+    """
+    stores = tuple(stores)
+    order = _inputs_first([s.value for s in stores if isinstance(s.value, Expression)])
+    if not any(e.op.startswith("vfold") for e in order):
+        return stores
+    uses = Counter(argument for e in order for argument in e.inputs)
+    new: dict[Expression, Expression] = {}
+    for e in order:
+        arguments = tuple(new[a] if isinstance(a, Expression) else a for a in e.arguments)
+        changed = replace(e, arguments=arguments) if arguments != e.arguments else e
+        product = e.arguments[0] if e.op == "vadd" else None
+        if isinstance(product, Expression) and product.op == "vmul" and e.is_float and uses[product] == 1:
+            changed = replace(e, op="vfma", arguments=(*new[product].arguments, *arguments[1:]))
+        new[e] = changed
+    return tuple(replace(s, value=new[s.value]) if isinstance(s.value, Expression) else s for s in stores)
+
+
+def _inputs_first(roots: Iterable[Expression]) -> list[Expression]:
+    """Every expression below the roots, after those that it reads."""
+    done: dict[Expression, None] = {}
+    pending = list(roots)
+    while pending:
+        waiting = [e for e in pending[-1].inputs if e not in done]
+        if waiting:
+            pending.extend(waiting)
+        else:
+            done[pending.pop()] = None
+    return list(done)
 
 
 def _spans(access: Access, dim: str) -> bool:
@@ -139,8 +199,11 @@ def _available(
 class _Emitter:
     """Writes the statements of one phase after the other; results of breaks stay named across phases."""
 
-    def __init__(self, looped: Callable[[Expression], tuple[str, ...]], levels: dict[Expression, int]) -> None:
+    def __init__(
+        self, looped: Callable[[Expression], tuple[str, ...]], levels: dict[Expression, int], keep_tiles: bool
+    ) -> None:
         self.looped = looped
+        self.keep_tiles = keep_tiles
         self.levels = levels
         self.statements: list[Statement] = []
         self.kept: dict[Expression, str] = {}
@@ -149,10 +212,10 @@ class _Emitter:
         self.count = 0
 
     def begin(self, level: int) -> None:
-        """Start a phase: forget everything but results of earlier breaks."""
+        """Start a phase: forget everything but results of earlier breaks and what is kept."""
         self.level = level
         self.statements = []
-        self.names = dict(self.kept)
+        self.names = {**self.names, **self.kept} if self.keep_tiles else dict(self.kept)
 
     def name(self, root: Expression) -> str:
         """The register value of an expression in this phase, computed here if it is not yet."""

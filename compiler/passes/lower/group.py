@@ -99,6 +99,8 @@ class GroupLowering:
         A value that does not move along one of them is repeated first. Elements that the last tile of a loop has
         beyond the end are replaced by the neutral element.
         """
+        if self.contraction is not None:
+            return self._reduce_tiles(mnemonic, value, dims)
         repeated = tuple(name for name in dims if name not in moving(value))
         if repeated:
             zero = self._everywhere(0.0, value.is_float, repeated)
@@ -114,6 +116,14 @@ class GroupLowering:
         neutral = NEUTRAL[mnemonic] if value.is_float else INTEGER_NEUTRAL[mnemonic]
         masked = self.builder.op("vsel", inside, value, neutral, is_float=value.is_float)
         return self.builder.reduce(mnemonic, masked, dims)
+
+    def _reduce_tiles(self, mnemonic: str, value: Expression, dims: tuple[str, ...]) -> Expression:
+        """A reduction over the columns of a product: the tiles of a row are folded into one, and that is reduced."""
+        columns = math.prod(d.extent for d in self.frame.dimensions if d.name in dims)
+        if columns <= self.env.tile_columns:
+            return self.builder.reduce(mnemonic, value, dims)
+        folded = self.builder.fold(mnemonic.replace("vred", "vfold"), value, dims)
+        return self.builder.reduce(mnemonic, folded, dims)
 
     def _everywhere(self, number: float, is_float: bool, dims: tuple[str, ...]) -> Expression:
         """One number at every point of some dimensions; beyond their ends it reads as 0."""
@@ -161,7 +171,7 @@ def close_group(lowering: GroupLowering, node: Node, output: Frame | None = None
     return Kernel(
         node.name,
         space,
-        phases(stores, _loops(space, env.tile_elements)),
+        phases(stores, _loops(space, env.tile_elements), keep_tiles=lowering.contraction is not None),
         lowering.contraction,
         lowering.macs,
         node.sources,

@@ -115,7 +115,14 @@ def lower_graph(graph: Graph, machine: Machine, precision: str) -> Lowered:
     is exceeded.
     """
     check_supported(graph, is_supported)
-    env = Environment(graph, precision, machine.max_dim, machine.vector_tile_elements, ranges=graph_ranges(graph))
+    env = Environment(
+        graph,
+        precision,
+        machine.max_dim,
+        machine.vector_tile_elements,
+        machine.tcore_cols,
+        ranges=graph_ranges(graph),
+    )
     inputs = {v.name: env.new_buffer(v.name, v.type, "input") for v in graph.inputs if v.type.num_elements}
     outputs = {name: _output_view(env, name) for name in _direct_outputs(graph)}
     for node in graph.nodes:
