@@ -16,7 +16,14 @@ from birc.compiler.passes.tile_vector import factorisations, shared_programs
 from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
 
-BLOCKS = tuple((rows, columns) for rows in (1, 2, 3, 4, 6) for columns in (1, 2, 3, 4, 6) if rows * columns <= 16)
+MOST_BLOCK_TILES = 24
+"""Their sums leave a quarter of the vector registers to the epilogue."""
+BLOCKS = tuple(
+    (rows, columns)
+    for rows in (1, 2, 3, 4, 6, 8, 12)
+    for columns in (1, 2, 3, 4, 6)
+    if rows * columns <= MOST_BLOCK_TILES
+)
 MOST_STREAMED_ROWS = 7
 MOST_SPLIT_DIMENSIONS = 4
 """Dimensions of a kernel whose depth may be cut in two: loops nest 12 deep."""

@@ -27,6 +27,7 @@ from birc.compiler.passes.lower.group import (
     open_group,
 )
 from birc.compiler.passes.lower.indexing import gather, gather_nd
+from birc.compiler.passes.lower.load_order import loads_first
 from birc.compiler.passes.lower.movement import bitcast, concat, copy, materialised_reshape, pad
 from birc.compiler.passes.lower.pack import pack_small
 from birc.compiler.passes.lower.ranges import graph_ranges
@@ -131,7 +132,9 @@ def lower_graph(graph: Graph, machine: Machine, precision: str) -> Lowered:
         if name not in outputs and graph.type_of(name).num_elements:
             outputs[name] = _copied_output(env, name)
     merged = [coalesce(kernel, machine.max_dim) for kernel in env.kernels]
-    whole = [part for kernel in merged for part in within_rank(kernel, MAX_BOX_RANK)]
+    whole = [
+        loads_first(part, machine.vector_registers) for kernel in merged for part in within_rank(kernel, MAX_BOX_RANK)
+    ]
     check_ranks(whole)
     kernels, buffers, data = pack_small(whole, env.buffers, env.data)
     used = {access.view.buffer for kernel in kernels for access in accesses(kernel)}
