@@ -109,7 +109,10 @@ class Compilation:
             self.dump_graph("canonicalize", graph)
         if self._stopped("canonicalize"):
             return None
-        for phase, steps in (("legalize", legalize_passes(self.machine.max_dim)), ("fuse", (fuse_for(self.machine),))):
+        for phase, steps in (
+            ("legalize", legalize_passes(self.machine.max_dim)),
+            ("fuse", (fuse_for(self.machine, self.precision),)),
+        ):
             if self._runs(phase, done) and (phase != "fuse" or self.opt_level > 0):
                 self.progress(phase)
                 graph = run_passes(graph, steps, self._after_pass(phase))

@@ -19,6 +19,12 @@ LARGEST_GROUP = 24
 LARGEST_WIDE_GROUP = 4
 """Nodes a group where 64-bit integers are between them, which may take two registers and many steps."""
 
+MOST_BEFORE_SOFTMAX = 6
+"""Nodes of a product's group that a softmax joins: registers hold the tiles of a row, and little beside them."""
+
+DEPTH_UNIT, LEAST_DEPTH = 64, 128
+"""Input buffers hold depths in steps of at least the second, each rounded up to the first at most."""
+
 REGISTER_BITS = 32
 """Narrower integers wrap around only when they are stored."""
 
@@ -31,11 +37,15 @@ class _Draft:
     """A group in the making."""
 
     nodes: list[Node] = field(default_factory=list)
-    anchor: Node | None = None
+    anchors: list[Node] = field(default_factory=list)
+
+    @property
+    def anchor(self) -> Node | None:
+        return self.anchors[0] if self.anchors else None
 
     @property
     def kind(self) -> str:
-        return self.anchor.op if self.anchor is not None else "elementwise"
+        return "+".join(anchor.op for anchor in self.anchors) or "elementwise"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +55,8 @@ class Fuse(Pass):
     A group has at most one anchor: a product, convolution, pool, norm, reduction or gather; a softmax over the columns
     of a product may be the second. Element-wise nodes follow any anchor but a reduction, and precede a norm or a
     reduction. What makes another operand of a node from one tensor, element by element, comes along: it reads no more
-    than the operand. `tile_columns` are those of the T-core, `row_tiles` are what registers hold of a row.
+    than the operand. `tile_columns` are those of the T-core, `row_tiles` are what registers hold of a row, and
+    `operand_bytes` what an input buffer holds of the other operand (0: no softmax joins).
 
     before:
         graph "g" {
@@ -72,14 +83,19 @@ class Fuse(Pass):
 
     name: ClassVar[str] = "fuse"
     tile_columns: int = 64
-    row_tiles: int = 16
+    row_tiles: int = 0
+    operand_bytes: int = 0
+    element_bytes: int = 4
 
-    def holds_rows_of(self, graph: Graph, node: Node) -> bool:
-        """Whether a softmax runs over the columns of a product in tiles that vector registers hold all of."""
+    def holds_rows_of(self, graph: Graph, product: Node, node: Node) -> bool:
+        """Whether a softmax runs over the columns of a product, in tiles of which the SPC holds a whole row."""
         sizes = graph.type_of(node.inputs[0]).sizes
         tiles = -(-sizes[-1] // self.tile_columns)
         is_last = integer(node.attributes, "axis") == len(sizes) - 1
-        return is_last and sizes[-1] % tiles == 0 and tiles <= self.row_tiles
+        depth = graph.type_of(product.inputs[0]).sizes[-1]
+        padded = depth + DEPTH_UNIT * -(-depth // LEAST_DEPTH)
+        num_bytes = tiles * self.tile_columns * padded * self.element_bytes
+        return is_last and sizes[-1] % tiles == 0 and tiles <= self.row_tiles and num_bytes <= self.operand_bytes
 
     def run(self, graph: Graph) -> PassResult:
         drafts: dict[str, _Draft] = {}
@@ -97,7 +113,7 @@ class Fuse(Pass):
                 drafts.update((value.name, draft) for member in other.nodes for value in member.outputs)
             draft.nodes.append(node)
             if not is_element_wise_op(node.op):
-                draft.anchor = draft.anchor or node
+                draft.anchors.append(node)
             for value in node.outputs:
                 drafts[value.name] = draft
         fused = [draft for draft in order if len(draft.nodes) > 1 and _is_read(graph, draft.nodes[-1])]
@@ -171,11 +187,12 @@ def _allows(limits: Fuse, graph: Graph, node: Node, name: str, draft: _Draft, el
         is_reduction = draft.anchor is not None and draft.anchor.op in REDUCTIONS
         return produced.sizes == own.sizes and not is_reduction
     if draft.anchor is not None:
-        is_first = draft.anchor.op == "matmul" and all(member.op != "softmax" for member in draft.nodes)
-        return is_first and node.op == "softmax" and limits.holds_rows_of(graph, node)
+        is_scores = draft.kind == "matmul" and len(draft.nodes) <= MOST_BEFORE_SOFTMAX
+        return is_scores and node.op == "softmax" and limits.holds_rows_of(graph, draft.anchor, node)
     return node.inputs[0] == name
 
 
-def fuse_for(machine: Machine) -> Fuse:
+def fuse_for(machine: Machine, precision: str) -> Fuse:
     """The pass for a machine: half of the vector registers may hold the tiles of a row."""
-    return Fuse(machine.tcore_cols, machine.vector_registers // 2)
+    element_bytes = {"bf16": 2, "fp32": 12}.get(precision, 4)  # FP32 operands are three parts of four bytes
+    return Fuse(machine.tcore_cols, machine.vector_registers // 2, machine.gib_b_bytes, element_bytes)

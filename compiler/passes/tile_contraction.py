@@ -77,24 +77,28 @@ def _candidates_of(
     for extents in _row_tiles(rows, machine.tcore_rows):
         tile = _tile(kernel, contraction, machine, extents)
         shape = Shape(kernel, contraction, machine, memories, tile, is_cut)
-        for spcs in _spc_splits(shape, machine.spcs_per_die):
+        for spcs in _spc_splits(shape, machine.spcs_per_die, by_block.is_rowwise):
             for tiling in _blockings(shape, spcs, by_tile, by_block):
                 yield shape, tiling
 
 
-def _spc_splits(shape: Shape, spcs: int) -> list[tuple[tuple[str, int], ...]]:
-    """SPCs per dimension: the splits that leave few tiles on the busiest SPC, none beaten in every dimension."""
+def _spc_splits(shape: Shape, spcs: int, whole_rows: bool) -> list[tuple[tuple[str, int], ...]]:
+    """SPCs per dimension: the splits that leave few tiles on the busiest SPC, none beaten in every dimension.
+
+    Equally good ones that split outer dimensions come first. With `whole_rows` columns are not split.
+    """
     dims = shape.kernel.par_dims
     if any(d.name == SPC for d in dims):
         return [((SPC, shape.kernel.dimension(SPC).extent),)]
     counts = [shape.count(d) for d in dims]
+    most = [1 if whole_rows and d == shape.column else count for d, count in zip(dims, counts, strict=True)]
     best: dict[tuple[int, ...], tuple[int, ...]] = {}
-    for split in factorisations(counts, spcs):
+    for split in factorisations(most, spcs):
         shares = tuple(-(-count // s) for count, s in zip(counts, split, strict=True))
         if shares not in best or math.prod(split) < math.prod(best[shares]):
             best[shares] = split
     least = min(math.prod(shares) for shares in best)
-    useful = [split for shares, split in best.items() if math.prod(shares) <= 1.25 * least]
+    useful = sorted((split for shares, split in best.items() if math.prod(shares) <= 1.25 * least), reverse=True)
     return [tuple((d.name, s) for d, s in zip(dims, split, strict=True) if s > 1) for split in useful]
 
 

@@ -209,7 +209,7 @@ CONTRACTIONS = (
         "      phase {\n        v0 = vacc",
         "      phase (y) {\n        v0 = vacc",
         "kernel 'product'",
-        "phase 0 of a",
+        "phase 0 loops over y: of a contraction only columns can be walked again",
     ),
 )
 STATEMENTS = (
@@ -282,6 +282,26 @@ TILINGS = (
     Mistake("programs 2", "buffers 5 and 1", "kernel 'product'", "operand a needs 20480 B of its input buffer"),
     Mistake("programs 2", "resident 1 buffers 1 and 2", "kernel 'product'", "operand b needs 32768 B"),
     Mistake("programs 2", "block 6 by 6", "kernel 'product'", "needs 37 vector registers, there are 32"),
+    Mistake(
+        "programs 2",
+        "programs 2 turns block",
+        "kernel 'product'",
+        "take 'block' in turn, must be tile, or block where it has several tiles",
+    ),
+    Mistake("programs 2", "programs 2 turns row", "kernel 'product'", "take 'row' in turn, must be tile"),
+    Mistake(
+        "programs 2",
+        "block 1 by 2 resident 1 buffers 3 and 1 stream true",
+        "kernel 'product'",
+        "streams 4 tiles of a row past 2 columns through a ring of 3",
+    ),
+    Mistake(
+        "phase {\n        v0 = vacc\n        v1 = vmax(v0, 0.0)",
+        "phase (o) {\n        v0 = vacc\n        v8 = vfoldmax(v0) over [o]\n      }\n"
+        "      phase (o) {\n        v1 = vsub(v0, v8)",
+        "kernel 'product'",
+        "walks rows of 1 tiles, a block has 1 and programs take a tile in turn",
+    ),
     Mistake(
         "tile [y 3, o 32] spcs [y 2]",
         "tile [y 3, o 32, r 3] spcs [y 2]",

@@ -18,7 +18,7 @@ from birc.compiler.ir.plan import Plan
 from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.base import run_passes
 from birc.compiler.passes.canonicalize import canonicalize
-from birc.compiler.passes.fuse import Fuse
+from birc.compiler.passes.fuse import fuse_for
 from birc.compiler.passes.legalize import LEGALIZE
 from birc.compiler.passes.lower.lower import lower_graph
 from birc.compiler.passes.partition import partition
@@ -41,7 +41,7 @@ def plan_stages(network: str, target: str) -> Stages:
     """Compile one of `networks.EXPORTED` as far as plans go."""
     machine = load_machine(target)
     graph = canonicalize(import_model(exported_network(network).model))
-    graph = run_passes(graph, (*LEGALIZE, Fuse()))
+    graph = run_passes(graph, (*LEGALIZE, fuse_for(machine, "model")))
     lowered = lower_graph(graph, machine, "model")
     plans = {"partition": partition(graph, lowered, machine)}
     plans["tile"] = tile(plans["partition"], machine)
