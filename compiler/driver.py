@@ -29,6 +29,7 @@ from birc.compiler.passes.fuse import Fuse, fuse_for
 from birc.compiler.passes.legalize import LEGALIZE, legalize_passes
 from birc.compiler.passes.lifetimes import compulsory_bytes, most_live_bytes
 from birc.compiler.passes.lower.lower import device_problem, lower_graph
+from birc.compiler.passes.merge_products import MergeProducts
 from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.quantized_products import QuantizedProducts, multiplies_quantised
 from birc.compiler.passes.schedule import schedule
@@ -64,7 +65,9 @@ PLAN_STEPS: tuple[tuple[str, Callable[[Plan, Machine], Plan]], ...] = (
     ("allocate", allocate),
 )
 
-GRAPH_PASSES: tuple[Pass, ...] = tuple(dict.fromkeys((QuantizedProducts(), *CANONICALIZE, *LEGALIZE, Fuse())))
+GRAPH_PASSES: tuple[Pass, ...] = tuple(
+    dict.fromkeys((QuantizedProducts(), *CANONICALIZE, *LEGALIZE, MergeProducts(), Fuse()))
+)
 """The passes on graphs, each once, in the order of their first use."""
 
 PRECISIONS = ("model", "fp32", "bf16", "int8")
@@ -111,7 +114,7 @@ class Compilation:
             return None
         for phase, steps in (
             ("legalize", legalize_passes(self.machine.max_dim)),
-            ("fuse", (fuse_for(self.machine, self.precision),)),
+            ("fuse", (MergeProducts(), fuse_for(self.machine, self.precision))),
         ):
             if self._runs(phase, done) and (phase != "fuse" or self.opt_level > 0):
                 self.progress(phase)

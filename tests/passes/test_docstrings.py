@@ -17,9 +17,10 @@ from birc.compiler.passes.base import Pass, run_pass
 from birc.compiler.passes.canonicalize import CANONICALIZE
 from birc.compiler.passes.fuse import Fuse
 from birc.compiler.passes.legalize import LEGALIZE
+from birc.compiler.passes.merge_products import MergeProducts
 from birc.compiler.passes.quantized_products import QuantizedProducts
 
-PASSES = tuple(dict.fromkeys((QuantizedProducts(), *CANONICALIZE, *LEGALIZE, Fuse())))
+PASSES = tuple(dict.fromkeys((QuantizedProducts(), *CANONICALIZE, *LEGALIZE, MergeProducts(), Fuse())))
 
 
 def example(step: Pass) -> tuple[str, str]:

@@ -28,6 +28,7 @@ from birc.compiler.passes.canonicalize import canonicalize
 from birc.compiler.passes.fuse import fuse_for
 from birc.compiler.passes.legalize import LEGALIZE
 from birc.compiler.passes.lower.lower import Lowered, lower_graph
+from birc.compiler.passes.merge_products import MergeProducts
 from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.tile import tile
@@ -126,7 +127,7 @@ def compiled_plans(
     """The graph compiled by every plan that fits; each plan is checked after every phase."""
     machine = load_machine(target)
     cleaned = canonicalize(graph) if clean else graph
-    fused = run_passes(cleaned, (*LEGALIZE, *([fuse_for(machine, precision)] if fuse else [])))
+    fused = run_passes(cleaned, (*LEGALIZE, *([MergeProducts(), fuse_for(machine, precision)] if fuse else [])))
     yield from plans_of(fused, lower_graph(fused, machine, precision), machine)
 
 

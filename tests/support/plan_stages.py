@@ -21,6 +21,7 @@ from birc.compiler.passes.canonicalize import canonicalize
 from birc.compiler.passes.fuse import fuse_for
 from birc.compiler.passes.legalize import LEGALIZE
 from birc.compiler.passes.lower.lower import lower_graph
+from birc.compiler.passes.merge_products import MergeProducts
 from birc.compiler.passes.partition import partition
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.tile import tile
@@ -41,7 +42,7 @@ def plan_stages(network: str, target: str) -> Stages:
     """Compile one of `networks.EXPORTED` as far as plans go."""
     machine = load_machine(target)
     graph = canonicalize(import_model(exported_network(network).model))
-    graph = run_passes(graph, (*LEGALIZE, fuse_for(machine, "model")))
+    graph = run_passes(graph, (*LEGALIZE, MergeProducts(), fuse_for(machine, "model")))
     lowered = lower_graph(graph, machine, "model")
     plans = {"partition": partition(graph, lowered, machine)}
     plans["tile"] = tile(plans["partition"], machine)
