@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from birc.compiler.ir.attributes import integers
 from birc.compiler.ir.graph import Graph, Node, Value
 from birc.compiler.ir.table import row
 from birc.compiler.ir.types import TensorType
@@ -19,7 +20,8 @@ _FOLLOWING = frozenset({"elementwise", "reduction", "movement"})
 class ChooseLayouts(Pass):
     """Images lie channels last, so that a tile's depth is contiguous; what follows an image keeps its order.
 
-    Outputs of the graph stay row-major. Views (reshape, transpose, ...) have no layout of their own.
+    A product that is only read transposed lies as its reader sees it, as long as columns stay innermost. Outputs of
+    the graph stay row-major. Views (reshape, transpose, ...) have no layout of their own.
 
     before:
         graph "g" {
@@ -57,6 +59,8 @@ class ChooseLayouts(Pass):
 def _layout(graph: Graph, node: Node, layouts: dict[str, tuple[int, ...] | None]) -> tuple[int, ...] | None:
     if node.op in _IMAGE_OPS:
         return CHANNELS_LAST
+    if node.op == "matmul":
+        return _as_read(graph, node)
     if row(node.op).category not in _FOLLOWING:
         return None
     shape = node.output.type.shape
@@ -65,6 +69,15 @@ def _layout(graph: Graph, node: Node, layouts: dict[str, tuple[int, ...] | None]
         if layout is not None and len(layout) == len(shape):
             return layout
     return None
+
+
+def _as_read(graph: Graph, node: Node) -> tuple[int, ...] | None:
+    """The order of the dimensions in the transposed view that alone reads a product; None when there is none."""
+    users = graph.users(node.name)
+    if len(users) != 1 or users[0].op != "transpose" or node.name in graph.outputs:
+        return None
+    order = integers(users[0].attributes, "perm")
+    return order if order[-1] == len(order) - 1 else None
 
 
 def _with_layout(type: TensorType, layout: tuple[int, ...] | None) -> TensorType:
