@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from birc.codegen.contraction_kernel import emit_contraction_kernel
-from birc.codegen.regions import Pending, Range, view_range
+from birc.codegen.regions import Pending, Range, overlap, view_range
 from birc.codegen.slots import Slots
 from birc.codegen.vector_kernel import emit_vector_kernel
 from birc.compiler.ir.copies import copy_dims, row_major_strides
@@ -33,11 +33,22 @@ class Generated:
 
 @dataclass(slots=True)
 class DieState:
-    """What is known of one die while its commands are written."""
+    """What is known of one die while its commands are written.
+
+    `unheard` are the buffers, with their bytes, and `unheard_events` the events that it used since the other die last
+    heard of it.
+    """
 
     bound: dict[int, int] = field(default_factory=dict)
     pending: Pending = field(default_factory=Pending)
     copies: dict[str, int] = field(default_factory=dict)
+    unheard: set[tuple[str, Range]] = field(default_factory=set)
+    unheard_events: set[int] = field(default_factory=set)
+
+    def hear(self) -> None:
+        """The other die knows all that was done so far."""
+        self.unheard.clear()
+        self.unheard_events.clear()
 
 
 class ProgramWriter:
@@ -163,12 +174,16 @@ class ProgramWriter:
         if state.pending.conflicts(reads, writes):
             self._barrier(1 << die)
         state.pending.add(reads, writes)
+        names = {access.view.buffer for access in accesses(kernel)}
+        state.unheard |= {(name, _bytes_of(self.buffers[name])) for name in names}
 
     def _barrier(self, mask: int, scope: str = "die") -> None:
         self.commands.append(Command("barrier", (scope,), mask))
         for die, state in enumerate(self.dies):
             if mask >> die & 1:
                 state.pending.clear()
+                if scope == "device":
+                    state.hear()
 
     def _ranges(self, kernel: Kernel) -> tuple[set[Range], set[Range]]:
         reads: set[Range] = set()
@@ -203,7 +218,7 @@ class ProgramWriter:
     def _copy(self, source: Buffer, target: Buffer, mask: int) -> None:
         """A DMA copy to be waited for by the first kernel that reads the target."""
         event = self._take_event()
-        written = (target.space, target.address, target.address + target.num_bytes)
+        written = _bytes_of(target)
         states = [state for die, state in enumerate(self.dies) if mask >> die & 1]
         if any(state.pending.conflicts((), (written,)) for state in states):
             self._barrier(mask)
@@ -211,6 +226,8 @@ class ProgramWriter:
         self.commands.append(Command("copy", operands, mask))
         for state in states:
             state.copies[target.name] = event
+            state.unheard |= {(target.name, written), (source.name, _bytes_of(source))}
+            state.unheard_events.add(event)
 
     def _users(self, name: str) -> int:
         """The mask of the dies whose kernels touch a buffer."""
@@ -245,21 +262,43 @@ class ProgramWriter:
     def _exchange(self, step: ExchangeStep) -> None:
         """Transfers between the dies, with everything before them finished and everything after them waiting."""
         everyone = (1 << self.plan.dies) - 1
-        self._barrier(everyone, "device")
+        self._before_exchange(step, everyone)
         events: list[int] = []
         for exchange in step.exchanges:
             event = self._take_event()
             if event in events:  # All are in use: the transfers so far come first.
                 self._await_transfers(events, everyone)
+            if event in self.dies[1 - exchange.sender].unheard_events:
+                self._await_transfers(events, everyone)
+                self._barrier(everyone, "device")
             descriptor = self._descriptor(exchange.view)
             self.commands.append(Command("transfer", (descriptor, descriptor, event), 1 << exchange.sender))
             events.append(event)
         self._await_transfers(events, everyone)
 
+    def _before_exchange(self, step: ExchangeStep, everyone: int) -> None:
+        """Each die waits for its own work, and for the other's only where that may still use what is overwritten.
+
+        Of the exchanged buffers themselves each die writes and sends its own part.
+        """
+        for exchange in step.exchanges:
+            name = exchange.view.buffer
+            target = _bytes_of(self.buffers[name])
+            if any(
+                other != name and overlap(target, (used,)) for other, used in self.dies[1 - exchange.sender].unheard
+            ):
+                self._barrier(everyone, "device")
+                return
+        for die, state in enumerate(self.dies):
+            if state.pending.reads or state.pending.writes:
+                self._barrier(1 << die)
+
     def _await_transfers(self, events: list[int], everyone: int) -> None:
         """Wait for transfers, whose events are free then."""
         self.commands += [Command("wait", (event,), everyone) for event in events]
         events.clear()
+        for state in self.dies:
+            state.hear()
 
     def _bytes(self, buffer: Buffer) -> int:
         """The descriptor of a whole buffer as bytes."""
@@ -287,6 +326,10 @@ class ProgramWriter:
         held = [self.buffers[view.buffer].dtype for _, _, view in boundary.pieces]
         element = held[0] if held else dtype(boundary.dtype).device or boundary.dtype
         return Port(boundary.name, element, boundary.shape, pieces)
+
+
+def _bytes_of(buffer: Buffer) -> Range:
+    return buffer.space, buffer.address, buffer.address + buffer.num_bytes
 
 
 def generate(plan: Plan, machine: Machine) -> Generated:

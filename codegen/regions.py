@@ -32,8 +32,8 @@ class Pending:
 
     def conflicts(self, reads: Iterable[Range], writes: Iterable[Range]) -> bool:
         """Whether an access must wait for one before it."""
-        return any(_overlap(r, self.writes) for r in reads) or any(
-            _overlap(w, self.writes) or _overlap(w, self.reads) for w in writes
+        return any(overlap(r, self.writes) for r in reads) or any(
+            overlap(w, self.writes) or overlap(w, self.reads) for w in writes
         )
 
     def add(self, reads: Iterable[Range], writes: Iterable[Range]) -> None:
@@ -47,6 +47,7 @@ class Pending:
         self.writes.clear()
 
 
-def _overlap(one: Range, others: set[Range]) -> bool:
+def overlap(one: Range, others: Iterable[Range]) -> bool:
+    """Whether a range meets one of the others."""
     space, first, end = one
     return any(space == s and first < e and f < end for s, f, e in others)

@@ -152,7 +152,21 @@ def _in_steps(descriptor: Descriptor, boxes: Boxes, steps: list[int]) -> tuple[I
             low += np.array(offsets, np.int64)
             high += np.array(offsets, np.int64)
     high[:, -1] += size - 1
-    return low, high + 1
+    high += 1
+    for level in range(len(steps) - 1, 0, -1):
+        _carry(low, high, level, steps[level - 1], steps[level])
+    return low, high
+
+
+def _carry(low: Ints, high: Ints, level: int, larger: int, step: int) -> None:
+    """Where every box runs through whole multiples of the next larger step, count those: the same bytes."""
+    ratio, rest = divmod(larger, step)
+    runs, outer = (low[:, level], high[:, level]), high[:, level - 1] - low[:, level - 1]
+    if rest or ratio == 1 or np.any(outer != 1) or any(np.any(run % ratio) for run in runs):
+        return
+    low[:, level - 1] += low[:, level] // ratio
+    high[:, level - 1] += high[:, level] // ratio - 1
+    low[:, level], high[:, level] = 0, ratio
 
 
 def _decompose(distance: int, steps: list[int], nearest: bool) -> list[int]:
