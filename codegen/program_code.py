@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from birc.codegen.contraction_kernel import emit_contraction_kernel
 from birc.codegen.regions import Pending, Range, overlap, view_range
@@ -12,6 +14,7 @@ from birc.codegen.vector_kernel import emit_vector_kernel
 from birc.compiler.ir.copies import copy_dims, row_major_strides
 from birc.compiler.ir.plan import Boundary, Buffer, CopyStep, ExchangeStep, Kernel, KernelStep, Plan, View
 from birc.compiler.ir.plan_access import accesses
+from birc.runtime.conversion import memory_type
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import InternalError
 from birc.runtime.isa import BY_MNEMONIC
@@ -25,10 +28,27 @@ EVENTS = next(f.high or 0 for f in BY_MNEMONIC["wait"].fields if f.name == "even
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """The program and, for every `run` command in order, its source."""
+    """The program, and for every `run` command in order its source.
+
+    `elements` are the element types of the program's constants by key, `parts` those that are parts of the plan's.
+    """
 
     program: Program
     runs: tuple[RunSource, ...]
+    elements: Mapping[str, str]
+    parts: Mapping[str, View]
+
+    def with_parts(self, data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The arrays of the plan's constants, and those that are parts of them."""
+        return {**data, **{key: _part(data[view.buffer], view) for key, view in self.parts.items()}}
+
+    def weights(self, data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The contents of the program's constants, in the types that memory holds."""
+        arrays = self.with_parts(data)
+        return {
+            key: np.asarray(arrays[key]).astype(memory_type(element), copy=False)
+            for key, element in self.elements.items()
+        }
 
 
 @dataclass(slots=True)
@@ -67,6 +87,8 @@ class ProgramWriter:
         self.runs: list[RunSource] = []
         self.dies = tuple(DieState() for _ in range(plan.dies))
         self.next_event = 0
+        self.elements: dict[str, str] = {}
+        self.parts: dict[str, View] = {}
 
     def write(self) -> Generated:
         """The whole program. Raises `InternalError` for a plan without tilings or addresses."""
@@ -91,15 +113,26 @@ class ProgramWriter:
             commands=tuple(self.commands),
             inputs=tuple(self._port(b) for b in self.plan.inputs),
             outputs=tuple(self._port(b) for b in self.plan.outputs),
-            constants=tuple(
-                ConstantImage(b.name, b.num_bytes, b.address, everyone)
-                for b in self.plan.buffers
-                if b.role == "constant"
-            ),
+            constants=tuple(image for b in self.plan.buffers for image in self._images(b, everyone)),
             useful_macs=self.plan.macs,
         )
         # Ports add descriptors, so the table is complete only now.
-        return Generated(replace(program, descriptors=tuple(self.descriptors)), tuple(self.runs))
+        return Generated(
+            replace(program, descriptors=tuple(self.descriptors)), tuple(self.runs), self.elements, self.parts
+        )
+
+    def _images(self, buffer: Buffer, dies: int) -> Iterator[ConstantImage]:
+        """What the memory of the dies holds of a constant: the same on all, or a part of its own on each."""
+        if buffer.role != "constant":
+            return
+        if not buffer.part_offsets:
+            self.elements[buffer.name] = buffer.dtype
+            yield ConstantImage(buffer.name, buffer.num_bytes, buffer.address, dies)
+        for die, offset in enumerate(buffer.part_offsets):
+            key = f"{buffer.name}.{die}"
+            self.elements[key] = buffer.dtype
+            self.parts[key] = View(buffer.name, offset, buffer.part_dims, buffer.part_strides)
+            yield ConstantImage(key, buffer.num_bytes, buffer.address, 1 << die)
 
     def _active_dies(self) -> int:
         """The mask of the dies that run kernels; the first one always counts."""
@@ -326,6 +359,13 @@ class ProgramWriter:
         held = [self.buffers[view.buffer].dtype for _, _, view in boundary.pieces]
         element = held[0] if held else dtype(boundary.dtype).device or boundary.dtype
         return Port(boundary.name, element, boundary.shape, pieces)
+
+
+def _part(whole: np.ndarray, part: View) -> np.ndarray:
+    """A strided box of the elements of an array."""
+    first = np.ascontiguousarray(whole).reshape(-1)[part.offset :]
+    strides = [stride * whole.itemsize for stride in part.strides]
+    return np.ascontiguousarray(np.lib.stride_tricks.as_strided(first, part.dims, strides, writeable=False))
 
 
 def _bytes_of(buffer: Buffer) -> Range:

@@ -35,7 +35,6 @@ from birc.compiler.passes.quantized_products import QuantizedProducts, multiplie
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.tile import tile
 from birc.compiler.variants import Batch, Dims, PaddingProof, largest, variant_sizes
-from birc.runtime.conversion import memory_type
 from birc.runtime.errors import DoesNotFitError, InternalError, UsageError
 from birc.runtime.machine import Machine, load_machine
 from birc.runtime.manifest import Manifest
@@ -144,7 +143,7 @@ class Compilation:
         self.progress("codegen")
         generated = generate(plan, self.machine)
         if self.dump is not None:
-            self.dump.program(self._number(), "codegen", generated.program)
+            self.dump.program(self._number(), "codegen", generated.program, generated.with_parts(data))
         if self._stopped("codegen"):
             return None
         self.progress("assemble")
@@ -178,16 +177,11 @@ class Compilation:
         return plan
 
     def _part(self, plan: Plan, data: Data, generated: Generated) -> CompiledPart:
-        elements = {b.name: b.dtype for b in plan.buffers}
-        weights = {
-            image.key: np.asarray(data[image.key]).astype(memory_type(elements[image.key]), copy=False)
-            for image in generated.program.constants
-        }
         program = generated.program
         return CompiledPart(
             DevicePart(
                 program,
-                weights,
+                generated.weights(data),
                 _boundary(plan.inputs, program.inputs),
                 _boundary(plan.outputs, program.outputs),
                 generated.runs,

@@ -78,8 +78,9 @@ class DumpWriter:
         self._add("plan", data)
         self._write(number, name, "plan", print_plan(plan))
 
-    def program(self, number: int, name: str, program: Program) -> None:
-        """The program; its constants are those of the plan."""
+    def program(self, number: int, name: str, program: Program, data: Constants) -> None:
+        """The program; its constants are those of the plan, and parts of them. Raises as `graph`."""
+        self._add("plan", {image.key: data[image.key] for image in program.constants})
         self._write(number, name, "asm", program_text(program))
 
     def _add(self, level: Level, arrays: Constants) -> None:

@@ -174,7 +174,9 @@ class Buffer:
     """A block of memory with a lifetime in steps [first, last].
 
     `role`: input, output, constant or scratch; `home` names the constant that an on-chip copy mirrors. `space` is
-    hbm, l2 or tb (one in the tensor buffer of each SPC); `address` is assigned by allocation.
+    hbm, l2 or tb (one in the tensor buffer of each SPC); `address` is assigned by allocation. Of a constant of which
+    each die holds a part of its own, `part_offsets` tells by die where in the whole that begins (in elements), the
+    others its extents and strides there.
     """
 
     name: str
@@ -186,6 +188,9 @@ class Buffer:
     first: int = -1
     last: int = -1
     home: str = ""
+    part_offsets: tuple[int, ...] = ()
+    part_dims: tuple[int, ...] = ()
+    part_strides: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

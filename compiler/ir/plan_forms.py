@@ -57,6 +57,7 @@ TEMPLATES: Final = {
     Buffer: (
         "{name:value} : {dtype:word} {num_bytes} bytes {role:word} in {space:word}< at {address:hex}>"
         "< live {first} to {last}>< mirrors {home:value}>"
+        "< parts {part_offsets} dims {part_dims} strides {part_strides}>"
     ),
     KernelStep: "",
     CopyStep: "{source:value} to {target:value}",

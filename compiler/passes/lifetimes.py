@@ -23,6 +23,11 @@ def writes_of(kernel: Kernel) -> set[str]:
     return {s.access.view.buffer for p in kernel.phases for s in p.statements if s.access and s.op == "vst"}
 
 
+def tables(kernel: Kernel) -> set[str]:
+    """Buffers that a kernel reads at indices from data."""
+    return {s.access.view.buffer for p in kernel.phases for s in p.statements if s.op == "vldx" and s.access}
+
+
 def instances(step: KernelStep) -> Iterator[Kernel]:
     """The kernels of a step, one a die that takes part."""
     return (kernel for kernel in step.kernels if kernel is not None)
@@ -76,7 +81,7 @@ def compulsory_bytes(plan: Plan) -> int:
     gathered: dict[str, int] = {}
     for step in plan.steps:
         for kernel in instances(step) if isinstance(step, KernelStep) else ():
-            rows = {s.access.view.buffer for p in kernel.phases for s in p.statements if s.op == "vldx" and s.access}
+            rows = tables(kernel)
             whole |= reads_of(kernel) - rows
             for name in rows:
                 elements = math.prod(d.extent for d in kernel.par_dims) * plan.repeat
@@ -89,7 +94,7 @@ def compulsory_bytes(plan: Plan) -> int:
         if buffer.role != "constant" or buffer.name in boundary:
             continue
         if buffer.name in used:
-            total += buffer.num_bytes
+            total += buffer.num_bytes * max(1, len(buffer.part_offsets))
         elif buffer.name in gathered:
             total += min(buffer.num_bytes, gathered[buffer.name] * dtype(buffer.dtype).bits // 8)
     return total

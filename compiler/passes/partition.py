@@ -21,6 +21,7 @@ from birc.compiler.ir.plan import (
 )
 from birc.compiler.ir.plan_access import accesses, with_views
 from birc.compiler.passes.chunk import chunk
+from birc.compiler.passes.constant_parts import divide_constants
 from birc.compiler.passes.lifetimes import reads_of, writes_of
 from birc.compiler.passes.lower.lower import Lowered
 from birc.compiler.passes.per_sample import per_sample
@@ -52,7 +53,7 @@ def partitions(graph: Graph, lowered: Lowered, machine: Machine) -> tuple[Plan, 
             divisions.insert(0, divided)
     plans: list[Plan] = []
     for choices in divisions:
-        local = _localised(_plan(graph, lowered, kernels, choices, machine))
+        local = divide_constants(_localised(_plan(graph, lowered, kernels, choices, machine)))
         spread = per_sample(local, machine)
         plans += [spread, chunk(local, machine)] if spread is not None else [chunk(local, machine)]
     return tuple(plans)

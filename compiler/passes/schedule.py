@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from birc.compiler.ir.copies import copy_dims
-from birc.compiler.ir.plan import Kernel, KernelStep, Plan, Step
+from birc.compiler.ir.plan import Buffer, Kernel, KernelStep, Plan, Step
 from birc.compiler.ir.plan_access import accesses, with_views
-from birc.compiler.passes.lifetimes import instances, reads_of
+from birc.compiler.passes.lifetimes import instances, reads_of, tables
 from birc.runtime.machine import Machine
 
 L2_SUFFIX = ".l2"
@@ -20,7 +20,7 @@ def schedule(plan: Plan, machine: Machine) -> Plan:
     """
     limit = machine.max_dim
     wanted = {
-        buffer.name: replace(buffer, name=buffer.name + L2_SUFFIX, role="scratch", space="l2", home=buffer.name)
+        buffer.name: Buffer(buffer.name + L2_SUFFIX, buffer.dtype, buffer.num_bytes, "scratch", "l2", home=buffer.name)
         for buffer in plan.buffers
         if buffer.role == "constant" and copy_dims(buffer, limit) is not None and _is_streamed(plan, buffer.name)
     }
@@ -30,15 +30,8 @@ def schedule(plan: Plan, machine: Machine) -> Plan:
 
 def _is_streamed(plan: Plan, name: str) -> bool:
     """Whether a kernel reads the buffer tile by tile, and not row by row at indices that only the data tells."""
-    found = False
-    for step in plan.steps:
-        for kernel in instances(step) if isinstance(step, KernelStep) else ():
-            for phase in kernel.phases:
-                for s in phase.statements:
-                    if s.op == "vldx" and s.access is not None and s.access.view.buffer == name:
-                        return False
-            found = found or name in reads_of(kernel)
-    return found
+    kernels = [k for step in plan.steps if isinstance(step, KernelStep) for k in instances(step)]
+    return any(name in reads_of(kernel) for kernel in kernels) and not any(name in tables(kernel) for kernel in kernels)
 
 
 def _redirected(step: Step, names: dict[str, str]) -> Step:

@@ -162,13 +162,14 @@ def _blocked(
     machine = shape.machine
     tile = tuple(shape.tile.items())
     depth = len(shape.steps)
-    for_tiles = _programs(shape, dict(spcs), rows, columns, by_tile.count(1))
+    for_tiles = 0 if by_tile.is_rowwise else _programs(shape, dict(spcs), rows, columns, by_tile.count(1))
     for_blocks = _block_programs(shape, dict(spcs), rows, columns, by_block)
     for resident in range(1, depth) if shape.is_cut else range(depth + 1):
         chunks = math.prod(shape.steps[: depth - resident])
         partial = rows * columns if chunks > 1 and rows * columns > 1 else 0
         turns = [(BLOCK, for_blocks)] if for_blocks else []
-        if not by_tile.is_rowwise and for_tiles * by_tile.count(1) + partial <= machine.vector_registers:
+        needed = for_tiles * by_tile.count(1) + partial
+        if 0 < for_tiles <= machine.vector_programs and needed <= machine.vector_registers:
             turns.insert(0, (TILE, for_tiles))
         steps = math.prod(shape.steps[depth - resident :])
         hoists = ["", "a", "b"] if chunks == 1 else [""]

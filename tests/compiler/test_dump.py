@@ -37,12 +37,13 @@ def same(one: np.ndarray, other: np.ndarray) -> bool:
 
 def test_every_text_reads_back(tmp_path: Path) -> None:
     stages = plan_stages("gpt2", "tiny")
-    program = generate(stages.plans["allocate"], load_machine("tiny")).program
+    generated = generate(stages.plans["allocate"], load_machine("tiny"))
+    program = generated.program
     writer = DumpWriter(tmp_path / "texts")
     writer.graph(3, "fuse", stages.graph)
     for number, (phase, plan) in enumerate(stages.plans.items(), 4):
         writer.plan(number, phase, plan, stages.data)
-    writer.program(13, "codegen", program)
+    writer.program(13, "codegen", program, generated.with_parts(stages.data))
     names = sorted(path.name for path in (tmp_path / "texts").iterdir())
     plans = ["04_partition.plan", "05_tile.plan", "06_schedule.plan", "07_allocate.plan"]
     assert names == ["03_fuse.ir", *plans, "13_codegen.asm", CONSTANTS_FILE]
@@ -58,14 +59,17 @@ def test_every_text_reads_back(tmp_path: Path) -> None:
     for name, (phase, plan) in zip(plans, stages.plans.items(), strict=True):
         loaded = load_dump(tmp_path / "texts" / name)
         assert (loaded.level, loaded.phase, loaded.content) == ("plan", phase, plan)
-        assert loaded.constants.keys() == stages.data.keys()
+        assert loaded.constants.keys() == stages.data.keys() | generated.parts.keys()
         assert all(same(loaded.constants[key], np.asarray(array)) for key, array in stages.data.items())
 
     assembly = load_dump(tmp_path / "texts" / "13_codegen.asm")
     assert (assembly.level, assembly.phase) == ("program", "codegen")
     assert isinstance(assembly.content, Program)
     assert program_text(assembly.content) == program_text(program)  # immediates are FP32 there
-    assert assembly.constants.keys() == stages.data.keys()
+    assert assembly.constants.keys() == stages.data.keys() | generated.parts.keys()
+    assert generated.parts
+    for key, part in generated.parts.items():
+        assert assembly.constants[key].size < stages.data[part.buffer].size
 
 
 def test_compiling_goes_on_from_every_phase(tmp_path: Path) -> None:

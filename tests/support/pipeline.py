@@ -70,9 +70,8 @@ class Compiled:
     def memory(self, inputs: Mapping[str, np.ndarray]) -> Memory:
         """A poisoned memory that holds constants and inputs."""
         memory = Memory(self.program, self.machine)
-        elements = {buffer.name: buffer.dtype for buffer in self.plan.buffers}
         for image in self.program.constants:
-            held = np.asarray(self.data[image.key]).astype(memory_type(elements[image.key]))
+            held = self.data[image.key]
             content = np.ascontiguousarray(held).reshape(-1).view(np.uint8)
             for die in range(self.program.dies):
                 if image.dies >> die & 1:
@@ -141,7 +140,8 @@ def plans_of(fused: Graph, lowered: Lowered, machine: Machine) -> Iterator[Compi
             if number == len(plans) - 1:
                 raise
             continue
-        yield Compiled(fused, scheduled, generate(scheduled, machine).program, lowered.data, machine)
+        generated = generate(scheduled, machine)
+        yield Compiled(fused, scheduled, generated.program, generated.weights(lowered.data), machine)
 
 
 def _scheduled(plan: Plan, machine: Machine) -> Plan:

@@ -9,6 +9,7 @@ import numpy as np
 
 from birc.compiler.ir.plan import Buffer, Kernel, View
 from birc.compiler.ir.plan_access import accesses, with_views
+from birc.compiler.passes.lifetimes import tables
 from birc.runtime.dtypes import dtype
 
 LARGEST_PACKED_BYTES = 1 << 15
@@ -24,7 +25,8 @@ def pack_small(
 
     Tables that are read at indices from data stay apart: they are not copied onto the chip.
     """
-    used = {access.view.buffer for kernel in kernels for access in accesses(kernel)} - _tables(kernels)
+    indexed = {name for kernel in kernels for name in tables(kernel)}
+    used = {access.view.buffer for kernel in kernels for access in accesses(kernel)} - indexed
     small: dict[str, list[Buffer]] = {}
     for buffer in buffers.values():
         if buffer.role == "constant" and buffer.name in used and buffer.num_bytes <= LARGEST_PACKED_BYTES:
@@ -54,9 +56,3 @@ def pack_small(
         return replace(view, buffer=name, offset=view.offset + offset)
 
     return [with_views(kernel, moved) for kernel in kernels], result, packed
-
-
-def _tables(kernels: list[Kernel]) -> set[str]:
-    """The buffers that indexed loads read."""
-    statements = (s for kernel in kernels for phase in kernel.phases for s in phase.statements)
-    return {s.access.view.buffer for s in statements if s.op == "vldx" and s.access is not None}

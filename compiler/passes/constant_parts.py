@@ -1,0 +1,122 @@
+"""Constants of which each die reads a part of its own: a die then holds, and brings onto the chip, no more than that.
+
+A part is a strided box of the constant. It lies dense in the die's memory, so the views on it get other strides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from birc.compiler.ir.copies import row_major_strides
+from birc.compiler.ir.plan import Buffer, Kernel, KernelStep, Plan, View
+from birc.compiler.ir.plan_access import accesses, with_views
+from birc.compiler.passes.lifetimes import tables
+from birc.compiler.passes.region import Region, region, union
+from birc.runtime.dtypes import dtype
+
+
+@dataclass(frozen=True, slots=True)
+class _Dense:
+    """Elements of a strided region as they lie when the region is stored without gaps."""
+
+    region: Region
+
+    @property
+    def _steps(self) -> list[tuple[int, int]]:
+        """Stride in the constant and stride in the part, by dimension, falling."""
+        dims = self.region.dims
+        return [(s, d) for (s, _), d in zip(dims, row_major_strides([e for _, e in dims]), strict=True)]
+
+    def stride(self, stride: int) -> int | None:
+        """A stride of a view in the part; None where the region cannot express it."""
+        found = next(((s, d) for s, d in self._steps if s <= stride), None)
+        if stride == 0 or found is None:
+            return 0 if stride == 0 else None
+        whole, dense = found
+        return None if stride % whole else stride // whole * dense
+
+    def place(self, element: int) -> int | None:
+        """Where an element of the region lies in the part."""
+        rest, place = element - self.region.offset, 0
+        for whole, dense in self._steps:
+            place += rest // whole * dense
+            rest %= whole
+        return None if rest else place
+
+    def view(self, view: View) -> View | None:
+        """A view of the constant as one of the part."""
+        lower = view.lower or (0,) * len(view.dims)
+        strides = [
+            self.stride(stride) if extent > 1 else 0 for extent, stride in zip(view.dims, view.strides, strict=True)
+        ]
+        first = self.place(view.offset + sum(low * stride for low, stride in zip(lower, view.strides, strict=True)))
+        if first is None or any(stride is None for stride in strides):
+            return None
+        known = tuple(stride or 0 for stride in strides)
+        offset = first - sum(low * stride for low, stride in zip(lower, known, strict=True))
+        return replace(view, offset=offset, strides=known)
+
+
+def divide_constants(plan: Plan) -> Plan:
+    """The plan with each constant of which the dies read different parts, equal in shape, as those parts."""
+    if plan.dies == 1:
+        return plan
+    found = {b.name: _regions(plan, b) for b in plan.buffers if b.role == "constant"}
+    parts = {name: tuple(map(_Dense, regions)) for name, regions in found.items() if regions}
+    for die, kernel in _kernels(plan):
+        for access in accesses(kernel):
+            name = access.view.buffer
+            if name in parts and parts[name][die].view(access.view) is None:
+                del parts[name]
+    steps = tuple(
+        KernelStep(tuple(kernel and _on_parts(kernel, die, parts) for die, kernel in enumerate(step.kernels)))
+        if isinstance(step, KernelStep)
+        else step
+        for step in plan.steps
+    )
+    buffers = tuple(_divided(b, parts[b.name]) if b.name in parts else b for b in plan.buffers)
+    return replace(plan, buffers=buffers, steps=steps) if parts else plan
+
+
+def _kernels(plan: Plan) -> Iterator[tuple[int, Kernel]]:
+    for step in plan.steps:
+        if isinstance(step, KernelStep):
+            yield from ((die, kernel) for die, kernel in enumerate(step.kernels) if kernel is not None)
+
+
+def _regions(plan: Plan, buffer: Buffer) -> tuple[Region, ...]:
+    """What each die reads of a constant, when that is one box each, of equal shape and not the whole; else nothing."""
+    read: list[tuple[Region, ...]] = [() for _ in range(plan.dies)]
+    for die, kernel in _kernels(plan):
+        views = [access.view for access in accesses(kernel) if access.view.buffer == buffer.name]
+        if views and buffer.name in tables(kernel):
+            return ()
+        read[die] = union((region(view) for view in dict.fromkeys(views)), read[die])
+    if any(len(regions) != 1 for regions in read):
+        return ()
+    boxes = tuple(regions[0] for regions in read)
+    part = math.prod(extent for _, extent in boxes[0].dims)
+    whole = buffer.num_bytes * 8 // dtype(buffer.dtype).bits
+    alike = all(box.dims == boxes[0].dims for box in boxes)
+    return boxes if alike and part < whole and len(set(boxes)) == len(boxes) else ()
+
+
+def _on_parts(kernel: Kernel, die: int, parts: Mapping[str, tuple[_Dense, ...]]) -> Kernel:
+    def moved(view: View) -> View:
+        return (parts[view.buffer][die].view(view) if view.buffer in parts else None) or view
+
+    return with_views(kernel, moved)
+
+
+def _divided(buffer: Buffer, parts: tuple[_Dense, ...]) -> Buffer:
+    dims = parts[0].region.dims
+    extents = tuple(extent for _, extent in dims)
+    return replace(
+        buffer,
+        num_bytes=math.prod(extents) * dtype(buffer.dtype).bits // 8,
+        part_offsets=tuple(part.region.offset for part in parts),
+        part_dims=extents,
+        part_strides=tuple(stride for stride, _ in dims),
+    )
