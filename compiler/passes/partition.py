@@ -20,6 +20,7 @@ from birc.compiler.ir.plan import (
     View,
 )
 from birc.compiler.ir.plan_access import accesses, with_views
+from birc.compiler.passes.boundary_parts import written_pieces
 from birc.compiler.passes.chunk import chunk
 from birc.compiler.passes.constant_parts import divide_constants
 from birc.compiler.passes.lifetimes import reads_of, writes_of
@@ -164,7 +165,7 @@ def _written(kernel: Kernel | None, name: str) -> list[View]:
 
 
 def _gathered_outputs(steps: list[Step], outputs: Mapping[str, View], dies: int) -> list[Step]:
-    """An exchange at the end for each divided output whose parts are not runs of its first dimension."""
+    """An exchange at the end for each divided output whose parts are not boxes of it."""
     if dies == 1:
         return steps
     writers: dict[str, list[KernelStep]] = {}
@@ -173,13 +174,12 @@ def _gathered_outputs(steps: list[Step], outputs: Mapping[str, View], dies: int)
             for name in writes_of(step.kernel):
                 writers.setdefault(name, []).append(step)
     exchanged = {e.view.buffer for step in steps if isinstance(step, ExchangeStep) for e in step.exchanges}
-    touched = _die_ranges(steps)
     scattered = [
         view.buffer
         for view in outputs.values()
         if view.buffer not in exchanged
         and any(len(set(step.kernels)) > 1 for step in writers[view.buffer])
-        and _row_parts(view, [touched.get((view.buffer, die)) for die in range(dies)]) is None
+        and written_pieces(view, steps, dies) is None
     ]
     return [*steps, _exchange(scattered, writers)] if scattered else steps
 
@@ -288,7 +288,7 @@ def _localised(plan: Plan) -> Plan:
         buffers=tuple(buffers),
         steps=steps,
         inputs=tuple(_pieces(b, parts, touched) for b in plan.inputs),
-        outputs=tuple(_pieces(b, parts, touched, output=True) for b in plan.outputs),
+        outputs=tuple(_output_pieces(b, parts, touched, plan, exchanged) for b in plan.outputs),
     )
 
 
@@ -296,6 +296,24 @@ def _shifted(kernel: Kernel | None, die: int, shifts: Mapping[tuple[str, int], i
     if kernel is None:
         return None
     return with_views(kernel, lambda v: replace(v, offset=v.offset - shifts.get((v.buffer, die), 0)))
+
+
+def _output_pieces(
+    boundary: Boundary,
+    parts: Mapping[str, list[tuple[int, int]]],
+    touched: Mapping[tuple[str, int], _Range],
+    plan: Plan,
+    exchanged: set[str],
+) -> Boundary:
+    """The output with the pieces that the dies write, or whole on the first."""
+    if boundary.pieces and boundary.pieces[0][2].buffer not in {*parts, *exchanged}:
+        ((_, _, view),) = boundary.pieces
+        steps = [s for s in plan.steps if isinstance(s, KernelStep) and view.buffer in writes_of(s.kernel)]
+        if any(len(set(step.kernels)) > 1 for step in steps):
+            pieces = written_pieces(view, steps, plan.dies)
+            if pieces is not None:
+                return replace(boundary, pieces=pieces)
+    return _pieces(boundary, parts, touched, output=True)
 
 
 def _pieces(

@@ -1,0 +1,56 @@
+"""Which boxes of a graph's input or output each die has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from birc.compiler.ir.copies import row_major_strides
+from birc.compiler.ir.plan import Kernel, KernelStep, Step, View
+from birc.compiler.passes.region import Region, region, union
+
+Piece = tuple[int, tuple[int, ...], View]
+"""A mask of dies, where the piece begins in the tensor, and where it lies."""
+
+
+def written_pieces(view: View, steps: Sequence[Step], dies: int) -> tuple[Piece, ...] | None:
+    """What each die writes of a dense tensor, as boxes of it; None where it is not made of such."""
+    if not view.dims or tuple(view.strides) != row_major_strides(view.dims):
+        return None
+    pieces: list[Piece] = []
+    for die in range(dies):
+        kernels = (s.kernels[die] for s in steps if isinstance(s, KernelStep))
+        regions = union(region for kernel in kernels if kernel is not None for region in _stored(kernel, view.buffer))
+        boxes = [_box(view, item) for item in regions]
+        for box in boxes:
+            if box is None:
+                return None
+            pieces.append((1 << die, *box))
+    return tuple(pieces)
+
+
+def _stored(kernel: Kernel, buffer: str) -> Iterator[Region]:
+    for phase in kernel.phases:
+        for s in phase.statements:
+            if s.op == "vst" and s.access is not None and s.access.view.buffer == buffer:
+                yield region(s.access.view)
+
+
+def _box(view: View, item: Region) -> tuple[tuple[int, ...], View] | None:
+    """The box of a dense tensor that a region is: whole but along one of its dimensions; None when it is none."""
+    for axis, (extent, stride) in enumerate(zip(view.dims, view.strides, strict=True)):
+        first, rest = divmod(item.offset - view.offset, stride)
+        if rest or first >= extent:
+            continue
+        count = _elements(item) * extent // _elements(region(view))
+        dims = (*view.dims[:axis], count, *view.dims[axis + 1 :])
+        part = View(view.buffer, item.offset, dims, view.strides)
+        if count and region(part) == item:
+            return tuple(first if at == axis else 0 for at in range(len(dims))), part
+    return None
+
+
+def _elements(item: Region) -> int:
+    count = 1
+    for _, extent in item.dims:
+        count *= extent
+    return count
