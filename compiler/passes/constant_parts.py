@@ -6,7 +6,7 @@ A part is a strided box of the constant. It lies dense in the die's memory, so t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from birc.compiler.ir.copies import row_major_strides
@@ -96,11 +96,22 @@ def _regions(plan: Plan, buffer: Buffer) -> tuple[Region, ...]:
         read[die] = union((region(view) for view in dict.fromkeys(views)), read[die])
     if any(len(regions) != 1 for regions in read):
         return ()
-    boxes = tuple(regions[0] for regions in read)
-    part = math.prod(extent for _, extent in boxes[0].dims)
+    boxes = _alike([regions[0] for regions in read])
+    part = math.prod(extent for _, extent in boxes[0].dims) if boxes else 0
     whole = buffer.num_bytes * 8 // dtype(buffer.dtype).bits
-    alike = all(box.dims == boxes[0].dims for box in boxes)
-    return boxes if alike and part < whole and len(set(boxes)) == len(boxes) else ()
+    return boxes if part < whole and len(set(boxes)) == len(boxes) else ()
+
+
+def _alike(boxes: Sequence[Region]) -> tuple[Region, ...]:
+    """The boxes, smaller ones widened downwards to the shape of the largest; nothing where strides differ."""
+    strides = [stride for stride, _ in boxes[0].dims]
+    if any([stride for stride, _ in box.dims] != strides for box in boxes):
+        return ()
+    extents = [max(column) for column in zip(*([e for _, e in box.dims] for box in boxes), strict=True)]
+    dims = tuple(zip(strides, extents, strict=True))
+    missing = [sum((e - own) * s for (s, e), (_, own) in zip(dims, box.dims, strict=True)) for box in boxes]
+    widened = tuple(Region(box.buffer, box.offset - less, dims) for box, less in zip(boxes, missing, strict=True))
+    return widened if all(box.offset >= 0 for box in widened) else ()
 
 
 def _on_parts(kernel: Kernel, die: int, parts: Mapping[str, tuple[_Dense, ...]]) -> Kernel:

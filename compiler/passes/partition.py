@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from birc.compiler.ir.copies import row_major_strides
 from birc.compiler.ir.graph import Graph
@@ -44,7 +45,7 @@ def partitions(graph: Graph, lowered: Lowered, machine: Machine) -> tuple[Plan, 
 
     The first is the one that estimates favour.
     """
-    kernels = [part for kernel in lowered.kernels for part in split_large(kernel, machine.max_dim)]
+    kernels = lowered.kernels
     buffers = {b.name: b for b in lowered.buffers}
     whole = [Choice(None) for _ in kernels]
     divisions = [whole]
@@ -66,7 +67,7 @@ def _plan(
     """The plan that follows from the choices, with buffers of the size they have in the graph."""
     inputs = {v.name: lowered.inputs.get(v.name) for v in graph.inputs}
     outputs = {name: view for name in graph.outputs if (view := lowered.outputs.get(name)) is not None}
-    steps = _steps(kernels, choices, machine.dies)
+    steps = _steps(kernels, choices, machine)
     steps = _gathered_outputs(steps, outputs, machine.dies)
     steps = _pruned(steps, {view.buffer for view in outputs.values()})
     return Plan(
@@ -125,17 +126,19 @@ def _reads(kernel: Kernel) -> Iterator[tuple[Access, int | None]]:
                 yield statement.access, statement.index_axis if statement.op == "vldx" else None
 
 
-def _steps(kernels: Sequence[Kernel], choices: Sequence[Choice], dies: int) -> list[Step]:
-    """Kernel steps, with an exchange before each kernel that needs one."""
+def _steps(kernels: Sequence[Kernel], choices: Sequence[Choice], machine: Machine) -> list[Step]:
+    """Kernel steps, with an exchange before each kernel that needs one. What is too large on a die is cut there."""
     steps: list[Step] = []
     writers: dict[str, list[KernelStep]] = {}
     for kernel, choice in zip(kernels, choices, strict=True):
         if choice.exchanged:
             steps.append(_exchange(choice.exchanged, writers))
-        step = KernelStep(choice.parts if choice.parts is not None else (kernel,) * dies)
-        steps.append(step)
+        of_dies = choice.parts if choice.parts is not None else (kernel,) * machine.dies
+        cut = [split_large(part, machine.max_dim) for part in of_dies]
+        own = [KernelStep(parts) for parts in zip_longest(*cut)]
+        steps += own
         for name in writes_of(kernel):
-            writers.setdefault(name, []).append(step)
+            writers.setdefault(name, []).extend(own)
     return steps
 
 

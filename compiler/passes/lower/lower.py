@@ -43,6 +43,7 @@ from birc.compiler.passes.lower.rows import (
     with_small_factors,
 )
 from birc.compiler.passes.lower.support import check_ranks, check_supported, node_problem
+from birc.compiler.passes.lower.tables import separate_tables
 from birc.compiler.passes.lower.views import broadcast, narrow, reshape, transpose
 from birc.compiler.passes.lower.window import avg_pool2d, depthwise_conv2d, lrn, max_pool2d, max_pool2d_position
 from birc.runtime.machine import Machine
@@ -136,7 +137,7 @@ def lower_graph(graph: Graph, machine: Machine, precision: str) -> Lowered:
         loads_first(part, machine.vector_registers) for kernel in merged for part in within_rank(kernel, MAX_BOX_RANK)
     ]
     check_ranks(whole)
-    kernels, buffers, data = pack_small(whole, env.buffers, env.data)
+    kernels, buffers, data = pack_small(*separate_tables(whole, env.buffers, env.data))
     used = {access.view.buffer for kernel in kernels for access in accesses(kernel)}
     kept = tuple(b for b in buffers.values() if b.name in used or b.role in ("input", "output"))
     constants = {name: array for name, array in data.items() if name in used}
