@@ -91,6 +91,36 @@ def slice_of_slice(rewriter: Rewriter, node: Node) -> str | None:
     return rewriter.emit("slice", (inner.inputs[0],), attributes, replaces=(node, inner))
 
 
+def rows_of_product(rewriter: Rewriter, node: Node) -> str | None:
+    """reshape(matmul(a, b)) = matmul(reshape(a), b), where flat rows get their dimensions back"""
+    product = rewriter.producer(node.inputs[0], "matmul")
+    if product is None or not _splits_rows(rewriter, node) or rewriter.type_of(product.inputs[1]).rank != 2:
+        return None
+    a, b = product.inputs
+    rows = rewriter.emit(
+        "reshape", (a,), {"shape": (*node.output.type.sizes[:-1], rewriter.sizes(a)[-1])}, replaces=(node,)
+    )
+    return rewriter.emit("matmul", (rows, b), product.attributes, replaces=(node, product))
+
+
+def rows_of_sum(rewriter: Rewriter, node: Node) -> str | None:
+    """reshape(x + bias) = reshape(x) + bias, where flat rows get their dimensions back"""
+    total = rewriter.producer(node.inputs[0], "add")
+    if total is None or not _splits_rows(rewriter, node):
+        return None
+    for x, bias in (total.inputs, reversed(total.inputs)):
+        if rewriter.producer(x, "matmul") is not None and rewriter.sizes(bias) == node.output.type.sizes[-1:]:
+            rows = rewriter.emit("reshape", (x,), node.attributes, replaces=(node,))
+            return rewriter.emit("add", (rows, bias), total.attributes, replaces=(node, total))
+    return None
+
+
+def _splits_rows(rewriter: Rewriter, node: Node) -> bool:
+    """Whether a reshape only splits the rows of a matrix that nothing else reads."""
+    before, after = rewriter.sizes(node.inputs[0]), node.output.type.sizes
+    return len(before) == 2 < len(after) and before[-1] == after[-1] and rewriter.has_one_use(node.inputs[0])
+
+
 def concat_without_empty(rewriter: Rewriter, node: Node) -> str | None:
     """concat(x, y) = concat(x), where y has no elements"""
     kept = tuple(name for name in node.inputs if rewriter.type_of(name).num_elements)
@@ -112,4 +142,6 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("transpose-of-transpose", "transpose", transpose_of_transpose),
     Rule("expand-of-expand", "expand", expand_of_expand),
     Rule("slice-of-slice", "slice", slice_of_slice),
+    Rule("rows-of-product", "reshape", rows_of_product),
+    Rule("rows-of-sum", "reshape", rows_of_sum),
 )

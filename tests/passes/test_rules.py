@@ -54,6 +54,15 @@ def slices(make: GraphMaker) -> str:
     return make("slice", inner, starts=(1, 1), ends=(4, 4), steps=(2, 1))
 
 
+def rows(make: GraphMaker, x: str) -> str:
+    """Six rows of a matrix as two times three."""
+    return make("reshape", x, shape=(2, 3, 5))
+
+
+def biased_rows(make: GraphMaker) -> str:
+    return rows(make, make("add", make.random(5), make("matmul", make.input(6, 4), make.random(4, 5))))
+
+
 def chain(op: str) -> Body:
     def body(make: GraphMaker) -> str:
         inner = make(op, make.random(3, 1), make.input(2, 3, 4))
@@ -303,6 +312,8 @@ CASES = (
         "slice reshape",
         lambda m: m("gather", m.input(2, 5), m.constant(-1, "i64"), axis=1),
     ),
+    Case("rows-of-product", "reshape matmul", lambda m: rows(m, m("matmul", m.input(6, 4), m.random(4, 5)))),
+    Case("rows-of-sum", "matmul reshape add", biased_rows),
     Case("batch-norm-into-convolution", "conv2d", lambda m: batch_norm(m, conv(m, bias=False), 6), ROUNDED),
     Case("batch-norm-into-convolution", "conv2d", lambda m: batch_norm(m, conv(m, bias=True), 6), ROUNDED),
     Case("batch-norm-to-scale-and-shift", "mul add", lambda m: batch_norm(m, m.input(2, 3, 4), 3), ROUNDED),

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from birc.compiler.ir.plan import Buffer, Kernel, View
+from birc.compiler.ir.plan import Buffer, Kernel
 from birc.compiler.ir.plan_access import accesses, with_views
 from birc.compiler.passes.lifetimes import tables
 
