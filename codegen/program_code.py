@@ -22,6 +22,7 @@ from birc.runtime.machine import Machine
 from birc.runtime.package_sources import RunSource
 from birc.runtime.program import Command, CommandLoop, ConstantImage, Descriptor, Piece, Port, Program
 from birc.runtime.program import Kernel as KernelCode
+from birc.runtime.verifier.boxes import overlaps, whole_view
 
 EVENTS = next(f.high or 0 for f in BY_MNEMONIC["wait"].fields if f.name == "event")
 
@@ -55,14 +56,13 @@ class Generated:
 class DieState:
     """What is known of one die while its commands are written.
 
-    `unheard` are the buffers, with their bytes, and `unheard_events` the events that it used since the other die last
-    heard of it.
+    `unheard` are the views, and `unheard_events` the events that it used since the other die last heard of it.
     """
 
     bound: dict[int, int] = field(default_factory=dict)
     pending: Pending = field(default_factory=Pending)
     copies: dict[str, int] = field(default_factory=dict)
-    unheard: set[tuple[str, Range]] = field(default_factory=set)
+    unheard: set[View] = field(default_factory=set)
     unheard_events: set[int] = field(default_factory=set)
 
     def hear(self) -> None:
@@ -207,8 +207,7 @@ class ProgramWriter:
         if state.pending.conflicts(reads, writes):
             self._barrier(1 << die)
         state.pending.add(reads, writes)
-        names = {access.view.buffer for access in accesses(kernel)}
-        state.unheard |= {(name, _bytes_of(self.buffers[name])) for name in names}
+        state.unheard |= {access.view for access in accesses(kernel)}
 
     def _barrier(self, mask: int, scope: str = "die") -> None:
         self.commands.append(Command("barrier", (scope,), mask))
@@ -259,7 +258,7 @@ class ProgramWriter:
         self.commands.append(Command("copy", operands, mask))
         for state in states:
             state.copies[target.name] = event
-            state.unheard |= {(target.name, written), (source.name, _bytes_of(source))}
+            state.unheard |= {_whole(target), _whole(source)}
             state.unheard_events.add(event)
 
     def _users(self, name: str) -> int:
@@ -310,21 +309,27 @@ class ProgramWriter:
         self._await_transfers(events, everyone)
 
     def _before_exchange(self, step: ExchangeStep, everyone: int) -> None:
-        """Each die waits for its own work, and for the other's only where that may still use what is overwritten.
-
-        Of the exchanged buffers themselves each die writes and sends its own part.
-        """
-        for exchange in step.exchanges:
-            name = exchange.view.buffer
-            target = _bytes_of(self.buffers[name])
-            if any(
-                other != name and overlap(target, (used,)) for other, used in self.dies[1 - exchange.sender].unheard
-            ):
-                self._barrier(everyone, "device")
-                return
+        """Each die waits for its own work, and for the other's only where that may still use what is overwritten."""
+        if any(self._may_still_use(1 - e.sender, e.view) for e in step.exchanges):
+            self._barrier(everyone, "device")
+            return
         for die, state in enumerate(self.dies):
             if state.pending.reads or state.pending.writes:
                 self._barrier(1 << die)
+
+    def _may_still_use(self, die: int, view: View) -> bool:
+        """Whether a die may touch bytes of a view in work that the other die has not heard the end of.
+
+        Of an exchanged buffer each die has parts of its own: what counts is whether the verifier can tell them apart.
+        """
+        written, target = _bytes_of(self.buffers[view.buffer]), self._described(view)
+        for used in self.dies[die].unheard:
+            if not overlap(written, (_bytes_of(self.buffers[used.buffer]),)):
+                continue
+            own = self._described(used)
+            if used.buffer != view.buffer or overlaps(target, whole_view(target), own, whole_view(own)).any():
+                return True
+        return False
 
     def _await_transfers(self, events: list[int], everyone: int) -> None:
         """Wait for transfers, whose events are free then."""
@@ -341,13 +346,16 @@ class ProgramWriter:
         return self._number(Descriptor(buffer.space, buffer.address, "u8", dims, row_major_strides(dims)))
 
     def _descriptor(self, view: View, moved_bytes: int = 0) -> int:
+        return self._number(self._described(view, moved_bytes))
+
+    def _described(self, view: View, moved_bytes: int = 0) -> Descriptor:
         buffer = self.buffers[view.buffer]
         element = view.seen or buffer.dtype
         own_bytes, element_bytes = (dtype(name).bits // 8 for name in (buffer.dtype, element))
         address = buffer.address + moved_bytes + view.offset * own_bytes + view.word * element_bytes
         dims, strides = view.dims or (1,), view.strides or (1,)  # a scalar is one element
         strides = tuple(stride * (own_bytes // element_bytes) for stride in strides)
-        return self._number(Descriptor(buffer.space, address, element, dims, strides, view.lower))
+        return Descriptor(buffer.space, address, element, dims, strides, view.lower)
 
     def _number(self, descriptor: Descriptor) -> int:
         return self.descriptors.setdefault(descriptor, len(self.descriptors))
@@ -366,6 +374,10 @@ def _part(whole: np.ndarray, part: View) -> np.ndarray:
     first = np.ascontiguousarray(whole).reshape(-1)[part.offset :]
     strides = [stride * whole.itemsize for stride in part.strides]
     return np.ascontiguousarray(np.lib.stride_tricks.as_strided(first, part.dims, strides, writeable=False))
+
+
+def _whole(buffer: Buffer) -> View:
+    return View(buffer.name, 0, (buffer.num_bytes * 8 // dtype(buffer.dtype).bits,), (1,))
 
 
 def _bytes_of(buffer: Buffer) -> Range:

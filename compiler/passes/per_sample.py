@@ -21,6 +21,8 @@ from birc.runtime.program import MAX_BOX_RANK
 SLACK = 1.1
 """Room for the gaps that placing buffers leaves."""
 ALIGNMENT_BYTES = 1 << 10
+MOST_ROUNDS = 64
+"""More rounds are no batch of samples any more, and too many commands to prove one by one."""
 
 
 def per_sample(plan: Plan, machine: Machine) -> Plan | None:
@@ -29,7 +31,11 @@ def per_sample(plan: Plan, machine: Machine) -> Plan | None:
     if any(isinstance(step, ExchangeStep) for step in plan.steps):
         return None
     samples = _samples(plan)
-    if samples % spcs or any(d is None for step in plan.steps if isinstance(step, KernelStep) for d in step.kernels):
+    if (
+        samples % spcs
+        or samples // spcs > MOST_ROUNDS
+        or any(d is None for step in plan.steps if isinstance(step, KernelStep) for d in step.kernels)
+    ):
         return None
     cut = cut_into(plan, machine, samples)
     if cut is None or _most_axes(cut) == MAX_BOX_RANK:
