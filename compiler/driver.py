@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from birc.compiler.passes.merge_products import MergeProducts
 from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.quantized_products import QuantizedProducts, multiplies_quantised
 from birc.compiler.passes.schedule import schedule
-from birc.compiler.passes.tile import tile
+from birc.compiler.passes.tile import Solved, tile
 from birc.compiler.variants import Batch, Dims, PaddingProof, largest, variant_sizes
 from birc.runtime.errors import DoesNotFitError, InternalError, UsageError
 from birc.runtime.machine import Machine, load_machine
@@ -57,12 +58,6 @@ PHASES = (
     "assemble",
 )
 """Every phase in order. Graph text is written up to `fuse`, plan text up to `allocate`, assembly after `codegen`."""
-
-PLAN_STEPS: tuple[tuple[str, Callable[[Plan, Machine], Plan]], ...] = (
-    ("tile", tile),
-    ("schedule", schedule),
-    ("allocate", allocate),
-)
 
 GRAPH_PASSES: tuple[Pass, ...] = tuple(
     dict.fromkeys((QuantizedProducts(), *CANONICALIZE, *LEGALIZE, MergeProducts(), Fuse()))
@@ -97,6 +92,7 @@ class Compilation:
     mem_limit_bytes: int = DEFAULT_LIMIT_BYTES
     passes: list[str] = field(default_factory=list)
     dumped: int = 0
+    tilings: Solved = field(default_factory=dict)
 
     def progress(self, phase: str) -> None:
         """Tell the phase, and the variant where there are several."""
@@ -133,7 +129,7 @@ class Compilation:
 
     def compile_plan(self, plan: Plan, data: Data, done: str) -> CompiledPart | None:
         """Go on from a plan after the phase `done`."""
-        for phase, step in PLAN_STEPS:
+        for phase, step in self._plan_steps:
             if self._runs(phase, done):
                 self.progress(phase)
                 plan = step(plan, self.machine)
@@ -148,6 +144,10 @@ class Compilation:
             return None
         self.progress("assemble")
         return self._part(plan, data, generated)
+
+    @property
+    def _plan_steps(self) -> tuple[tuple[str, Callable[[Plan, Machine], Plan]], ...]:
+        return ("tile", partial(tile, solved=self.tilings)), ("schedule", schedule), ("allocate", allocate)
 
     def _fastest(self, plans: Sequence[Plan]) -> Plan:
         """The plan whose finished program has the least simulated latency; below -O2 the first that fits."""
@@ -172,7 +172,7 @@ class Compilation:
         return best[1]
 
     def _scheduled(self, plan: Plan) -> Plan:
-        for _, step in PLAN_STEPS:
+        for _, step in self._plan_steps:
             plan = step(plan, self.machine)
         return plan
 

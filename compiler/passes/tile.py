@@ -10,21 +10,26 @@ from birc.compiler.passes.tile_contraction import TiledDepth, tile_contraction_k
 from birc.compiler.passes.tile_vector import tile_vector_kernel
 from birc.runtime.machine import Machine
 
+Solved = dict[object, TiledDepth]
 
-def tile(plan: Plan, machine: Machine) -> Plan:
-    """The plan with a tiling on every kernel; kernels of equal structure are solved once."""
+
+def tile(plan: Plan, machine: Machine, solved: Solved | None = None) -> Plan:
+    """The plan with a tiling on every kernel; kernels of equal structure are solved once.
+
+    What is `solved` for a machine is kept there, for other plans.
+    """
     memories = Memories(
         {b.name: b.dtype for b in plan.buffers}, frozenset(b.name for b in plan.buffers if b.space == "tb")
     )
-    solved: dict[object, TiledDepth] = {}
+    known: Solved = {} if solved is None else solved
 
     def tiled(kernel: Kernel | None) -> Kernel | None:
         if kernel is None:
             return None
         key = signature(kernel, memories)
-        if key not in solved:
-            solved[key] = _solve(kernel, machine, memories)
-        return solved[key].of(kernel)
+        if key not in known:
+            known[key] = _solve(kernel, machine, memories)
+        return known[key].of(kernel)
 
     steps = tuple(
         KernelStep(tuple(tiled(kernel) for kernel in step.kernels)) if isinstance(step, KernelStep) else step
