@@ -68,7 +68,8 @@ def _plan(
     inputs = {v.name: lowered.inputs.get(v.name) for v in graph.inputs}
     outputs = {name: view for name in graph.outputs if (view := lowered.outputs.get(name)) is not None}
     steps = _steps(kernels, choices, machine)
-    steps = _gathered_outputs(steps, outputs, machine.dies)
+    boundaries = tuple(_boundary(graph, name, outputs.get(name)) for name in dict.fromkeys(graph.outputs))
+    steps = _gathered_outputs(steps, boundaries, machine.dies)
     steps = _pruned(steps, {view.buffer for view in outputs.values()})
     return Plan(
         graph.name,
@@ -78,7 +79,7 @@ def _plan(
         lowered.buffers,
         tuple(steps),
         tuple(_boundary(graph, name, view) for name, view in inputs.items()),
-        tuple(_boundary(graph, name, outputs.get(name)) for name in dict.fromkeys(graph.outputs)),
+        boundaries,
         sum(kernel.macs for kernel in kernels),
     )
 
@@ -167,7 +168,7 @@ def _written(kernel: Kernel | None, name: str) -> list[View]:
     return found
 
 
-def _gathered_outputs(steps: list[Step], outputs: Mapping[str, View], dies: int) -> list[Step]:
+def _gathered_outputs(steps: list[Step], outputs: Sequence[Boundary], dies: int) -> list[Step]:
     """An exchange at the end for each divided output whose parts are not boxes of it."""
     if dies == 1:
         return steps
@@ -179,10 +180,11 @@ def _gathered_outputs(steps: list[Step], outputs: Mapping[str, View], dies: int)
     exchanged = {e.view.buffer for step in steps if isinstance(step, ExchangeStep) for e in step.exchanges}
     scattered = [
         view.buffer
-        for view in outputs.values()
+        for output in outputs
+        for _, _, view in output.pieces
         if view.buffer not in exchanged
         and any(len(set(step.kernels)) > 1 for step in writers[view.buffer])
-        and written_pieces(view, steps, dies) is None
+        and written_pieces(view, len(output.shape), steps, dies) is None
     ]
     return [*steps, _exchange(scattered, writers)] if scattered else steps
 
@@ -313,7 +315,7 @@ def _output_pieces(
         ((_, _, view),) = boundary.pieces
         steps = [s for s in plan.steps if isinstance(s, KernelStep) and view.buffer in writes_of(s.kernel)]
         if any(len(set(step.kernels)) > 1 for step in steps):
-            pieces = written_pieces(view, steps, plan.dies)
+            pieces = written_pieces(view, len(boundary.shape), steps, plan.dies)
             if pieces is not None:
                 return replace(boundary, pieces=pieces)
     return _pieces(boundary, parts, touched, output=True)
