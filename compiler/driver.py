@@ -23,6 +23,7 @@ from birc.compiler.ir.plan_verify import verify_plan
 from birc.compiler.ir.printer import print_graph
 from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.base import Pass, PassResult, run_pass, run_passes
+from birc.compiler.passes.bounds import Bounds, bounds
 from birc.compiler.passes.canonicalize import CANONICALIZE, canonicalize
 from birc.compiler.passes.constant_memory import DEFAULT_LIMIT_BYTES, check_bytes, check_constants
 from birc.compiler.passes.fuse import Fuse
@@ -42,7 +43,7 @@ from birc.runtime.package import Package
 from birc.runtime.package_parts import DevicePart, HostPart, NewVariant
 from birc.runtime.program import Port
 from birc.runtime.timing import simulate
-from birc.runtime.variant import BoundaryTensor
+from birc.runtime.variant import BOUND_CYCLES, BoundaryTensor
 
 PHASES = (
     "import",
@@ -124,10 +125,10 @@ class Compilation:
         self._dump_plan("partition", plan, lowered.data)
         if self._stopped("partition"):
             return None
-        return self.compile_plan(plan, lowered.data, "partition")
+        return self.compile_plan(plan, lowered.data, "partition", bounds(lowered, self.machine))
 
-    def compile_plan(self, plan: Plan, data: Data, done: str) -> CompiledPart | None:
-        """Go on from a plan after the phase `done`."""
+    def compile_plan(self, plan: Plan, data: Data, done: str, least: Bounds | None = None) -> CompiledPart | None:
+        """Go on from a plan after the phase `done`; `least` are the bounds of the graph that it was made from."""
         for phase, step in PLAN_STEPS:
             if self._runs(phase, done):
                 self.progress(phase)
@@ -142,7 +143,7 @@ class Compilation:
         if self._stopped("codegen"):
             return None
         self.progress("assemble")
-        return self._part(plan, data, generated)
+        return self._part(plan, data, generated, least)
 
     def _fastest(self, plans: Sequence[Plan]) -> Plan:
         """The plan whose finished program has the least simulated latency; below -O2 the first that fits."""
@@ -171,7 +172,7 @@ class Compilation:
             plan = step(plan, self.machine)
         return plan
 
-    def _part(self, plan: Plan, data: Data, generated: Generated) -> CompiledPart:
+    def _part(self, plan: Plan, data: Data, generated: Generated, least: Bounds | None) -> CompiledPart:
         elements = {b.name: b.dtype for b in plan.buffers}
         weights = {
             image.key: np.asarray(data[image.key]).astype(memory_type(elements[image.key]), copy=False)
@@ -190,6 +191,7 @@ class Compilation:
                 "batch": next((b.shape[0] for b in plan.inputs if b.shape), 1),
                 "compulsory_bytes": compulsory_bytes(plan),
                 "sram_lower_bound_bytes": most_live_bytes(plan, self.machine.spcs_per_die),
+                **(least.report() if least is not None else {}),
             },
         )
 
@@ -369,6 +371,7 @@ def _summed(reports: Sequence[Mapping[str, int]]) -> dict[str, int]:
         "batch": reports[0]["batch"],
         "compulsory_bytes": sum(report["compulsory_bytes"] for report in reports),
         "sram_lower_bound_bytes": max(report["sram_lower_bound_bytes"] for report in reports),
+        **{name: sum(report[name] for report in reports) for name in reports[0] if name in BOUND_CYCLES.values()},
     }
 
 
