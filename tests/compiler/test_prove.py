@@ -170,7 +170,7 @@ def is_equivalent(mutant: Mutant, compiled: Compiled, inputs: Values, expected: 
     """Whether the mutant computes the same bits."""
     try:
         program = generate(mutant.plan, compiled.machine).program
-        found = Compiled(compiled.graph, mutant.plan, program, compiled.data, compiled.machine).values(inputs)
+        found = replace(compiled, plan=mutant.plan, program=program).values(inputs)
     except BircError:
         return False
     return all(np.allclose(found[name], value, 1e-4, 1e-4) for name, value in expected.items())
