@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from birc.compiler.ir.plan import Access, Contraction, Kernel
-from birc.compiler.passes.bounds_values import NOTHING, Value, always_inside, values
-from birc.compiler.passes.bounds_work import TcoreWork, VectorWork, roles, statement_work, tcore_work, tile_gap_cycles
+from birc.compiler.passes.bounds_values import NOTHING, Value, always_inside, coordinates, is_inside, values
+from birc.compiler.passes.bounds_vector import VectorWork, vector_work
+from birc.compiler.passes.bounds_work import TcoreWork, roles, tcore_work, tile_gap_cycles
 from birc.compiler.passes.lower.lower import Lowered
 from birc.runtime.machine import Machine
 
@@ -118,8 +119,8 @@ class Paths:
             ready = max(self._operand_ready(access) for access in (contraction.a, contraction.b))
             self.released.append(Released(ready, tcore_cycles=work.cycles(self.machine)))
         stores = []
-        for value in values(kernel):
-            amount = statement_work(value.op, *value.elements(extents))
+        found = values(kernel)
+        for value, amount in zip(found, vector_work(found, extents), strict=True):
             if amount.alu or amount.sfu:
                 ready = self._ready(self._operands(kernel, value, extents, work, value.gone))
                 self.released.append(Released(ready, vector=amount))
@@ -285,15 +286,15 @@ class Paths:
         if view.seen or view.word or writer.access.view.seen or writer.access.view.word:
             return {}
         spans = []
-        for index, low, dim, stride in _axes(operand.access):
-            if not _whole(index.terms, index.constant, low, low + dim, node.extents):
+        for (index, low, high), stride in zip(coordinates(operand.access), view.strides, strict=True):
+            if not is_inside(index, low, high, node.extents):
                 continue
             for name, factor in index.terms:
                 count = node.extents[name] if name in operand.spread else needed.get(name, 1)
                 if count > 1 and factor * stride > 0:
                     spans.append((factor * stride, count))
         steps = {}
-        for index, _, _, stride in _axes(writer.access):
+        for index, stride in zip(writer.access.index, writer.access.view.strides, strict=True):
             if len(index.terms) == 1:
                 ((name, factor),) = index.terms
                 if factor * stride > 0 and writer.extents[name] > 1:
@@ -323,15 +324,3 @@ def _matched(spans: Iterable[tuple[int, int]], steps: dict[int, tuple[str, int]]
 
 def _depth(kernel: Kernel) -> set[str]:
     return {d.name for d in kernel.red_dims}
-
-
-def _axes(access: Access) -> Iterator[tuple]:
-    view = access.view
-    return zip(access.index, view.lower or (0,) * len(view.dims), view.dims, view.strides, strict=True)
-
-
-def _whole(terms: tuple[tuple[str, int], ...], constant: int, low: int, high: int, extents: Mapping[str, int]) -> bool:
-    """Whether a coordinate is inside its tensor at every point."""
-    ends = [factor * (extents[name] - 1) for name, factor in terms]
-    first, last = constant + sum(min(0, e) for e in ends), constant + sum(max(0, e) for e in ends)
-    return low <= first and last < high

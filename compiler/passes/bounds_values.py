@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 
@@ -20,7 +21,7 @@ class Value:
     `dims` are the dimensions along which it differs, `taken` those of its arguments together. `needs` has for every
     operand the dimensions over all of which one element of the value needs it; operands of the contraction
     (`multiplied`) stand there with the whole depth, tables that are read at indices do not. `gone` are the dimensions
-    that the statement reduces.
+    that the statement reduces, `arguments` the places of the values that it takes in `values` of the kernel.
     """
 
     op: str
@@ -30,6 +31,7 @@ class Value:
     multiplied: bool
     gone: frozenset[str] = NOTHING
     access: Access | None = None
+    arguments: tuple[int, ...] = ()
 
     def elements(self, extents: Mapping[str, int]) -> tuple[int, int]:
         """How many different elements are taken, and how many are given."""
@@ -41,29 +43,26 @@ class _Reader:
     """Reads the statements of a kernel in order; what an earlier phase computed in the same way counts once."""
 
     kernel: Kernel
-    values: dict[str, tuple[Value, int]] = field(default_factory=dict)
-    numbers: dict[object, int] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
+    known: dict[object, int] = field(default_factory=dict)
+    values: list[Value] = field(default_factory=list)
 
-    def read(self) -> Iterator[Value]:
+    def read(self) -> list[Value]:
         for phase in self.kernel.phases:
             for statement in phase.statements:
-                arguments = [self.values[a] for a in statement.arguments if isinstance(a, str)]
-                value = self._value(phase, statement, [found for found, _ in arguments])
-                key = (
-                    statement.op,
-                    tuple(self.values[a][1] if isinstance(a, str) else a for a in statement.arguments),
-                    statement.access,
-                    value.dims,
-                    statement.index_axis,
-                )
-                is_new = key not in self.numbers
-                number = self.numbers.setdefault(key, len(self.numbers))
+                arguments = tuple(self.places[a] if isinstance(a, str) else a for a in statement.arguments)
+                places = tuple(place for place in arguments if isinstance(place, int))
+                value = self._value(phase, statement, places)
+                key = (statement.op, arguments, statement.access, value.dims, statement.index_axis)
+                if key not in self.known:
+                    self.known[key] = len(self.values)
+                    self.values.append(value)
                 if statement.result:
-                    self.values[statement.result] = value, number
-                if is_new:
-                    yield value
+                    self.places[statement.result] = self.known[key]
+        return self.values
 
-    def _value(self, phase: Phase, statement: Statement, arguments: list[Value]) -> Value:
+    def _value(self, phase: Phase, statement: Statement, places: tuple[int, ...]) -> Value:
+        arguments = [self.values[place] for place in places]
         dims = NOTHING.union(*(value.dims for value in arguments))
         needs: dict[Access, frozenset[str]] = {}
         for value in arguments:
@@ -84,12 +83,50 @@ class _Reader:
             gone |= frozenset(phase.loops)
         if gone:
             needs = {operand: spread | gone for operand, spread in needs.items()}
-        return Value(op, dims - gone, dims, needs, multiplied, gone, access if op == "vst" else None)
+        written = access if op == "vst" else None
+        return Value(op, dims - gone, dims, needs, multiplied, gone, written, places)
 
 
-def values(kernel: Kernel) -> Iterator[Value]:
+def values(kernel: Kernel) -> list[Value]:
     """The value of every statement of a kernel, in order, equal ones once; stores among them."""
     return _Reader(kernel).read()
+
+
+def inside_share(access: Access, extents: Mapping[str, int]) -> Fraction:
+    """The share of the points of its dimensions at which an access is inside its tensor, at least."""
+    share, met = Fraction(1), set[str]()
+    for index, low, high in coordinates(access):
+        counts = _counts(index, extents)
+        share *= Fraction(sum(n for value, n in counts.items() if low <= value < high), sum(counts.values()))
+        names = {name for name, _ in index.terms}
+        if names & met:
+            return Fraction(0)
+        met |= names
+    return share
+
+
+def _counts(index: Index, extents: Mapping[str, int]) -> dict[int, int]:
+    """How often a coordinate takes each value."""
+    values, counts = np.array([index.constant]), np.array([1])
+    for name, factor in index.terms:
+        moved = np.add.outer(values, factor * np.arange(extents[name]))
+        values, places = np.unique(moved, return_inverse=True)
+        counts = np.bincount(places.reshape(-1), weights=np.broadcast_to(counts[:, None], moved.shape).reshape(-1))
+    return dict(zip(values.tolist(), map(int, counts.tolist()), strict=True))
+
+
+def coordinates(access: Access) -> Iterator[tuple[Index, int, int]]:
+    """The coordinates of an access with the first that is inside its tensor and the end."""
+    view = access.view
+    for index, low, dim in zip(access.index, view.lower or (0,) * len(view.dims), view.dims, strict=True):
+        yield index, low, low + dim
+
+
+def is_inside(index: Index, low: int, high: int, extents: Mapping[str, int]) -> bool:
+    """Whether a coordinate is inside at every point."""
+    ends = [factor * (extents[name] - 1) for name, factor in index.terms]
+    first, last = index.constant + sum(min(0, e) for e in ends), index.constant + sum(max(0, e) for e in ends)
+    return low <= first and last < high
 
 
 def always_inside(access: Access, spread: frozenset[str], extents: Mapping[str, int]) -> bool:
@@ -97,11 +134,10 @@ def always_inside(access: Access, spread: frozenset[str], extents: Mapping[str, 
 
     A dimension of `spread` that moves two coordinates is taken as one that may not.
     """
-    view = access.view
     met: set[str] = set()
-    for index, low, dim in zip(access.index, view.lower or (0,) * len(view.dims), view.dims, strict=True):
+    for index, low, high in coordinates(access):
         names = {name for name, _ in index.terms}
-        if names & met & spread or not _axis_inside(index, low, low + dim, spread, extents):
+        if names & met & spread or not _axis_inside(index, low, high, spread, extents):
             return False
         met |= names
     return True

@@ -1,9 +1,9 @@
-"""The least work of a lowered graph: T-core cycles, vector operations, bytes that have to move, whatever the schedule.
+"""The least work of a lowered graph: T-core cycles and bytes that have to move, whatever the schedule.
 
 A mapping cuts every contraction into operations of the T-core. Each multiplies a block of `a` (rows x depth) by a
 block of `b` (depth x columns); rows, columns and depth are any of the contraction's, its batch, row and pixel
-dimensions flattened, and every product of elements inside the tensors is computed once. It executes every vector
-statement at least once for every value that differs. docs/timing.md derives the formulas.
+dimensions flattened, and every product of elements inside the tensors is computed once. docs/timing.md derives the
+formulas.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from birc.compiler.ir.plan import PAR, Access, Contraction, Index, Kernel, View
+from birc.compiler.ir.plan import PAR, Access, Contraction, Index, Kernel
+from birc.compiler.passes.bounds_values import coordinates, is_inside
 from birc.compiler.passes.lower.lower import Lowered
 from birc.runtime.dtypes import dtype
-from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.machine import Machine, TcoreFormat
 
 MOST_POINTS = 1 << 22
@@ -127,11 +127,11 @@ def _blocks(kernel: Kernel, contraction: Contraction) -> list[_Block] | None:
     """The blocks of both operands, disjoint in their dimensions; None when one has too many points to count."""
     extents = {d.name: d.extent for d in kernel.space}
     clipped = [
-        (tuple(sorted(name for name, factor in index.terms if factor)), index, low, low + dim)
+        (tuple(sorted(name for name, factor in index.terms if factor)), index, low, high)
         for access in (contraction.a, contraction.b)
         if access.fill == "zero"
-        for index, low, dim in _axes(access)
-        if not _is_inside(index, low, low + dim, extents)
+        for index, low, high in coordinates(access)
+        if not is_inside(index, low, high, extents)
     ]
     groups: list[tuple[set[str], list[tuple[Index, int, int]]]] = []
     for names, index, low, high in clipped:
@@ -144,18 +144,6 @@ def _blocks(kernel: Kernel, contraction: Contraction) -> list[_Block] | None:
     if any(math.prod(extents[name] for name in names) > MOST_POINTS for names, _ in groups):
         return None
     return [_Block(tuple(sorted(names)), _inside(sorted(names), members, extents)) for names, members in groups]
-
-
-def _axes(access: Access) -> Iterator[tuple[Index, int, int]]:
-    view = access.view
-    yield from zip(access.index, view.lower or (0,) * len(view.dims), view.dims, strict=True)
-
-
-def _is_inside(index: Index, low: int, high: int, extents: Mapping[str, int]) -> bool:
-    """Whether a coordinate never leaves its tensor."""
-    ends = [factor * (extents[name] - 1) for name, factor in index.terms]
-    first, last = index.constant + sum(min(0, e) for e in ends), index.constant + sum(max(0, e) for e in ends)
-    return low <= first and last < high
 
 
 def _inside(names: list[str], members: Iterable[tuple[Index, int, int]], extents: Mapping[str, int]) -> np.ndarray:
@@ -187,31 +175,6 @@ def _histogram(kernel: Kernel, part: Roles, blocks: Iterable[_Block], counted: t
                 grown[other * value] += n * number
         product = grown
     return product
-
-
-@dataclass(frozen=True, slots=True)
-class VectorWork:
-    """Elements that the arithmetic and the special-function pipes have to take."""
-
-    alu: int = 0
-    sfu: int = 0
-
-    def __add__(self, other: VectorWork) -> VectorWork:
-        return VectorWork(self.alu + other.alu, self.sfu + other.sfu)
-
-
-def statement_work(op: str, taken: int, given: int) -> VectorWork:
-    """The elements of one statement that combines `taken` different ones into `given`.
-
-    What is reduced takes an operation for each element that disappears: halves of a tile can be added, and a fold
-    takes one pass.
-    """
-    pipe = BY_MNEMONIC[op].pipe
-    if op.startswith(("vred", "vfold")):
-        return VectorWork(alu=max(0, taken - given))
-    if pipe == "sfu":
-        return VectorWork(sfu=taken)
-    return VectorWork(alu=taken) if pipe == "alu" else VectorWork()
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,30 +222,30 @@ def _reads(kernel: Kernel) -> Iterator[tuple[Access, int]]:
 
 def _reach(access: Access, extents: Mapping[str, int]) -> tuple[int, int, int]:
     """First element and end of what an access reaches, and how many different ones it reaches at least."""
-    view: View = access.view
+    view = access.view
     axes = []
     offset = view.offset
-    for (index, low, dim), stride in zip(_axes(access), view.strides, strict=True):
-        coordinates = _coordinates(index, extents)
-        coordinates = coordinates[(low <= coordinates) & (coordinates < low + dim)]
-        if not len(coordinates):
+    for (index, low, high), stride in zip(coordinates(access), view.strides, strict=True):
+        taken = _values(index, extents)
+        taken = taken[(low <= taken) & (taken < high)]
+        if not len(taken):
             return view.offset, view.offset, 0
-        first, last = int(coordinates[0]), int(coordinates[-1])
+        first, last = int(taken[0]), int(taken[-1])
         offset += min(first * stride, last * stride)
-        step = int(np.diff(coordinates).min()) if len(coordinates) > 1 else 0
-        axes.append((step * abs(stride), (last - first) * abs(stride), len(coordinates), index))
-    span, count, taken = 0, 1, set[str]()
+        step = int(np.diff(taken).min()) if len(taken) > 1 else 0
+        axes.append((step * abs(stride), (last - first) * abs(stride), len(taken), index))
+    span, count, met = 0, 1, set[str]()
     for step, reach, number, index in sorted(axes, key=lambda axis: axis[0]):
         names = {name for name, _ in index.terms}
-        if step > span and not names & taken:  # Further apart than all before: no element is met twice.
+        if step > span and not names & met:  # Further apart than all before: no element is met twice.
             count *= number
         span += reach
-        taken |= names
+        met |= names
     return offset, offset + span + 1, count
 
 
-def _coordinates(index: Index, extents: Mapping[str, int]) -> np.ndarray:
-    """The coordinates that an axis takes, rising."""
+def _values(index: Index, extents: Mapping[str, int]) -> np.ndarray:
+    """The values that a coordinate takes, rising."""
     found = np.array([index.constant])
     for name, factor in index.terms:
         found = np.unique(np.add.outer(found, factor * np.arange(extents[name])))

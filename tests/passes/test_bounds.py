@@ -150,6 +150,17 @@ def test_reductions_take_an_addition_for_each_element_that_disappears():
     assert bounds(lowered(graph), MACHINE).vector == math.floor(cycles)
 
 
+def test_a_product_and_the_sum_that_takes_it_are_one_operation():
+    make = GraphMaker()
+    weights = make.random(64, 1, 3, 3)
+    image = make.input(8, 64, 32, 32)
+    attributes = {"stride": (1, 1), "pads": (1, 1, 1, 1), "dilation": (1, 1), "group": 64}
+    graph = make.graph(make("conv2d", image, weights, **attributes))
+    taps = (3 * 32 - 2) ** 2  # inside the image
+    cycles = taps * 8 * 64 / MACHINE.vector_lanes_per_spc / MACHINE.spcs
+    assert bounds(lowered(graph), MACHINE).vector == math.floor(cycles)
+
+
 def test_bytes_are_those_of_what_is_read_and_written():
     make = GraphMaker()
     x = make.input(100, 64)
