@@ -21,6 +21,9 @@ from birc.runtime.machine import Machine
 DEEPEST_PATH = 12
 """Kernels that are looked at together as computed on one SPC."""
 
+MOST_WRITERS = 8
+"""Kernels that write one buffer up to which each of them is looked at; of more only the earliest time."""
+
 Needed = Mapping[str, int]
 """How many values of each dimension of a kernel are needed; 1 where it says nothing."""
 
@@ -53,13 +56,30 @@ def latencies(machine: Machine) -> Latencies:
 
 
 @dataclass(frozen=True, slots=True)
+class Content:
+    """What kernels have written of a buffer so far: the first times of the earliest and of the latest store, and the
+    stores, none of them where there are too many."""
+
+    earliest: int
+    latest: int
+    writers: tuple[Written, ...]
+
+    def joined(self, store: Written) -> Content:
+        """With one store more."""
+        writers = self.writers and (*self.writers, store)
+        kept = writers if len(writers) <= MOST_WRITERS else ()
+        return Content(min(self.earliest, store.first), max(self.latest, store.first), kept)
+
+
+@dataclass(frozen=True, slots=True)
 class Operand:
-    """What a stored value needs of a buffer: by which access, over which dimensions, and who can have written it."""
+    """What a stored value needs of a buffer: by which access, over which dimensions, and what is in it; `content` is
+    None for constants and inputs."""
 
     access: Access
     spread: frozenset[str]
     multiplied: bool
-    writers: tuple[Written, ...]
+    content: Content | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +112,7 @@ class Paths:
 
     lowered: Lowered
     machine: Machine
-    written: dict[str, tuple[Written, ...]] = field(default_factory=dict)
+    contents: dict[str, Content] = field(default_factory=dict)
     released: list[Released] = field(default_factory=list)
     latency: Latencies = field(init=False)
 
@@ -108,8 +128,8 @@ class Paths:
     def last_output(self) -> int:
         """Before this time no program has stored every output."""
         names = {view.buffer for view in self.lowered.outputs.values()}
-        firsts = [written.first for name in names for written in self.written.get(name, ())]
-        return max(firsts, default=self.latency.start) + self.latency.output
+        latest = [self.contents[name].latest for name in names if name in self.contents]
+        return max(latest, default=self.latency.start) + self.latency.output
 
     def _kernel(self, kernel: Kernel) -> None:
         extents = {d.name: d.extent for d in kernel.space}
@@ -128,8 +148,8 @@ class Paths:
                 operands = list(self._operands(kernel, value, extents, work))
                 stores.append(self._store(kernel, value.access, operands, work, extents))
         for store in stores:
-            name = store.access.view.buffer
-            self.written[name] = (*self.written.get(name, ()), store)
+            name, begun = store.access.view.buffer, Content(store.first, store.first, (store,))
+            self.contents[name] = self.contents[name].joined(store) if name in self.contents else begun
 
     def _operands(
         self,
@@ -150,14 +170,14 @@ class Paths:
             else:
                 always = always_inside(access, spread, extents)
             if always:
-                yield Operand(access, spread, multiplied, self.written.get(access.view.buffer, ()))
+                yield Operand(access, spread, multiplied, self.contents.get(access.view.buffer))
 
     def _operand_ready(self, access: Access) -> int:
         """When the first tile of an operand can be in the input buffer."""
-        writers = self.written.get(access.view.buffer, ())
-        if not writers:
+        content = self.contents.get(access.view.buffer)
+        if content is None:
             return self.latency.start + self.latency.load + self.machine.semaphore_cycles
-        return min(w.first for w in writers) + self.latency.to_array
+        return content.earliest + self.latency.to_array
 
     def _ready(self, operands: Iterable[Operand]) -> int:
         """When the first element of a value can be computed."""
@@ -165,8 +185,8 @@ class Paths:
         for operand in operands:
             if operand.multiplied:
                 times.append(self._operand_ready(operand.access) + self.latency.sums)
-            elif operand.writers:
-                times.append(min(w.first for w in operand.writers))
+            elif operand.content is not None:
+                times.append(operand.content.earliest)
             else:
                 times.append(self.latency.start + self.latency.load)
         return max(times)
@@ -189,9 +209,11 @@ class Paths:
 
     def _first(self, node: Written, operand: Operand) -> int:
         """The least time of the first element of a store, by what it needs of one operand."""
-        if not operand.writers:
+        if operand.content is None:
             return self.latency.start + self._own_load(node)
-        return min(self._along(node, operand, writer) for writer in operand.writers)
+        if not operand.content.writers:
+            return operand.content.earliest + self._step(node)
+        return min(self._along(node, operand, writer) for writer in operand.content.writers)
 
     def _own_load(self, node: Written) -> int:
         """From the start of the first kernel to the sum of one operation, or to what was loaded."""
@@ -228,13 +250,12 @@ class Paths:
                 return best
             needed = self._needed(node, operand, needed, writer)
             node = writer
-            if source is None or not source.writers:
+            if source is None or source.content is None:
                 return min(best, self._from_start(node, source, needed, after, work))
-            if len(source.writers) > 1:
+            if len(source.content.writers) != 1:
                 work += self._work(node, source, needed)
-                ready = min(w.first for w in source.writers)
-                return min(best, ready + max(after + self._step(node), self._led(work)))
-            operand, (writer,) = source, source.writers
+                return min(best, source.content.earliest + max(after + self._step(node), self._led(work)))
+            operand, (writer,) = source, source.content.writers
         work += self._work(node, operand, needed)
         return min(best or 0, writer.first + max(after + self._step(node), self._led(work)))
 

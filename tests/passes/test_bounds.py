@@ -217,6 +217,20 @@ def test_padding_depends_on_nothing():
     assert paths.last_output() < latencies(MACHINE).start + 1000
 
 
+def test_a_buffer_of_many_writers_is_as_early_as_the_earliest():
+    make = GraphMaker()
+    x = make.input(1, 64)
+    late = x
+    for _ in range(3):
+        late = make("matmul", late, make.random(64, 64))
+    for early in (1, 20):  # few are looked at one by one
+        parts = [make("matmul", x, make.random(64, 64)) for _ in range(early)]
+        joined = make("concat", *parts, late, axis=0)
+        paths = Paths(lowered(make.graph(make("relu", joined))), MACHINE).follow()
+        alone = Paths(lowered(make.graph(make("relu", parts[0]))), MACHINE).follow()
+        assert paths.last_output() == alone.last_output()
+
+
 def test_work_behind_a_barrier_is_added_to_the_way_there():
     """A long product behind a short one: it cannot begin before the first element of that."""
     make = GraphMaker()
