@@ -6,7 +6,7 @@ import re
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from birc.cli.progress import Tell, progress
 from birc.cli.sizes import batch_sizes, several_sizes
 from birc.runtime.errors import UsageError
 from birc.runtime.package import Package
+
+if TYPE_CHECKING:
+    from birc.compiler.ir.proof.prover import Prover
 
 DUMP_SUFFIXES = (".ir", ".plan", ".asm")
 
@@ -30,6 +33,18 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        help="model: the model's own types, FP32 multiplied as TF32+; fp32: FP32 products, at a third of the "
+        "rate; bf16: store and multiply in BF16; int8: multiply what a quantised model quantises as integers."
+    ),
+]
+ProveOption = Annotated[
+    bool, typer.Option("--prove", help="Prove that the finished plan is in bounds and its parts independent.")
+]
+
+
 def compile_command(
     model: Annotated[
         Path, typer.Argument(metavar="MODEL.onnx|DUMP", help="An ONNX model, or a text that --dump-ir wrote.")
@@ -39,13 +54,7 @@ def compile_command(
         typer.Option("-o", "--output", metavar="OUT.birc", help="Default: the model's name, here."),
     ] = None,
     target: Annotated[str, typer.Option(help="A name from `birc targets`, or the path of a .toml file.")] = "br100",
-    precision: Annotated[
-        Precision,
-        typer.Option(
-            help="model: the model's own types, FP32 multiplied as TF32+; fp32: FP32 products, at a third of the "
-            "rate; bf16: store and multiply in BF16; int8: multiply what a quantised model quantises as integers."
-        ),
-    ] = Precision.MODEL,
+    precision: PrecisionOption = Precision.MODEL,
     dim: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,6 +71,7 @@ def compile_command(
         str | None, typer.Option(metavar="PHASE", help="Go no further than this phase; needs --dump-ir.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.birc if it is there.")] = False,
+    prove: ProveOption = False,
     debug_info: Annotated[
         bool, typer.Option("--debug-info/--no-debug-info", help="Keep names and texts in the package.")
     ] = True,
@@ -83,8 +93,11 @@ def compile_command(
         birc compile net.onnx --dump-ir phases --stop-after fuse
 
         birc compile phases/05_fuse.ir -o net.birc
+
+        birc compile phases/09_allocate.plan --prove
     """
     _check_phase(stop_after, dump_ir)
+    prover = _prover(stop_after) if prove else None
     path = output or Path(model.with_suffix(".birc").name)
     if stop_after is None:
         refuse_existing(path, overwrite=overwrite)
@@ -94,28 +107,28 @@ def compile_command(
             _refuse_for_ir(dim, batch)
             package = compiler.resume(
                 model, target=target, precision=precision.value, opt_level=opt_level, dump_ir=dump_ir,
-                stop_after=stop_after, progress=tell,
+                stop_after=stop_after, progress=tell, prove=prover or False,
             )  # fmt: skip
         else:
             package = compiler.compile_model(
                 model, target=target, precision=precision.value, dims=several_sizes(dim or []),
                 batch=batch_sizes(batch), opt_level=opt_level, dump_ir=dump_ir, stop_after=stop_after, progress=tell,
-                mem_limit_bytes=_bytes(mem_limit),
+                mem_limit_bytes=_bytes(mem_limit), prove=prover or False,
             )  # fmt: skip
         if package is not None:
             _save(package if debug_info else package.without_debug(), path, tell, overwrite=overwrite)
     seconds = time.monotonic() - started
     if package is None:
-        print_text(f"stopped after {stop_after}; the texts are in {dump_ir}")
+        print_text(f"stopped after {stop_after}; the texts are in {dump_ir}", *([prover.summary] if prover else []))
         return
-    _print_summary(_summary(package, path, seconds), format)
+    _print_summary(_summary(package, path, seconds), prover, format)
 
 
-def _print_summary(summary: dict[str, Any], format: Format) -> None:
+def _print_summary(summary: dict[str, Any], prover: Prover | None, format: Format) -> None:
     if format is Format.JSON:
-        print_json(summary)
+        print_json(summary | _proved(prover))
     else:
-        print_text(*_summary_lines(summary))
+        print_text(*_summary_lines(summary), *([f"  {prover.summary}"] if prover is not None else []))
 
 
 def _check_phase(stop_after: str | None, dump_ir: Path | None) -> None:
@@ -126,6 +139,23 @@ def _check_phase(stop_after: str | None, dump_ir: Path | None) -> None:
         raise UsageError(f"there is no phase {stop_after!r}", where="--stop-after", hint=hint)
     if dump_ir is None:
         raise UsageError("leaves nothing behind without --dump-ir", where="--stop-after", hint="add --dump-ir DIR")
+
+
+def _prover(stop_after: str | None) -> Prover:
+    """A prover, if the plan is finished before compiling stops."""
+    phases = compiler.PHASES
+    if stop_after is not None and phases.index(stop_after) < phases.index("allocate"):
+        what = f"proves finished plans, there is none after {stop_after}"
+        raise UsageError(what, where="--prove", hint="stop after allocate or later")
+    return compiler.new_prover()
+
+
+def _proved(prover: Prover | None) -> dict[str, Any]:
+    """What the summary says of proofs."""
+    if prover is None:
+        return {}
+    counts = {"kernels": prover.kernels, "accesses": prover.accesses, "par_loops": prover.par_loops}
+    return {"proved": counts | {"seconds": round(prover.seconds, 3)}}
 
 
 def _refuse_for_ir(dim: list[str] | None, batch: str | None) -> None:

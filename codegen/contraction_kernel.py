@@ -17,6 +17,7 @@ from birc.codegen.nest import NestBuilder, mask
 from birc.codegen.slots import Slots
 from birc.codegen.statements import StatementWriter
 from birc.compiler.ir.plan import BLOCK, Access, Contraction, Dimension, Kernel, Phase, Statement, Tiling
+from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.registers import epilogue
 from birc.runtime.machine import Machine
 from birc.runtime.program import Affine, Instruction, Register, RingAddress, Sync, affine
@@ -117,15 +118,10 @@ class ContractionWriter:
         return [d for d in self.kernel.par_dims if d.name not in inside]
 
     def _spc_loops(self, loops: ExitStack) -> None:
-        spcs = dict(self.tiling.spcs)
-        blocks = {self.row: self.tiling.rows, self.column: self.tiling.columns}
+        spread = spreads(self.kernel, self.tiling)
         for d in self.kernel.par_dims:
-            tiles = -(-d.extent // self.tile[d.name])
-            share = -(-tiles // spcs.get(d.name, 1))
-            block = blocks.get(d.name, 1)
-            self.shares[d.name] = share = -(-share // block) * block
-            used = -(-tiles // share)
-            loops.enter_context(self.nest.loop(used, share * self.tile[d.name], d.name, level="spc"))
+            self.shares[d.name] = spread[d.name].share
+            loops.enter_context(self.nest.loop(spread[d.name].spcs, spread[d.name].points, d.name, level="spc"))
 
     def _row_loops(self, loops: ExitStack) -> None:
         for name in self.contraction.row_dims:

@@ -8,6 +8,7 @@ from birc.codegen.nest import NestBuilder
 from birc.codegen.slots import Slots
 from birc.codegen.statements import StatementWriter
 from birc.compiler.ir.plan import Kernel, Phase, Tiling
+from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.registers import assign
 from birc.runtime.program import Kernel as KernelCode
 
@@ -18,15 +19,13 @@ def emit_vector_kernel(kernel: Kernel, tiling: Tiling) -> tuple[KernelCode, Slot
     nest, slots = NestBuilder(), Slots()
     looped = {name for phase in kernel.phases for name in phase.loops}
     outer = [d for d in kernel.par_dims if d.name not in looped]
-    spcs = dict(tiling.spcs)
+    spread = spreads(kernel, tiling)
     registers = assign(kernel.phases)
     with ExitStack() as loops:
         counts = {}
         for d in outer:
-            tiles = -(-d.extent // tile[d.name])
-            share = -(-tiles // spcs.get(d.name, 1))
-            counts[d.name] = share
-            loops.enter_context(nest.loop(-(-tiles // share), share * tile[d.name], d.name, level="spc"))
+            counts[d.name] = spread[d.name].share
+            loops.enter_context(nest.loop(spread[d.name].spcs, spread[d.name].points, d.name, level="spc"))
         program_depth = None
         for d in outer:
             count = counts[d.name]

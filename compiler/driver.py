@@ -11,19 +11,23 @@ from pathlib import Path
 import numpy as np
 
 from birc.codegen.program_code import Generated, generate
-from birc.compiler.dump import DumpWriter, load_dump
+from birc.compiler.dump import CONSTANTS_FILE, Dump, DumpWriter, load_dump
 from birc.compiler.importer.host_call import sub_model
 from birc.compiler.importer.host_values import boundary_tensor
 from birc.compiler.importer.imported import Imported
 from birc.compiler.importer.importer import import_parts
 from birc.compiler.importer.placement import HostPart as ImportedHostPart
 from birc.compiler.importer.read import ModelSource, read_model
+from birc.compiler.ir.errors import InvalidIRError
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import Boundary, Plan
+from birc.compiler.ir.plan_verify import PHASES as PLAN_PHASES
 from birc.compiler.ir.plan_verify import verify_plan
 from birc.compiler.ir.printer import print_graph
+from birc.compiler.ir.proof.prover import Prover
 from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.base import Pass, PassResult, run_pass, run_passes
+from birc.compiler.passes.bounds import Bounds, bounds
 from birc.compiler.passes.canonicalize import CANONICALIZE, canonicalize
 from birc.compiler.passes.constant_memory import DEFAULT_LIMIT_BYTES, check_bytes, check_constants
 from birc.compiler.passes.fuse import Fuse, fuse_for
@@ -35,15 +39,16 @@ from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.quantized_products import QuantizedProducts, multiplies_quantised
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.tile import Solved, tile
+from birc.compiler.prove import new_prover
 from birc.compiler.variants import Batch, Dims, PaddingProof, largest, variant_sizes
-from birc.runtime.errors import DoesNotFitError, InternalError, UsageError
+from birc.runtime.errors import BadModelError, DoesNotFitError, InternalError, UsageError
 from birc.runtime.machine import Machine, load_machine
 from birc.runtime.manifest import Manifest
 from birc.runtime.package import Package
 from birc.runtime.package_parts import DevicePart, HostPart, NewVariant
 from birc.runtime.program import Port
 from birc.runtime.timing import simulate
-from birc.runtime.variant import BoundaryTensor
+from birc.runtime.variant import BOUND_CYCLES, BoundaryTensor
 
 PHASES = (
     "import",
@@ -90,6 +95,7 @@ class Compilation:
     onnx_sha256: str | None = None
     variant: str = ""
     mem_limit_bytes: int = DEFAULT_LIMIT_BYTES
+    prover: Prover | None = None
     passes: list[str] = field(default_factory=list)
     dumped: int = 0
     tilings: Solved = field(default_factory=dict)
@@ -125,15 +131,18 @@ class Compilation:
         self._dump_plan("partition", plan, lowered.data)
         if self._stopped("partition"):
             return None
-        return self.compile_plan(plan, lowered.data, "partition")
+        return self.compile_plan(plan, lowered.data, "partition", bounds(lowered, self.machine))
 
-    def compile_plan(self, plan: Plan, data: Data, done: str) -> CompiledPart | None:
-        """Go on from a plan after the phase `done`."""
+    def compile_plan(self, plan: Plan, data: Data, done: str, least: Bounds | None = None) -> CompiledPart | None:
+        """Go on from a plan after the phase `done`; `least` are the bounds of the graph that it was made from."""
         for phase, step in self._plan_steps:
             if self._runs(phase, done):
                 self.progress(phase)
                 plan = step(plan, self.machine)
                 self._dump_plan(phase, plan, data)
+            if phase == "allocate" and self.prover is not None:
+                self.progress("prove")
+                self.prover.prove(plan, self.machine)
             if self._stopped(phase):
                 return None
         self.progress("codegen")
@@ -143,7 +152,7 @@ class Compilation:
         if self._stopped("codegen"):
             return None
         self.progress("assemble")
-        return self._part(plan, data, generated)
+        return self._part(plan, data, generated, least)
 
     @property
     def _plan_steps(self) -> tuple[tuple[str, Callable[[Plan, Machine], Plan]], ...]:
@@ -176,7 +185,7 @@ class Compilation:
             plan = step(plan, self.machine)
         return plan
 
-    def _part(self, plan: Plan, data: Data, generated: Generated) -> CompiledPart:
+    def _part(self, plan: Plan, data: Data, generated: Generated, least: Bounds | None) -> CompiledPart:
         program = generated.program
         return CompiledPart(
             DevicePart(
@@ -190,6 +199,7 @@ class Compilation:
                 "batch": next((b.shape[0] for b in plan.inputs if b.shape), 1),
                 "compulsory_bytes": compulsory_bytes(plan),
                 "sram_lower_bound_bytes": most_live_bytes(plan, self.machine.spcs_per_die),
+                **(least.report() if least is not None else {}),
             },
         )
 
@@ -251,16 +261,18 @@ def compile_model(
     stop_after: str | None = None,
     progress: Progress | None = None,
     mem_limit_bytes: int = DEFAULT_LIMIT_BYTES,
+    prove: Prover | bool = False,
 ) -> Package | None:
     """Compile an ONNX model (a path, the bytes of a file, or a `ModelProto`) for a target (name, path, or machine).
 
     `dims` fixes symbolic dimensions by name and `batch` the first dimension of every input; where several sizes are
     given, the package has a variant for every combination. With `dump_ir` each phase leaves its text in that folder
     (of several variants each in a folder of its own); after the phase `stop_after` the result is None. The constants
-    may take `mem_limit_bytes`. Raises the errors of `birc.runtime.errors`: unreadable model, unsupported operators,
-    does not fit.
+    may take `mem_limit_bytes`. With `prove` every program's plan is proved (a prover counts what it proved). Raises the
+    errors of `birc.runtime.errors`: unreadable model, unsupported operators, does not fit; an internal error when a
+    proof fails.
     """
-    compilation = _compilation(target, precision, opt_level, stop_after, progress)
+    compilation = _compilation(target, precision, opt_level, stop_after, progress, prove)
     compilation.mem_limit_bytes = mem_limit_bytes
     variants = variant_sizes(dims, batch)
 
@@ -369,6 +381,7 @@ def _summed(reports: Sequence[Mapping[str, int]]) -> dict[str, int]:
         "batch": reports[0]["batch"],
         "compulsory_bytes": sum(report["compulsory_bytes"] for report in reports),
         "sram_lower_bound_bytes": max(report["sram_lower_bound_bytes"] for report in reports),
+        **{name: sum(report[name] for report in reports) for name in reports[0] if name in BOUND_CYCLES.values()},
     }
 
 
@@ -380,17 +393,22 @@ def resume(
     dump_ir: str | Path | None = None,
     stop_after: str | None = None,
     progress: Progress | None = None,
+    prove: Prover | bool = False,
 ) -> Package | None:
-    """Go on from a text that an earlier run left with `dump_ir`, from the phase after it."""
+    """Go on from a text that an earlier run left with `dump_ir`, from the phase after it.
+
+    `prove` is that of `compile_model`. Raises `BadModelError` for the text of a plan that breaks a rule, or of which a
+    claim cannot be proved.
+    """
     dump = load_dump(path)
     if isinstance(dump.content, Plan):
         precision = dump.content.precision
         if load_machine(target).name != dump.content.target:
             raise UsageError(f"the plan is for {dump.content.target}", where=str(path), hint="pass --target")
-    compilation = _compilation(target, precision, opt_level, stop_after, progress)
+    compilation = _compilation(target, precision, opt_level, stop_after, progress, prove)
     compilation.begin_part(None if dump_ir is None else Path(dump_ir))
     if isinstance(dump.content, Plan):
-        compiled = compilation.compile_plan(dump.content, dump.constants, dump.phase)
+        compiled = _compiled_text(compilation, dump.content, dump, path)
     elif isinstance(dump.content, Graph):
         # A text from within a phase is taken up at the beginning of that phase.
         done = PHASES[PHASES.index(dump.phase) - 1] if dump.step else dump.phase
@@ -401,6 +419,21 @@ def resume(
         return None
     part = compiled.part
     return compilation.package(dump.content.name, [NewVariant({}, part.inputs, part.outputs, (part,), compiled.report)])
+
+
+def _compiled_text(compilation: Compilation, plan: Plan, dump: Dump, path: str | Path) -> CompiledPart | None:
+    """A plan as somebody may have changed it: what is wrong with it is not birc's fault."""
+    if dump.phase not in PLAN_PHASES:
+        raise UsageError(f"no phase {dump.phase!r} leaves a plan", where=str(path), hint=f"one of {PLAN_PHASES}")
+    missing = [b.name for b in plan.buffers if b.role == "constant" and b.name not in dump.constants]
+    if missing:
+        hint = f"keep {CONSTANTS_FILE} beside it"
+        raise BadModelError(f"there are no values for the constant %{missing[0]}", where=str(path), hint=hint)
+    try:
+        verify_plan(plan, dump.phase, compilation.machine)
+        return compilation.compile_plan(plan, dump.constants, dump.phase)
+    except InvalidIRError as error:
+        raise BadModelError(error.what, where=f"{path}: {error.where}", hint="change the text") from error
 
 
 def run_named_passes(path: str | Path, names: list[str]) -> str:
@@ -423,6 +456,7 @@ def _compilation(
     opt_level: int,
     stop_after: str | None,
     progress: Progress | None,
+    prove: Prover | bool,
 ) -> Compilation:
     if precision not in PRECISIONS:
         raise UsageError(f"precision {precision!r} is not available", hint=f"one of {', '.join(PRECISIONS)}")
@@ -434,6 +468,7 @@ def _compilation(
         opt_level,
         stop_after,
         tell=progress or (lambda _: None),
+        prover=prove if isinstance(prove, Prover) else new_prover() if prove else None,
     )
 
 

@@ -30,6 +30,7 @@ from birc.runtime.program import (
     Register,
     RingAddress,
     Sync,
+    Window,
     affine,
 )
 from birc.runtime.scanner import Scanner
@@ -224,6 +225,28 @@ def parse_ring(scanner: Scanner) -> RingAddress:
     return RingAddress(base, stride, index, modulo)
 
 
+def show_window(window: Window) -> str:
+    """`window[2*i3:8, 2*i4:8 of 12]`: top and height, left and width, pixels in a row of the patch."""
+    top, left = show_affine(window.top), show_affine(window.left)
+    return f"window[{top}:{window.rows}, {left}:{window.columns} of {window.pitch}]"
+
+
+def parse_window(scanner: Scanner) -> Window:
+    scanner.expect("window")
+    scanner.expect("[")
+    top = parse_affine(scanner)
+    scanner.expect(":")
+    rows = scanner.integer(U16)
+    scanner.expect(",")
+    left = parse_affine(scanner)
+    scanner.expect(":")
+    columns = scanner.integer(U16)
+    scanner.expect("of")
+    pitch = scanner.integer(U16)
+    scanner.expect("]")
+    return Window(top, left, rows, columns, pitch)
+
+
 def show_sync(sync: Sync) -> str:
     """`s3 first={i1} last={i4}`."""
     conditions = (("first", sync.first), ("last", sync.last))
@@ -297,6 +320,7 @@ KINDS: Final[Mapping[str, TextForm]] = MappingProxyType(
         "source": TextForm(_ignoring_field(show_source), _ignoring_field(parse_source)),
         "box": TextForm(_ignoring_field(show_box), _ignoring_field(parse_box)),
         "ring": TextForm(_ignoring_field(show_ring), _ignoring_field(parse_ring)),
+        "window": TextForm(_ignoring_field(show_window), _ignoring_field(parse_window)),
     }
 )
 

@@ -30,6 +30,7 @@ from birc.runtime.program import (
     Register,
     RingAddress,
     Sync,
+    Window,
 )
 
 
@@ -263,6 +264,16 @@ RING: Final = Record(
     RingAddress,
     (("base", AFFINE), ("stride", Signed()), ("index", AFFINE), ("modulo", Unsigned((1, U32[1])))),
 )
+WINDOW: Final = Record(
+    Window,
+    (
+        ("top", AFFINE),
+        ("left", AFFINE),
+        ("rows", Unsigned(U16)),
+        ("columns", Unsigned(U16)),
+        ("pitch", Unsigned(U16)),
+    ),
+)
 SYNC: Final = Record(Sync, (("semaphore", AFFINE), ("first", Unsigned(LOOP_MASK)), ("last", Unsigned(LOOP_MASK))))
 
 KINDS: Final[Mapping[str, Callable[[Field], FieldCodec]]] = MappingProxyType(
@@ -280,6 +291,7 @@ KINDS: Final[Mapping[str, Callable[[Field], FieldCodec]]] = MappingProxyType(
         "source": lambda _: Source(),
         "box": lambda _: BOX,
         "ring": lambda _: RING,
+        "window": lambda _: WINDOW,
         "advance": lambda _: Sequence(Signed(), MAX_COMMAND_LOOP_DEPTH),
     }
 )

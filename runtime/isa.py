@@ -23,8 +23,8 @@ class Field:
     """One operand of an instruction.
 
     `kind` chooses encoding, text form, range check and sampling: u8 u16 u32 u64 i32 f32 enum mask shape descriptor
-    kernel text register source (register or f32) box ring advance. `choices` are the words of an enum; `low`/`high`
-    bound a number (high exclusive).
+    kernel text register source (register or f32) box ring window advance. `choices` are the words of an enum;
+    `low`/`high` bound a number (high exclusive).
     """
 
     name: str
@@ -101,8 +101,9 @@ TCORE: tuple[InstructionRow, ...] = (
         "load",
         f"dst:ring src:box rows:u8(0,7) format:enum({FORMATS})",
         "dst <- src",
-        "Load an A tile: the first `rows` axes of the box, flattened, are its rows (at most 64), the others its "
-        "depth k. Elements are rounded to `format`.",
+        "Load an A tile: the first `rows` axes of the box, flattened, are its rows, the others its depth k. Elements "
+        "are rounded to `format`. The tile takes 64 rows of the buffer; one of more rows is a patch, whose rows are "
+        "the pixels of a part of an image and windows of which `tconv` multiplies.",
     ),
     _row(
         0x02,
@@ -123,6 +124,16 @@ TCORE: tuple[InstructionRow, ...] = (
         "acc <- acc a b",
         "acc (+)= A (m x k) times B (k x n), products exact, sums in FP32. The accumulator starts from zero when "
         "every loop in `first` is in its first iteration.",
+    ),
+    _row(
+        0x04,
+        "tconv",
+        "compute",
+        "mma",
+        f"a:ring window:window b:ring n:u16(1,65) k:u16(1,513) format:enum({FORMATS}) first:mask",
+        "acc <- acc a b",
+        "One tap of a convolution of stride 1: as tmma, with the pixels of a window (at most 8 x 8, row by row) of "
+        "the patch `a` as rows of A. The tap (r, s) of a dilated kernel has its window at (r, s) x dilation.",
     ),
 )
 

@@ -55,6 +55,10 @@ _KINDS: Final = MappingProxyType(
             "`@64 ring 8192*(i1 % 2)`",
             "An address in an input buffer: base + stride * (index mod modulo).",
         ),
+        "window": (
+            "`window[i2:8, i3:8 of 10]`",
+            "Pixels of a patch: start and extent of its rows and of its columns, and the pixels in a row of the patch.",
+        ),
         "advance": (
             "`advance=[4096]`",
             "Bytes added for each iteration of the command loops, outermost first.",

@@ -81,6 +81,12 @@ class Machine:
     gib_a_bytes: Bytes
     gib_b_bytes: Bytes
 
+    # Its convolutions: windows of a patch of pixels, moved by one pixel from output to output.
+    conv_tile_side: Count  # output pixels of one operation in each direction
+    conv_kernel_max: Count
+    conv_pad_max: Count
+    conv_dilation_max: Count
+
     # Memory. `tensor_buffer_bytes` and `l2_bytes` split `spc_sram_bytes`; how is a choice of the compiler.
     spc_sram_bytes: Bytes
     tensor_buffer_bytes: Bytes
@@ -139,6 +145,16 @@ class Machine:
     @property
     def spcs(self) -> int:
         return self.dies * self.spcs_per_die
+
+    @property
+    def conv_reach(self) -> int:
+        """Pixels from the first to the last tap of the widest kernel, in one direction."""
+        return (self.conv_kernel_max - 1) * self.conv_dilation_max
+
+    @property
+    def patch_pixels_max(self) -> int:
+        """Pixels of the largest patch: what a whole tile of outputs needs of the widest kernel."""
+        return (self.conv_tile_side + self.conv_reach) ** 2
 
     @property
     def spcs_per_vmc(self) -> int:

@@ -101,6 +101,24 @@ class RingAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """The pixels of a patch that one tap of a convolution takes: `rows` x `columns` from (`top`, `left`).
+
+    A patch is an A tile whose rows are the pixels of an image's part, row by row, `pitch` pixels in each.
+    """
+
+    top: Affine
+    left: Affine
+    rows: int
+    columns: int
+    pitch: int
+
+    @property
+    def pixels(self) -> int:
+        return self.rows * self.columns
+
+
+@dataclass(frozen=True, slots=True)
 class Sync:
     """A wait for, or a post to, one count of a semaphore.
 
@@ -120,7 +138,7 @@ class Register:
     number: Affine
 
 
-Operand = int | float | str | Affine | Box | RingAddress | Register | tuple[int, ...]
+Operand = int | float | str | Affine | Box | RingAddress | Window | Register | tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

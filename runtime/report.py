@@ -17,8 +17,9 @@ from birc.runtime.package_sources import RunSource
 from birc.runtime.program import Command, CommandLoop, Port, Program
 from birc.runtime.report_text import render
 from birc.runtime.timing.result import CopyTiming, RunTiming, TimingResult
+from birc.runtime.variant import BOUNDS
 
-SCHEMA: Final = "birc.report/1"
+SCHEMA: Final = "birc.report/2"
 
 # The word in `bound_by` for the class of the ledger that holds most of an operation's cycles.
 _BOUND_WORDS: Final = {
@@ -37,7 +38,8 @@ class ReportMetadata:
     """What a report says that the program itself does not.
 
     `runs` names what each `run` command computes, in text order; it may be shorter than the program.
-    `compulsory_bytes` is counted from the program when it is None.
+    `compulsory_bytes` is counted from the program when it is None. `bound_cycles` are the compiler's bounds by name
+    (`birc.runtime.variant.BOUNDS`), None for a program that was not compiled from a graph.
     """
 
     model: str
@@ -47,6 +49,7 @@ class ReportMetadata:
     sram_lower_bound_bytes: int | None = None
     compulsory_bytes: int | None = None
     device_nodes: int | None = None
+    bound_cycles: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,8 @@ class Report:
     ledger: Mapping[str, float]
     sram: Mapping[str, int | None]
     traffic: Mapping[str, int]
-    bound_us: Mapping[str, float]
+    bound_us: Mapping[str, float | None]
+    load_us: Mapping[str, float]
     placement: Mapping[str, Any]
     per_op: tuple[Operation, ...]
     energy_j: Mapping[str, Any] | None = None
@@ -92,7 +96,7 @@ class Report:
         keys = (
             *("schema", "model", "target", "precision", "batch", "latency_us", "latency_range_us"),
             *("end_to_end_us", "throughput_per_s", "energy_j", "utilization", "ledger", "sram", "traffic"),
-            *("bound_us", "placement", "per_op"),
+            *("bound_us", "load_us", "placement", "per_op"),
         )
         return {key: _plain(plain[key]) for key in keys}
 
@@ -113,7 +117,7 @@ def build_report(
     compulsory = metadata.compulsory_bytes
     if compulsory is None:
         compulsory = compulsory_bytes(program)
-    bounds = _bounds_us(machine, timing, compulsory)
+    loads = _loads_us(machine, timing)
     return Report(
         model=metadata.model,
         target=machine.name,
@@ -123,7 +127,7 @@ def build_report(
         latency_range_us=_range_us(machine, latency_range),
         end_to_end_us=latency_us + _pcie_us(program, machine),
         throughput_per_s=metadata.batch / latency_us * 1e6 if latency_us else 0.0,
-        utilization=_utilization(timing, bounds, latency_us),
+        utilization=_utilization(timing, loads, latency_us),
         ledger={name: float(cycles) for name, cycles in timing.ledger.items()},
         sram=_sram(program, machine, metadata),
         traffic={
@@ -131,7 +135,8 @@ def build_report(
             "compulsory_bytes": compulsory,
             "d2d_bytes": int(timing.traffic.get("d2d", 0)),
         },
-        bound_us=bounds,
+        bound_us=bounds_us(machine, metadata.bound_cycles, _roofline_us(machine, timing, compulsory)),
+        load_us=loads,
         placement=_placement(metadata),
         per_op=_operations(program, machine, timing, metadata),
     )
@@ -158,35 +163,45 @@ def _pcie_us(program: Program, machine: Machine) -> float:
     return machine.cycles_to_us(num_bytes / machine.pcie_bytes_per_cycle)
 
 
-def _bounds_us(machine: Machine, timing: TimingResult, compulsory: int) -> dict[str, float]:
-    """For each resource: the time that it alone needs, at its raw rate and evenly used."""
+def bounds_us(machine: Machine, cycles: Mapping[str, int] | None, roofline_us: float) -> dict[str, float | None]:
+    """The compiler's bounds, None where there are none, with the roofline and the largest of all at the end."""
+    found = {name: None if cycles is None else machine.cycles_to_us(cycles[name]) for name in BOUNDS}
+    largest = max(roofline_us, found.pop("max") or 0.0)
+    return {**found, "roofline": roofline_us, "max": largest}
+
+
+def _roofline_us(machine: Machine, timing: TimingResult, compulsory: int) -> float:
+    """The larger of the model's own multiply-adds at peak rate and the compulsory bytes at the raw rate of HBM."""
+    useful = float(timing.ledger["tcore_useful"]) / machine.spcs
+    memory = min(float(compulsory), float(timing.traffic.get("hbm", 0))) / machine.hbm_bytes_per_cycle()
+    return machine.cycles_to_us(max(useful, memory))
+
+
+def _loads_us(machine: Machine, timing: TimingResult) -> dict[str, float]:
+    """For each resource: the time that this program's use of it takes at its raw rate, evenly used."""
     spcs = machine.spcs
     traffic = {name: float(num_bytes) for name, num_bytes in timing.traffic.items()}
-    hbm_bytes = traffic.get("hbm", 0.0)
-    useful = float(timing.ledger["tcore_useful"])
-    memory = min(float(compulsory), hbm_bytes) / machine.hbm_bytes_per_cycle()
     noc = max(traffic.get("noc in", 0.0), traffic.get("noc out", 0.0))
     cycles = {
-        "tcore": (useful + float(timing.ledger["tcore_padding"])) / spcs,
+        "tcore": float(timing.ledger["tcore_useful"] + timing.ledger["tcore_padding"]) / spcs,
         "vector": max(timing.alu_cycles, timing.sfu_cycles) / spcs,
-        "hbm": hbm_bytes / machine.hbm_bytes_per_cycle(),
+        "hbm": traffic.get("hbm", 0.0) / machine.hbm_bytes_per_cycle(),
         "l2": traffic.get("l2", 0.0) / (spcs * machine.l2_to_gib_bytes_per_cycle),
         "noc": noc / (spcs * machine.noc_bytes_per_cycle),
         "d2d": traffic.get("d2d one way", 0.0) / machine.d2d_bytes_per_cycle,
         "dependency": float(timing.dependency_cycles),
-        "roofline": max(useful / spcs, memory),
     }
     return {name: machine.cycles_to_us(value) for name, value in cycles.items()}
 
 
-def _utilization(timing: TimingResult, bounds: Mapping[str, float], latency_us: float) -> dict[str, float]:
+def _utilization(timing: TimingResult, loads: Mapping[str, float], latency_us: float) -> dict[str, float]:
     if not latency_us:
         return dict.fromkeys(("tcore", "vcore", "hbm", "d2d"), 0.0)
     return {
         "tcore": float(timing.ledger["tcore_useful"] / (timing.spcs * timing.latency_cycles)),
-        "vcore": bounds["vector"] / latency_us,
-        "hbm": bounds["hbm"] / latency_us,
-        "d2d": bounds["d2d"] / latency_us,
+        "vcore": loads["vector"] / latency_us,
+        "hbm": loads["hbm"] / latency_us,
+        "d2d": loads["d2d"] / latency_us,
     }
 
 

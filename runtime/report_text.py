@@ -45,22 +45,35 @@ def _summary(report: Mapping[str, Any]) -> str:
     sram, traffic, use = report["sram"], report["traffic"], report["utilization"]
     band = report["latency_range_us"]
     band_text = f"  ({_us(band[0])} to {_us(band[1])})" if band else ""
-    lower = sram["lower_bound_bytes"]
+    lower, bound_us = sram["lower_bound_bytes"], report["bound_us"]["max"]
+    compulsory = traffic["compulsory_bytes"]
     rows = [
         ("latency", _us(report["latency_us"]) + band_text),
         ("with PCIe, host" if report["placement"]["host_nodes"] else "with PCIe", _us(report["end_to_end_us"])),
+        ("latency / bound", _ratio(report["latency_us"], bound_us) + _which(report["bound_us"])),
         ("throughput", f"{report['throughput_per_s']:,.1f} a second"),
         ("T-core", f"{use['tcore']:.1%} of peak, useful work"),
         ("vector cores", f"{use['vcore']:.1%} busy"),
         ("HBM", f"{use['hbm']:.1%} of peak, {_bytes(traffic['hbm_bytes'])}"),
-        ("compulsory", _bytes(traffic["compulsory_bytes"])),
+        ("compulsory", f"{_bytes(compulsory)}; moved / compulsory {_ratio(traffic['hbm_bytes'], compulsory)}"),
         ("die to die", f"{use['d2d']:.1%} of peak, {_bytes(traffic['d2d_bytes'])}"),
         ("SRAM", f"{_bytes(sram['peak_bytes'])} of {_bytes(sram['capacity_bytes'])}"),
     ]
     if lower is not None:
-        rows.append(("SRAM, at least", _bytes(lower)))
+        rows.append(("SRAM, at least", f"{_bytes(lower)}; peak / live {_ratio(sram['peak_bytes'], lower)}"))
     head = f"{report['model']} on {report['target']}, precision {report['precision']}, batch {report['batch']}"
     return "\n".join([head, *(f"  {name:<15} {value}" for name, value in rows), *_host(report)])
+
+
+def _ratio(value: float, least: float) -> str:
+    """How many times the least a value is."""
+    return f"{value / least:.2f}" if least else "-"
+
+
+def _which(bounds: Mapping[str, float | None]) -> str:
+    """The name of the largest bound."""
+    names = [name for name, value in bounds.items() if name != "max" and value == bounds["max"]]
+    return f"  ({names[0]})" if names and bounds["max"] else ""
 
 
 def _host(report: Mapping[str, Any]) -> list[str]:
@@ -79,9 +92,15 @@ def _ledger(ledger: Mapping[str, float]) -> str:
 
 
 def _bounds(report: Mapping[str, Any]) -> str:
+    """The least that the model needs of each resource beside what the program asks of it."""
     latency = report["latency_us"] or 1.0
-    rows = [(name, _us(value), f"{value / latency:.1%}") for name, value in report["bound_us"].items()]
-    return "What each resource alone would need\n" + table(("bound", "time", "of latency"), rows)
+    rows = []
+    for name, bound in report["bound_us"].items():
+        load = report["load_us"].get(name)
+        least = ("-", "-") if bound is None else (_us(bound), f"{bound / latency:.1%}")
+        rows.append((name, *least, "" if load is None else _us(load)))
+    head = ("resource", "bound", "of latency", "this program")
+    return "What no schedule can avoid, and what each resource alone would need for this program\n" + table(head, rows)
 
 
 def _slowest(report: Mapping[str, Any]) -> str:

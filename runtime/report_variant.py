@@ -14,18 +14,18 @@ from typing import Any, Final
 from birc.runtime.dtypes import DTYPES
 from birc.runtime.machine import Machine
 from birc.runtime.package import Package
-from birc.runtime.report import Operation, Report, ReportMetadata, build_report
+from birc.runtime.report import Operation, Report, ReportMetadata, bounds_us, build_report
 from birc.runtime.timing import simulate
 from birc.runtime.timing.calibration import latency_range
 from birc.runtime.timing.result import LEDGER_CLASSES
-from birc.runtime.variant import BoundaryTensor, Step, Variant
+from birc.runtime.variant import BOUND_CYCLES, BoundaryTensor, Step, Variant
 
 QUICKLY_WALKED: Final = 400
 """Instructions walked by one simulation up to which a profile adds the range of its latency unasked."""
 
 _BITS: Final = {entry.name: entry.bits for entry in DTYPES}
 _RESOURCES: Final = ("tcore", "vcore", "hbm", "d2d")
-_BOUNDS: Final = ("tcore", "vector", "hbm", "l2", "noc", "d2d", "dependency", "roofline")
+_LOADS: Final = ("tcore", "vector", "hbm", "l2", "noc", "d2d", "dependency")
 _TRAFFIC: Final = ("hbm_bytes", "compulsory_bytes", "d2d_bytes")
 
 
@@ -59,6 +59,7 @@ def _program_report(package: Package, variant: Variant, step: Step, with_range: 
     if band is not None:  # The machine's own figures fit the anchors as the drawn ones do.
         band = (min(band[0], timing.latency_cycles), max(band[1], timing.latency_cycles))
     alone = len(variant.steps) == 1
+    bounds = _bound_cycles(variant)
     metadata = ReportMetadata(
         model=package.manifest.model,
         precision=package.manifest.precision,
@@ -67,8 +68,15 @@ def _program_report(package: Package, variant: Variant, step: Step, with_range: 
         sram_lower_bound_bytes=variant.report.get("sram_lower_bound_bytes"),
         compulsory_bytes=variant.report.get("compulsory_bytes") if alone else None,
         device_nodes=variant.report.get("device_nodes"),
+        bound_cycles=bounds if alone else None,
     )
     return build_report(program, machine, timing, metadata, band)
+
+
+def _bound_cycles(variant: Variant) -> Mapping[str, int] | None:
+    """The compiler's bounds over all programs of a variant; None when it has none."""
+    found = {name: variant.report[key] for name, key in BOUND_CYCLES.items() if key in variant.report}
+    return found if len(found) == len(BOUND_CYCLES) else None
 
 
 def _batch(variant: Variant) -> int:
@@ -82,7 +90,7 @@ def _combined(package: Package, variant: Variant, reports: Sequence[Report | Non
     device = [report for report in reports if report is not None]
     latency_us = sum(report.latency_us for report in device)
     operations, end_us = _operations(machine, variant, reports)
-    bounds = {name: sum(report.bound_us[name] for report in device) for name in _BOUNDS}
+    roofline_us = sum(report.bound_us["roofline"] or 0.0 for report in device)
     bands = [report.latency_range_us for report in device]
     known = [band for band in bands if band is not None]
     return Report(
@@ -102,7 +110,8 @@ def _combined(package: Package, variant: Variant, reports: Sequence[Report | Non
             "lower_bound_bytes": variant.report.get("sram_lower_bound_bytes"),
         },
         traffic={name: sum(report.traffic[name] for report in device) for name in _TRAFFIC},
-        bound_us=bounds,
+        bound_us=bounds_us(machine, _bound_cycles(variant), roofline_us),
+        load_us={name: sum(report.load_us[name] for report in device) for name in _LOADS},
         placement={
             "device_nodes": variant.report.get("device_nodes", 0),
             "host_nodes": len(variant.host_nodes),

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from birc.runtime.dtypes import DTYPES
-from birc.runtime.field_ranges import I64, MAX_COMMAND_LOOP_DEPTH, U8, U32, U64, Range, number_range
+from birc.runtime.field_ranges import I64, MAX_COMMAND_LOOP_DEPTH, U8, U16, U32, U64, Range, number_range
 from birc.runtime.isa import COMMANDS, INSTRUCTIONS, Field, InstructionRow
 from birc.runtime.program import (
     FILLS,
@@ -40,6 +40,7 @@ from birc.runtime.program import (
     Register,
     RingAddress,
     Sync,
+    Window,
     affine,
 )
 
@@ -137,12 +138,15 @@ class Sampler:
         axes = self._several(
             lambda: Axis(self.affine(), self.number(U32), self._of((1, 1, 2, -1, -(1 << 31)))), MAX_BOX_RANK
         )
-        return Box(self.number((0, 1 << 16)), axes, self._of(FILLS))
+        return Box(self.number(U16), axes, self._of(FILLS))
 
     def ring(self) -> RingAddress:
         if self._below(2):
             return RingAddress(self.affine())
         return RingAddress(self.affine(), self.number(I64), self.affine(), self.number((1, 1 << 32)))
+
+    def window(self) -> Window:
+        return Window(self.affine(), self.affine(), *self._numbers(U16, 3))
 
     def immediate(self) -> float:
         """A 32-bit float, often a round or an extreme one."""
@@ -220,6 +224,7 @@ KINDS: Final[Mapping[str, Callable[[Sampler, Field], Operand]]] = MappingProxyTy
         "source": lambda sampler, _: sampler.immediate() if sampler._below(2) else Register(sampler.affine()),
         "box": lambda sampler, _: sampler.box(),
         "ring": lambda sampler, _: sampler.ring(),
+        "window": lambda sampler, _: sampler.window(),
         "advance": lambda sampler, _: sampler._several(lambda: sampler.number(I64), MAX_COMMAND_LOOP_DEPTH),
     }
 )

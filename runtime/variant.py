@@ -15,7 +15,13 @@ from birc.runtime.dtypes import DTYPES, HOST_DTYPES
 from birc.runtime.errors import BadPackageError
 from birc.runtime.package_json import Fields, Json
 
-_REPORT_COUNTS: Final = ("batch", "device_nodes", "compulsory_bytes", "sram_lower_bound_bytes")
+BOUNDS: Final = ("tcore", "vector", "hbm", "l2", "noc", "d2d", "dependency", "max")
+"""The bounds that the compiler derives from a graph; `max` is the largest of the others."""
+
+BOUND_CYCLES: Final[Mapping[str, str]] = MappingProxyType({name: f"bound_{name}_cycles" for name in BOUNDS})
+"""Where a variant's report holds each, in cycles; of several programs their sums."""
+
+_REPORT_COUNTS: Final = ("batch", "device_nodes", "compulsory_bytes", "sram_lower_bound_bytes", *BOUND_CYCLES.values())
 _NO_VALUES: Final[Mapping[str, Any]] = MappingProxyType({})
 _TYPE_NAMES: Final = frozenset(entry.name for entry in DTYPES + HOST_DTYPES)
 _DEVICE, _HOST = "device", "host"

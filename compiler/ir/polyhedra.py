@@ -1,12 +1,16 @@
-"""Access relations as integer sets, for exact answers and proofs: the one module that imports islpy."""
+"""Access relations and affine conditions as integer sets, for exact answers: the one module that imports islpy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import islpy as isl
 
 from birc.compiler.ir.access import Box, Relations
+from birc.compiler.ir.affine import Range
+from birc.compiler.ir.plan import Index
 from birc.compiler.ir.types import TensorType
 
 
@@ -48,3 +52,102 @@ def bounding_box(elements: isl.Set) -> Box | None:
         (int(elements.dim_min_val(dim).to_python()), int(elements.dim_max_val(dim).to_python()) + 1)
         for dim in range(elements.dim(isl.dim_type.set))
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Elements:
+    """A set of elements, each given by as many integer coordinates."""
+
+    _set: isl.Set
+
+    @classmethod
+    def image(cls, conditions: Sequence[Range], coordinates: Sequence[Index]) -> Elements:
+        """What the coordinates are at all points at which the conditions hold."""
+        names = _numbered(conditions, coordinates)
+        values = ", ".join(_text(value, names) for value in coordinates)
+        return cls(_range(f"{{ [{', '.join(names.values())}] -> [{values}] : {_all(conditions, names)} }}"))
+
+    @classmethod
+    def none(cls, rank: int) -> Elements:
+        """No element, of `rank` coordinates."""
+        return cls(isl.Set(f"{{ [{', '.join(f'v{axis}' for axis in range(rank))}] : false }}"))
+
+    def equals(self, other: Elements) -> bool:
+        """Whether both sets have the same elements."""
+        return bool(self._set.is_equal(other._set))
+
+    def __bool__(self) -> bool:
+        return not self._set.is_empty()
+
+    def __or__(self, other: Elements) -> Elements:
+        return Elements(self._set.union(other._set).coalesce())
+
+    def __and__(self, other: Elements) -> Elements:
+        return Elements(self._set.intersect(other._set))
+
+    def without(self, axis: int) -> Elements:
+        """The elements without one of their coordinates."""
+        return Elements(self._set.project_out(isl.dim_type.set, axis, 1))
+
+    def example(self) -> tuple[int, ...] | None:
+        """One element; None when there is none."""
+        return _example(self._set)
+
+    def example_beyond(self, others: Elements) -> tuple[int, ...] | None:
+        """One element that is not one of the others; None when all are."""
+        if self._set.is_subset(others._set):
+            return None
+        return _example(self._set.subtract(others._set))
+
+
+def example_point(
+    conditions: Sequence[Range], alternatives: Sequence[Sequence[Range]] = ((),)
+) -> dict[str, int] | None:
+    """A point at which all conditions hold, and all of one of the alternatives; None when there is none.
+
+    Its variables are those that occur, in the order in which they do.
+    """
+    names = _numbered((*conditions, *(item for items in alternatives for item in items)))
+    choice = " or ".join(f"({_all(items, names)})" for items in alternatives) or "false"
+    found = _example_of(f"{{ [{', '.join(names.values())}] : {_all(conditions, names)} and ({choice}) }}")
+    return None if found is None else dict(zip(names, found, strict=True))
+
+
+@lru_cache(maxsize=1 << 14)
+def _range(text: str) -> isl.Set:
+    """The range of the map that a text says; the same few are asked for again and again."""
+    return isl.Map(text).range()
+
+
+@lru_cache(maxsize=1 << 14)
+def _example_of(text: str) -> tuple[int, ...] | None:
+    """A point of the set that a text says."""
+    return _example(isl.Set(text))
+
+
+def _example(points: isl.Set) -> tuple[int, ...] | None:
+    # Not the least one: isl's lexmin is wrongly empty for some sets of several floors.
+    if points.is_empty():
+        return None
+    found = points.sample_point()
+    axes = range(points.dim(isl.dim_type.set))
+    return tuple(int(found.get_coordinate_val(isl.dim_type.set, axis).to_python()) for axis in axes)
+
+
+def _numbered(conditions: Iterable[Range], values: Iterable[Index] = ()) -> dict[str, str]:
+    """The variables in order of their first use, each with a name that isl can read."""
+    found = (name for value in (*(item.value for item in conditions), *values) for name, _ in value.terms)
+    return {name: f"v{number}" for number, name in enumerate(dict.fromkeys(found))}
+
+
+def _text(value: Index, names: dict[str, str]) -> str:
+    return " + ".join([*(f"{factor} {names[name]}" for name, factor in value.terms), str(value.constant)])
+
+
+def _all(conditions: Iterable[Range], names: dict[str, str]) -> str:
+    texts = []
+    for item in conditions:
+        value = _text(item.value, names)
+        texts += [f"{item.low} <= {value}"] if item.low is not None else []
+        texts += [f"{value} < {item.end}"] if item.end is not None else []
+    return " and ".join(texts) or "true"

@@ -43,7 +43,9 @@ def region(view: View) -> Region:
     """All elements of a view."""
     lower = view.lower or (0,) * len(view.dims)
     offset = view.offset + sum(low * stride for low, stride in zip(lower, view.strides, strict=True))
-    return _normal(view.buffer, offset, zip(view.strides, view.dims, strict=True))
+    # Where coordinates go against the elements, the last one has the first element.
+    offset += sum((extent - 1) * stride for extent, stride in zip(view.dims, view.strides, strict=True) if stride < 0)
+    return _normal(view.buffer, offset, zip(map(abs, view.strides), view.dims, strict=True))
 
 
 def _normal(buffer: str, offset: int, dims: Iterable[tuple[int, int]]) -> Region:

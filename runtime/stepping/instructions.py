@@ -9,14 +9,16 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from birc.runtime.alu import ELEMENTWISE, FOLDS, REDUCTIONS, elementwise, reduction
 from birc.runtime.conversion import INT, Array, immediate_lanes
 from birc.runtime.dtypes import round_bf16, round_tf32p
 from birc.runtime.faults import MachineFault
 from birc.runtime.isa import BY_MNEMONIC
+from birc.runtime.machine import Machine
 from birc.runtime.memory import box_starts, load_box, load_indexed, store_box
-from birc.runtime.program import Box, Register
+from birc.runtime.program import Box, Register, Window
 from birc.runtime.stepping.spc import Spc, Tile
 from birc.runtime.stepping.walk import Step
 
@@ -62,18 +64,45 @@ def _load_tile(spc: Spc, step: Step, fields: Mapping[str, Any]) -> Effect:
     lanes, bytes_read = _load(spc, step, box)
     matrix = lanes.reshape(prod(box.shape[:leading]), prod(box.shape[leading:]))
     width, k = matrix.shape if is_a else matrix.shape[::-1]
-    limit = spc.machine.tcore_rows if is_a else spc.machine.tcore_cols
+    whole = spc.machine.tcore_rows if is_a else spc.machine.tcore_cols
+    limit = spc.machine.patch_pixels_max if is_a else whole
     kind = spc.machine.format(format_name)
     if width > limit or k > kind.k_max:
         raise MachineFault(f"a tile of {width} by depth {k}, at most {limit} by {kind.k_max}")
-    tile = Tile(_round_to_format(matrix, format_name), format_name, limit * k * kind.bytes)
+    tile = Tile(_round_to_format(matrix, format_name), format_name, max(whole, width) * k * kind.bytes)
     spc.buffers["a" if is_a else "b"].put(fields["dst"].at(step.variables), tile)
     return Effect(bytes_read=bytes_read)
 
 
 def _multiply(spc: Spc, step: Step, fields: Mapping[str, Any]) -> Effect:
-    m, n, k, format_name = fields["m"], fields["n"], fields["k"], fields["format"]
+    m, k, format_name = fields["m"], fields["k"], fields["format"]
     a = spc.buffers["a"].get(fields["a"].at(step.variables), format_name, (m, k))
+    return _accumulate(spc, step, fields, a)
+
+
+def _convolve(spc: Spc, step: Step, fields: Mapping[str, Any]) -> Effect:
+    """tconv: the rows of A are the pixels of a window."""
+    k, format_name = fields["k"], fields["format"]
+    pixels = _window_pixels(spc.machine, fields["window"], step.variables)
+    a = spc.buffers["a"].get(fields["a"].at(step.variables), format_name, (int(pixels.max()) + 1, k))
+    return _accumulate(spc, step, fields, a[pixels])
+
+
+def _window_pixels(machine: Machine, window: Window, variables: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """The pixels of a window by their number in the patch."""
+    side = machine.conv_tile_side
+    top, left = window.top.at(variables), window.left.at(variables)
+    if not (1 <= window.rows <= side and 1 <= window.columns <= side):
+        raise MachineFault(f"a window of {window.rows} x {window.columns} pixels, at most {side} x {side}")
+    if top < 0 or left < 0 or left + window.columns > window.pitch:
+        raise MachineFault(f"a window from ({top}, {left}) of a patch of {window.pitch} pixels in a row leaves it")
+    rows = top + np.arange(window.rows)[:, np.newaxis]
+    return (rows * window.pitch + left + np.arange(window.columns)).ravel()
+
+
+def _accumulate(spc: Spc, step: Step, fields: Mapping[str, Any], a: Array) -> Effect:
+    """Add the product of rows `a` and the B tile of an instruction to the accumulator."""
+    m, n, k, format_name = a.shape[0], fields["n"], fields["k"], fields["format"]
     b = spc.buffers["b"].get(fields["b"].at(step.variables), format_name, (k, n))
     if step.in_first(fields["first"]):
         spc.accumulator.start(m, n)
@@ -183,6 +212,7 @@ EXECUTE: Final[Mapping[str, Callable[[Spc, Step, Mapping[str, Any]], Effect]]] =
         "tlda": _load_tile,
         "tldb": _load_tile,
         "tmma": _multiply,
+        "tconv": _convolve,
         "vld": _load_vector,
         "vst": _store_vector,
         "vldx": _load_by_index,

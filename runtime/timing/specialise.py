@@ -175,14 +175,15 @@ class _Builder:
         return tuple(depth for depth in depths if depth not in self._values)
 
     def _multiply(self, operands: Mapping[str, Any]) -> dict[str, Any]:
-        """Cost of a tmma: the array takes a whole tile, whatever part of it m and n use."""
+        """Cost of a tmma or tconv: the array takes a whole tile, whatever part of it m and n use."""
         name = operands["format"]
+        rows = operands["m"] if "m" in operands else operands["window"].pixels
         form = self.machine.format(name)
         depth = -(-operands["k"] // form.k_unit) * form.k_unit
         tile_macs = self.machine.tcore_rows * self.machine.tcore_cols * depth
         return {
             "cycles": -(-tile_macs // form.macs_per_cycle_per_spc),
-            "macs": operands["m"] * operands["n"] * operands["k"],
+            "macs": rows * operands["n"] * operands["k"],
             "format": name,
         }
 

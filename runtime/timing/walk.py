@@ -210,7 +210,7 @@ class Walk:
         queue.registers = op.registers if op.registers is not None else op.registers_at(cursor)
 
     def _multiply(self, slot: int, queue: Queue, op: Op) -> int:
-        """tmma: the next one follows at once; its sums can be drained `tcore_fill_cycles` later."""
+        """tmma, tconv: the next one follows at once; its sums can be drained `tcore_fill_cycles` later."""
         state = self.state
         end = state.now + op.spec.cycles
         state.matrix_free = end

@@ -62,8 +62,9 @@ def _count(
     entry = InstructionCounts(executions)
     row = BY_MNEMONIC[item.instruction.mnemonic]
     fields: dict[str, Any] = dict(zip((field.name for field in row.fields), item.instruction.operands, strict=True))
-    if row.mnemonic == "tmma":
-        entry.macs = executions * fields["m"] * fields["n"] * fields["k"]
+    if row.pipe == "mma":
+        rows = fields["m"] if row.mnemonic == "tmma" else fields["window"].pixels
+        entry.macs = executions * rows * fields["n"] * fields["k"]
     box = next((operand for operand in fields.values() if isinstance(operand, Box)), None)
     if box is not None:
         descriptor = descriptors[box.slot]

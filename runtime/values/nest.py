@@ -9,7 +9,7 @@ from typing import Final
 
 from birc.runtime.program import Box, Instruction, Kernel, Loop
 
-_MATRIX: Final = frozenset({"tlda", "tldb", "tmma"})
+_MATRIX: Final = frozenset({"tlda", "tldb", "tmma", "tconv"})
 # A window of more taps than this is reduced as an array axis after all.
 _MOST_TAPS: Final = 128
 

@@ -30,6 +30,7 @@ from birc.runtime.values.index_space import CannotRaiseError
 from birc.runtime.values.locations import Place, distinct
 from birc.runtime.values.nest import Leaf
 from birc.runtime.values.trace import Trace
+from birc.runtime.values.windows import windowed
 
 Fields = Mapping[str, Any]
 Axes = tuple[int | None, ...]
@@ -83,6 +84,18 @@ def _load_tile(trace: Trace, leaf: Leaf, fields: Fields) -> None:
 
 def _multiply(trace: Trace, leaf: Leaf, fields: Fields) -> None:
     a, a_loops = _read_tile(trace, leaf, "a", fields["a"], (fields["m"], fields["k"]), fields["format"])
+    _accumulate(trace, leaf, fields, a, a_loops)
+
+
+def _convolve(trace: Trace, leaf: Leaf, fields: Fields) -> None:
+    """tconv: a product whose A tile is a window of the loaded one."""
+    patch, patch_loops = _read_tile(trace, leaf, "a", fields["a"], (None, fields["k"]), fields["format"])
+    a, a_loops = windowed(trace, patch, fields["window"])
+    _accumulate(trace, leaf, fields, a, (*patch_loops, *a_loops))
+
+
+def _accumulate(trace: Trace, leaf: Leaf, fields: Fields, a: Tile, a_loops: tuple[int, ...]) -> None:
+    """Add the product of an A tile and the B tile of an instruction to the accumulator."""
     b, b_loops = _read_tile(trace, leaf, "b", fields["b"], (fields["n"], fields["k"]), fields["format"])
     trace.space.unite(a.depth, b.depth)
     begins, over = trace.first(fields["first"])
@@ -97,9 +110,9 @@ def _multiply(trace: Trace, leaf: Leaf, fields: Fields) -> None:
 
 
 def _read_tile(
-    trace: Trace, leaf: Leaf, buffer: str, ring: Any, size: tuple[int, int], format_name: str
+    trace: Trace, leaf: Leaf, buffer: str, ring: Any, size: tuple[int | None, int], format_name: str
 ) -> tuple[Tile, tuple[int, ...]]:
-    """The part of a tile that a product takes."""
+    """The part of a tile that a product takes; all of its width where `size` has None."""
     tile, loops = trace.read(buffer, trace.ring(ring), leaf)
     if not isinstance(tile, Tile) or tile.format != format_name:
         raise CannotRaiseError("an input buffer holds something else")
@@ -115,10 +128,10 @@ def _read_tile(
     return Tile(tile.loops, access, width, depth, tile.format, tile.time), loops
 
 
-def _cropped(trace: Trace, axes: tuple[int, ...], wanted: int) -> tuple[int, ...]:
+def _cropped(trace: Trace, axes: tuple[int, ...], wanted: int | None) -> tuple[int, ...]:
     """Axes whose first one is shorter, so that they count `wanted` together."""
     extents = [trace.space.extent(axis) for axis in axes]
-    if prod(extents) == wanted:
+    if wanted is None or prod(extents) == wanted:
         return axes
     inner = prod(extents[1:])
     if not axes or wanted > prod(extents) or wanted % inner:
@@ -360,6 +373,7 @@ TRACERS: Final[Mapping[str, Callable[[Trace, Leaf, Fields], None]]] = MappingPro
         "tlda": _load_tile,
         "tldb": _load_tile,
         "tmma": _multiply,
+        "tconv": _convolve,
         "vld": _load,
         "vst": _store,
         "vldx": _load_indexed,

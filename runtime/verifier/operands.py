@@ -17,6 +17,7 @@ from birc.runtime.program import (
     Operand,
     Register,
     RingAddress,
+    Window,
 )
 from birc.runtime.verifier.scope import affine_interval
 
@@ -161,6 +162,25 @@ def _check_ring(field: Field, value: Operand, context: Context) -> Complaint | N
     return None
 
 
+def _check_window(field: Field, value: Operand, context: Context) -> Complaint | None:
+    if not isinstance(value, Window):
+        return f"operand {field.name} is {value!r}", "a window"
+    for name, start in (("top", value.top), ("left", value.left)):
+        fault = check_affine(start, len(context.trips))
+        if fault:
+            return f"the {name} of window {field.name} {fault}", "terms of the loops around"
+    side = context.machine.conv_tile_side
+    if not (1 <= value.rows <= side and 1 <= value.columns <= side):
+        return f"a window of {value.rows} x {value.columns} pixels", f"1 to conv_tile_side = {side} each"
+    reach = context.machine.conv_reach
+    for name, start in (("top", value.top), ("left", value.left)):
+        low, high = affine_interval(start, context.trips)
+        if low < 0 or high > reach:
+            return f"a window with {name} {low} to {high}", f"0 to {reach} by conv_kernel_max and conv_dilation_max"
+    last = high + value.columns
+    return (f"a window with columns up to {last}", f"{value.pitch} in the patch") if last > value.pitch else None
+
+
 def _check_advance(field: Field, value: Operand, context: Context) -> Complaint | None:
     if isinstance(value, tuple) and all(_is_integer(step) for step in value):
         return None
@@ -180,5 +200,6 @@ _CHECKS: Final[dict[str, Callable[[Field, Operand, Context], Complaint | None]]]
     "source": _check_source,
     "box": _check_box,
     "ring": _check_ring,
+    "window": _check_window,
     "advance": _check_advance,
 }

@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from birc.runtime.program import Affine, Kernel, Register, RingAddress
+from birc.runtime.program import Affine, Kernel, Register, RingAddress, Window
 from birc.runtime.verifier.scope import Place, places, trip_limits
 from birc.runtime.verifier.unroll import Ints, LoopPath, by_path
 
@@ -46,8 +46,8 @@ class Shortener:
 
 
 def _is_fixed(depth: int, inside: list[Place]) -> bool:
-    """Whether every iteration has to be walked: they differ in trip counts, registers, semaphores or tile
-    places.
+    """Whether every iteration has to be walked: they differ in trip counts, registers, semaphores, tile
+    places or windows.
     """
     numbers: list[Affine] = []
     for place in inside:
@@ -58,6 +58,8 @@ def _is_fixed(depth: int, inside: list[Place]) -> bool:
                 numbers.append(operand.number)
             elif isinstance(operand, RingAddress):
                 numbers.append(operand.base)
+            elif isinstance(operand, Window):
+                numbers += [operand.top, operand.left]
     return any(number.coefficient(depth) for number in numbers)
 
 

@@ -6,7 +6,7 @@ import math
 from typing import Final
 
 from birc.runtime.isa import INSTRUCTIONS
-from birc.runtime.machine import Machine
+from birc.runtime.machine import Machine, TcoreFormat
 from birc.runtime.program import (
     LOOP_KINDS,
     LOOP_LEVELS,
@@ -19,6 +19,7 @@ from birc.runtime.program import (
     Loop,
     RingAddress,
     Sync,
+    Window,
 )
 from birc.runtime.verifier.findings import Findings
 from birc.runtime.verifier.operands import Context, check_affine, check_operand
@@ -167,7 +168,7 @@ def _sync_faults(sync: Sync, trips: tuple[int, ...], semaphores: int) -> list[tu
 def _tile_faults(place: Place, machine: Machine, trips: tuple[int, ...]) -> list[tuple[str, str]]:
     if place.instruction.mnemonic in ("tlda", "tldb"):
         return _load_faults(place, machine, trips)
-    if place.instruction.mnemonic == "tmma":
+    if place.row.pipe == "mma":
         return _multiply_faults(place, machine, trips)
     if place.row.engine != "vector":
         return []
@@ -197,43 +198,63 @@ def _load_faults(place: Place, machine: Machine, trips: tuple[int, ...]) -> list
     leading, trailing = tile_extents(place)
     engine = place.row.engine
     wide, depth = (leading, trailing) if engine == "load_a" else (trailing, leading)
-    lanes = machine.tcore_rows if engine == "load_a" else machine.tcore_cols
+    most = machine.patch_pixels_max if engine == "load_a" else machine.tcore_cols
     faults = []
-    if wide > lanes:
-        faults.append((f"a tile of {wide} rows or columns", f"{lanes}"))
-    return faults + _ring_faults(ring, engine, depth, str(format_name), machine, trips)
+    if wide > most:
+        faults.append((f"a tile of {wide} rows or columns", f"{most}"))
+    return faults + _ring_faults(ring, engine, (wide, depth), str(format_name), machine, trips)
+
+
+def tile_bytes(machine: Machine, engine: str, wide: int, depth: int, form: TcoreFormat) -> int:
+    """What a tile takes of its input buffer: whole tiles of rows or columns; a patch one row a pixel."""
+    lanes = machine.tcore_rows if engine == "load_a" else machine.tcore_cols
+    return max(lanes, wide) * depth * form.bytes
+
+
+def product_extents(place: Place) -> tuple[int, int, int]:
+    """The rows, columns and depth of a tmma or tconv."""
+    operands = {field.name: value for field, value in zip(place.row.fields, place.instruction.operands, strict=True)}
+    window = operands.get("window")
+    m = window.pixels if isinstance(window, Window) else operands.get("m")
+    n, k = operands["n"], operands["k"]
+    if not isinstance(m, int) or not isinstance(n, int) or not isinstance(k, int):
+        raise TypeError(place.instruction.mnemonic)
+    return m, n, k
 
 
 def _multiply_faults(place: Place, machine: Machine, trips: tuple[int, ...]) -> list[tuple[str, str]]:
-    a, b, m, n, k, format_name, _ = place.instruction.operands
+    a, b, format_name = (place.operand(name) for name in ("a", "b", "format"))
     if not isinstance(a, RingAddress) or not isinstance(b, RingAddress):
         return []
-    if not isinstance(m, int) or not isinstance(n, int) or not isinstance(k, int):
-        return []
+    m, n, k = product_extents(place)
     faults = []
     if m > machine.tcore_rows or n > machine.tcore_cols:
         limit = f"{machine.tcore_rows} x {machine.tcore_cols}"
         faults.append((f"a product of {m} x {n}", limit))
-    for ring, engine in ((a, "load_a"), (b, "load_b")):
-        faults.extend(_ring_faults(ring, engine, k, str(format_name), machine, trips))
+    for ring, engine, wide in ((a, "load_a", m), (b, "load_b", n)):
+        faults.extend(_ring_faults(ring, engine, (wide, k), str(format_name), machine, trips))
     return faults
 
 
 def _ring_faults(
-    ring: RingAddress, engine: str, depth: int, format_name: str, machine: Machine, trips: tuple[int, ...]
+    ring: RingAddress,
+    engine: str,
+    extents: tuple[int, int],
+    format_name: str,
+    machine: Machine,
+    trips: tuple[int, ...],
 ) -> list[tuple[str, str]]:
-    """Depth, capacity and alignment of a tile in an input buffer."""
+    """Depth, capacity and alignment of a tile in an input buffer; `extents` are its rows or columns, and its depth."""
+    wide, depth = extents
     form = machine.formats.get(format_name)
     if form is None:
         return [(f"format {format_name}", f"one of {', '.join(machine.formats)}")]
     faults = []
     if depth > form.k_max:
         faults.append((f"a tile of depth {depth}", f"k_max of {format_name} = {form.k_max}"))
-    lanes, capacity = (
-        (machine.tcore_rows, machine.gib_a_bytes) if engine == "load_a" else (machine.tcore_cols, machine.gib_b_bytes)
-    )
+    capacity = machine.gib_a_bytes if engine == "load_a" else machine.gib_b_bytes
     low, high = ring_interval(ring, trips)
-    end = high + lanes * depth * form.bytes
+    end = high + tile_bytes(machine, engine, wide, depth, form)
     if low < 0 or end > capacity:
         faults.append((f"input buffer bytes {low} to {end}", f"{capacity} B"))
     steps = [ring.base.constant, ring.stride, *(factor for _, factor in ring.base.terms)]

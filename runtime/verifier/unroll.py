@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from birc.runtime.program import Affine, Instruction, Kernel, Loop, Register, RingAddress
+from birc.runtime.program import Affine, Instruction, Kernel, Loop, Register, RingAddress, Window
 from birc.runtime.verifier.scope import Place, places, trip_limits
 from birc.runtime.verifier.structure import spc_loops
 
@@ -207,6 +207,8 @@ def _control_affines(kernel: Kernel, spc_depth: int) -> list[Affine]:
                 numbers += [operand.base, operand.index]
             elif isinstance(operand, Register):
                 numbers.append(operand.number)
+            elif isinstance(operand, Window):
+                numbers += [operand.top, operand.left]
         for number in numbers:
             part = Affine(0, tuple(term for term in number.terms if term[0] < spc_depth))
             if part.terms:

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from birc.runtime.machine import Machine
-from birc.runtime.program import Box, Descriptor, Kernel, Register, RingAddress
+from birc.runtime.program import Box, Descriptor, Kernel, Register, RingAddress, Window
 from birc.runtime.verifier.findings import Findings
 from birc.runtime.verifier.onchip import (
     LOAD_A,
@@ -25,7 +25,7 @@ from birc.runtime.verifier.onchip import (
     queue_name,
     steps_of,
 )
-from birc.runtime.verifier.structure import tile_extents
+from birc.runtime.verifier.structure import product_extents, tile_bytes, tile_extents
 from birc.runtime.verifier.unroll import Ints, Unrolled
 from birc.runtime.verifier.values import (
     FOLDS,
@@ -110,7 +110,7 @@ class Walk:
         mnemonic = step.place.instruction.mnemonic
         if mnemonic in ("tlda", "tldb"):
             return self._load_tile(step)
-        if mnemonic == "tmma":
+        if step.place.row.pipe == "mma":
             return self._multiply(step)
         return self._vector(step)
 
@@ -123,8 +123,8 @@ class Walk:
         queue = LOAD_A if step.place.instruction.mnemonic == "tlda" else LOAD_B
         leading, trailing = tile_extents(step.place)
         wide, depth = (leading, trailing) if queue == LOAD_A else (trailing, leading)
-        lanes = self._machine.tcore_rows if queue == LOAD_A else self._machine.tcore_cols
-        num_bytes = lanes * depth * self._machine.formats[str(form)].bytes
+        engine = step.place.row.engine
+        num_bytes = tile_bytes(self._machine, engine, wide, depth, self._machine.formats[str(form)])
         tiles, hazards = self._buffers[queue], self._hazards
         addresses = numbers(step.instances, ring)
         element_type = self._bindings[box.slot].dtype
@@ -146,18 +146,21 @@ class Walk:
         return load
 
     def _multiply(self, step: Step) -> Action:
-        a, b, m, n, k, form, first = step.place.instruction.operands
-        if not isinstance(a, RingAddress) or not isinstance(b, RingAddress):
+        a, b, form, first = (step.place.operand(name) for name in ("a", "b", "format", "first"))
+        if not isinstance(a, RingAddress) or not isinstance(b, RingAddress) or not isinstance(first, int):
             raise TypeError(step.place.name())
-        if not isinstance(m, int) or not isinstance(n, int) or not isinstance(k, int) or not isinstance(first, int):
-            raise TypeError(step.place.name())
-        sides = ((LOAD_A, "A", numbers(step.instances, a), m), (LOAD_B, "B", numbers(step.instances, b), n))
+        m, n, k = product_extents(step.place)
+        rows = _rows_taken(step, m)
+        sides = (
+            (LOAD_A, "A", numbers(step.instances, a), rows),
+            (LOAD_B, "B", numbers(step.instances, b), [n] * len(rows)),
+        )
         starts = step.instances.where(first).tolist()
         accumulator, hazards = self._accumulator, self._hazards
 
         def multiply(event: Event, iteration: int) -> None:
             for queue, side, addresses, wide in sides:
-                self._read_tile(event, queue, side, addresses[iteration], wide, k, str(form))
+                self._read_tile(event, queue, side, addresses[iteration], wide[iteration], k, str(form))
             if not starts[iteration]:
                 hazards.read(accumulator, event, "the accumulator")
                 if (m, n) != (accumulator.rows, accumulator.columns):
@@ -283,6 +286,16 @@ class Walk:
         if not begins and contents[0] != Content(shape, integer=False):
             raise ContentError(f"adds {shape} of FP32 to {contents[0]}")
         return Content(shape, integer=False)
+
+
+def _rows_taken(step: Step, rows: int) -> list[int]:
+    """How many rows of its A tile a product reaches in every iteration; for a window, its last pixel counts."""
+    window = next((value for value in step.place.instruction.operands if isinstance(value, Window)), None)
+    if window is None:
+        return [rows] * len(step.queue)
+    top, left = numbers(step.instances, window.top), numbers(step.instances, window.left)
+    last = window.rows - 1
+    return [(y + last) * window.pitch + x + window.columns for y, x in zip(top, left, strict=True)]
 
 
 def _filled(shape: object) -> Content:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +76,69 @@ def test_every_text_leads_to_the_same_program(birc, compiled, phase):
     assert again.manifest.inputs == whole.manifest.inputs
     for key, array in whole.weights.items():
         np.testing.assert_array_equal(again.weights[key].view(np.uint8), array.view(np.uint8))
+
+
+PROVED = re.compile(r"  proved: (\d+) kernels, (\d+) accesses in bounds, (\d+) par loops independent, in \d+\.\d s")
+
+
+def test_the_plan_is_proved(birc, digits, compiled):
+    outcome = birc("compile", digits, *BATCH, "--prove", "-o", "proved.birc")
+    assert outcome.code == 0, outcome
+    *_, last = outcome.out.splitlines()
+    found = PROVED.fullmatch(last)
+    assert found is not None
+    assert Path("proved.birc").read_bytes() == (compiled / "net.birc").read_bytes()
+    again = birc("compile", dumped(compiled, "allocate"), "--target", "tiny", "--prove", "--format", "json")
+    proved = json.loads(again.out)["proved"]
+    assert [proved[key] for key in ("kernels", "accesses", "par_loops")] == [int(number) for number in found.groups()]
+
+
+@pytest.fixture
+def changed(compiled, tmp_path) -> Callable[[str, str, str], Path]:
+    """A text of a plan, in which something is replaced, beside the constants."""
+
+    def change(phase: str, old: str, new: str) -> Path:
+        plan = dumped(compiled, phase)
+        text = plan.read_text()
+        assert old in text
+        shutil.copy(plan.with_name("constants.safetensors"), tmp_path)
+        path = tmp_path / plan.name
+        path.write_text(text.replace(old, new, 1))
+        return path
+
+    return change
+
+
+def test_a_changed_plan_that_cannot_be_proved_is_the_texts_fault(fails, changed):
+    """Every column is stored over the first one."""
+    plan = changed("allocate", "vst(v3) %relu3_out[m, n]", "vst(v3) %relu3_out[m, 0]")
+    line = fails(3, "compile", plan, "--target", "tiny", "--prove")
+    assert str(plan) in line
+    assert "kernel 'relu3_out': vst %relu3_out[m, 0]: writes the element" in line
+    assert re.search(r" at another point at m = \d+, n = \d+, other m = \d+, other n = \d+", line)
+
+
+def test_a_changed_plan_that_breaks_a_rule_is_the_texts_fault(fails, changed):
+    plan = changed("tile", "par n 64, ", "par n 65, ")
+    line = fails(3, "compile", plan, "--target", "tiny")
+    assert str(plan) in line
+    assert "reaches 0 to 64 on axis 1" in line
+
+
+def test_a_plan_without_its_constants(fails, changed, tmp_path):
+    plan = changed("allocate", "plan", "plan")
+    (tmp_path / "constants.safetensors").unlink()
+    assert "no values for the constant %" in fails(3, "compile", plan, "--target", "tiny")
+
+
+def test_only_finished_plans_are_proved(birc, fails, digits, tmp_path):
+    line = fails(2, "compile", digits, *BATCH, "--prove", "--stop-after", "tile", "--dump-ir", tmp_path / "texts")
+    assert "--prove: proves finished plans, there is none after tile" in line
+    outcome = birc("compile", digits, *BATCH, "--prove", "--stop-after", "allocate", "--dump-ir", tmp_path / "texts")
+    assert outcome.code == 0, outcome
+    first, second = outcome.out.splitlines()
+    assert first.startswith("stopped after allocate")
+    assert second.startswith("proved: ")
 
 
 def test_a_finished_program_is_for_asm(fails, compiled):

@@ -1,8 +1,9 @@
-"""Random graphs: what the compiled program computes is what the interpreter computes, fused or not."""
+"""Random graphs: compiled programs compute what the interpreter does, fused or not, no sooner than the bounds allow."""
 
 from __future__ import annotations
 
 import numpy as np
+from bound_checks import check_bounds
 from graph_maker import random_inputs
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ def test_random_graph(graph: Graph, fuse: bool, precise: str) -> None:
     assume(all(np.isfinite(array).all() for array in expected.values()))
     compiled = compile_graph(graph, precise, fuse=fuse)
     compiled.verify()
+    check_bounds(compiled)
     actual = compiled.step(inputs)
     for name, reference in expected.items():
         scale = float(np.abs(reference).max(initial=0.0)) + 1.0

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from bound_checks import check_bounds
 from networks import (
     EXPORTED,
     EXPORTED_FOLDER,
@@ -90,7 +91,10 @@ def _check(reference: Reference, compiled: Compiled, precision: str) -> None:
 @pytest.mark.parametrize("name", (*EXPORTED, *OTHER_OPSETS))
 def test_exported_network(name: str, target: str, precision: str) -> None:
     reference = _reference(name, False)
-    _check(reference, compile_graph(reference.graph, target, precision, clean=False), precision)
+    compiled = compile_graph(reference.graph, target, precision, clean=False)
+    _check(reference, compiled, precision)
+    if precision == "bf16":
+        check_bounds(compiled)
 
 
 def _shipped() -> Iterator[object]:

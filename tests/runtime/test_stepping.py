@@ -15,6 +15,7 @@ from programs import (
     box,
     cases,
     command,
+    convolution,
     gemm,
     i,
     integers,
@@ -42,6 +43,7 @@ from birc.runtime.program import (
     Kernel,
     Program,
     RingAddress,
+    Window,
 )
 from birc.runtime.stepping.engine import StepEngine
 from birc.runtime.stepping.instructions import EXECUTE
@@ -145,6 +147,19 @@ def test_no_wait_and_no_post_of_the_matrix_product_can_be_missing(which: tuple[s
     assert not survives(without_sync(gemm(), *which), 12)
 
 
+CONVOLUTION_SYNCS = [
+    *(("tlda", kind, 0) for kind in ("waits", "posts")),
+    *(("tldb", kind, 0) for kind in ("waits", "posts")),
+    *(("tconv", kind, number) for kind in ("waits", "posts") for number in range(3)),
+]
+
+
+@pytest.mark.parametrize("which", CONVOLUTION_SYNCS, ids=lambda which: "-".join(map(str, which)))
+def test_no_wait_and_no_post_of_the_convolution_can_be_missing(which: tuple[str, str, int]) -> None:
+    assert survives(convolution(), 2)
+    assert not survives(without_sync(convolution(), *which), 12)
+
+
 def test_a_missing_barrier_shows() -> None:
     case = two_die_transfer()
     assert case.program.commands[6].mnemonic == "barrier"  # type: ignore[union-attr]
@@ -171,6 +186,21 @@ def test_counts_are_those_of_the_matrix_product() -> None:
         "vst": InstructionCounts(tiles, bytes_written=4 * 150 * 70),
     }
     assert counts.copies == {}
+
+
+def test_a_convolution_loads_its_patch_once_for_all_taps() -> None:
+    case = convolution(height=11, width=13, channels=40, filters=24)
+    counts = StepEngine(case.program, TINY).run(case.memory())
+    mnemonics = [instruction.mnemonic for instruction in case.program.kernels[0].instructions()]
+    tiles, chunks, taps = 4, 2, 6
+    rows = 9 + 4  # of the image: the two patches begin in rows -1 and 7 and are 10 high
+    columns = 10 + 7  # they begin in columns -2 and 6 and are 12 wide
+    assert counts.instructions[0, mnemonics.index("tlda")] == InstructionCounts(
+        tiles * chunks, bytes_read=2 * rows * columns * 40
+    )
+    assert counts.instructions[0, mnemonics.index("tconv")] == InstructionCounts(
+        tiles * chunks * taps, macs=tiles * chunks * taps * 64 * 24 * 32
+    )
 
 
 def test_copies_are_counted_by_command() -> None:
@@ -209,6 +239,12 @@ X = box(0, (0, 8), (0, 8))
 A_TILE = op("tlda", RingAddress(Affine(0)), X, 1, "bf16")
 B_TILE = op("tldb", RingAddress(Affine(0)), X, 1, "bf16")
 MULTIPLY = op("tmma", RingAddress(Affine(0)), RingAddress(Affine(0)), 8, 8, 8, "bf16", 0)
+
+
+def convolve(window: Window) -> Instruction:
+    return op("tconv", RingAddress(Affine(0)), window, RingAddress(Affine(0)), 8, 8, "bf16", 0)
+
+
 DRAIN = op("vacc", v(0), (8, 8), 0)
 
 FAULTS = {
@@ -235,9 +271,18 @@ FAULTS = {
     ),
     "the accumulator holds nothing": (DRAIN,),
     "input buffer A, which has 16384 bytes": (op("tlda", RingAddress(Affine(16_000)), X, 1, "bf16"),),
-    "a tile of 512 by depth 1, at most 64": (
+    "a tile of 512 by depth 1, at most 400": (
         op("tlda", RingAddress(Affine(0)), box(0, (0, 64), (0, 8)), 2, "bf16"),
     ),
+    "a tile of 512 by depth 1, at most 64": (
+        op("tldb", RingAddress(Affine(0)), box(0, (0, 64), (0, 8)), 0, "bf16"),
+    ),
+    "a window of 9 x 1 pixels, at most 8 x 8": (A_TILE, B_TILE, convolve(Window(Affine(), Affine(), 9, 1, 1))),
+    "a window from (0, 3) of a patch of 4 pixels in a row": (
+        A_TILE, B_TILE, convolve(Window(Affine(), Affine(3), 2, 2, 4)),
+    ),
+    "a window from (-1, 0)": (A_TILE, B_TILE, convolve(Window(Affine(-1), Affine(), 2, 2, 4))),
+    "has (8, 8), not (10, 8)": (A_TILE, B_TILE, convolve(Window(Affine(1), Affine(), 2, 2, 4))),
     "8 bits do not hold": (op("tlda", RingAddress(Affine(0)), X, 1, "s8"),),
     "semaphore 2 is used, the kernel declares 1": (op("vmovi", v(0), 0.0, (1,), posts=(sync(2),)),),
     "semaphore 0 ends at 1, it began at 0": (op("vmovi", v(0), 0.0, (1,), posts=(sync(0),)),),

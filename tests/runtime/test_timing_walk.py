@@ -14,7 +14,7 @@ from timing_kernels import Gemm, dense, program, streaming
 
 from birc.runtime.errors import BadPackageError
 from birc.runtime.machine import Machine, load_machine
-from birc.runtime.program import Kernel, Program
+from birc.runtime.program import Affine, Kernel, Program, RingAddress, Window
 from birc.runtime.timing import TimingResult, simulate
 from birc.runtime.timing.ports import Port, Route, SharedPorts, fair_rates
 from birc.runtime.timing.traffic import count_in_bounds, touched_bytes
@@ -318,6 +318,35 @@ def test_the_drain_of_the_accumulator_stands_between_tiles():
     cycles = [kernel_cycles(simulate(g.program(machine), machine)) for g in (short, gemm)]
     tile = 64 + machine.tcore_fill_cycles + machine.accumulator_drain_cycles + 2 * machine.semaphore_cycles
     assert cycles[1] - cycles[0] == 10 * tile
+
+
+def test_a_convolution_by_windows_moves_its_patch_once():
+    """One tile of 3 x 3 taps and 64 channels inside an image: the taps' products cost the same, their loads do not."""
+    a_full, a_free, b_full, b_free, full = range(5)
+    ring, taps = RingAddress(Affine()), 0b11
+    weights = op("tldb", ring, box(1, (i(0), 1), (i(1), 1), (0, 64), (0, 64)), 3, "bf16",
+                 waits=(sync(b_free),), posts=(sync(b_full),))  # fmt: skip
+    pixels = lambda y, x, side: box(0, (y, side), (x, side), (0, 64))
+
+    def load(*where, first=0):
+        return op("tlda", ring, pixels(*where), 2, "bf16", waits=(sync(a_free),), posts=(sync(a_full),))
+
+    def multiply(mnemonic, rows, mask):
+        operands = (ring, rows, ring) if mnemonic == "tconv" else (ring, ring, rows)
+        return op(mnemonic, *operands, 64, 64, "bf16", taps, waits=(sync(a_full, first=mask), sync(b_full)),
+                  posts=(sync(a_free, last=mask), sync(b_free), sync(full, last=taps)))  # fmt: skip
+
+    tap_by_tap = (red(3, red(3, load(i(0) + 4, i(1) + 4, 8), weights, multiply("tmma", 64, 0))),)
+    window = Window(i(0), i(1), 8, 8, 10)
+    by_windows = (load(4, 4, 10), red(3, red(3, weights, multiply("tconv", window, taps))))
+    image, kernel = dense((20, 20, 64), "bf16", "l2"), dense((3, 3, 64, 64), "bf16", "l2")
+    drain = op("vacc", v(0), (64, 64), 0, waits=(sync(full),))
+    results = [run(Kernel("taps", (*body, drain), (0, 2, 0, 9, 0)), image, kernel) for body in (tap_by_tap, by_windows)]
+    weight_bytes = 9 * 64 * 64 * 2
+    assert [result.traffic["l2"] - weight_bytes for result in results] == [9 * 64 * 128, 100 * 128]
+    assert [result.counts.total().macs for result in results] == [9 * 64**3] * 2
+    assert results[0].ledger["tcore_useful"] == results[1].ledger["tcore_useful"]
+    assert kernel_cycles(results[1]) < kernel_cycles(results[0]) - (9 * 64 - 100) * 128 // 256 // 2
 
 
 def test_a_kernel_that_waits_for_ever_is_refused():

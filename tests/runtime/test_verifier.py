@@ -10,11 +10,13 @@ from programs import (
     Layout,
     box,
     command_loop,
+    convolution,
     gemm,
     i,
     launch,
     op,
     par,
+    red,
     sync,
     v,
     vector_add,
@@ -42,6 +44,7 @@ from birc.runtime.program import (
     Kernel,
     Loop,
     RingAddress,
+    Window,
     affine,
 )
 from birc.runtime.verifier import VerificationError, verify_program
@@ -140,7 +143,9 @@ def test_the_machine_must_be_the_one():
         (1, operand(0, RingAddress(Affine(512))), ("multiples of 1024",)),
         (0, operand(0, RingAddress(Affine(), 512, i(0), 0)), ("modulo 0",)),
         (0, operand(1, box(0, (i(4), 64), (0, 64))), ("depth 4", "4 loops")),
-        (0, operand(1, box(0, (0, 65), (0, 64))), ("65 rows or columns", "64")),
+        (0, operand(1, box(0, (0, 401), (0, 1))), ("401 rows or columns", "400")),
+        (0, operand(1, box(0, (0, 65), (0, 64))), ("input buffer bytes 0 to 16512", "16384 B")),
+        (1, operand(1, box(1, (0, 64), (0, 65))), ("65 rows or columns", "64")),
         (0, operand(1, box(0, (0, 16), (0, 300))), ("depth 300", "k_max of bf16 = 256")),
         (0, operand(1, box(300, (0, 16), (0, 64))), ("slot 300",)),
         (0, operand(1, box(0, (0, 64), (0, 0))), ("extent 0",)),
@@ -166,6 +171,64 @@ def test_the_machine_must_be_the_one():
 )
 def test_operands_are_checked_against_the_table(index, change, words):
     refused(edited(gemm().program, index, change), *words)
+
+
+WINDOW = Window(i(3, 2), i(4, 2), 8, 8, 12)
+
+
+@pytest.mark.parametrize(
+    ("window", "words"),
+    [
+        (8, ("operand window is 8", "a window")),
+        (replace(WINDOW, rows=9), ("a window of 9 x 8 pixels", "conv_tile_side = 8")),
+        (replace(WINDOW, columns=0), ("a window of 8 x 0 pixels",)),
+        (replace(WINDOW, top=i(5)), ("top of window", "depth 5", "5 loops")),
+        (replace(WINDOW, left=Affine(0, ((4, 0),))), ("left of window", "nonzero")),
+        (replace(WINDOW, top=i(3) + -1), ("top -1 to 0",)),
+        (replace(WINDOW, top=Affine(13)), ("top 13 to 13", "0 to 12", "conv_dilation_max")),
+        (replace(WINDOW, left=i(4, 7), pitch=40), ("left 0 to 14", "0 to 12")),
+        (replace(WINDOW, left=i(4, 3)), ("columns up to 14", "12 in the patch")),
+        (replace(WINDOW, top=i(3, 3)), ("uses 128 x 32 bf16 of the A tile", "the loaded tile: 120 x 32")),
+        (replace(WINDOW, pitch=13), ("uses 125 x 32", "loaded tile")),
+        (replace(WINDOW, rows=7), ("drains (8, 8, 24) of an accumulator of 56 x 24",)),
+    ],
+)
+def test_windows_are_inside_their_patch(window, words):
+    refused(edited(convolution().program, 2, operand(1, window)), *words)
+
+
+def test_a_window_that_leaves_its_patch_in_the_last_of_many_taps_is_seen():
+    """Loops that move a window are walked whole, however many iterations are alike."""
+    taps = 7
+    single_row = Window(i(1), Affine(), 1, 8, 8)
+    layout = Layout()
+    x, w, out = layout.tensor((taps, 8, 32), "bf16"), layout.tensor((taps, 32, 16), "bf16"), layout.tensor((1, 8, 16))
+    ring = RingAddress(Affine())
+
+    def program(rows):
+        body = (
+            op("tlda", ring, box(0, (0, rows), (0, 8), (0, 32)), 2, "bf16", posts=(sync(0),), waits=(sync(1),)),
+            red(taps, op("tldb", ring, box(1, (i(1), 1), (0, 32), (0, 16)), 2, "bf16", waits=(sync(3),),
+                         posts=(sync(2),)),
+                op("tconv", ring, single_row, ring, 16, 32, "bf16", 0b10,
+                   waits=(sync(0, first=0b10), sync(2), sync(4, first=0b10)),
+                   posts=(sync(1, last=0b10), sync(3), sync(5, last=0b10)))),
+            op("vacc", v(0), (1, 8, 16), 0, waits=(sync(5),), posts=(sync(4),)),
+            op("vst", box(2, (0, 1), (0, 8), (0, 16)), v(0)),
+        )  # fmt: skip
+        return layout.program(
+            "taps", (Kernel("taps", (par(1, *body),), (0, 1, 0, 1, 1, 0)),), launch((0, x), (1, w), (2, out)),
+            inputs=(layout.port("x", x), layout.port("w", w)), outputs=(layout.port("out", out),),
+        )  # fmt: skip
+
+    assert findings(program(taps)) == []
+    refused(program(taps - 1), "uses 56 x 32 bf16 of the A tile", "48 x 32")
+
+
+def test_a_patch_is_free_after_its_last_tap():
+    early = lambda item: replace(item, posts=(replace(item.posts[0], last=0b10000), *item.posts[1:]))
+    found = findings(edited(convolution().program, 2, early))
+    assert any("overwrites the tile" in text and "while it is read by compute" in text for text in found)
 
 
 def test_loops_are_checked():

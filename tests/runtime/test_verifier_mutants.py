@@ -53,7 +53,8 @@ def test_mutants_reach_every_class_of_field():
         "swap barrier", "twice barrier", "drop wait", "swap wait", "swap copy", "swap transfer",
         "wait event", "copy event", "copy dst", "copy src", "bind slot", "bind descriptor",
         "bind advance", "run kernel", "barrier scope", "launch spcs", "die mask", "command loop",
-        "drop vector", "drop compute", "drop load_a", "drop load_b",
+        "drop vector", "drop compute", "drop load_a", "drop load_b", "window start", "window rows",
+        "window columns", "window pitch",
     }  # fmt: skip
     assert wanted <= kinds, wanted - kinds
     assert len(BUILDERS) == len(CASES)

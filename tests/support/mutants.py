@@ -28,6 +28,7 @@ from birc.runtime.program import (
     Register,
     RingAddress,
     Sync,
+    Window,
     affine,
 )
 
@@ -183,6 +184,8 @@ def _operands(field: Field, value: Operand) -> Iterator[Change]:
         yield from _boxes(value)
     elif isinstance(value, RingAddress):
         yield from _rings(value)
+    elif isinstance(value, Window):
+        yield from _windows(value)
     elif isinstance(value, tuple):
         yield from _tuples(field, value)
     elif field.kind in ("enum", "mask") or (isinstance(value, int) and field.kind != "source"):
@@ -230,6 +233,15 @@ def _axes(axis: Axis) -> Iterator[tuple[str, str, Axis]]:
         yield "box extent", f"extent {extent}", replace(axis, extent=extent)
     for step in (axis.step + 1, -axis.step):
         yield "box step", f"step {step}", replace(axis, step=step)
+
+
+def _windows(window: Window) -> Iterator[Change]:
+    for name in ("top", "left"):
+        for number, text in _affines(getattr(window, name)):
+            yield "window start", f"{name} {text}", replace(window, **{name: number})
+    for name in ("rows", "columns", "pitch"):
+        for step in (-1, 1):
+            yield f"window {name}", f"{name} {step:+}", replace(window, **{name: getattr(window, name) + step})
 
 
 def _rings(ring: RingAddress) -> Iterator[Change]:

@@ -52,6 +52,7 @@ class Compiled:
     """A compiled graph with everything that led to it."""
 
     graph: Graph
+    lowered: Lowered
     plan: Plan
     program: Program
     data: Mapping[str, np.ndarray]
@@ -121,10 +122,10 @@ def compile_graph(
 
 
 def compiled_plans(
-    graph: Graph, target: str = "tiny", precision: str = "model", *, fuse: bool = True, clean: bool = True
+    graph: Graph, target: str | Machine = "tiny", precision: str = "model", *, fuse: bool = True, clean: bool = True
 ) -> Iterator[Compiled]:
     """The graph compiled by every plan that fits; each plan is checked after every phase."""
-    machine = load_machine(target)
+    machine = target if isinstance(target, Machine) else load_machine(target)
     cleaned = canonicalize(graph) if clean else graph
     fused = run_passes(cleaned, (*LEGALIZE, *([MergeProducts(), fuse_for(machine, precision)] if fuse else [])))
     yield from plans_of(fused, lower_graph(fused, machine, precision), machine)
@@ -141,7 +142,7 @@ def plans_of(fused: Graph, lowered: Lowered, machine: Machine) -> Iterator[Compi
                 raise
             continue
         generated = generate(scheduled, machine)
-        yield Compiled(fused, scheduled, generated.program, generated.weights(lowered.data), machine)
+        yield Compiled(fused, lowered, scheduled, generated.program, generated.weights(lowered.data), machine)
 
 
 def _scheduled(plan: Plan, machine: Machine) -> Plan:

@@ -32,6 +32,7 @@ from birc.runtime.program import (
     Register,
     RingAddress,
     Sync,
+    Window,
     affine,
 )
 
@@ -349,6 +350,52 @@ def max_pool(channels: int = 12, height: int = 15, width: int = 14) -> Case:
     return Case("max_pool", program, {"x": values}, {"out": np.max(taps_of, axis=0)})
 
 
+def convolution(height: int = 11, width: int = 13, channels: int = 40, filters: int = 24) -> Case:
+    """2 x 3 taps at a dilation of 2 over an image with a border, BF16: each SPC loads a patch once for all taps."""
+    taps, across, above, left = (2, 3), 2, 1, 2
+    size = (height + 2 * above - across * (taps[0] - 1), width + 2 * left - across * (taps[1] - 1))
+    layout = Layout()
+    x = layout.tensor((height, width, channels), "bf16")
+    w = layout.tensor((*taps, channels, filters), "bf16")
+    out = layout.tensor((*size, filters))
+    a_full, a_free, b_full, b_free, acc_full, acc_free = range(6)
+    # Depths: 0 row tile of 8 (the SPC), 1 column tile of 8, 2 channel chunk of 32, 3 and 4 the tap.
+    pitch = 8 + across * (taps[1] - 1)
+    patch = box(0, (i(0, 8) + -above, 8 + across * (taps[0] - 1)), (i(1, 8) + -left, pitch), (i(2, 32), 32))
+    window = Window(i(3, across), i(4, across), 8, 8, pitch)
+    a_slot, b_slot = RingAddress(Affine(), 8192, i(1, 2) + i(2), 2), RingAddress(Affine(), 4096, i(3, 3) + i(4), 2)
+    first_tap = last_tap = 0b11000
+    body = red(
+        2,
+        op("tlda", a_slot, patch, 2, "bf16", waits=(sync(a_free),), posts=(sync(a_full),)),
+        red(taps[0], red(
+            taps[1],
+            op("tldb", b_slot, box(1, (i(3), 1), (i(4), 1), (i(2, 32), 32), (0, filters)), 3, "bf16",
+               waits=(sync(b_free),), posts=(sync(b_full),)),
+            op("tconv", a_slot, window, b_slot, filters, 32, "bf16", 0b11100,
+               waits=(sync(a_full, first=first_tap), sync(b_full), sync(acc_free, first=0b11100)),
+               posts=(sync(a_free, last=last_tap), sync(b_free), sync(acc_full, last=0b11100))),
+        )),
+    )  # fmt: skip
+    drain = op("vacc", v(0), (8, 8, filters), 0, waits=(sync(acc_full),), posts=(sync(acc_free),))
+    store = op("vst", box(2, (i(0, 8), 8), (i(1, 8), 8), (0, filters)), v(0))
+    kernel = Kernel("convolution", (par(2, par(2, body, drain, store), level="spc"),), (0, 2, 0, 2, 0, 1))
+    macs = size[0] * size[1] * taps[0] * taps[1] * channels * filters
+    program = layout.program(
+        "convolution",
+        (kernel,),
+        launch((0, x), (1, w), (2, out), macs=macs),
+        inputs=(layout.port("x", x), layout.port("w", w)),
+        outputs=(layout.port("out", out),),
+        useful_macs=macs,
+    )
+    inputs = {"x": integers(15, (height, width, channels)), "w": integers(16, (*taps, channels, filters))}
+    padded = np.pad(inputs["x"], ((above, above), (left, left), (0, 0)))
+    parts = [padded[across * r :, across * s :][: size[0], : size[1]] @ inputs["w"][r, s]
+             for r in range(taps[0]) for s in range(taps[1])]  # fmt: skip
+    return Case("convolution", program, inputs, {"out": sum(parts)})
+
+
 def gather(rows: int = 50, width: int = 24, count: int = 100) -> Case:
     """out[n] = table[index[n]] with INT64 indices, 32 rows an instruction."""
     layout = Layout()
@@ -519,6 +566,7 @@ BUILDERS: tuple[Callable[[], Case], ...] = (
     gemm,
     vector_add,
     max_pool,
+    convolution,
     gather,
     two_die_transfer,
     command_loop,

@@ -23,7 +23,7 @@ from programs import (
 
 from birc.runtime.machine import load_machine
 from birc.runtime.memory import Memory
-from birc.runtime.program import Affine, Descriptor, Kernel, Loop, Program, RingAddress
+from birc.runtime.program import Affine, Descriptor, Kernel, Loop, Program, RingAddress, Window
 
 Draw = Callable[[st.SearchStrategy], object]
 # Room for all tiles of a block at once: what fits is not the subject here.
@@ -208,6 +208,56 @@ def convolutions(draw: Draw) -> RandomProgram:
         slots[0] = layout.alias(x_view)
         slots[2] = layout.alias(Descriptor("hbm", result.address, "f32", out_shape, strides))
     return _finish(layout, kernel, slots, ((x, -2, 3), (w, -2, 3)))
+
+
+@st.composite
+def patches(draw: Draw) -> RandomProgram:
+    """A convolution whose taps are windows of one patch: ragged tiles, kernels up to 7 x 7, channel chunks, borders."""
+    height, width, channels, filters = (draw(st.integers(1, high)) for high in (12, 12, 9, 9))
+    taps = draw(st.integers(1, 7)), draw(st.integers(1, 7))
+    across = draw(st.integers(1, 2))
+    top, left = draw(st.integers(0, 3)), draw(st.integers(-1, 3))
+    rows, columns = draw(st.integers(1, 8)), draw(st.integers(1, 8))
+    tc, to = draw(st.sampled_from([2, 4])), draw(st.sampled_from([3, 8]))
+    dtype = draw(st.sampled_from(["bf16", "f32", "i8"]))
+    kind, chunks, blocks = FORMATS[dtype], ceil(channels, tc), ceil(filters, to)
+    reach = [across * (count - 1) for count in taps]
+    size = max(1, height + 2 * top - reach[0]), max(1, width + 2 * left - reach[1])
+    resident = draw(st.booleans())  # patches of all channels stay while the columns pass
+    layout = Layout()
+    x = layout.tensor((height, width, channels), dtype)
+    w = layout.tensor((*taps, channels, filters), dtype)
+    out = layout.tensor((*size, filters))
+    # Depths: 0 spc = half of the rows, 1 row tile, 2 column tile, 3 column block, 4 chunk, 5 and 6 tap.
+    row_tiles = ceil(ceil(size[0], rows), 2)
+    column_tiles = ceil(size[1], columns)
+    row = i(0, row_tiles * rows) + i(1, rows)
+    pitch = columns + reach[1]
+    slot_bytes = max(64, (rows + reach[0]) * pitch) * tc * 4
+    chunk = 3 if resident else 4
+    patch = box(0, (row + -top, rows + reach[0]), (i(2, columns) + -left, pitch), (i(chunk, tc), tc))
+
+    def address(depth: int) -> RingAddress:
+        base = i(depth, slot_bytes)
+        return RingAddress(base, slot_bytes * chunks, i(1, column_tiles) + i(2), 2)
+
+    weights = box(1, (i(5), 1), (i(6), 1), (i(4, tc), tc), (i(3, to), to))
+    b_slot = RingAddress(Affine(), 64 * tc * 4, i(6), 2)
+    load = op("tlda", address(chunk), patch, 2, kind)
+    product = red(taps[0], red(
+        taps[1],
+        op("tldb", b_slot, weights, 3, kind),
+        op("tconv", address(4), Window(i(5, across), i(6, across), rows, columns, pitch), b_slot, to, tc, kind,
+           0b1110000),
+    ))  # fmt: skip
+    store = box(2, (row, rows), (i(2, columns), columns), (i(3, to), to))
+    drain = (op("vacc", v(0), (rows, columns, to), 0), op("vst", store, v(0)))
+    if resident:
+        tile = (red(chunks, load), par(blocks, red(chunks, product), *drain))
+    else:
+        tile = (par(blocks, red(chunks, load, product), *drain),)
+    nest = par(2, par(row_tiles, par(column_tiles, *tile)), level="spc")
+    return _finish(layout, Kernel("patches", (nest,)), [x, w, out], ((x, -2, 3), (w, -2, 3)))
 
 
 @st.composite
@@ -439,6 +489,7 @@ def attentions(draw: Draw) -> RandomProgram:
 FAMILIES = {
     "products": products(),
     "convolutions": convolutions(),
+    "patches": patches(),
     "windows": windows(),
     "chains": chains(),
     "reductions": reductions(),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from programs import Layout, box, i, launch, op, v
 from random_kernels import RandomProgram
 
-from birc.runtime.program import Affine, Instruction, Kernel, Loop, Register, RingAddress
+from birc.runtime.program import Affine, Instruction, Kernel, Loop, Register, RingAddress, Window
 
 Draw = Callable[[st.SearchStrategy], object]
 REGISTERS = 8
@@ -52,6 +52,13 @@ class _Writer:
         depth = self.draw(st.integers(0, len(loops) - 1))
         return RingAddress(Affine(), stride, i(depth), self.draw(st.integers(1, 2)))
 
+    def window(self, loops: list[int]) -> Window:
+        """`TILE` of the pixels of a tile that is one row or one column of a patch, sometimes beyond it."""
+        start = i(self.draw(st.integers(0, len(loops) - 1))) if self.draw(st.integers(0, 3)) == 0 else Affine()
+        if self.draw(st.booleans()):
+            return Window(start, Affine(), TILE, 1, 1)
+        return Window(Affine(), start, 1, TILE, TILE + self.draw(st.integers(0, 1)))
+
     def mask(self, loops: list[int]) -> int:
         return self.draw(st.integers(0, (1 << len(loops)) - 1))
 
@@ -74,9 +81,12 @@ class _Writer:
         loads: list[Instruction] = []
         if self.draw(st.booleans()):
             loads = [self.load("tlda", rings[0], inner), self.load("tldb", rings[1], inner)]
-        tmma = op("tmma", *rings, TILE, TILE, TILE, "bf16", mask)
+        if self.draw(st.booleans()):
+            multiply = op("tmma", *rings, TILE, TILE, TILE, "bf16", mask)
+        else:
+            multiply = op("tconv", rings[0], self.window(inner), rings[1], TILE, TILE, "bf16", mask)
         drain = op("vacc", self.number(loops), (1, TILE, TILE), self.mask(loops))
-        return [Loop("red", inner[-1], (*loads, tmma)), drain]
+        return [Loop("red", inner[-1], (*loads, multiply)), drain]
 
     def instructions(self, loops: list[int]) -> list[Loop | Instruction]:
         """One instruction, or a product with the tiles around it."""

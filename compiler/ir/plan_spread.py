@@ -1,0 +1,67 @@
+"""How the tiles of each dimension of a kernel are shared out among the SPCs of a die."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from birc.compiler.ir.plan import Dimension, Kernel, Tiling
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """One dimension: each of `spcs` SPCs takes `share` tiles in a row, the first SPC the first ones.
+
+    The last tiles may lie beyond the extent, in part or as a whole.
+    """
+
+    extent: int
+    tile: int
+    share: int
+    spcs: int
+
+    @property
+    def tiles(self) -> int:
+        """The tiles of all SPCs together."""
+        return self.spcs * self.share
+
+    @property
+    def points(self) -> int:
+        """The points of one SPC's share."""
+        return self.share * self.tile
+
+    @property
+    def reached(self) -> int:
+        """One past the last point of any tile."""
+        return self.tiles * self.tile
+
+
+def spreads(kernel: Kernel, tiling: Tiling) -> dict[str, Spread]:
+    """The spread of every dimension by name.
+
+    Dimensions that phases loop over, and reduced ones, stay on their SPC; blocks of row and column tiles are not cut.
+    """
+    tile = {d.name: 1 for d in kernel.space} | dict(tiling.tile)
+    spcs = dict(tiling.spcs)
+    blocks = _blocks(kernel, tiling, tile)
+    looped = {name for phase in kernel.phases for name in phase.loops} if kernel.contraction is None else set()
+    outer = {d.name for d in kernel.par_dims} - looped
+    return {
+        d.name: _spread(d, tile[d.name], spcs.get(d.name, 1) if d.name in outer else 1, blocks.get(d.name, 1))
+        for d in kernel.space
+    }
+
+
+def _spread(dimension: Dimension, tile: int, spcs: int, block: int) -> Spread:
+    tiles = -(-dimension.extent // tile)
+    share = -(-tiles // spcs)
+    share = -(-share // block) * block
+    return Spread(dimension.extent, tile, share, -(-tiles // share))
+
+
+def _blocks(kernel: Kernel, tiling: Tiling, tile: dict[str, int]) -> dict[str, int]:
+    """How many tiles a block has along the dimensions that form blocks."""
+    if kernel.contraction is None:
+        return {}
+    row = kernel.blocked_row(tile)
+    rows = {row.name: tiling.rows} if row is not None else {}
+    return rows | {kernel.contraction.column_dims[0]: tiling.columns}

@@ -1,0 +1,1 @@
+"""Exact proofs about plans: bounds, independence of par loops, what is written before it is read, memory."""

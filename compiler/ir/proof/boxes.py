@@ -1,0 +1,173 @@
+"""The boxes and ranges that the compiler reckons with contain what is touched, and are no larger where they promise.
+
+The compiler's fast path computes with intervals. What it computes is handed in as functions, so that each is compared
+with the exact set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from birc.compiler.ir.affine import Range, box, constant, scaled, total, variable, weighted
+from birc.compiler.ir.plan import Access, Buffer, Index, View
+from birc.compiler.ir.plan_verify_kernel import bounds
+from birc.compiler.ir.polyhedra import Elements, example_point
+from birc.compiler.ir.proof.flaw import Flaw, flaw
+from birc.compiler.ir.proof.touch import Space, Touch
+
+_TILE, _AXIS = "tile of ", "axis "
+
+
+class StridedBox(Protocol):
+    """Elements `offset + sum(digit * stride)`, 0 <= digit < extent; `dims` are pairs of stride and extent."""
+
+    @property
+    def offset(self) -> int:
+        """The first element."""
+        ...
+
+    @property
+    def dims(self) -> tuple[tuple[int, int], ...]:
+        """Stride and extent of every digit."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FastPath:
+    """The compiler's own computations.
+
+    `region`: all elements of a view. `tight`: an access with its view cut down to what is reached when dimensions have
+    these sizes, one axis being indexed by data. `byte_range`: space, first byte and end byte of a view of a buffer.
+    """
+
+    region: Callable[[View], StridedBox]
+    tight: Callable[[Access, Mapping[str, int], int | None], Access]
+    byte_range: Callable[[View, Buffer], tuple[str, int, int]]
+
+
+def box_flaws(space: Space, touch: Touch, buffer: Buffer, size: int, fast: FastPath) -> Iterator[Flaw]:
+    """Elements that an access touches outside a box that the compiler computes for it, and boxes that are too large.
+
+    `size` are the bytes of an element of the buffer.
+    """
+    yield from _tile_flaws(space, touch)
+    yield from _region_flaws(touch, fast)
+    yield from _tight_flaws(space, touch, fast)
+    yield from _byte_range_flaws(space, touch, buffer, size, fast)
+
+
+def _tile_flaws(space: Space, touch: Touch) -> Iterator[Flaw]:
+    """The box of an instruction is what the points of its tile touch: nothing more, and each once."""
+    for axis, index in enumerate(touch.access.index):
+        tiled = [name for name, factor in index.terms if factor and space.spreads[name].tile > 1]
+        if len(tiled) > 1:
+            yield flaw(touch, f"the box of a tile has one step on axis {axis}, which moves with {' and '.join(tiled)}")
+            return
+        if touch.phase >= 0 and not _is_register_axis(space, axis, tiled):
+            yield flaw(touch, f"axis {axis} of a register is not the axis that moves with {tiled[0]}")
+    exact = _tile_coordinates(space, touch, shared=True)
+    boxes = _tile_coordinates(space, touch, shared=False)
+    if not exact.equals(boxes):
+        missing, extra = exact.example_beyond(boxes), boxes.example_beyond(exact)
+        what = "the box of a tile misses" if missing is not None else "no point of a tile touches, but its box does,"
+        yield flaw(touch, f"{what} the coordinates {_coordinates(touch, missing or extra or ())}")
+
+
+def _is_register_axis(space: Space, axis: int, tiled: list[str]) -> bool:
+    """Whether an axis of a vector access is that of the register dimension that moves it."""
+    return not tiled or (axis < len(space.kernel.par_dims) and space.kernel.par_dims[axis].name == tiled[0])
+
+
+def _tile_coordinates(space: Space, touch: Touch, *, shared: bool) -> Elements:
+    """The tile numbers, then the coordinates that the tile touches.
+
+    The points of a tile are those of its dimensions (`shared`), or those of a box with a counter of its own an axis.
+    """
+    extents = {_TILE + name: space.spreads[name].tiles for name in touch.moved}
+    coordinates = []
+    for axis, index in enumerate(touch.access.index):
+        parts = [constant(index.constant)]
+        for name, factor in index.terms:
+            tile = space.spreads[name].tile
+            parts.append(scaled(variable(_TILE + name), factor * tile))
+            if tile > 1:
+                counter = name if shared else f"{_AXIS}{axis}"
+                extents[counter] = tile
+                parts.append(scaled(variable(counter), factor))
+        coordinates.append(total(*parts))
+    numbers = [variable(_TILE + name) for name in touch.moved]
+    return Elements.image(box(extents), (*numbers, *coordinates))
+
+
+def _coordinates(touch: Touch, element: tuple[int, ...]) -> str:
+    count = len(touch.moved)
+    tiles = ", ".join(f"{name} {number}" for name, number in zip(touch.moved, element[:count], strict=True))
+    return f"{list(element[count:])} of tile {tiles or '0'}"
+
+
+def _region_flaws(touch: Touch, fast: FastPath) -> Iterator[Flaw]:
+    """The strided box of a view has the elements of the view, and no other."""
+    view = touch.access.view
+    exact, found = _viewed(view), _digits(fast.region(view))
+    if exact.equals(found):
+        return
+    missing, extra = exact.example_beyond(found), found.example_beyond(exact)
+    what = f"misses element {missing[0]}" if missing is not None else f"has element {(extra or (0,))[0]}, the view not"
+    yield flaw(touch, f"the strided box of the view {what}")
+
+
+def _tight_flaws(space: Space, touch: Touch, fast: FastPath) -> Iterator[Flaw]:
+    """The view cut down to what is reached contains what is reached; it is that where every axis moves by ones."""
+    sizes = {d.name: d.extent for d in space.kernel.space}
+    view = fast.tight(touch.access, sizes, touch.indexed[0] if touch.indexed is not None else None).view
+    conditions = (*space.within(touch.moved), *touch.data, *touch.inside)
+    outside = []
+    for coordinate, (low, end) in zip(touch.coordinates, bounds(view), strict=True):
+        outside += [(Range(coordinate, None, low),), (Range(coordinate, end),)]
+    point = example_point(conditions, outside)
+    if point is not None:
+        yield flaw(touch, "the view cut down to the reached coordinates misses one", point)
+    if not _is_exact(touch):
+        return
+    reached = Elements.image(conditions, touch.coordinates)
+    names = [f"{_AXIS}{axis}" for axis in range(len(view.dims))]
+    limits = tuple(Range(variable(name), *limit) for name, limit in zip(names, bounds(view), strict=True))
+    extra = Elements.image(limits, tuple(map(variable, names))).example_beyond(reached)
+    if extra is not None and reached:
+        yield flaw(touch, f"the view cut down to the reached coordinates has {list(extra)}, which is not reached")
+
+
+def _is_exact(touch: Touch) -> bool:
+    """Whether intervals say exactly what is reached: an axis moves by ones, along one dimension, alone with it."""
+    terms = [[term for term in index.terms if term[1]] for index in touch.access.index]
+    names = [name for axis in terms for name, _ in axis]
+    by_ones = all(abs(factor) == 1 for axis in terms for _, factor in axis)
+    return touch.indexed is None and by_ones and len(set(names)) == len(names) and all(len(axis) < 2 for axis in terms)
+
+
+def _byte_range_flaws(space: Space, touch: Touch, buffer: Buffer, size: int, fast: FastPath) -> Iterator[Flaw]:
+    """The bytes that barriers go by contain those of every element."""
+    place, first, end = fast.byte_range(touch.access.view, buffer)
+    if place != buffer.space:
+        yield flaw(touch, f"is taken for an access to {place}, its buffer lies in {buffer.space}")
+    address = weighted((touch.element,), (size,), buffer.address)
+    conditions = (*space.within(touch.moved, beyond=True), *touch.data, *touch.inside)
+    point = example_point(conditions, ((Range(address, None, first),), (Range(address, end - size + 1),)))
+    if point is not None:
+        yield flaw(touch, f"touches bytes outside {first:#x} to {end:#x}, by which barriers are set", point)
+
+
+def _viewed(view: View) -> Elements:
+    names = [f"{_AXIS}{axis}" for axis in range(len(view.dims))]
+    limits = tuple(Range(variable(name), *limit) for name, limit in zip(names, bounds(view), strict=True))
+    return Elements.image(limits, (weighted(tuple(map(variable, names)), view.strides, view.offset),))
+
+
+def _digits(strided: StridedBox) -> Elements:
+    names = [f"{_AXIS}{axis}" for axis in range(len(strided.dims))]
+    extents = {name: extent for name, (_, extent) in zip(names, strided.dims, strict=True)}
+    strides = [stride for stride, _ in strided.dims]
+    values: tuple[Index, ...] = tuple(map(variable, names))
+    return Elements.image(box(extents), (weighted(values, strides, strided.offset),))
