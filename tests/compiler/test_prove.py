@@ -13,10 +13,10 @@ from graph_maker import GraphMaker, random_inputs
 from kernel_streams import Reached, listed, walk
 from networks import EXPORTED, OTHER_OPSETS
 from op_cases import larger, samples
-from pipeline import Compiled, Values, compiled_plans
+from pipeline import Compiled, Values, compile_graph, compiled_plans
 from plan_mutants import Mutant, mutants
 from plan_stages import plan_stages
-from small_networks import CONV, attention, image_classifier, long_rows, movements
+from small_networks import CONV, attention, few_rows, image_classifier, long_rows, movements
 
 from birc.codegen.program_code import generate
 from birc.compiler.ir.errors import InvalidIRError
@@ -40,7 +40,9 @@ def divided_image(make: GraphMaker) -> str:
     return make("conv2d", inner, make.random(32, 32, 3, 3), **CONV)
 
 
-SMALL = {build.__name__: build for build in (image_classifier, attention, movements, long_rows, divided_image)}
+SMALL = {
+    build.__name__: build for build in (image_classifier, attention, movements, long_rows, divided_image, few_rows)
+}
 
 
 @cache
@@ -163,6 +165,7 @@ SAMPLED = (
     ("attention", "br100", 1),
     ("movements", "tiny", 0),
     ("divided_image", "tiny", 0),
+    ("few_rows", "tiny", 0),
 )
 
 
@@ -244,8 +247,9 @@ def test_a_failed_proof_names_kernel_access_and_point() -> None:
 
 
 def test_kernels_of_equal_structure_are_proved_once() -> None:
-    machine = load_machine("br100")
-    plan = plan_stages("bert_base", "br100").plans["allocate"]
+    make = GraphMaker()
+    compiled = compile_graph(make.graph(*(make("softmax", make.input(4, 8), axis=1) for _ in range(3))))
+    plan, machine = compiled.plan, compiled.machine
     calls: Counter[View] = Counter()
     fast = new_prover().fast
 

@@ -50,3 +50,11 @@ def long_rows(make: GraphMaker) -> str:
     x = make.input(16, 4099)
     scaled = make("sub", x, make("reduce_max", x, axes=(1,), keepdims=1))
     return make("log_softmax", make("add", scaled, make.input(4099)), axis=1)
+
+
+def few_rows(make: GraphMaker) -> str:
+    """One row through wide products: dies share the weights, and exchange what they made of them."""
+    x = make.input(1, 384)
+    for _ in range(2):
+        x = make("relu", make("matmul", x, make.random(384, 384)))
+    return x
