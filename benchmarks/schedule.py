@@ -34,6 +34,7 @@ from birc.runtime.report import Report
 from birc.runtime.report_text import largest_bound
 
 PRECISION = "bf16"
+RESOURCES = ("tcore", "vector", "hbm", "noc")
 WIDTH_WITHOUT_TERMINAL = 220
 Tell = Callable[[str], None]
 
@@ -56,6 +57,12 @@ class Result:
         """The name and the microseconds of the largest bound."""
         largest = self.report.bound_us["max"] or 0.0
         return largest_bound(self.report.bound_us), largest
+
+    @property
+    def resource(self) -> tuple[str, float]:
+        """The same of the bounds that look at one resource alone, without launch and order."""
+        found = {name: self.report.bound_us[name] or 0.0 for name in RESOURCES}
+        return max(found.items(), key=lambda entry: entry[1])
 
     @property
     def over_bound(self) -> float:
@@ -83,7 +90,7 @@ COLUMNS: tuple[tuple[str, Callable[[Result], str]], ...] = (
     ("latency us", lambda r: f"{r.report.latency_us:,.1f}"),
     ("roofline us", lambda r: f"{r.report.bound_us['roofline']:,.1f}"),
     ("bound us", lambda r: f"{r.bound[1]:,.1f} {r.bound[0]}"),
-    ("tcore us", lambda r: f"{r.report.bound_us['tcore'] or 0:,.1f}"),
+    ("resource us", lambda r: f"{r.resource[1]:,.1f} {r.resource[0]}"),
     ("latency / bound", lambda r: f"{r.over_bound:.2f}"),
     ("goal", lambda r: _held(r.over_bound, r.goals.over_bound)),
     ("HBM / compulsory", lambda r: f"{r.over_compulsory:.2f}"),
@@ -98,9 +105,9 @@ EXPLANATION = """\
 All figures are of the timing model, none is measured on silicon. `latency` begins with inputs and weights in HBM and
 ends with the outputs there, launch included. `roofline` is the larger of multiply-adds at peak rate and compulsory
 bytes at the raw rate of HBM; `bound` is the largest of the bounds that no schedule can avoid, with its name, and
-`tcore` the one of the T-cores (docs/timing.md, section 4). `SRAM / live` is the memory in use over the most that lives
-at once. `two dies` is the latency with one die of the same machine switched on over that with all. `compile` is the
-time that compilation takes on this computer.
+`resource` the largest of those that look at one resource alone, without launch and order (docs/timing.md, section 4).
+`SRAM / live` is the memory in use over the most that lives at once. `two dies` is the latency with one die of the same
+machine switched on over that with all. `compile` is the time that compilation takes on this computer.
 """
 
 
