@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
+from typing import Final, ParamSpec, TypeVar
 
 import islpy as isl
 
@@ -12,6 +13,13 @@ from birc.compiler.ir.access import Box, Relations
 from birc.compiler.ir.affine import Range
 from birc.compiler.ir.plan import Index
 from birc.compiler.ir.types import TensorType
+from birc.runtime.errors import LimitError
+
+MOST_OPERATIONS: Final = 100_000
+"""What isl may put into one question about points or elements."""
+
+_Asked = ParamSpec("_Asked")
+_Answer = TypeVar("_Answer")
 
 
 def access_map(relations: Relations, operand: int, type: TensorType) -> isl.Map:
@@ -54,6 +62,30 @@ def bounding_box(elements: isl.Set) -> Box | None:
     )
 
 
+def _decided(ask: Callable[_Asked, _Answer]) -> Callable[_Asked, _Answer]:
+    """The question with a limit on the work that isl puts into it, counted in its own operations.
+
+    Raises `LimitError` when they are not enough: some sets have answers that nobody can wait for.
+    """
+
+    @wraps(ask)
+    def limited(*args: _Asked.args, **kwargs: _Asked.kwargs) -> _Answer:
+        context = isl.DEFAULT_CONTEXT
+        context.reset_operations()
+        context.set_max_operations(MOST_OPERATIONS)
+        try:
+            return ask(*args, **kwargs)
+        except isl.Error as error:
+            if "maximal number of operations" not in str(error):
+                raise
+            what = f"cannot be decided within {MOST_OPERATIONS} operations on integer sets"
+            raise LimitError(what, hint="the strides of its views are unusual: please report it") from error
+        finally:
+            context.set_max_operations(0)
+
+    return limited
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Elements:
     """A set of elements, each given by as many integer coordinates."""
@@ -72,27 +104,34 @@ class Elements:
         """No element, of `rank` coordinates."""
         return cls(isl.Set(f"{{ [{', '.join(f'v{axis}' for axis in range(rank))}] : false }}"))
 
+    @_decided
     def equals(self, other: Elements) -> bool:
         """Whether both sets have the same elements."""
         return bool(self._set.is_equal(other._set))
 
+    @_decided
     def __bool__(self) -> bool:
         return not self._set.is_empty()
 
+    @_decided
     def __or__(self, other: Elements) -> Elements:
         return Elements(self._set.union(other._set).coalesce())
 
+    @_decided
     def __and__(self, other: Elements) -> Elements:
         return Elements(self._set.intersect(other._set))
 
+    @_decided
     def without(self, axis: int) -> Elements:
         """The elements without one of their coordinates."""
         return Elements(self._set.project_out(isl.dim_type.set, axis, 1))
 
+    @_decided
     def example(self) -> tuple[int, ...] | None:
         """One element; None when there is none."""
         return _example(self._set)
 
+    @_decided
     def example_beyond(self, others: Elements) -> tuple[int, ...] | None:
         """One element that is not one of the others; None when all are."""
         if self._set.is_subset(others._set):
@@ -114,12 +153,14 @@ def example_point(
 
 
 @lru_cache(maxsize=1 << 14)
+@_decided
 def _range(text: str) -> isl.Set:
     """The range of the map that a text says; the same few are asked for again and again."""
     return isl.Map(text).range()
 
 
 @lru_cache(maxsize=1 << 14)
+@_decided
 def _example_of(text: str) -> tuple[int, ...] | None:
     """A point of the set that a text says."""
     return _example(isl.Set(text))

@@ -10,9 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_streams import listed
 
-from birc.compiler.ir.affine import Range, below, box, constant, difference, equal, renamed, scaled, total, variable
+from birc.compiler.ir import polyhedra
+from birc.compiler.ir.affine import (
+    Range,
+    below,
+    box,
+    constant,
+    difference,
+    equal,
+    renamed,
+    scaled,
+    total,
+    variable,
+    weighted,
+)
 from birc.compiler.ir.plan import Index
 from birc.compiler.ir.polyhedra import Elements, example_point
+from birc.runtime.errors import LimitError
 
 NAMES = ("x", "a name, quoted", "[y] : z")
 EXTENTS = dict(zip(NAMES, (4, 3, 5), strict=True))
@@ -27,6 +41,9 @@ indices = st.builds(
 )
 bounds = st.one_of(st.none(), st.integers(-20, 20))
 ranges = st.builds(Range, indices, bounds, bounds)
+
+
+VALUES = [tuple(map(variable, names)) for names in ("xyz", "yzx")]
 
 
 def value(index: Index, point: dict[str, int]) -> int:
@@ -97,3 +114,13 @@ def test_comparisons(x: int, y: int) -> None:
     assert (example_point((*at, below(one, other))) is not None) == (x < y)
     assert (example_point((*at, equal(one, other))) is not None) == (x == y)
     assert difference(one, one) == Index()
+
+
+def test_a_question_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the next one is answered."""
+    sums = [Elements.image(box({"x": 50, "y": 60, "z": 70}), (weighted(values, (6417, 971, 31)),)) for values in VALUES]
+    monkeypatch.setattr(polyhedra, "MOST_OPERATIONS", 100)
+    with pytest.raises(LimitError, match="cannot be decided within 100 operations"):
+        sums[0].equals(sums[1])
+    monkeypatch.undo()
+    assert Elements.image((), (constant(7),)).equals(Elements.image((), (constant(7),)))

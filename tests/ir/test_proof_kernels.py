@@ -352,6 +352,15 @@ def test_what_a_tile_reads_beyond_the_space_counts() -> None:
         assert says(proof_of(kernel, {"y": storage(3)}), "at another point") == meets
 
 
+def test_a_tile_that_reaches_beyond_the_space_must_stay_in_the_buffer() -> None:
+    """Five elements in tiles of four: the second tile loads three elements more, unless the view ends."""
+    for extent, leaves in ((8, True), (5, False)):
+        load = Access(View("x", 0, (extent,), (1,)), (Index((("i", 1),)),))
+        phase = Phase((Statement("vld", "v0", (), load),))
+        kernel = Kernel("tiles", (Dimension("i", 5, PAR),), (phase,), tiling=Tiling((("i", 4),)))
+        assert says(proof_of(kernel, {"x": storage(5)}), "touches bytes") == leaves
+
+
 def test_a_dimension_that_is_spread_and_not_stored_along() -> None:
     """What a single tile collapses is stored once; two tiles store it twice."""
     space = (Dimension("i", 4, PAR), Dimension("j", 6, PAR))

@@ -6,7 +6,8 @@ with the exact set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,13 +16,17 @@ from birc.compiler.ir.plan import Access, Buffer, Index, View
 from birc.compiler.ir.plan_verify_kernel import bounds
 from birc.compiler.ir.polyhedra import Elements, example_point
 from birc.compiler.ir.proof.flaw import Flaw, flaw
+from birc.compiler.ir.proof.storage import view_coordinates
 from birc.compiler.ir.proof.touch import Space, Touch
 
 _TILE, _AXIS = "tile of ", "axis "
 
+Digit = tuple[int, int]
+"""Stride and extent."""
+
 
 class StridedBox(Protocol):
-    """Elements `offset + sum(digit * stride)`, 0 <= digit < extent; `dims` are pairs of stride and extent."""
+    """Elements `offset + sum(digit * stride)`, 0 <= digit < extent."""
 
     @property
     def offset(self) -> int:
@@ -29,7 +34,7 @@ class StridedBox(Protocol):
         ...
 
     @property
-    def dims(self) -> tuple[tuple[int, int], ...]:
+    def dims(self) -> tuple[Digit, ...]:
         """Stride and extent of every digit."""
         ...
 
@@ -110,12 +115,54 @@ def _coordinates(touch: Touch, element: tuple[int, ...]) -> str:
 def _region_flaws(touch: Touch, fast: FastPath) -> Iterator[Flaw]:
     """The strided box of a view has the elements of the view, and no other."""
     view = touch.access.view
-    exact, found = _viewed(view), _digits(fast.region(view))
-    if exact.equals(found):
+    strided = fast.region(view)
+    own = [(abs(stride), extent) for stride, extent in zip(view.strides, view.dims, strict=True)]
+    ends = [(low * stride, (end - 1) * stride) for (low, end), stride in zip(bounds(view), view.strides, strict=True)]
+    first = view.offset + sum(map(min, ends))
+    if first == strided.offset and _same_sums(own, strided.dims):
         return
+    exact, found = _sums(first, own), _sums(strided.offset, strided.dims)
     missing, extra = exact.example_beyond(found), found.example_beyond(exact)
-    what = f"misses element {missing[0]}" if missing is not None else f"has element {(extra or (0,))[0]}, the view not"
-    yield flaw(touch, f"the strided box of the view {what}")
+    if missing is not None:
+        yield flaw(touch, f"the strided box of the view misses element {missing[0]}")
+    elif extra is not None:
+        yield flaw(touch, f"the strided box of the view has element {extra[0]}, the view not")
+
+
+def _same_sums(one: Sequence[Digit], other: Sequence[Digit]) -> bool:
+    """Whether digits with these strides and extents give the same sums. False may also mean that it is not obvious.
+
+    Digits that both have need no look. Of the others, dividing by the strides, the largest first, must lead from the
+    sums of one to digits of the other.
+    """
+    ones, others = (Counter(digit for digit in digits if digit[0] and digit[1] > 1) for digits in (one, other))
+    left, right = list((ones - others).elements()), list((others - ones).elements())
+    return _divides(left, right) and _divides(right, left)
+
+
+def _divides(digits: Sequence[Digit], others: Sequence[Digit]) -> bool:
+    """Whether dividing every sum of the digits by the other strides gives quotients in range, and no rest."""
+    limits, rest = _sum(digits)
+    steps, outside = [], []
+    for number, (stride, extent) in enumerate(sorted(others, reverse=True)):
+        quotient = variable(f"quotient {number}")
+        rest = weighted((rest, quotient), (1, -stride))
+        steps.append(Range(rest, 0, stride))
+        outside += [(Range(quotient, None, 0),), (Range(quotient, extent),)]
+    outside += [(Range(rest, None, 0),), (Range(rest, 1),)]
+    return example_point((*limits, *steps), outside) is None
+
+
+def _sum(digits: Sequence[Digit], first: int = 0) -> tuple[tuple[Range, ...], Index]:
+    """The ranges of digits, and the sum of the digits times their strides."""
+    names = [f"digit {number}" for number in range(len(digits))]
+    limits = box({name: extent for name, (_, extent) in zip(names, digits, strict=True)})
+    return limits, weighted(tuple(map(variable, names)), [stride for stride, _ in digits], first)
+
+
+def _sums(first: int, digits: Sequence[Digit]) -> Elements:
+    limits, position = _sum(digits, first)
+    return Elements.image(limits, (position,))
 
 
 def _tight_flaws(space: Space, touch: Touch, fast: FastPath) -> Iterator[Flaw]:
@@ -132,9 +179,8 @@ def _tight_flaws(space: Space, touch: Touch, fast: FastPath) -> Iterator[Flaw]:
     if not _is_exact(touch):
         return
     reached = Elements.image(conditions, touch.coordinates)
-    names = [f"{_AXIS}{axis}" for axis in range(len(view.dims))]
-    limits = tuple(Range(variable(name), *limit) for name, limit in zip(names, bounds(view), strict=True))
-    extra = Elements.image(limits, tuple(map(variable, names))).example_beyond(reached)
+    places, limits = view_coordinates(view)
+    extra = Elements.image(limits, places).example_beyond(reached)
     if extra is not None and reached:
         yield flaw(touch, f"the view cut down to the reached coordinates has {list(extra)}, which is not reached")
 
@@ -157,17 +203,3 @@ def _byte_range_flaws(space: Space, touch: Touch, buffer: Buffer, size: int, fas
     point = example_point(conditions, ((Range(address, None, first),), (Range(address, end - size + 1),)))
     if point is not None:
         yield flaw(touch, f"touches bytes outside {first:#x} to {end:#x}, by which barriers are set", point)
-
-
-def _viewed(view: View) -> Elements:
-    names = [f"{_AXIS}{axis}" for axis in range(len(view.dims))]
-    limits = tuple(Range(variable(name), *limit) for name, limit in zip(names, bounds(view), strict=True))
-    return Elements.image(limits, (weighted(tuple(map(variable, names)), view.strides, view.offset),))
-
-
-def _digits(strided: StridedBox) -> Elements:
-    names = [f"{_AXIS}{axis}" for axis in range(len(strided.dims))]
-    extents = {name: extent for name, (_, extent) in zip(names, strided.dims, strict=True)}
-    strides = [stride for stride, _ in strided.dims]
-    values: tuple[Index, ...] = tuple(map(variable, names))
-    return Elements.image(box(extents), (weighted(values, strides, strided.offset),))

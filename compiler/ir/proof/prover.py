@@ -14,6 +14,7 @@ from birc.compiler.ir.proof.flow import Flow
 from birc.compiler.ir.proof.kernel_proof import KernelProof, prove_kernel, structure
 from birc.compiler.ir.proof.memory import memory_flaws
 from birc.compiler.ir.proof.storage import Storage, storages
+from birc.runtime.errors import LimitError
 from birc.runtime.machine import Machine
 
 
@@ -40,14 +41,21 @@ class Prover:
         )
 
     def prove(self, plan: Plan, machine: Machine) -> None:
-        """Prove an allocated plan for a machine. Raises `InvalidIRError` with every claim that does not hold."""
+        """Prove an allocated plan for a machine.
+
+        Raises `InvalidIRError` with every claim that does not hold, `LimitError` for one that cannot be decided.
+        """
         started = time.perf_counter()
+        where = f"proof of plan {plan.name!r}"
         verify_plan(plan, "allocate", machine)
-        texts = tuple(dict.fromkeys(self.flaws(plan, machine)))
-        self.seconds += time.perf_counter() - started
+        try:
+            texts = tuple(dict.fromkeys(self.flaws(plan, machine)))
+        except LimitError as error:
+            raise LimitError(error.what, where=where, hint=error.hint) from error
+        finally:
+            self.seconds += time.perf_counter() - started
         if texts:
             more = f" and {len(texts) - 1} more flaws" if len(texts) > 1 else ""
-            where = f"proof of plan {plan.name!r}"
             raise InvalidIRError(texts[0] + more, where=where, problems=texts, report="\n".join(texts))
 
     def flaws(self, plan: Plan, machine: Machine) -> Iterator[str]:

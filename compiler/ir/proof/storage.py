@@ -76,13 +76,13 @@ class Storage:
 
     def viewed(self, view: View) -> Elements:
         """The elements of a view, in every round; it does not move on."""
-        coordinates, limits = _coordinates(view)
+        coordinates, limits = view_coordinates(view)
         return self._everywhere(weighted(coordinates, view.strides, view.offset), limits, self.seen_words(view))
 
     def twice(self, view: View) -> int | None:
         """An element that is at two coordinates of a view; None when there is none."""
-        one, limits = _coordinates(view)
-        other, other_limits = _coordinates(view, _OTHER)
+        one, limits = view_coordinates(view)
+        other, other_limits = view_coordinates(view, _OTHER)
         position, again = (weighted(place, view.strides, view.offset) for place in (one, other))
         apart = [(below(first, second),) for first, second in zip(one, other, strict=True)]
         point = example_point((*limits, *other_limits, equal(position, again)), apart)
@@ -100,7 +100,7 @@ class Storage:
         return Elements.image((*conditions, *ranges), (*(item.value for item in ranges), position))
 
 
-def _coordinates(view: View, prefix: str = "") -> tuple[tuple[Index, ...], tuple[Range, ...]]:
+def view_coordinates(view: View, prefix: str = "") -> tuple[tuple[Index, ...], tuple[Range, ...]]:
     """A variable for each axis of a view, and its limits."""
     place = tuple(variable(f"{prefix}{_AXIS}{axis}") for axis in range(len(view.dims)))
     return place, tuple(Range(at, *limit) for at, limit in zip(place, bounds(view), strict=True))
