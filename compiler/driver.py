@@ -12,6 +12,7 @@ import numpy as np
 
 from birc.codegen.program_code import Generated, generate
 from birc.compiler.dump import CONSTANTS_FILE, Dump, DumpWriter, load_dump
+from birc.compiler.fitting import Trial, advised, least_shortage
 from birc.compiler.importer.host_call import sub_model
 from birc.compiler.importer.host_values import boundary_tensor
 from birc.compiler.importer.imported import Imported
@@ -26,13 +27,14 @@ from birc.compiler.ir.plan_verify import verify_plan
 from birc.compiler.ir.printer import print_graph
 from birc.compiler.ir.proof.prover import Prover
 from birc.compiler.passes.allocate import allocate
+from birc.compiler.passes.allocation.shortage import ShortageError
 from birc.compiler.passes.base import Pass, PassResult, run_pass, run_passes
 from birc.compiler.passes.bounds import Bounds, bounds
 from birc.compiler.passes.canonicalize import CANONICALIZE, canonicalize
 from birc.compiler.passes.constant_memory import DEFAULT_LIMIT_BYTES, check_bytes, check_constants
 from birc.compiler.passes.fuse import Fuse, fuse_for
 from birc.compiler.passes.legalize import LEGALIZE, legalize_passes
-from birc.compiler.passes.lifetimes import compulsory_bytes, most_live_bytes
+from birc.compiler.passes.lifetimes import compulsory_bytes, least_sram_bytes
 from birc.compiler.passes.lower.lower import device_problem, lower_graph
 from birc.compiler.passes.merge_products import MergeProducts
 from birc.compiler.passes.partition import partitions
@@ -40,7 +42,7 @@ from birc.compiler.passes.quantized_products import QuantizedProducts, multiplie
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.tile import Solved, tile
 from birc.compiler.prove import new_prover
-from birc.compiler.variants import Batch, Dims, PaddingProof, largest, variant_sizes
+from birc.compiler.variants import Batch, Dims, PaddingProof, Sizes, largest, variant_sizes
 from birc.runtime.errors import BadModelError, DoesNotFitError, InternalError, UsageError
 from birc.runtime.machine import Machine, load_machine
 from birc.runtime.manifest import Manifest
@@ -163,13 +165,13 @@ class Compilation:
         if len(plans) == 1:
             return plans[0]
         best: tuple[int, Plan] | None = None
-        failure: DoesNotFitError | None = None
+        failures: list[DoesNotFitError] = []
         for number, plan in enumerate(plans):
             self.progress(f"partition: plan {number + 1} of {len(plans)}")
             try:
                 program = generate(self._scheduled(plan), self.machine).program
             except DoesNotFitError as error:
-                failure = error
+                failures.append(error)
                 continue
             if self.opt_level < 2:
                 return plan
@@ -177,7 +179,7 @@ class Compilation:
             if best is None or latency < best[0]:
                 best = (latency, plan)
         if best is None:
-            raise failure or InternalError("there is no plan")
+            raise least_shortage(failures) if failures else InternalError("there is no plan")
         return best[1]
 
     def _scheduled(self, plan: Plan) -> Plan:
@@ -198,7 +200,7 @@ class Compilation:
             {
                 "batch": next((b.shape[0] for b in plan.inputs if b.shape), 1),
                 "compulsory_bytes": compulsory_bytes(plan),
-                "sram_lower_bound_bytes": most_live_bytes(plan, self.machine.spcs_per_die),
+                "sram_lower_bound_bytes": least_sram_bytes(plan, self.machine),
                 **(least.report() if least is not None else {}),
             },
         )
@@ -300,12 +302,37 @@ def compile_model(
         folder = None if dump_ir is None else Path(dump_ir)
         if folder is not None and len(variants) > 1:
             folder /= f"variant{number}"
-        made.append(_compiled_variant(compilation, imported, folder))
+        try:
+            made.append(_compiled_variant(compilation, imported, folder))
+        except ShortageError as error:
+            compilation.progress("look for what would fit")
+            raise _advised(error, compilation, sizes, imported, imported_for) from error
     finished = [variant for variant in made if variant is not None]
     if proof is None or len(finished) < len(variants):
         return None
     axes, padding = proof.axes(), proof.padding()
     return compilation.package(whole.name, [replace(variant, axes=axes, padding=padding) for variant in finished])
+
+
+def _advised(
+    error: ShortageError,
+    compilation: Compilation,
+    sizes: Sizes,
+    imported: Imported,
+    imported_for: Callable[[Mapping[str, int]], Imported],
+) -> ShortageError:
+    """The error with what would fit instead, found by compiling that as far as memory is given out."""
+
+    def attempt(trial: Trial) -> None:
+        tried = _compilation(trial.machine, trial.precision, min(compilation.opt_level, 1), "allocate", None, False)
+        tried.mem_limit_bytes = compilation.mem_limit_bytes
+        symbols = {symbol: trial.sizes[entry.name] for entry in imported.dimensions for symbol in entry.symbols}
+        model = imported if trial.sizes == given else imported_for(symbols)
+        _compiled_variant(tried, model, None)
+
+    given = {entry.name: entry.size for entry in imported.dimensions}
+    options = {name: f"--dim {name}=" if name in sizes.dims else "--batch " for name in given}
+    return advised(error, Trial(given, compilation.precision, compilation.machine), options, attempt)
 
 
 def _require_quantised(imported: Imported) -> None:

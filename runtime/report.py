@@ -206,10 +206,10 @@ def _utilization(timing: TimingResult, loads: Mapping[str, float], latency_us: f
 
 
 def _sram(program: Program, machine: Machine, metadata: ReportMetadata) -> dict[str, int | None]:
-    """The highest addresses that the program's views reach in L2 and tensor buffers, over all its SPCs."""
-    ends = {"l2": 0, "tb": 0, "hbm": 0}
+    """The lines up to the highest that the program's views reach in L2 and tensor buffers, over all its SPCs."""
+    ends, line = {"l2": 0, "tb": 0, "hbm": 0}, machine.l2_line_bytes
     for descriptor in program.descriptors:
-        ends[descriptor.space] = max(ends[descriptor.space], byte_range(descriptor)[1])
+        ends[descriptor.space] = max(ends[descriptor.space], -(-byte_range(descriptor)[1] // line) * line)
     return {
         "peak_bytes": program.dies * (ends["l2"] + machine.spcs_per_die * ends["tb"]),
         "capacity_bytes": machine.spcs * machine.spc_sram_bytes,

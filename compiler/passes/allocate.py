@@ -1,95 +1,45 @@
 """The allocate phase: which buffers lie on the chip, and at which addresses.
 
-Activations take L2 first, the largest first; then the twins of constants, each filled as early as there is room for
-it. What finds no room stays in, or moves to, HBM: that is how tensors spill.
+Tensors between kernels take L2 first, the largest first; then the twins of constants, each filled as early as there is
+room for it. What finds no room stays in, or moves to, HBM: that is how tensors spill. Room is first counted in live
+bytes alone; where no addresses are found for what that admits, every buffer is admitted to a gap of its own instead.
 """
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from birc.compiler.ir.plan import Buffer, CopyStep, KernelStep, Plan, Step
+from birc.compiler.passes.allocation.blocks import Block, Placement, aligned
+from birc.compiler.passes.allocation.place import Effort, place
+from birc.compiler.passes.allocation.residence import Residence, Spans, reside, tensors
+from birc.compiler.passes.allocation.room import Arena, LiveBytes
+from birc.compiler.passes.allocation.shortage import shortage
+from birc.compiler.passes.allocation.stretch import barriers, stretched
 from birc.compiler.passes.lifetimes import lifetimes
 from birc.compiler.passes.schedule import redirect
-from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
 
-ALIGNMENT_BYTES = 512
-PREFETCH_DISTANCES = (1 << 30, 64, 16, 8, 4, 2, 1, 0)
-
-
-@dataclass(slots=True)
-class Arena:
-    """A memory in which blocks with lifetimes are placed, each at the lowest address that is free throughout."""
-
-    capacity_bytes: int
-    placed: list[tuple[int, int, int, int]] = field(default_factory=list)
-
-    def place(self, num_bytes: int, first: int, last: int) -> int | None:
-        """Place a block that lives in steps [first, last]; None when there is no room."""
-        address = 0
-        for start, end, other_first, other_last in self.placed:
-            if other_first > last or other_last < first:
-                continue
-            if start - address >= num_bytes:
-                break
-            address = max(address, end)
-        if address + num_bytes > self.capacity_bytes:
-            return None
-        insort(self.placed, (address, address + num_bytes, first, last))
-        return address
-
-    @property
-    def peak_bytes(self) -> int:
-        """The highest address in use."""
-        return max((end for _, end, _, _ in self.placed), default=0)
+STRETCH = 1.02
+"""How much higher than the lower bound a placement may be that adds no barriers."""
+LAST_RESORT = Effort(climbs=1000, pairs=10_000_000)
+"""Where there is no other memory to go to."""
 
 
 def allocate(plan: Plan, machine: Machine) -> Plan:
     """The plan with the space and address of every buffer, and the copies that fill on-chip twins.
 
-    Raises `DoesNotFitError` when HBM is too small.
+    Raises `DoesNotFitError` when HBM or the tensor buffer is too small.
     """
     spans = lifetimes(plan)
-    l2 = Arena(machine.spcs_per_die * (machine.spc_sram_bytes - plan.tensor_buffer_bytes))
-    tensor_buffer = Arena(plan.tensor_buffer_bytes)
-    placed: dict[str, Buffer] = {}
-    spilled: list[Buffer] = []
-    dropped: dict[str, str] = {}
-    copies: dict[int, list[CopyStep]] = defaultdict(list)
-    scratch = [b for b in plan.buffers if b.role == "scratch" and not b.home and b.name in spans]
-    for buffer in sorted(scratch, key=lambda b: (-b.num_bytes, spans[b.name], b.name)):
-        first, last = spans[buffer.name]
-        arena, space = (tensor_buffer, "tb") if buffer.space == "tb" else (l2, "l2")
-        address = arena.place(_aligned(buffer.num_bytes), first, last)
-        if address is None and space == "tb":
-            raise DoesNotFitError(
-                f"{buffer.name} needs {buffer.num_bytes} B of {plan.tensor_buffer_bytes} B of tensor buffer",
-                where=plan.name,
-                hint="another batch",
-            )
-        if address is None:
-            spilled.append(buffer)
-        else:
-            placed[buffer.name] = replace(buffer, space=space, address=address, first=first, last=last)
-    twins = [b for b in plan.buffers if b.home and b.name in spans]
-    for twin in sorted(twins, key=lambda b: spans[b.name]):
-        for first, last in _stays(spans[twin.name], plan):
-            address = l2.place(_aligned(twin.num_bytes), first, last)
-            if address is not None:
-                placed[twin.name] = replace(twin, space="l2", address=address, first=first, last=last)
-                once = plan.repeat > 1 and (first, last) == (0, len(plan.steps) - 1)
-                copies[0 if once else first].append(CopyStep(twin.home, twin.name, once))
-                break
-        else:
-            dropped[twin.name] = twin.home
-    steps = _with_copies(plan.steps, copies, dropped)
-    placed |= _place_in_hbm(plan, [*spilled], machine)
+    placed = _place_in_tensor_buffer(plan, spans, machine)
+    residence, in_l2 = _place_in_l2(plan, spans, machine)
+    placed |= in_l2
+    placed |= _place_in_hbm(plan, spans, residence.spilled, machine)
     buffers = tuple(placed[b.name] for b in plan.buffers if b.name in placed)
-    result = replace(plan, buffers=buffers, steps=steps)
+    result = replace(plan, buffers=buffers, steps=_with_copies(plan, residence))
     renumbered = lifetimes(result)
     buffers = tuple(
         replace(b, first=renumbered[b.name][0], last=renumbered[b.name][1]) if b.name in renumbered else b
@@ -98,47 +48,91 @@ def allocate(plan: Plan, machine: Machine) -> Plan:
     return replace(result, buffers=buffers)
 
 
-def _stays(span: tuple[int, int], plan: Plan) -> Iterator[tuple[int, int]]:
-    """Lifetimes to try for a twin: through all rounds of a repeated plan, then from ever later before its first use."""
-    use, last = span
-    if plan.repeat > 1:
-        yield 0, len(plan.steps) - 1
-    for distance in PREFETCH_DISTANCES:
-        yield max(0, use - distance), last
+def _place_in_tensor_buffer(plan: Plan, spans: Spans, machine: Machine) -> dict[str, Buffer]:
+    local = tensors(plan, spans, "tb")
+    blocks = [_block(b, spans[b.name], machine.l2_line_bytes) for b in local]
+    capacity = plan.tensor_buffer_bytes
+    placement = place(blocks, capacity, machine.l2_line_bytes)
+    if placement.height_bytes > capacity:
+        placement = place(blocks, capacity, machine.l2_line_bytes, LAST_RESORT)
+    if placement.height_bytes > capacity:
+        raise shortage(plan, machine, "tb", capacity, list(zip(local, blocks, placement.addresses, strict=True)))
+    return _placed(local, "tb", blocks, placement.addresses)
 
 
-def _with_copies(
-    steps: tuple[Step, ...], copies: dict[int, list[CopyStep]], dropped: dict[str, str]
-) -> tuple[Step, ...]:
+def _place_in_l2(plan: Plan, spans: Spans, machine: Machine) -> tuple[Residence, dict[str, Buffer]]:
+    """What lies in L2, and the buffers with their addresses."""
+    line_bytes = machine.l2_line_bytes
+    capacity = machine.spcs_per_die * (machine.spc_sram_bytes - plan.tensor_buffer_bytes)
+    buffers = {b.name: b for b in plan.buffers}
+    has_barrier = barriers(plan)
+
+    def placed(residence: Residence, known: Sequence[int] | None) -> Placement:
+        lives = [*residence.stays.values()]
+        wide = stretched(lives, [bool(buffers[name].home) for name in residence.stays], has_barrier)
+        placement = place(wide, capacity, line_bytes)
+        if placement.height_bytes <= min(capacity, STRETCH * placement.lower_bound_bytes):
+            return placement
+        return place(lives, capacity, line_bytes, known=known)
+
+    residence = reside(plan, spans, LiveBytes(capacity, len(plan.steps)), line_bytes)
+    placement = placed(residence, None)
+    if placement.height_bytes > capacity:
+        arena = Arena(capacity)
+        residence = reside(plan, spans, arena, line_bytes)
+        placement = placed(residence, arena.addresses)
+    there, lives = [buffers[name] for name in residence.stays], [*residence.stays.values()]
+    return residence, _placed(there, "l2", lives, placement.addresses)
+
+
+def _place_in_hbm(plan: Plan, spans: Spans, spilled: Sequence[Buffer], machine: Machine) -> dict[str, Buffer]:
+    """Boundary tensors and constants one after the other, then spilled tensors by lifetime."""
+    line_bytes = machine.l2_line_bytes
+    residents = [b for b in plan.buffers if b.role in ("input", "output", "constant")]
+    forever = (0, len(plan.steps))
+    blocks = [_block(b, forever, line_bytes) for b in residents]
+    addresses, end = [], 0
+    for block in blocks:
+        addresses.append(end)
+        end += block.num_bytes
+    passing = [_block(b, spans[b.name], line_bytes) for b in spilled]
+    placement = place(passing, machine.hbm_bytes_per_die - end, line_bytes)
+    residents += spilled
+    blocks += passing
+    addresses += [end + address for address in placement.addresses]
+    if end + placement.height_bytes > machine.hbm_bytes_per_die:
+        found = list(zip(residents, blocks, addresses, strict=True))
+        raise shortage(plan, machine, "hbm", machine.hbm_bytes_per_die, found)
+    return _placed(residents, "hbm", blocks, addresses)
+
+
+def _block(buffer: Buffer, span: tuple[int, int], line_bytes: int) -> Block:
+    return Block(aligned(buffer.num_bytes, line_bytes), span[0], span[1] + 1)
+
+
+def _placed(
+    buffers: Sequence[Buffer], space: str, lives: Sequence[Block], addresses: Sequence[int]
+) -> dict[str, Buffer]:
+    return {
+        buffer.name: replace(buffer, space=space, address=address, first=life.start, last=life.end - 1)
+        for buffer, life, address in zip(buffers, lives, addresses, strict=True)
+    }
+
+
+def _with_copies(plan: Plan, residence: Residence) -> tuple[Step, ...]:
+    """The steps with a copy before the first one in which a twin stays, and without the twins that are not there."""
+    buffers = {b.name: b for b in plan.buffers}
+    copies: Mapping[int, list[CopyStep]] = defaultdict(list)
+    for name, stay in residence.stays.items():
+        if buffers[name].home:
+            once = plan.repeat > 1 and (stay.start, stay.end) == (0, len(plan.steps))
+            copies[0 if once else stay.start].append(CopyStep(buffers[name].home, name, once))
+    dropped = {twin.name: twin.home for twin in residence.dropped}
     result: list[Step] = []
-    for number, step in enumerate(steps):
+    for number, step in enumerate(plan.steps):
         result.extend(copies.get(number, ()))
         if isinstance(step, KernelStep) and dropped:
             result.append(KernelStep(tuple(kernel and redirect(kernel, dropped) for kernel in step.kernels)))
         else:
             result.append(step)
     return tuple(result)
-
-
-def _place_in_hbm(plan: Plan, spilled: Iterable[Buffer], machine: Machine) -> dict[str, Buffer]:
-    """Boundary tensors and constants one after the other, then spilled buffers by lifetime."""
-    spans = lifetimes(plan)
-    hbm = Arena(machine.hbm_bytes_per_die)
-    placed = {}
-    forever = (0, len(plan.steps))
-    residents = [b for b in plan.buffers if b.role in ("input", "output", "constant")]
-    for buffer in [*residents, *sorted(spilled, key=lambda b: (-b.num_bytes, b.name))]:
-        first, last = spans[buffer.name] if buffer.role == "scratch" else forever
-        address = hbm.place(_aligned(buffer.num_bytes), first, last)
-        if address is None:
-            raise DoesNotFitError(
-                f"{buffer.name} needs {buffer.num_bytes} B of HBM beside {hbm.peak_bytes} B already placed",
-                where=f"{machine.name}, {machine.hbm_bytes_per_die} B a die",
-                hint="a smaller batch, or --precision bf16",
-            )
-        placed[buffer.name] = replace(buffer, space="hbm", address=address, first=first, last=last)
-    return placed
-
-
-def _aligned(num_bytes: int) -> int:
-    return -(-num_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES

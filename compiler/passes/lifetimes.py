@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 
 from birc.compiler.ir.plan import Boundary, CopyStep, ExchangeStep, Kernel, KernelStep, Plan, Step
 from birc.compiler.ir.plan_access import accesses
+from birc.compiler.passes.allocation.blocks import aligned
 from birc.runtime.dtypes import dtype
+from birc.runtime.machine import Machine
 
 
 def reads_of(kernel: Kernel) -> set[str]:
@@ -54,11 +56,20 @@ def lifetimes(plan: Plan) -> dict[str, tuple[int, int]]:
     return spans
 
 
-def most_live_bytes(plan: Plan, spcs_per_die: int) -> int:
-    """The most bytes of on-chip buffers that live at once, over the whole chip: no placement needs less."""
-    copies = {"l2": plan.dies, "tb": plan.dies * spcs_per_die}
-    return most_at_once(
-        (b.num_bytes * copies[b.space], b.first, b.last) for b in plan.buffers if b.space in copies and b.first >= 0
+def least_sram_bytes(plan: Plan, machine: Machine) -> int:
+    """The most bytes that live at once in L2 and in the tensor buffers, over all SPCs of the plan's dies.
+
+    Buffers take whole lines. No placement needs less for what the plan keeps there.
+    """
+    copies = {"l2": plan.dies, "tb": plan.dies * machine.spcs_per_die}
+    return sum(
+        count
+        * most_at_once(
+            (aligned(b.num_bytes, machine.l2_line_bytes), b.first, b.last)
+            for b in plan.buffers
+            if b.space == space and b.first >= 0
+        )
+        for space, count in copies.items()
     )
 
 

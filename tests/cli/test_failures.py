@@ -85,6 +85,18 @@ def test_all_unknown_operators_are_listed(fails, unsupported):
         assert name in line
 
 
+def test_a_model_that_does_not_fit(fails, digits, tmp_path):
+    (tmp_path / "small.toml").write_text(
+        'name = "small"\nvendor = "me"\nbase = "br100"\n[memory]\n'
+        'hbm_bytes_per_die = { value = 400_000, unit = "B", source = "me", confidence = "stated" }\n'
+    )
+    line = fails(5, "compile", digits, "--batch", "2880", "--target", "small.toml", "-O", "1")
+    assert "digits on small: " in line and "bytes must lie in HBM of a die, which has 400000;" in line
+    assert "'image' of 368640 bytes (input)" in line
+    assert "(what would fit: --batch 1" in line and "--target br100)" in line
+    assert not list(tmp_path.glob("*.birc"))
+
+
 # --- packages
 
 

@@ -1,0 +1,1 @@
+"""Addresses for blocks of memory whose lifetimes are fixed."""
