@@ -117,7 +117,8 @@ class Tiling:
     other one ("a", "b" or ""); `stream`: a tiles are loaded one by one as the T-core takes them, through a ring of
     `a_buffers`, instead of block by block (with several columns a row's tiles stay until the last of them);
     `a_buffers` and `b_buffers`: copies of the input blocks otherwise; `programs`: vector programs that take tiles in
-    turn, or (`turns` is "block") whole blocks, whose sums wait in registers until the last is there.
+    turn, or (`turns` is "block") whole blocks, whose sums wait in registers until the last is there; `taps`: the
+    innermost depth loops, which move a window over a patch that an a tile brings for all of them (plan_patch.py).
     """
 
     tile: tuple[tuple[str, int], ...]
@@ -131,6 +132,7 @@ class Tiling:
     b_buffers: int = 2
     programs: int = 1
     turns: str = TILE
+    taps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ TEMPLATES: Final = {
     Tiling: (
         "{tile:word}< spcs {spcs:word}>< block {rows} by {columns}>< resident {resident}>"
         "< hoist {hoist:word}>< buffers {a_buffers} and {b_buffers}>< programs {programs}>< turns {turns:word}>"
+        "< windows {taps:word}>"
     ),
     Kernel: "{name}< macs {macs}>< from {sources:text+}>",
     Buffer: (

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from birc.compiler.ir.plan import BLOCK, Access, Contraction, Dimension, Kernel, Tiling
+from birc.compiler.ir.plan_patch import loaded_pixels, patch_of, slot_bytes
 from birc.runtime.dtypes import dtype
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.machine import Machine
@@ -39,7 +40,8 @@ class Memories:
 class Shape:
     """A contraction cut into tiles: what does not depend on blocking.
 
-    `is_cut`: its innermost depth was cut in two, of which one part stays in the input buffers.
+    `is_cut`: its innermost depth was cut in two, of which one part stays in the input buffers. With `taps` it takes
+    windows of patches.
     """
 
     kernel: Kernel
@@ -48,6 +50,7 @@ class Shape:
     memories: Memories
     tile: dict[str, int]
     is_cut: bool = False
+    taps: tuple[str, ...] = ()
 
     @cached_property
     def steps(self) -> tuple[int, ...]:
@@ -55,9 +58,15 @@ class Shape:
         return tuple(self.count(d) for d in self.kernel.red_dims)
 
     @cached_property
-    def slot_bytes(self) -> int:
-        """Bytes of one operand tile in an input buffer."""
-        return 64 * self.padded_depth * self.machine.format(self.contraction.format).bytes
+    def windows(self) -> int:
+        """Operations that take their rows from one a tile."""
+        return math.prod(self.kernel.dimension(name).extent for name in self.taps)
+
+    @cached_property
+    def slot_bytes(self) -> tuple[int, int]:
+        """Bytes of an a tile and of a b tile in their input buffers."""
+        tiling = Tiling(tuple(self.tile.items()), taps=self.taps)
+        return slot_bytes(self.kernel, self.contraction, tiling, self.machine)
 
     @cached_property
     def padded_depth(self) -> int:
@@ -76,11 +85,14 @@ class Shape:
     def load_cycles(self) -> tuple[float, float]:
         """Cycles of the port to load one a tile and one b tile."""
         depth = math.prod(self.tile[d.name] for d in self.kernel.red_dims)
-        rows = math.prod(self.tile[name] for name in self.contraction.row_dims)
+        rows: float = math.prod(self.tile[name] for name in self.contraction.row_dims)
+        patch = patch_of(self.kernel) if self.taps else None
+        if patch is not None:
+            rows = loaded_pixels(patch, self.kernel, self.contraction, self.tile)
         columns = self.tile[self.column.name]
         return self._load(self.contraction.a, rows, depth), self._load(self.contraction.b, depth, columns)
 
-    def _load(self, access: Access, runs: int, run: int) -> float:
+    def _load(self, access: Access, runs: float, run: int) -> float:
         machine = self.machine
         granule = machine.granule_bytes
         run_bytes = -(-run * self.memories.element_bytes(access) // granule) * granule
@@ -154,14 +166,15 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     resident = steps / max(1, chunks)
     flight = machine.outstanding_loads_per_tcore_queue
     (load_a, load_b), (latency_a, latency_b) = shape.load_cycles, shape.latencies
-    a_loads = tiles * steps / (column_share if tiling.hoist == "a" else tiling.columns)
+    a_resident = resident / shape.windows
+    a_loads = tiles * steps / shape.windows / (column_share if tiling.hoist == "a" else tiling.columns)
     b_loads = tiles * steps / (tiles / column_share if tiling.hoist == "b" else tiling.rows)
-    a_slots = tiling.a_buffers * (1 if tiling.stream else tiling.rows * resident)
+    a_slots = tiling.a_buffers * (1 if tiling.stream else tiling.rows * a_resident)
     a_time = max(a_loads * load_a, a_loads * (latency_a + load_a) / min(flight, a_slots))
     b_slots = tiling.b_buffers * tiling.columns * resident
     b_time = max(b_loads * load_b, b_loads * (latency_b + load_b) / min(flight, b_slots))
     # A block that is not double-buffered is loaded while the T-core waits.
-    single_a = _ring_shortage(tiling, resident) if tiling.stream else float(tiling.a_buffers == 1)
+    single_a = _ring_shortage(tiling, a_resident) if tiling.stream else float(tiling.a_buffers == 1)
     exposed = SINGLE_BUFFER_EXPOSED * (single_a * a_time + (b_time if tiling.b_buffers == 1 else 0.0))
     drains = tiles * (chunks if partial else 1)
     drain = machine.accumulator_drain_cycles + 2 * machine.semaphore_cycles + machine.tcore_fill_cycles
@@ -176,7 +189,7 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     elif partial:  # The programs that finish a block take no sums of the next one.
         exposed += tiles * (vector + extra_loads + stores + latency_b) / tiling.programs
     limits = (tcore + exposed, *ports, tiles * stores, tiles * vector + added, turns, a_time, b_time)
-    first = latency_b + (load_a + tiling.columns * load_b) * resident
+    first = latency_b + load_a * a_resident + tiling.columns * load_b * resident
     last = vector + extra_loads + stores
     if by_block:  # Its loads begin when all of its sums are there.
         last = tiling.rows * tiling.columns * last + latency_b
