@@ -37,7 +37,8 @@ A_FULL, A_FREE, B_FULL, B_FREE, ACC_FREE, ACC_FULL = range(6)
 class Operand:
     """One operand's share of a block: `count` tiles along `dimension`, and where its loads stand.
 
-    A tile for each step of the dimensions `resident` stays in the input buffer, each in `slot_bytes`.
+    A tile for each step of the dimensions `resident` stays in the input buffer, each in one of `slots` of
+    `slot_bytes`.
     """
 
     access: Access
@@ -45,7 +46,7 @@ class Operand:
     mnemonic: str
     dimension: str
     count: int
-    buffers: int
+    slots: int
     full: int
     free: int
     resident: tuple[Dimension, ...]
@@ -73,11 +74,11 @@ class ContractionWriter:
         loaded = tuple(d for d in resident if d.name not in tiling.taps)
         a_bytes, b_bytes = slot_bytes(kernel, contraction, tiling, machine)
         self.a = Operand(
-            contraction.a, contraction.rows, "tlda", self.row, tiling.rows, tiling.a_buffers,
+            contraction.a, contraction.rows, "tlda", self.row, tiling.rows, tiling.a_slots,
             A_FULL, A_FREE, loaded, a_bytes,
         )  # fmt: skip
         self.b = Operand(
-            contraction.b, contraction.depth, "tldb", self.column, tiling.columns, tiling.b_buffers,
+            contraction.b, contraction.depth, "tldb", self.column, tiling.columns, tiling.b_slots,
             B_FULL, B_FREE, resident, b_bytes,
         )  # fmt: skip
         self.by_block = tiling.turns == BLOCK
@@ -113,11 +114,7 @@ class ContractionWriter:
         return KernelCode(self.kernel.name, tuple(self.nest.nests), self._semaphores()), self.slots
 
     def _semaphores(self) -> tuple[int, ...]:
-        operands = (self.a, self.b)
-        a_slots, b_slots = (o.buffers * o.count * math.prod(map(self._steps, o.resident)) for o in operands)
-        if self.tiling.stream:
-            a_slots = self.a.buffers
-        return (0, a_slots, 0, b_slots, 1, *(0 for _ in range(self._programs())))
+        return (0, self.a.slots, 0, self.b.slots, 1, *(0 for _ in range(self._programs())))
 
     def _programs(self) -> int:
         if self.by_block:
@@ -202,23 +199,23 @@ class ContractionWriter:
         self.nest.append(Instruction(operand.mnemonic, operands, waits, posts))
 
     def _ring(self, operand: Operand, tile: int | None, steps: Steps) -> RingAddress:
-        """Where a tile lies in its input buffer: (block parity, tile of the block, depth step)."""
-        depths = [steps[d.name] for d in operand.resident]
-        if self.tiling.stream and operand is self.a:
-            counter = self.nest.counter([*operand.scope, *(depth for depth in depths if depth is not None)])
-            return RingAddress(Affine(), operand.slot_bytes, counter, operand.buffers)
+        """Where a tile lies in its input buffer: slots are taken in the order of loads (block, tile, depth step)."""
         terms: dict[int, int] = {}
-        stride = operand.slot_bytes
-        for depth, dimension in zip(reversed(depths), reversed(operand.resident), strict=True):
+        tiles = 1
+        for dimension in reversed(operand.resident):
+            depth = steps[dimension.name]
             if depth is not None:
-                terms[depth] = stride
-            stride *= self._steps(dimension)
-        if tile is not None:
-            terms[tile] = stride
-        base = affine(0, terms)
-        if operand.buffers == 1 or not operand.scope:
-            return RingAddress(base)
-        return RingAddress(base, stride * operand.count, self.nest.counter(operand.scope), operand.buffers)
+                terms[depth] = tiles
+            tiles *= self._steps(dimension)
+        if not (self.tiling.stream and operand is self.a):  # the scope of what is streamed is a row tile
+            if tile is not None:
+                terms[tile] = tiles
+            tiles *= operand.count
+        inside = affine(0, terms)
+        if operand.slots == tiles or not operand.scope:
+            return RingAddress(inside * operand.slot_bytes)
+        number = self.nest.counter(operand.scope) * tiles + inside
+        return RingAddress(Affine(), operand.slot_bytes, number, operand.slots)
 
     def _chunks(self) -> None:
         """Loop over depth chunks, load each, and accumulate in the T-core or in registers."""

@@ -62,9 +62,9 @@ def _shape_problems(kernel: Kernel, tiling: Tiling, machine: Machine) -> Iterato
     for what, names in (("tiles", tiling.tile), ("spreads", tiling.spcs)):
         if len(dict(names)) != len(names):
             yield f"{what} a dimension twice"
-    counts = (tiling.rows, tiling.columns, tiling.a_buffers, tiling.b_buffers, tiling.programs)
+    counts = (tiling.rows, tiling.columns, tiling.a_slots, tiling.b_slots, tiling.programs)
     if min(counts) < 1:
-        yield "rows, columns, buffers and programs must be 1 or more"
+        yield "rows, columns, slots and programs must be 1 or more"
     if not 0 <= tiling.resident <= len(kernel.red_dims):
         yield f"keeps {tiling.resident} depth loops resident, there are {len(kernel.red_dims)}"
     if tiling.hoist not in HOISTS:
@@ -119,20 +119,21 @@ def _product_problems(
     steps = [-(-d.extent // tile[d.name]) for d in kernel.red_dims]
     resident = math.prod(steps[len(steps) - tiling.resident :])
     row = resident // math.prod(kernel.dimension(name).extent for name in tiling.taps)
-    a_tiles = 1 if tiling.stream else tiling.rows * row
-    for operand, tiles, copies, num_bytes, capacity in zip(
+    a_tiles = row * tiling.rows
+    if tiling.stream:
+        a_tiles = 1 if tiling.columns == 1 else row
+    for operand, tiles, slots, num_bytes, capacity in zip(
         ("a", "b"),
         (a_tiles, tiling.columns * resident),
-        (tiling.a_buffers, tiling.b_buffers),
+        (tiling.a_slots, tiling.b_slots),
         slot_bytes(kernel, contraction, tiling, machine),
         (machine.gib_a_bytes, machine.gib_b_bytes),
         strict=True,
     ):
-        needed = copies * tiles * num_bytes
-        if needed > capacity:
-            yield f"operand {operand} needs {needed} B of its input buffer, there are {capacity}"
-    if tiling.stream and tiling.columns > 1 and tiling.a_buffers < row:
-        yield f"streams {row} tiles of a row past {tiling.columns} columns through a ring of {tiling.a_buffers}"
+        if slots * num_bytes > capacity:
+            yield f"operand {operand} needs {slots * num_bytes} B of its input buffer, there are {capacity}"
+        if slots < tiles:
+            yield f"operand {operand} has {slots} slots, {tiles} of its tiles are in use at once"
     if tiling.hoist and resident != math.prod(steps):
         yield f"hoists {tiling.hoist}, but the depth is not resident"
 

@@ -169,13 +169,14 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     a_resident = resident / shape.windows
     a_loads = tiles * steps / shape.windows / (column_share if tiling.hoist == "a" else tiling.columns)
     b_loads = tiles * steps / (tiles / column_share if tiling.hoist == "b" else tiling.rows)
-    a_slots = tiling.a_buffers * (1 if tiling.stream else tiling.rows * a_resident)
-    a_time = max(a_loads * load_a, a_loads * (latency_a + load_a) / min(flight, a_slots))
-    b_slots = tiling.b_buffers * tiling.columns * resident
-    b_time = max(b_loads * load_b, b_loads * (latency_b + load_b) / min(flight, b_slots))
+    a_time = max(a_loads * load_a, a_loads * (latency_a + load_a) / min(flight, tiling.a_slots))
+    b_time = max(b_loads * load_b, b_loads * (latency_b + load_b) / min(flight, tiling.b_slots))
     # A block that is not double-buffered is loaded while the T-core waits.
-    single_a = _ring_shortage(tiling, a_resident) if tiling.stream else float(tiling.a_buffers == 1)
-    exposed = SINGLE_BUFFER_EXPOSED * (single_a * a_time + (b_time if tiling.b_buffers == 1 else 0.0))
+    a_tiles = a_resident * tiling.rows
+    if tiling.stream:
+        a_tiles = 1 if tiling.columns == 1 else a_resident
+    a_short, b_short = _shortage(tiling.a_slots, a_tiles), _shortage(tiling.b_slots, tiling.columns * resident)
+    exposed = SINGLE_BUFFER_EXPOSED * (a_short * a_time + b_short * b_time)
     drains = tiles * (chunks if partial else 1)
     drain = machine.accumulator_drain_cycles + 2 * machine.semaphore_cycles + machine.tcore_fill_cycles
     vector, extra_loads, stores = shape.epilogue
@@ -196,6 +197,6 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     return max(limits) + SECONDARY_WEIGHT * sum(limits) + first + last
 
 
-def _ring_shortage(tiling: Tiling, steps: float) -> float:
-    """The share of a streamed row for which the ring has no second place while the row waits for its last column."""
-    return max(0.0, 2 - tiling.a_buffers / steps) if tiling.columns > 1 else 0.0
+def _shortage(slots: int, tiles: float) -> float:
+    """The share of a block for whose successor there is no slot while the block is in use."""
+    return max(0.0, 2 - slots / tiles)

@@ -201,13 +201,12 @@ def _blocked(
         if stream:
             hoists = ["", "b"] if chunks == 1 and (rows == 1 or columns == 1) else [""]
         for hoist in hoists:
-            a_buffers = (
-                _streamed(shape, columns, a_steps)
-                if stream
-                else _buffers(machine, rows * a_steps * a_bytes, rows * a_steps, machine.gib_a_bytes)
-            )
-            b_buffers = _buffers(machine, columns * steps * b_bytes, columns * steps, machine.gib_b_bytes)
-            if a_buffers and b_buffers:
+            if stream and columns > 1:
+                a_slots = _slots(machine, a_steps, machine.gib_a_bytes // a_bytes, held=a_steps)
+            else:
+                a_slots = _slots(machine, 1 if stream else rows * a_steps, machine.gib_a_bytes // a_bytes)
+            b_slots = _slots(machine, columns * steps, machine.gib_b_bytes // b_bytes)
+            if a_slots and b_slots:
                 for what, programs in turns:
                     yield Tiling(
                         tile,
@@ -217,25 +216,21 @@ def _blocked(
                         resident,
                         hoist,
                         stream,
-                        a_buffers,
-                        b_buffers,
+                        a_slots,
+                        b_slots,
                         programs,
                         what,
                         shape.taps,
                     )
 
 
-def _buffers(machine: Machine, block_bytes: int, tiles: int, gib_bytes: int) -> int:
-    """Copies of a block of some tiles: two, or as many as keep the load queue busy; 0 when none fits."""
-    return min(gib_bytes // block_bytes, max(2, -(-machine.outstanding_loads_per_tcore_queue // tiles)))
+def _slots(machine: Machine, tiles: int, fitting: int, held: int = 0) -> int:
+    """Slots for blocks of some tiles: two, or as many as keep the load queue busy, or what fits; 0 for less than one.
 
-
-def _streamed(shape: Shape, columns: int, steps: int) -> int:
-    """Tiles in the ring of a streamed operand, 0 if none fit; with several columns a row stays to the last one."""
-    if columns == 1:
-        return _buffers(shape.machine, shape.slot_bytes[0], 1, shape.machine.gib_a_bytes)
-    fitting = shape.machine.gib_a_bytes // shape.slot_bytes[0]
-    return 0 if fitting < steps else min(fitting, steps + max(steps, shape.machine.outstanding_loads_per_tcore_queue))
+    The load queue finds its slots beside those that are `held` until the last column.
+    """
+    blocks = max(2, -(-(held + machine.outstanding_loads_per_tcore_queue) // tiles))
+    return 0 if fitting < tiles else min(fitting, blocks * tiles)
 
 
 def _programs(shape: Shape, spcs: dict[str, int], rows: int, columns: int, registers: int) -> int:

@@ -12,7 +12,7 @@ from birc.compiler.ir.plan_printer import print_plan
 from birc.compiler.ir.plan_verify import verify_plan
 from birc.runtime.machine import load_machine
 
-TILE = "tile [n 1, y 8, x 8, o 32, c 32, r 1, s 1] resident 2 buffers 1 and 1 windows [r, s]"
+TILE = "tile [n 1, y 8, x 8, o 32, c 32, r 1, s 1] resident 2 slots 1 and 6 windows [r, s]"
 VALID = f"""\
 plan "convolution" on br100 dies 1 precision bf16 macs 0 {{
   buffer %x : bf16 65536 bytes input in hbm
@@ -104,8 +104,10 @@ def test_what_is_no_image_has_no_windows(old: str, new: str) -> None:
         ("resident 2", "resident 1", "not the innermost resident depth loops"),
         ("windows [r, s]", "windows [r]", "the taps r, s move a window"),
         ("windows [r, s]", "windows [r, q]", "moves windows with r, q"),
-        ("buffers 1 and 1", "buffers 37 and 1", "operand a needs 265216 B"),
-        ("buffers 1 and 1", "buffers 1 and 11", "operand b needs 270336 B"),
+        ("slots 1 and 6", "slots 37 and 6", "operand a needs 265216 B"),
+        ("slots 1 and 6", "slots 1 and 65", "operand b needs 266240 B"),
+        ("slots 1 and 6", "slots 1 and 5", "operand b has 5 slots, 6 of its tiles are in use at once"),
+        ("resident 2 slots 1 and 6", "block 2 by 1 resident 3 slots 3 and 12", "operand a has 3 slots, 4 of its tiles"),
     ],
 )
 def test_every_broken_rule_is_reported(old: str, new: str, what: str) -> None:
