@@ -12,6 +12,7 @@ from birc.compiler.ir.plan_patch import loaded_pixels, patch_of, slot_bytes
 from birc.runtime.dtypes import dtype
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.machine import Machine
+from birc.runtime.timing.traffic import touched_bytes
 
 SECONDARY_WEIGHT = 0.05
 """What the limits other than the largest count: overlap is never perfect."""
@@ -84,20 +85,21 @@ class Shape:
     @cached_property
     def load_cycles(self) -> tuple[float, float]:
         """Cycles of the port to load one a tile and one b tile."""
-        depth = math.prod(self.tile[d.name] for d in self.kernel.red_dims)
-        rows: float = math.prod(self.tile[name] for name in self.contraction.row_dims)
+        a, b = self._load(self.contraction.a), self._load(self.contraction.b)
         patch = patch_of(self.kernel) if self.taps else None
         if patch is not None:
-            rows = loaded_pixels(patch, self.kernel, self.contraction, self.tile)
-        columns = self.tile[self.column.name]
-        return self._load(self.contraction.a, rows, depth), self._load(self.contraction.b, depth, columns)
+            pixels = math.prod(side.window(self.tile) for side in patch.sides)
+            a *= loaded_pixels(patch, self.kernel, self.contraction, self.tile) / pixels
+        return a, b
 
-    def _load(self, access: Access, runs: float, run: int) -> float:
-        machine = self.machine
-        granule = machine.granule_bytes
-        run_bytes = -(-run * self.memories.element_bytes(access) // granule) * granule
+    def _load(self, access: Access) -> float:
+        """Cycles of the port to load one tile that lies inside its tensor."""
+        machine, element_bytes = self.machine, self.memories.element_bytes(access)
+        counts = [math.prod(self.tile[name] for name, _ in index.terms) for index in access.index]
+        pitches = [stride * element_bytes for stride in access.view.strides]
+        num_bytes = touched_bytes(counts, pitches, element_bytes, machine.granule_bytes)
         local = self.memories.is_local(access)
-        return runs * run_bytes / (machine.tb_to_gib_bytes_per_cycle if local else machine.noc_bytes_per_cycle)
+        return num_bytes / (machine.tb_to_gib_bytes_per_cycle if local else machine.noc_bytes_per_cycle)
 
     @cached_property
     def latencies(self) -> tuple[int, int]:

@@ -27,6 +27,8 @@ BLOCKS = tuple(
     if rows * columns <= MOST_BLOCK_TILES
 )
 MOST_STREAMED_ROWS = 7
+NARROWER = (2, 4)
+"""How much narrower tiles may be where there are SPCs without one."""
 MOST_SPLIT_DIMENSIONS = 4
 """Dimensions of a kernel whose depth may be cut in two: loops nest 12 deep."""
 
@@ -82,8 +84,8 @@ def _candidates_of(
 ) -> Iterator[tuple[Shape, Tiling]]:
     rows = [kernel.dimension(name) for name in contraction.row_dims]
     for extents in _row_tiles(rows, machine.tcore_rows):
-        tile = _tile(kernel, contraction, machine, extents)
-        yield from _tilings(Shape(kernel, contraction, machine, memories, tile, is_cut))
+        for tile in _narrowed(kernel, contraction, machine, _tile(kernel, contraction, machine, extents)):
+            yield from _tilings(Shape(kernel, contraction, machine, memories, tile, is_cut))
 
 
 def _window_candidates(
@@ -94,8 +96,21 @@ def _window_candidates(
     if patch is None or any(True for _ in patch_problems(patch, kernel, contraction, machine)):
         return
     kernel = taps_innermost(kernel, patch.taps)
-    for tile in window_tiles(kernel, patch, contraction, machine):
-        yield from _tilings(Shape(kernel, contraction, machine, memories, tile, taps=patch.taps))
+    for whole in window_tiles(kernel, patch, contraction, machine):
+        for tile in _narrowed(kernel, contraction, machine, whole):
+            yield from _tilings(Shape(kernel, contraction, machine, memories, tile, taps=patch.taps))
+
+
+def _narrowed(
+    kernel: Kernel, contraction: Contraction, machine: Machine, tile: dict[str, int]
+) -> Iterator[dict[str, int]]:
+    """The tile; while there are more SPCs than tiles, also narrower ones: each SPC then loads fewer columns."""
+    column = contraction.column_dims[0]
+    tiles = math.prod(-(-d.extent // tile[d.name]) for d in kernel.par_dims)
+    yield tile
+    for parts in NARROWER:
+        if tiles * parts <= machine.spcs_per_die and tile[column] > 1:
+            yield {**tile, column: even_part(kernel.dimension(column).extent, -(-tile[column] // parts))}
 
 
 def _tilings(shape: Shape) -> Iterator[tuple[Shape, Tiling]]:
