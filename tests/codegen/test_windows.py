@@ -108,6 +108,22 @@ def test_values_are_those_of_onnxruntime(case: Window) -> None:
     assert simulate(compiled.program, compiled.machine).counts == counts
 
 
+def test_a_ring_need_not_hold_whole_blocks() -> None:
+    """The weights of nine taps and 128 channels fit the input buffer once, and seven of the next nine beside them."""
+    case = Window((3, 3), pads=(1, 1, 1, 1), shape=(1, 256, 16, 8), filters=16)
+    compiled = compile_network(case.model(), "br100", "bf16")
+    (tiling,) = {kernel.tiling for kernel in compiled.kernels if kernel.contraction is not None}
+    assert tiling is not None
+    assert dict(tiling.tile)["c"] == 128
+    assert (tiling.resident, tiling.b_slots) == (2, 16)
+    compiled.verify()
+    inputs = case.inputs()
+    values, counts = compiled.values_counted(inputs)
+    stepped, step_counts = compiled.step_counted(inputs, "random", 3)
+    np.testing.assert_array_equal(values["y"], stepped["y"])
+    assert counts == step_counts
+
+
 @pytest.mark.parametrize("case", [SQUARES[1], DILATED[1], OTHERS[1], OTHERS[4]], ids=str)
 def test_stepping_gives_the_same_in_any_order(case: Window) -> None:
     inputs = case.inputs()

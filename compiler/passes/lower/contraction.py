@@ -61,7 +61,10 @@ def matmul(lowering: GroupLowering, node: Node) -> Expression:
 
 
 def conv2d(lowering: GroupLowering, node: Node) -> Expression:
-    """Convolution as an implicit matrix product: rows are output pixels, depth is (kernel row, column, channel)."""
+    """Convolution as an implicit matrix product: rows are output pixels, depth is (kernel row, column, channel).
+
+    Without strides a tiling may load the pixels once for all taps (plan_patch.py); else it does for each.
+    """
     stride_y, stride_x = integers(node.attributes, "stride")
     top, left = integers(node.attributes, "pads")[:2]
     dilation_y, dilation_x = integers(node.attributes, "dilation")
