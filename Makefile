@@ -8,7 +8,7 @@ NAMESPACE := build/namespace/birc
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: demo test conformance bench lint docs clean help
+.PHONY: demo test conformance bench bench-schedule lint docs clean help
 
 demo: $(VENV)/installed ## compile and run a small model, from ONNX to values and cycles
 	$(RUN) examples/demo.py
@@ -21,6 +21,9 @@ conformance: $(VENV)/installed-test ## run all of onnx's backend cases in all fo
 
 bench: $(VENV)/installed-bench ## measure compile time, simulation speed and predicted latency
 	$(RUN) benchmarks/bench.py
+
+bench-schedule: $(VENV)/installed-bench ## compare the schedules of networks at full size with the bounds of the machine
+	$(RUN) benchmarks/schedule.py
 
 lint: $(VENV)/installed-lint $(NAMESPACE) ## check style, format and types
 	$(VENV)/bin/ruff check .
@@ -35,7 +38,7 @@ clean: ## remove everything that make made
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(RUN):
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "birc needs Python >= 3.11: make PYTHON=...")'

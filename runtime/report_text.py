@@ -7,6 +7,8 @@ from typing import Any, Final
 
 _SLOWEST: Final = 10
 _NAME_WIDTH: Final = 44
+_ALIKE: Final = 1e-3
+"""The part by which bounds may differ that are taken as the same: some round cycles down."""
 
 _CLASS_WORDS: Final = {
     "tcore_useful": "T-core, useful work",
@@ -50,7 +52,7 @@ def _summary(report: Mapping[str, Any]) -> str:
     rows = [
         ("latency", _us(report["latency_us"]) + band_text),
         ("with PCIe, host" if report["placement"]["host_nodes"] else "with PCIe", _us(report["end_to_end_us"])),
-        ("latency / bound", _ratio(report["latency_us"], bound_us) + _which(report["bound_us"])),
+        ("latency / bound", f"{_ratio(report['latency_us'], bound_us)}  {largest_bound(report['bound_us'])}".rstrip()),
         ("throughput", f"{report['throughput_per_s']:,.1f} a second"),
         ("T-core", f"{use['tcore']:.1%} of peak, useful work"),
         ("vector cores", f"{use['vcore']:.1%} busy"),
@@ -70,10 +72,11 @@ def _ratio(value: float, least: float) -> str:
     return f"{value / least:.2f}" if least else "-"
 
 
-def _which(bounds: Mapping[str, float | None]) -> str:
-    """The name of the largest bound."""
-    names = [name for name, value in bounds.items() if name != "max" and value == bounds["max"]]
-    return f"  ({names[0]})" if names and bounds["max"] else ""
+def largest_bound(bounds: Mapping[str, float | None]) -> str:
+    """The name of the bound that the largest is, or is as good as; "" where all are 0."""
+    least = (bounds["max"] or 0.0) * (1 - _ALIKE)
+    names = (name for name, value in bounds.items() if name != "max" and value and value >= least)
+    return next(names, "")
 
 
 def _host(report: Mapping[str, Any]) -> list[str]:

@@ -176,7 +176,7 @@ def chain(layers: int, width: int, rows: int = 64) -> Graph:
     make = GraphMaker()
     value = make.input(rows, width)
     for _ in range(layers):
-        value = make("relu", make("matmul", value, make.random(width, width)))
+        value = make("relu", make("matmul", value, make.input(width, width)))
     return make.graph(value)
 
 

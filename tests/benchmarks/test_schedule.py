@@ -1,0 +1,65 @@
+"""The table of schedules and bounds, on a small network."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import onnx
+import pytest
+from networks import EXAMPLES_FOLDER, EXPORTED_FOLDER
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+MODULES = ("schedule", "schedule_rows", "workloads")
+
+
+@pytest.fixture
+def schedule(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """benchmarks/schedule.py with a small network and one that does not compile as its rows."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    module = importlib.import_module("schedule")
+    models = {
+        "small": onnx.load(EXPORTED_FOLDER / "gpt2.onnx"),
+        "open": onnx.load(EXAMPLES_FOLDER / "digits" / "digits.onnx"),  # its batch is not fixed
+    }
+    goals = sys.modules["schedule_rows"].Goals(1.0, 1.5)
+    made = [module.Row(name, 1, goals, lambda _, model=model: model) for name, model in models.items()]
+    monkeypatch.setattr(module, "rows", lambda: tuple(made))
+    yield module
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+def test_table(schedule: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert schedule.main(("-k", "small", "--target", "tiny", "--noc", "64", "--output", str(tmp_path))) == 0
+    page = (tmp_path / "schedule_noc64.md").read_text(encoding="utf-8").splitlines()
+    assert "NoC ports of 64 B a cycle" in page[2]
+    heads, cells = ([cell.strip() for cell in page[line].strip("|").split("|")] for line in (4, 6))
+    assert heads == [name.strip() for name, _ in schedule.COLUMNS]
+    figures = dict(zip(heads, cells, strict=True))
+    assert figures["model"] == "small"
+    latency, (bound, name) = float(figures["latency us"]), figures["bound us"].split()
+    assert latency >= float(bound) > 0 and name == "dependency"
+    assert figures["latency / bound"] == f"{latency / float(bound):.2f}"
+    assert cells[heads.index("latency / bound") + 1] == "<= 1.00 no"
+    assert cells[heads.index("HBM / compulsory") + 1] == "<= 1.50 yes"
+    assert float(figures["two dies"].removesuffix(" x")) > 0
+    assert "small, batch 1: latency us" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_cannot_be_compiled_is_told(schedule: ModuleType, tmp_path: Path) -> None:
+    assert schedule.main(("-k", "open", "--quick", "--output", str(tmp_path))) == 1
+    page = (tmp_path / "schedule.md").read_text(encoding="utf-8")
+    assert "Failed: open, batch 1" in page and "2 layers" in page
+
+
+def test_rows_have_names_of_their_own_and_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    rows = importlib.import_module("schedule_rows").rows()
+    for name in MODULES:
+        sys.modules.pop(name, None)
+    assert len({row.name for row in rows}) == len(rows) == 11
+    assert {row.model.split(",")[0] for row in rows if row.quick} == {row.model.split(",")[0] for row in rows}
