@@ -14,6 +14,7 @@ from pipeline import Compiled, compile_network
 from birc.compiler.ir.plan import Tiling
 from birc.compiler.passes import contraction_cost
 from birc.compiler.passes.contraction_cost import Shape
+from birc.compiler.prove import new_prover
 from birc.runtime.timing import simulate
 from birc.runtime.values.engine import ValuesEngine
 
@@ -99,6 +100,7 @@ def test_values_are_those_of_onnxruntime(case: Window) -> None:
     compiled = compile_network(model, "br100")
     assert by_windows(compiled) == case.by_windows
     compiled.verify()
+    new_prover().prove(compiled.plan, compiled.machine)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (expected,) = session.run(None, inputs)
     memory, engine = compiled.memory(inputs), ValuesEngine(compiled.program, compiled.machine)

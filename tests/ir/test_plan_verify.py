@@ -291,9 +291,9 @@ TILINGS = (
     Mistake("programs 2", "programs 2 turns row", "kernel 'product'", "take 'row' in turn, must be tile"),
     Mistake(
         "programs 2",
-        "block 1 by 2 resident 1 buffers 3 and 1 stream true",
+        "block 1 by 2 resident 1 slots 3 and 8 stream true",
         "kernel 'product'",
-        "streams 4 tiles of a row past 2 columns through a ring of 3",
+        "operand a has 3 slots, 4 of its tiles are in use at once",
     ),
     Mistake(
         "phase {\n        v0 = vacc\n        v1 = vmax(v0, 0.0)",
