@@ -104,11 +104,15 @@ def _window_candidates(
 def _narrowed(
     kernel: Kernel, contraction: Contraction, machine: Machine, tile: dict[str, int]
 ) -> Iterator[dict[str, int]]:
-    """The tile; while there are more SPCs than tiles, also narrower ones: each SPC then loads fewer columns."""
+    """The tile; while there are more SPCs than tiles, also narrower ones: each SPC then loads fewer columns.
+
+    Reductions along the columns keep the tiles that they were fused for.
+    """
     column = contraction.column_dims[0]
     tiles = math.prod(-(-d.extent // tile[d.name]) for d in kernel.par_dims)
+    is_reduced = any(column in s.dims for phase in kernel.phases for s in phase.statements)
     yield tile
-    for parts in NARROWER:
+    for parts in () if is_reduced else NARROWER:
         if tiles * parts <= machine.spcs_per_die and tile[column] > 1:
             yield {**tile, column: even_part(kernel.dimension(column).extent, -(-tile[column] // parts))}
 
