@@ -4,6 +4,9 @@ The nest has, from the outside in: SPC loops; loops over blocks of row and colum
 operand between them; loops over depth chunks; the loads of a block; the grid of tiles of the block, each accumulated
 over the resident depth. When a block has several tiles and the depth several chunks, or one vector program takes the
 whole block, tiles keep their sums in registers until all of the block's are done.
+
+A convolution by windows loads a patch of pixels in place of an a tile: the loops over taps are inside its load, and
+each of their iterations multiplies another window of it.
 """
 
 from __future__ import annotations
@@ -17,27 +20,37 @@ from birc.codegen.nest import NestBuilder, mask
 from birc.codegen.slots import Slots
 from birc.codegen.statements import StatementWriter
 from birc.compiler.ir.plan import BLOCK, Access, Contraction, Dimension, Kernel, Phase, Statement, Tiling
+from birc.compiler.ir.plan_patch import Patch, patch_of, slot_bytes
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.registers import epilogue
 from birc.runtime.machine import Machine
-from birc.runtime.program import Affine, Instruction, Register, RingAddress, Sync, affine
+from birc.runtime.program import Affine, Instruction, Register, RingAddress, Sync, Window, affine
 from birc.runtime.program import Kernel as KernelCode
+
+Steps = dict[str, int | None]
+"""The depth of the loop over each of some reduced dimensions; None where it has one step."""
 
 A_FULL, A_FREE, B_FULL, B_FREE, ACC_FREE, ACC_FULL = range(6)
 
 
 @dataclass(slots=True)
 class Operand:
-    """One operand's share of a block: `count` tiles along `dimension`, and where its loads stand."""
+    """One operand's share of a block: `count` tiles along `dimension`, and where its loads stand.
+
+    A tile for each step of the dimensions `resident` stays in the input buffer, each in one of `slots` of
+    `slot_bytes`.
+    """
 
     access: Access
     split: int
     mnemonic: str
     dimension: str
     count: int
-    buffers: int
+    slots: int
     full: int
     free: int
+    resident: tuple[Dimension, ...]
+    slot_bytes: int
     scope: list[int] = field(default_factory=list)
 
 
@@ -53,13 +66,21 @@ class ContractionWriter:
         row = kernel.blocked_row(self.tile)
         self.row = row.name if row is not None else ""
         self.column = contraction.column_dims[0]
-        self.format = machine.format(contraction.format)
         depth = list(kernel.red_dims)
         first_resident = len(depth) - tiling.resident
-        self.chunked, self.resident = depth[:first_resident], depth[first_resident:]
-        a, b = contraction.a, contraction.b
-        self.a = Operand(a, contraction.rows, "tlda", self.row, tiling.rows, tiling.a_buffers, A_FULL, A_FREE)
-        self.b = Operand(b, contraction.depth, "tldb", self.column, tiling.columns, tiling.b_buffers, B_FULL, B_FREE)
+        self.chunked, resident = depth[:first_resident], tuple(depth[first_resident:])
+        self.patch = patch_of(kernel) if tiling.taps else None
+        self.taps = tuple(d for d in resident if d.name in tiling.taps)
+        loaded = tuple(d for d in resident if d.name not in tiling.taps)
+        a_bytes, b_bytes = slot_bytes(kernel, contraction, tiling, machine)
+        self.a = Operand(
+            contraction.a, contraction.rows, "tlda", self.row, tiling.rows, tiling.a_slots,
+            A_FULL, A_FREE, loaded, a_bytes,
+        )  # fmt: skip
+        self.b = Operand(
+            contraction.b, contraction.depth, "tldb", self.column, tiling.columns, tiling.b_slots,
+            B_FULL, B_FREE, resident, b_bytes,
+        )  # fmt: skip
         self.by_block = tiling.turns == BLOCK
         self.epilogue = epilogue(kernel, self.by_block)
         registers = self.epilogue.registers
@@ -93,11 +114,7 @@ class ContractionWriter:
         return KernelCode(self.kernel.name, tuple(self.nest.nests), self._semaphores()), self.slots
 
     def _semaphores(self) -> tuple[int, ...]:
-        steps = self._resident_steps()
-        a_slots, b_slots = (o.buffers * o.count * steps for o in (self.a, self.b))
-        if self.tiling.stream:
-            a_slots = self.a.buffers
-        return (0, a_slots, 0, b_slots, 1, *(0 for _ in range(self._programs())))
+        return (0, self.a.slots, 0, self.b.slots, 1, *(0 for _ in range(self._programs())))
 
     def _programs(self) -> int:
         if self.by_block:
@@ -105,9 +122,6 @@ class ContractionWriter:
         if self.b.count > 1:
             return self.b.count
         return self.a.count if self.a.count > 1 else self.tiling.programs
-
-    def _resident_steps(self) -> int:
-        return math.prod(self._steps(d) for d in self.resident)
 
     def _steps(self, dimension: Dimension) -> int:
         return -(-dimension.extent // self.tile[dimension.name])
@@ -161,60 +175,53 @@ class ContractionWriter:
             tile = loops.enter_context(
                 self.nest.loop(operand.count, self.tile.get(operand.dimension, 1), operand.dimension)
             )
-            self._load(operand, self._ring(operand, tile, self._resident_loops(loops)))
+            self._load(operand, self._ring(operand, tile, self._depth_loops(loops, operand.resident)))
 
     def _load_row(self) -> None:
         """Load the current row tile of a streamed operand, for the depth that is resident."""
         self.a.scope = self.nest.inner_depths()
         with ExitStack() as loops:
-            self._load(self.a, self._ring(self.a, None, self._resident_loops(loops)))
+            self._load(self.a, self._ring(self.a, None, self._depth_loops(loops, self.a.resident)))
 
-    def _resident_loops(self, loops: ExitStack) -> list[int | None]:
-        """Open the loops over the steps of the resident depth."""
-        return [
-            loops.enter_context(self.nest.loop(self._steps(d), self.tile[d.name], d.name, kind="red"))
-            for d in self.resident
-        ]
+    def _depth_loops(self, loops: ExitStack, dimensions: Sequence[Dimension]) -> Steps:
+        """Open the loops over the steps of reduced dimensions."""
+        return {
+            d.name: loops.enter_context(self.nest.loop(self._steps(d), self.tile[d.name], d.name, kind="red"))
+            for d in dimensions
+        }
 
     def _load(self, operand: Operand, address: RingAddress) -> None:
         """Load the current tile of one operand."""
-        box = self.nest.box(self.slots.number(operand.access.view), operand.access, self.tile)
+        taps = {d.name: d.extent for d in self.taps} if operand is self.a else {}
+        box = self.nest.box(self.slots.number(operand.access.view), operand.access, self.tile, taps)
         operands = (address, box, operand.split, self.contraction.format)
         waits, posts = (Sync(Affine(operand.free)),), (Sync(Affine(operand.full)),)
         self.nest.append(Instruction(operand.mnemonic, operands, waits, posts))
 
-    def _ring(self, operand: Operand, tile: int | None, steps: list[int | None]) -> RingAddress:
-        """Where a tile lies in its input buffer: (block parity, tile of the block, depth step)."""
-        slot_bytes = 64 * self._depth_elements() * self.format.bytes
-        if self.tiling.stream and operand is self.a:
-            counter = self.nest.counter([*operand.scope, *(depth for depth in steps if depth is not None)])
-            return RingAddress(Affine(), slot_bytes, counter, operand.buffers)
+    def _ring(self, operand: Operand, tile: int | None, steps: Steps) -> RingAddress:
+        """Where a tile lies in its input buffer: slots are taken in the order of loads (block, tile, depth step)."""
         terms: dict[int, int] = {}
-        stride = slot_bytes
-        for depth, dimension in zip(reversed(steps), reversed(self.resident), strict=True):
+        tiles = 1
+        for dimension in reversed(operand.resident):
+            depth = steps[dimension.name]
             if depth is not None:
-                terms[depth] = stride
-            stride *= self._steps(dimension)
-        if tile is not None:
-            terms[tile] = stride
-        base = affine(0, terms)
-        if operand.buffers == 1 or not operand.scope:
-            return RingAddress(base)
-        return RingAddress(base, stride * operand.count, self.nest.counter(operand.scope), operand.buffers)
-
-    def _depth_elements(self) -> int:
-        """Depth of one T-core operation, rounded up to the hardware's unit."""
-        k = math.prod(self.tile[d.name] for d in self.kernel.red_dims)
-        return -(-k // self.format.k_unit) * self.format.k_unit
+                terms[depth] = tiles
+            tiles *= self._steps(dimension)
+        if not (self.tiling.stream and operand is self.a):  # the scope of what is streamed is a row tile
+            if tile is not None:
+                terms[tile] = tiles
+            tiles *= operand.count
+        inside = affine(0, terms)
+        if operand.slots == tiles or not operand.scope:
+            return RingAddress(inside * operand.slot_bytes)
+        number = self.nest.counter(operand.scope) * tiles + inside
+        return RingAddress(Affine(), operand.slot_bytes, number, operand.slots)
 
     def _chunks(self) -> None:
         """Loop over depth chunks, load each, and accumulate in the T-core or in registers."""
         in_registers = (bool(self.chunked) or self.by_block) and self.tiling.rows * self.tiling.columns > 1
         with ExitStack() as loops:
-            chunks = [
-                loops.enter_context(self.nest.loop(self._steps(d), self.tile[d.name], d.name, kind="red"))
-                for d in self.chunked
-            ]
+            chunks = list(self._depth_loops(loops, self.chunked).values())
             self._loads(self.a)
             self._loads(self.b)
             if in_registers:
@@ -278,22 +285,16 @@ class ContractionWriter:
             streamed = self.tiling.stream and self.b.count == 1
             if streamed:
                 self.a.scope = around
-            steps = self._resident_loops(loops)
-            accumulated = mask([*chunks, *steps])
+            steps = self._depth_loops(loops, self.a.resident)
             if streamed:
                 self._load(self.a, self._ring(self.a, row, steps))
-            a_reuse = mask([d for d in around if d not in self.a.scope and d != row])
+            taps = self._depth_loops(loops, self.taps)
+            accumulated = mask([*chunks, *steps.values(), *taps.values()])
+            a_reuse = mask([*(d for d in around if d not in self.a.scope and d != row), *taps.values()])
             b_reuse = mask([d for d in around if d not in self.b.scope and d != column])
-            m = math.prod(self.tile[name] for name in self.contraction.row_dims)
-            operands = (
-                self._ring(self.a, row, steps),
-                self._ring(self.b, column, steps),
-                m,
-                self.tile[self.column],
-                math.prod(self.tile[d.name] for d in self.kernel.red_dims),
-                self.contraction.format,
-                accumulated,
-            )
+            a, b = self._ring(self.a, row, steps), self._ring(self.b, column, {**steps, **taps})
+            k = math.prod(self.tile[d.name] for d in self.kernel.red_dims)
+            form = (self.tile[self.column], k, self.contraction.format, accumulated)
             waits = (
                 Sync(Affine(A_FULL), first=a_reuse),
                 Sync(Affine(B_FULL), first=b_reuse),
@@ -304,7 +305,18 @@ class ContractionWriter:
                 Sync(Affine(B_FREE), last=b_reuse),
                 Sync(self._accumulator_full(), last=accumulated),
             )
-            self.nest.append(Instruction("tmma", operands, waits, posts))
+            if self.patch is None:
+                rows = math.prod(self.tile[name] for name in self.contraction.row_dims)
+                self.nest.append(Instruction("tmma", (a, b, rows, *form), waits, posts))
+            else:
+                self.nest.append(Instruction("tconv", (a, self._window(self.patch), b, *form), waits, posts))
+
+    def _window(self, patch: Patch) -> Window:
+        """The window of the current tap."""
+        extents = {d.name: d.extent for d in self.kernel.space}
+        top, left = (self.nest.origin.get(side.tap, Affine()) * side.dilation for side in patch.sides)
+        rows, columns = (side.window(self.tile) for side in patch.sides)
+        return Window(top, left, rows, columns, patch.columns.patch(self.tile, extents))
 
     def _accumulator_full(self) -> Affine:
         """The semaphore of the vector program that takes the current tile."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -71,19 +71,22 @@ class NestBuilder:
         """The depths of all open loops that stay on their SPC."""
         return [depth for depth, loop in enumerate(self.stack) if loop.level != "spc"]
 
-    def box(self, slot: int, access: Access, tile: dict[str, int]) -> Box:
-        """The box an access touches in the current tile."""
+    def box(self, slot: int, access: Access, tile: Mapping[str, int], reach: Mapping[str, int]) -> Box:
+        """The box an access touches in the current tile; an axis goes on for the iterations of the loops in `reach`."""
         axes = []
         for index in access.index:
             start = Affine(index.constant)
             extent, step = 1, 1
+            beyond = sum(factor * (reach.get(name, 1) - 1) for name, factor in index.terms)
             for name, factor in index.terms:
                 start = start + self.origin.get(name, Affine()) * factor
                 if tile.get(name, 1) > 1:
                     if extent > 1:
                         raise InternalError(f"a coordinate moves with two tiled dimensions: {index}")
                     extent, step = tile[name], factor
-            axes.append(Axis(start, extent, step))
+            if beyond and step != 1:
+                raise InternalError(f"a patch of every {step}. pixel: {index}")
+            axes.append(Axis(start, extent + beyond, step))
         return Box(slot, tuple(axes), access.fill)
 
 

@@ -73,4 +73,4 @@ class StatementWriter:
     def _box(self, statement: Statement) -> Operand:
         if statement.access is None:
             raise InternalError(f"{statement.op} without an access", where=self.kernel.name)
-        return self.nest.box(self.slots.number(statement.access.view), statement.access, self.tile)
+        return self.nest.box(self.slots.number(statement.access.view), statement.access, self.tile, {})

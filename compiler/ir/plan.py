@@ -114,10 +114,11 @@ class Tiling:
     `tile`: extent of a tile per dimension (missing = 1). `spcs`: SPCs per dimension. `rows`/`columns`: row and
     column tiles computed from one load of the other operand; `resident`: how many of the innermost depth loops stay
     in the input buffers at once (the others are streamed in chunks); `hoist`: the operand kept over the loop of the
-    other one ("a", "b" or ""); `stream`: a tiles are loaded one by one as the T-core takes them, through a ring of
-    `a_buffers`, instead of block by block (with several columns a row's tiles stay until the last of them);
-    `a_buffers` and `b_buffers`: copies of the input blocks otherwise; `programs`: vector programs that take tiles in
-    turn, or (`turns` is "block") whole blocks, whose sums wait in registers until the last is there.
+    other one ("a", "b" or ""); `stream`: a tiles are loaded one by one as the T-core takes them, instead of block by
+    block (with several columns a row's tiles stay until the last of them); `a_slots` and `b_slots`: tiles that each
+    input buffer holds, a ring in the order of their loads; `programs`: vector programs that take tiles in turn, or
+    (`turns` is "block") whole blocks, whose sums wait in registers until the last is there; `taps`: the innermost
+    depth loops, which move a window over a patch that an a tile brings for all of them (plan_patch.py).
     """
 
     tile: tuple[tuple[str, int], ...]
@@ -127,10 +128,11 @@ class Tiling:
     resident: int = 0
     hoist: str = ""
     stream: bool = False
-    a_buffers: int = 2
-    b_buffers: int = 2
+    a_slots: int = 1
+    b_slots: int = 1
     programs: int = 1
     turns: str = TILE
+    taps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,8 @@ TEMPLATES: Final = {
     Phase: "<{loops:word()}>",
     Tiling: (
         "{tile:word}< spcs {spcs:word}>< block {rows} by {columns}>< resident {resident}>"
-        "< hoist {hoist:word}>< buffers {a_buffers} and {b_buffers}>< programs {programs}>< turns {turns:word}>"
+        "< hoist {hoist:word}>< slots {a_slots} and {b_slots}>< programs {programs}>< turns {turns:word}>"
+        "< windows {taps:word}>"
     ),
     Kernel: "{name}< macs {macs}>< from {sources:text+}>",
     Buffer: (

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from birc.compiler.ir.plan import BLOCK, TILE, Access, Contraction, Index, Kernel, Statement, Tiling
+from birc.compiler.ir.plan_patch import patch_of, patch_problems, slot_bytes, window_problems
 from birc.compiler.ir.plan_verify_kernel import accesses_of, bounds, reach
 from birc.compiler.ir.registers import assign, epilogue
 from birc.runtime.machine import Machine
@@ -61,9 +62,9 @@ def _shape_problems(kernel: Kernel, tiling: Tiling, machine: Machine) -> Iterato
     for what, names in (("tiles", tiling.tile), ("spreads", tiling.spcs)):
         if len(dict(names)) != len(names):
             yield f"{what} a dimension twice"
-    counts = (tiling.rows, tiling.columns, tiling.a_buffers, tiling.b_buffers, tiling.programs)
+    counts = (tiling.rows, tiling.columns, tiling.a_slots, tiling.b_slots, tiling.programs)
     if min(counts) < 1:
-        yield "rows, columns, buffers and programs must be 1 or more"
+        yield "rows, columns, slots and programs must be 1 or more"
     if not 0 <= tiling.resident <= len(kernel.red_dims):
         yield f"keeps {tiling.resident} depth loops resident, there are {len(kernel.red_dims)}"
     if tiling.hoist not in HOISTS:
@@ -94,6 +95,10 @@ def _product_problems(
     columns = math.prod(tile[name] for name in contraction.column_dims)
     depth = math.prod(tile[d.name] for d in kernel.red_dims)
     form = machine.format(contraction.format)
+    windows = list(_window_problems(kernel, contraction, tiling, tile, machine)) if tiling.taps else []
+    yield from windows
+    if windows:
+        return
     for what, count, limit in (
         ("rows", rows, machine.tcore_rows),
         ("columns", columns, machine.tcore_cols),
@@ -113,19 +118,40 @@ def _product_problems(
             yield f"a load brings {loaded} {what}, an operation takes {count}"
     steps = [-(-d.extent // tile[d.name]) for d in kernel.red_dims]
     resident = math.prod(steps[len(steps) - tiling.resident :])
-    padded = -(-depth // form.k_unit) * form.k_unit
-    a_tiles = 1 if tiling.stream else tiling.rows * resident
-    for operand, tiles, copies, lanes, capacity in (
-        ("a", a_tiles, tiling.a_buffers, machine.tcore_rows, machine.gib_a_bytes),
-        ("b", tiling.columns * resident, tiling.b_buffers, machine.tcore_cols, machine.gib_b_bytes),
+    row = resident // math.prod(kernel.dimension(name).extent for name in tiling.taps)
+    a_tiles = row * tiling.rows
+    if tiling.stream:
+        a_tiles = 1 if tiling.columns == 1 else row
+    for operand, tiles, slots, num_bytes, capacity in zip(
+        ("a", "b"),
+        (a_tiles, tiling.columns * resident),
+        (tiling.a_slots, tiling.b_slots),
+        slot_bytes(kernel, contraction, tiling, machine),
+        (machine.gib_a_bytes, machine.gib_b_bytes),
+        strict=True,
     ):
-        needed = copies * tiles * lanes * padded * form.bytes
-        if needed > capacity:
-            yield f"operand {operand} needs {needed} B of its input buffer, there are {capacity}"
-    if tiling.stream and tiling.columns > 1 and tiling.a_buffers < resident:
-        yield f"streams {resident} tiles of a row past {tiling.columns} columns through a ring of {tiling.a_buffers}"
+        if slots * num_bytes > capacity:
+            yield f"operand {operand} needs {slots * num_bytes} B of its input buffer, there are {capacity}"
+        if slots < tiles:
+            yield f"operand {operand} has {slots} slots, {tiles} of its tiles are in use at once"
     if tiling.hoist and resident != math.prod(steps):
         yield f"hoists {tiling.hoist}, but the depth is not resident"
+
+
+def _window_problems(
+    kernel: Kernel, contraction: Contraction, tiling: Tiling, tile: Mapping[str, int], machine: Machine
+) -> Iterator[str]:
+    """What is wrong with windows of a patch."""
+    patch = patch_of(kernel)
+    if patch is None or set(patch.taps) != set(tiling.taps):
+        found = "no taps move" if patch is None else f"the taps {', '.join(patch.taps)} move"
+        yield f"moves windows with {', '.join(tiling.taps)}, but {found} a window by whole pixels"
+        return
+    innermost = [d.name for d in kernel.red_dims[-len(tiling.taps) :]]
+    if set(innermost) != set(tiling.taps) or tiling.resident < len(tiling.taps):
+        yield f"moves windows with {', '.join(tiling.taps)}, which are not the innermost resident depth loops"
+    yield from patch_problems(patch, kernel, contraction, machine)
+    yield from window_problems(patch, contraction, tile, machine)
 
 
 def _box_elements(index: tuple[Index, ...], tile: Mapping[str, int]) -> int:

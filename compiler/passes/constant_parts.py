@@ -63,7 +63,8 @@ def divide_constants(plan: Plan) -> Plan:
     """The plan with each constant of which the dies read different parts, equal in shape, as those parts."""
     if plan.dies == 1:
         return plan
-    found = {b.name: _regions(plan, b) for b in plan.buffers if b.role == "constant"}
+    reads, indexed = _reads(plan)
+    found = {b.name: _regions(b, reads[b.name]) for b in plan.buffers if b.name in reads and b.name not in indexed}
     parts = {name: tuple(map(_Dense, regions)) for name, regions in found.items() if regions}
     for die, kernel in _kernels(plan):
         for access in accesses(kernel):
@@ -86,14 +87,23 @@ def _kernels(plan: Plan) -> Iterator[tuple[int, Kernel]]:
             yield from ((die, kernel) for die, kernel in enumerate(step.kernels) if kernel is not None)
 
 
-def _regions(plan: Plan, buffer: Buffer) -> tuple[Region, ...]:
-    """What each die reads of a constant, when that is one box each, of equal shape and not the whole; else nothing."""
-    read: list[tuple[Region, ...]] = [() for _ in range(plan.dies)]
+def _reads(plan: Plan) -> tuple[dict[str, list[dict[View, None]]], set[str]]:
+    """How each die sees each constant that it reads, and the constants that are read at indices from data."""
+    constants = {b.name for b in plan.buffers if b.role == "constant"}
+    found: dict[str, list[dict[View, None]]] = {}
+    indexed: set[str] = set()
     for die, kernel in _kernels(plan):
-        views = [access.view for access in accesses(kernel) if access.view.buffer == buffer.name]
-        if views and buffer.name in tables(kernel):
-            return ()
-        read[die] = union((region(view) for view in dict.fromkeys(views)), read[die])
+        indexed |= tables(kernel)
+        for access in accesses(kernel):
+            if access.view.buffer in constants:
+                by_die = found.setdefault(access.view.buffer, [{} for _ in range(plan.dies)])
+                by_die[die][access.view] = None
+    return found, indexed
+
+
+def _regions(buffer: Buffer, views: Sequence[dict[View, None]]) -> tuple[Region, ...]:
+    """What each die reads of a constant, when that is one box each, of equal shape and not the whole; else nothing."""
+    read = [union(map(region, of_die)) for of_die in views]
     if any(len(regions) != 1 for regions in read):
         return ()
     boxes = _alike([regions[0] for regions in read])

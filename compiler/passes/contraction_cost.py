@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from birc.compiler.ir.plan import BLOCK, Access, Contraction, Dimension, Kernel, Tiling
+from birc.compiler.ir.plan_patch import loaded_pixels, patch_of, slot_bytes
 from birc.runtime.dtypes import dtype
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.machine import Machine
+from birc.runtime.timing.traffic import touched_bytes
 
 SECONDARY_WEIGHT = 0.05
 """What the limits other than the largest count: overlap is never perfect."""
@@ -39,7 +41,8 @@ class Memories:
 class Shape:
     """A contraction cut into tiles: what does not depend on blocking.
 
-    `is_cut`: its innermost depth was cut in two, of which one part stays in the input buffers.
+    `is_cut`: its innermost depth was cut in two, of which one part stays in the input buffers. With `taps` it takes
+    windows of patches.
     """
 
     kernel: Kernel
@@ -48,6 +51,7 @@ class Shape:
     memories: Memories
     tile: dict[str, int]
     is_cut: bool = False
+    taps: tuple[str, ...] = ()
 
     @cached_property
     def steps(self) -> tuple[int, ...]:
@@ -55,9 +59,15 @@ class Shape:
         return tuple(self.count(d) for d in self.kernel.red_dims)
 
     @cached_property
-    def slot_bytes(self) -> int:
-        """Bytes of one operand tile in an input buffer."""
-        return 64 * self.padded_depth * self.machine.format(self.contraction.format).bytes
+    def windows(self) -> int:
+        """Operations that take their rows from one a tile."""
+        return math.prod(self.kernel.dimension(name).extent for name in self.taps)
+
+    @cached_property
+    def slot_bytes(self) -> tuple[int, int]:
+        """Bytes of an a tile and of a b tile in their input buffers."""
+        tiling = Tiling(tuple(self.tile.items()), taps=self.taps)
+        return slot_bytes(self.kernel, self.contraction, tiling, self.machine)
 
     @cached_property
     def padded_depth(self) -> int:
@@ -75,17 +85,21 @@ class Shape:
     @cached_property
     def load_cycles(self) -> tuple[float, float]:
         """Cycles of the port to load one a tile and one b tile."""
-        depth = math.prod(self.tile[d.name] for d in self.kernel.red_dims)
-        rows = math.prod(self.tile[name] for name in self.contraction.row_dims)
-        columns = self.tile[self.column.name]
-        return self._load(self.contraction.a, rows, depth), self._load(self.contraction.b, depth, columns)
+        a, b = self._load(self.contraction.a), self._load(self.contraction.b)
+        patch = patch_of(self.kernel) if self.taps else None
+        if patch is not None:
+            pixels = math.prod(side.window(self.tile) for side in patch.sides)
+            a *= loaded_pixels(patch, self.kernel, self.contraction, self.tile) / pixels
+        return a, b
 
-    def _load(self, access: Access, runs: int, run: int) -> float:
-        machine = self.machine
-        granule = machine.granule_bytes
-        run_bytes = -(-run * self.memories.element_bytes(access) // granule) * granule
+    def _load(self, access: Access) -> float:
+        """Cycles of the port to load one tile that lies inside its tensor."""
+        machine, element_bytes = self.machine, self.memories.element_bytes(access)
+        counts = [math.prod(self.tile[name] for name, _ in index.terms) for index in access.index]
+        pitches = [stride * element_bytes for stride in access.view.strides]
+        num_bytes = touched_bytes(counts, pitches, element_bytes, machine.granule_bytes)
         local = self.memories.is_local(access)
-        return runs * run_bytes / (machine.tb_to_gib_bytes_per_cycle if local else machine.noc_bytes_per_cycle)
+        return num_bytes / (machine.tb_to_gib_bytes_per_cycle if local else machine.noc_bytes_per_cycle)
 
     @cached_property
     def latencies(self) -> tuple[int, int]:
@@ -154,15 +168,17 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     resident = steps / max(1, chunks)
     flight = machine.outstanding_loads_per_tcore_queue
     (load_a, load_b), (latency_a, latency_b) = shape.load_cycles, shape.latencies
-    a_loads = tiles * steps / (column_share if tiling.hoist == "a" else tiling.columns)
+    a_resident = resident / shape.windows
+    a_loads = tiles * steps / shape.windows / (column_share if tiling.hoist == "a" else tiling.columns)
     b_loads = tiles * steps / (tiles / column_share if tiling.hoist == "b" else tiling.rows)
-    a_slots = tiling.a_buffers * (1 if tiling.stream else tiling.rows * resident)
-    a_time = max(a_loads * load_a, a_loads * (latency_a + load_a) / min(flight, a_slots))
-    b_slots = tiling.b_buffers * tiling.columns * resident
-    b_time = max(b_loads * load_b, b_loads * (latency_b + load_b) / min(flight, b_slots))
+    a_time = max(a_loads * load_a, a_loads * (latency_a + load_a) / min(flight, tiling.a_slots))
+    b_time = max(b_loads * load_b, b_loads * (latency_b + load_b) / min(flight, tiling.b_slots))
     # A block that is not double-buffered is loaded while the T-core waits.
-    single_a = _ring_shortage(tiling, resident) if tiling.stream else float(tiling.a_buffers == 1)
-    exposed = SINGLE_BUFFER_EXPOSED * (single_a * a_time + (b_time if tiling.b_buffers == 1 else 0.0))
+    a_tiles = a_resident * tiling.rows
+    if tiling.stream:
+        a_tiles = 1 if tiling.columns == 1 else a_resident
+    a_short, b_short = _shortage(tiling.a_slots, a_tiles), _shortage(tiling.b_slots, tiling.columns * resident)
+    exposed = SINGLE_BUFFER_EXPOSED * (a_short * a_time + b_short * b_time)
     drains = tiles * (chunks if partial else 1)
     drain = machine.accumulator_drain_cycles + 2 * machine.semaphore_cycles + machine.tcore_fill_cycles
     vector, extra_loads, stores = shape.epilogue
@@ -176,13 +192,13 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     elif partial:  # The programs that finish a block take no sums of the next one.
         exposed += tiles * (vector + extra_loads + stores + latency_b) / tiling.programs
     limits = (tcore + exposed, *ports, tiles * stores, tiles * vector + added, turns, a_time, b_time)
-    first = latency_b + (load_a + tiling.columns * load_b) * resident
+    first = latency_b + load_a * a_resident + tiling.columns * load_b * resident
     last = vector + extra_loads + stores
     if by_block:  # Its loads begin when all of its sums are there.
         last = tiling.rows * tiling.columns * last + latency_b
     return max(limits) + SECONDARY_WEIGHT * sum(limits) + first + last
 
 
-def _ring_shortage(tiling: Tiling, steps: float) -> float:
-    """The share of a streamed row for which the ring has no second place while the row waits for its last column."""
-    return max(0.0, 2 - tiling.a_buffers / steps) if tiling.columns > 1 else 0.0
+def _shortage(slots: int, tiles: float) -> float:
+    """The share of a block for whose successor there is no slot while the block is in use."""
+    return max(0.0, 2 - slots / tiles)

@@ -18,20 +18,21 @@ def schedule(plan: Plan, machine: Machine) -> Plan:
 
     Where the twins lie, and when they are filled, is decided by allocation; a twin that finds no room goes again.
     """
-    limit = machine.max_dim
+    limit, streamed = machine.max_dim, _streamed(plan)
     wanted = {
         buffer.name: Buffer(buffer.name + L2_SUFFIX, buffer.dtype, buffer.num_bytes, "scratch", "l2", home=buffer.name)
         for buffer in plan.buffers
-        if buffer.role == "constant" and copy_dims(buffer, limit) is not None and _is_streamed(plan, buffer.name)
+        if buffer.role == "constant" and copy_dims(buffer, limit) is not None and buffer.name in streamed
     }
     steps = tuple(_redirected(step, {name: twin.name for name, twin in wanted.items()}) for step in plan.steps)
     return replace(plan, buffers=(*plan.buffers, *wanted.values()), steps=steps)
 
 
-def _is_streamed(plan: Plan, name: str) -> bool:
-    """Whether a kernel reads the buffer tile by tile, and not row by row at indices that only the data tells."""
+def _streamed(plan: Plan) -> set[str]:
+    """The buffers that kernels read tile by tile, and not row by row at indices that only the data tells."""
     kernels = [k for step in plan.steps if isinstance(step, KernelStep) for k in instances(step)]
-    return any(name in reads_of(kernel) for kernel in kernels) and not any(name in tables(kernel) for kernel in kernels)
+    read, indexed = (set().union(*map(of, kernels)) for of in (reads_of, tables))
+    return read - indexed
 
 
 def _redirected(step: Step, names: dict[str, str]) -> Step:

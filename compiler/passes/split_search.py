@@ -46,6 +46,21 @@ class _State:
     choices: tuple[Choice, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """A way to divide a kernel, with what the search asks of it for every state.
+
+    `reads` are by part the buffers that the kernel does not write itself, `stores` by buffer and part what it writes.
+    """
+
+    number: int
+    dimension: str
+    parts: tuple[Kernel, ...] | None
+    cycles: float
+    reads: tuple[tuple[tuple[str, Region], ...], ...]
+    stores: Mapping[str, tuple[tuple[Region, ...], ...]]
+
+
 @dataclass(slots=True)
 class SplitSearch:
     """The search for one list of kernels. With `exchange` False only choices without exchanges count."""
@@ -56,29 +71,31 @@ class SplitSearch:
     parts: int
     exchange: bool = True
     _first_writers: dict[str, int] = field(default_factory=dict)
+    _last_users: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for number, kernel in enumerate(self.kernels):
             for name in writes_of(kernel):
                 self._first_writers.setdefault(name, number)
+            self._last_users.update((access.view.buffer, number) for access in accesses(kernel))
 
     def best(self) -> list[Choice] | None:
         """A choice for every kernel; None when exchanges are forbidden and some kernel would need one."""
         states = [_State(0.0, 0, {}, ())]
-        for kernel in self.kernels:
-            options = list(self._options(kernel))
+        for position, kernel in enumerate(self.kernels):
+            options = [self._option(kernel, *option) for option in enumerate(self._divisions(kernel))]
             grown = [
                 extended
                 for state in states
-                for number, (dimension, parts) in enumerate(options)
-                if (extended := self._extend(state, kernel, parts, dimension, number)) is not None
+                for option in options
+                if (extended := self._extend(state, position, option)) is not None
             ]
             states = sorted(grown, key=lambda s: (s.cost, s.order))[:BEAM_WIDTH]
             if not states:
                 return None
         return list(states[0].choices)
 
-    def _options(self, kernel: Kernel) -> Iterator[tuple[str, tuple[Kernel, ...] | None]]:
+    def _divisions(self, kernel: Kernel) -> Iterator[tuple[str, tuple[Kernel, ...] | None]]:
         if self.exchange:
             yield "", None
         named = {n for phase in kernel.phases for s in phase.statements for n in s.dims}
@@ -91,45 +108,53 @@ class SplitSearch:
             if len(starts) == self.parts:
                 yield d.name, tuple(restrict(kernel, d.name, s, min(part, d.extent - s)) for s in starts)
 
-    def _extend(
-        self, state: _State, kernel: Kernel, parts: tuple[Kernel, ...] | None, dimension: str, number: int
-    ) -> _State | None:
+    def _option(self, kernel: Kernel, number: int, division: tuple[str, tuple[Kernel, ...] | None]) -> _Option:
+        dimension, parts = division
+        written = writes_of(kernel)
+        readers = (kernel,) * self.parts if parts is None else parts
+        return _Option(
+            number,
+            dimension,
+            parts,
+            self._cycles(readers[0]),
+            tuple(
+                tuple({(a.view.buffer, region(a.view)): None for a in accesses(reader) if a.view.buffer not in written})
+                for reader in dict.fromkeys(readers)
+            ),
+            {name: tuple(tuple(region(a.view) for a in _stores(part, name)) for part in readers) for name in written},
+        )
+
+    def _extend(self, state: _State, position: int, option: _Option) -> _State | None:
         """The state after the kernel; None when it needs an exchange that is forbidden."""
-        missing = sorted(self._missing(state, kernel, parts))
+        missing = sorted(self._missing(state, option))
         if missing and not self.exchange:
             return None
-        cost = state.cost + self._cycles(kernel if parts is None else parts[0])
+        cost = state.cost + option.cycles
         cost += sum(self._exchange_cycles(self.buffers[name]) for name in missing)
-        split = {name: owned for name, owned in state.split.items() if name not in missing}
-        for name in writes_of(kernel):
-            if parts is None:
+        split = {
+            name: owned
+            for name, owned in state.split.items()
+            if name not in missing and self._last_users[name] >= position
+        }
+        for name, stores in option.stores.items():
+            if option.parts is None:
                 if name in split:
                     return None
                 continue
-            if name not in split and self._first_writers[name] < len(state.choices):
+            if name not in split and self._first_writers[name] < position:
                 return None
-            split[name] = self._owned_with(split.get(name), parts, name)
-        return _State(cost, state.order * 8 + number, split, (*state.choices, Choice(parts, dimension, tuple(missing))))
+            before = split.get(name) or ((),) * self.parts
+            split[name] = tuple(union(new, old) for old, new in zip(before, stores, strict=True))
+        choice = Choice(option.parts, option.dimension, tuple(missing))
+        return _State(cost, state.order * 8 + option.number, split, (*state.choices, choice))
 
-    def _owned_with(self, owned: Owned | None, parts: tuple[Kernel, ...], name: str) -> Owned:
-        before = owned or tuple(() for _ in parts)
-        return tuple(
-            union((region(access.view) for access in _stores(part, name)), old)
-            for old, part in zip(before, parts, strict=True)
-        )
-
-    def _missing(self, state: _State, kernel: Kernel, parts: tuple[Kernel, ...] | None) -> set[str]:
+    def _missing(self, state: _State, option: _Option) -> set[str]:
         """Buffers of which some part needs elements that its die does not have."""
         missing = set()
         for number in range(self.parts):
-            reader = kernel if parts is None else parts[number]
-            for access in accesses(reader):
-                name = access.view.buffer
+            for name, needed in option.reads[number if len(option.reads) > 1 else 0]:
                 owned = state.split.get(name)
-                if owned is None or name in writes_of(kernel):
-                    continue
-                needed = region(access.view)
-                if not any(have.contains(needed) for have in owned[number]):
+                if owned is not None and not any(have.contains(needed) for have in owned[number]):
                     missing.add(name)
         return missing
 

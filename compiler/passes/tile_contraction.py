@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from birc.compiler.ir.plan import BLOCK, SPC, TILE, Contraction, Dimension, Kernel, Tiling
+from birc.compiler.ir.plan_patch import patch_of, patch_problems
 from birc.compiler.ir.registers import Epilogue, epilogue
 from birc.compiler.passes.contraction_cost import Memories, Shape, estimate
 from birc.compiler.passes.restrict import even_part
 from birc.compiler.passes.split_depth import inner_depths, split_depth
 from birc.compiler.passes.tile_vector import factorisations, shared_programs
+from birc.compiler.passes.windows import taps_innermost, window_tiles
 from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
 
@@ -25,6 +27,8 @@ BLOCKS = tuple(
     if rows * columns <= MOST_BLOCK_TILES
 )
 MOST_STREAMED_ROWS = 7
+NARROWER = (2, 4)
+"""How much narrower tiles may be where there are SPCs without one."""
 MOST_SPLIT_DIMENSIONS = 4
 """Dimensions of a kernel whose depth may be cut in two: loops nest 12 deep."""
 
@@ -47,13 +51,18 @@ def tile_contraction_kernel(
 
 @dataclass(frozen=True, slots=True)
 class TiledDepth:
-    """A tiling, of the kernel as it is or (`inner` above 0) with its depth cut at steps of `inner`."""
+    """A tiling, of the kernel as it is or (`inner` above 0) with its depth cut at steps of `inner`.
+
+    The tiling of a convolution by windows has its taps innermost.
+    """
 
     inner: int
     tiling: Tiling
 
     def of(self, kernel: Kernel) -> Kernel:
         """The kernel with the tiling."""
+        if self.tiling.taps:
+            kernel = taps_innermost(kernel, self.tiling.taps)
         return replace(split_depth(kernel, self.inner) if self.inner else kernel, tiling=self.tiling)
 
 
@@ -61,6 +70,7 @@ def _candidates(
     kernel: Kernel, contraction: Contraction, machine: Machine, memories: Memories
 ) -> Iterator[tuple[Shape, Tiling]]:
     yield from _candidates_of(kernel, contraction, machine, memories, is_cut=False)
+    yield from _window_candidates(kernel, contraction, machine, memories)
     if len(kernel.space) <= MOST_SPLIT_DIMENSIONS:
         step = _tile(kernel, contraction, machine, {})[kernel.red_dims[-1].name]
         for inner in inner_depths(kernel, step):
@@ -72,14 +82,46 @@ def _candidates(
 def _candidates_of(
     kernel: Kernel, contraction: Contraction, machine: Machine, memories: Memories, *, is_cut: bool
 ) -> Iterator[tuple[Shape, Tiling]]:
-    by_tile, by_block = epilogue(kernel, by_block=False), epilogue(kernel, by_block=True)
     rows = [kernel.dimension(name) for name in contraction.row_dims]
     for extents in _row_tiles(rows, machine.tcore_rows):
-        tile = _tile(kernel, contraction, machine, extents)
-        shape = Shape(kernel, contraction, machine, memories, tile, is_cut)
-        for spcs in _spc_splits(shape, machine.spcs_per_die, by_block.is_rowwise):
-            for tiling in _blockings(shape, spcs, by_tile, by_block):
-                yield shape, tiling
+        for tile in _narrowed(kernel, contraction, machine, _tile(kernel, contraction, machine, extents)):
+            yield from _tilings(Shape(kernel, contraction, machine, memories, tile, is_cut))
+
+
+def _window_candidates(
+    kernel: Kernel, contraction: Contraction, machine: Machine, memories: Memories
+) -> Iterator[tuple[Shape, Tiling]]:
+    """The tilings as a convolution by windows, where the machine has one."""
+    patch = patch_of(kernel)
+    if patch is None or any(True for _ in patch_problems(patch, kernel, contraction, machine)):
+        return
+    kernel = taps_innermost(kernel, patch.taps)
+    for whole in window_tiles(kernel, patch, contraction, machine):
+        for tile in _narrowed(kernel, contraction, machine, whole):
+            yield from _tilings(Shape(kernel, contraction, machine, memories, tile, taps=patch.taps))
+
+
+def _narrowed(
+    kernel: Kernel, contraction: Contraction, machine: Machine, tile: dict[str, int]
+) -> Iterator[dict[str, int]]:
+    """The tile; while there are more SPCs than tiles, also narrower ones: each SPC then loads fewer columns.
+
+    Reductions along the columns keep the tiles that they were fused for.
+    """
+    column = contraction.column_dims[0]
+    tiles = math.prod(-(-d.extent // tile[d.name]) for d in kernel.par_dims)
+    is_reduced = any(column in s.dims for phase in kernel.phases for s in phase.statements)
+    yield tile
+    for parts in () if is_reduced else NARROWER:
+        if tiles * parts <= machine.spcs_per_die and tile[column] > 1:
+            yield {**tile, column: even_part(kernel.dimension(column).extent, -(-tile[column] // parts))}
+
+
+def _tilings(shape: Shape) -> Iterator[tuple[Shape, Tiling]]:
+    by_tile, by_block = epilogue(shape.kernel, by_block=False), epilogue(shape.kernel, by_block=True)
+    for spcs in _spc_splits(shape, shape.machine.spcs_per_die, by_block.is_rowwise):
+        for tiling in _blockings(shape, spcs, by_tile, by_block):
+            yield shape, tiling
 
 
 def _spc_splits(shape: Shape, spcs: int, whole_rows: bool) -> list[tuple[tuple[str, int], ...]]:
@@ -164,7 +206,8 @@ def _blocked(
     depth = len(shape.steps)
     for_tiles = 0 if by_tile.is_rowwise else _programs(shape, dict(spcs), rows, columns, by_tile.count(1))
     for_blocks = _block_programs(shape, dict(spcs), rows, columns, by_block)
-    for resident in range(1, depth) if shape.is_cut else range(depth + 1):
+    a_bytes, b_bytes = shape.slot_bytes
+    for resident in range(1, depth) if shape.is_cut else range(len(shape.taps), depth + 1):
         chunks = math.prod(shape.steps[: depth - resident])
         partial = rows * columns if chunks > 1 and rows * columns > 1 else 0
         turns = [(BLOCK, for_blocks)] if for_blocks else []
@@ -172,33 +215,41 @@ def _blocked(
         if 0 < for_tiles <= machine.vector_programs and needed <= machine.vector_registers:
             turns.insert(0, (TILE, for_tiles))
         steps = math.prod(shape.steps[depth - resident :])
+        a_steps = steps // shape.windows
         hoists = ["", "a", "b"] if chunks == 1 else [""]
         if stream:
             hoists = ["", "b"] if chunks == 1 and (rows == 1 or columns == 1) else [""]
         for hoist in hoists:
-            a_buffers = (
-                _streamed(shape, columns, steps) if stream else _buffers(shape, rows * steps, machine.gib_a_bytes)
-            )
-            b_buffers = _buffers(shape, columns * steps, machine.gib_b_bytes)
-            if a_buffers and b_buffers:
+            if stream and columns > 1:
+                a_slots = _slots(machine, a_steps, machine.gib_a_bytes // a_bytes, held=a_steps)
+            else:
+                a_slots = _slots(machine, 1 if stream else rows * a_steps, machine.gib_a_bytes // a_bytes)
+            b_slots = _slots(machine, columns * steps, machine.gib_b_bytes // b_bytes)
+            if a_slots and b_slots:
                 for what, programs in turns:
                     yield Tiling(
-                        tile, spcs, rows, columns, resident, hoist, stream, a_buffers, b_buffers, programs, what
+                        tile,
+                        spcs,
+                        rows,
+                        columns,
+                        resident,
+                        hoist,
+                        stream,
+                        a_slots,
+                        b_slots,
+                        programs,
+                        what,
+                        shape.taps,
                     )
 
 
-def _buffers(shape: Shape, slots: int, gib_bytes: int) -> int:
-    """Copies of a block of `slots` tiles: two, or as many as keep the load queue busy; 0 when none fits."""
-    fitting = gib_bytes // (slots * shape.slot_bytes)
-    return min(fitting, max(2, -(-shape.machine.outstanding_loads_per_tcore_queue // slots)))
+def _slots(machine: Machine, tiles: int, fitting: int, held: int = 0) -> int:
+    """Slots for blocks of some tiles: two, or as many as keep the load queue busy, or what fits; 0 for less than one.
 
-
-def _streamed(shape: Shape, columns: int, steps: int) -> int:
-    """Tiles in the ring of a streamed operand, 0 if none fit; with several columns a row stays to the last one."""
-    if columns == 1:
-        return _buffers(shape, 1, shape.machine.gib_a_bytes)
-    fitting = shape.machine.gib_a_bytes // shape.slot_bytes
-    return 0 if fitting < steps else min(fitting, steps + max(steps, shape.machine.outstanding_loads_per_tcore_queue))
+    The load queue finds its slots beside those that are `held` until the last column.
+    """
+    blocks = max(2, -(-(held + machine.outstanding_loads_per_tcore_queue) // tiles))
+    return 0 if fitting < tiles else min(fitting, blocks * tiles)
 
 
 def _programs(shape: Shape, spcs: dict[str, int], rows: int, columns: int, registers: int) -> int:

@@ -279,8 +279,8 @@ TILINGS = (
     Mistake("programs 2", "resident 2", "kernel 'product'", "keeps 2 depth loops resident, there are 1"),
     Mistake("programs 2", "hoist c", "kernel 'product'", "hoists 'c', must be a, b or nothing"),
     Mistake("programs 2", "hoist a", "kernel 'product'", "hoists a, but the depth is not resident"),
-    Mistake("programs 2", "buffers 5 and 1", "kernel 'product'", "operand a needs 20480 B of its input buffer"),
-    Mistake("programs 2", "resident 1 buffers 1 and 2", "kernel 'product'", "operand b needs 32768 B"),
+    Mistake("programs 2", "slots 5 and 1", "kernel 'product'", "operand a needs 20480 B of its input buffer"),
+    Mistake("programs 2", "resident 1 slots 4 and 8", "kernel 'product'", "operand b needs 32768 B"),
     Mistake("programs 2", "block 6 by 6", "kernel 'product'", "needs 37 vector registers, there are 32"),
     Mistake(
         "programs 2",
@@ -291,9 +291,9 @@ TILINGS = (
     Mistake("programs 2", "programs 2 turns row", "kernel 'product'", "take 'row' in turn, must be tile"),
     Mistake(
         "programs 2",
-        "block 1 by 2 resident 1 buffers 3 and 1 stream true",
+        "block 1 by 2 resident 1 slots 3 and 8 stream true",
         "kernel 'product'",
-        "streams 4 tiles of a row past 2 columns through a ring of 3",
+        "operand a has 3 slots, 4 of its tiles are in use at once",
     ),
     Mistake(
         "phase {\n        v0 = vacc\n        v1 = vmax(v0, 0.0)",
@@ -436,7 +436,7 @@ def test_limits_of_one_operation(tile: str, what: str) -> None:
           contract tf32p rows 1 [y] columns [o] depth 1
             a = %a[y, c] dims [130, 130] strides [130, 1]
             b = %b[c, o] dims [130, 130] strides [130, 1]
-          tile {tile} buffers 1 and 1
+          tile {tile} slots 1 and 1
           phase {{
             v0 = vacc
             vst(v0) %y[y, o] dims [130, 130] strides [130, 1]

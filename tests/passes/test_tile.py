@@ -37,15 +37,31 @@ def check_product(
     format = machine.format(contraction.format)
     assert math.prod(tile[name] for name in contraction.row_dims) <= machine.tcore_rows
     assert math.prod(tile[name] for name in contraction.column_dims) <= machine.tcore_cols
+    extents = {d.name: d.extent for d in kernel.space}
     depth = math.prod(tile[d.name] for d in kernel.red_dims)
     assert depth <= format.k_max
-    slot_bytes = 64 * -(-depth // format.k_unit) * format.k_unit * format.bytes
     reds = kernel.red_dims
     resident = reds[len(reds) - tiling.resident :]
     steps = math.prod(-(-d.extent // tile[d.name]) for d in resident)
-    assert tiling.b_buffers * tiling.columns * steps * slot_bytes <= machine.gib_b_bytes
-    a_tiles = 1 if tiling.stream else tiling.rows * steps
-    assert tiling.a_buffers * a_tiles * slot_bytes <= machine.gib_a_bytes
+    column_bytes = -(-depth // format.k_unit) * format.k_unit * format.bytes
+    taps = [d.extent for d in resident if d.name in tiling.taps]
+    assert tiling.b_slots >= tiling.columns * steps
+    assert tiling.b_slots * 64 * column_bytes <= machine.gib_b_bytes
+    a_tiles = steps // math.prod(taps) * tiling.rows
+    if tiling.stream:
+        a_tiles = 1 if tiling.columns == 1 else a_tiles // tiling.rows
+    assert tiling.a_slots >= a_tiles
+    rows = _patch_pixels(contraction, tile, extents, tiling) if taps else 64
+    assert tiling.a_slots * max(64, rows) * column_bytes <= machine.gib_a_bytes
+
+
+def _patch_pixels(contraction: Contraction, tile: dict[str, int], extents: dict[str, int], tiling: Tiling) -> int:
+    """Elements of a patch, by the coordinates that its windows reach."""
+    rows = 1
+    for index in contraction.a.index[: contraction.rows]:
+        reach = sum(factor * ((extents if name in tiling.taps else tile)[name] - 1) for name, factor in index.terms)
+        rows *= reach + 1
+    return rows
 
 
 def _check_all(compiled: Compiled) -> None:

@@ -64,7 +64,10 @@ def box_flaws(space: Space, touch: Touch, buffer: Buffer, size: int, fast: FastP
 
 
 def _tile_flaws(space: Space, touch: Touch) -> Iterator[Flaw]:
-    """The box of an instruction is what the points of its tile touch: nothing more, and each once."""
+    """The box of an instruction is what the points of its tile touch: nothing more, and each once.
+
+    A patch is what they touch for all taps, and the pixels between those of a dilated kernel.
+    """
     for axis, index in enumerate(touch.access.index):
         tiled = [name for name, factor in index.terms if factor and space.spreads[name].tile > 1]
         if len(tiled) > 1:
@@ -76,6 +79,8 @@ def _tile_flaws(space: Space, touch: Touch) -> Iterator[Flaw]:
     boxes = _tile_coordinates(space, touch, shared=False)
     if not exact.equals(boxes):
         missing, extra = exact.example_beyond(boxes), boxes.example_beyond(exact)
+        if missing is None and space.taps_of(touch):
+            return
         what = "the box of a tile misses" if missing is not None else "no point of a tile touches, but its box does,"
         yield flaw(touch, f"{what} the coordinates {_coordinates(touch, missing or extra or ())}")
 
@@ -89,18 +94,24 @@ def _tile_coordinates(space: Space, touch: Touch, *, shared: bool) -> Elements:
     """The tile numbers, then the coordinates that the tile touches.
 
     The points of a tile are those of its dimensions (`shared`), or those of a box with a counter of its own an axis.
+    Taps that move windows of a patch are all in one tile.
     """
-    extents = {_TILE + name: space.spreads[name].tiles for name in touch.moved}
+    taps = space.taps_of(touch)
+    tiles = {name: spread.extent if name in taps else spread.tile for name, spread in space.spreads.items()}
+    extents = {_TILE + name: 1 if name in taps else space.spreads[name].tiles for name in touch.moved}
     coordinates = []
     for axis, index in enumerate(touch.access.index):
         parts = [constant(index.constant)]
+        patched = not shared and any(name in taps for name, _ in index.terms)
         for name, factor in index.terms:
-            tile = space.spreads[name].tile
-            parts.append(scaled(variable(_TILE + name), factor * tile))
-            if tile > 1:
+            parts.append(scaled(variable(_TILE + name), factor * tiles[name]))
+            if tiles[name] > 1 and not patched:
                 counter = name if shared else f"{_AXIS}{axis}"
-                extents[counter] = tile
+                extents[counter] = tiles[name]
                 parts.append(scaled(variable(counter), factor))
+        if patched:
+            extents[f"{_AXIS}{axis}"] = 1 + sum(factor * (tiles[name] - 1) for name, factor in index.terms)
+            parts.append(variable(f"{_AXIS}{axis}"))
         coordinates.append(total(*parts))
     numbers = [variable(_TILE + name) for name in touch.moved]
     return Elements.image(box(extents), (*numbers, *coordinates))

@@ -92,6 +92,10 @@ class Space:
         """Every access: the operands of a contraction, then those of the statements in order."""
         return (*_operands(self.kernel), *_statements(self.kernel))
 
+    def taps_of(self, touch: Touch) -> tuple[str, ...]:
+        """The dimensions over which windows move on the patch that an access loads."""
+        return self.tiling.taps if touch.owner == "a" else ()
+
     def within(self, names: tuple[str, ...], beyond: bool = False) -> tuple[Range, ...]:
         """The conditions that points are in the space; with `beyond` also those that tiles reach beyond it."""
         known = {name: self.spreads[name] for name in names}

@@ -61,7 +61,10 @@ def matmul(lowering: GroupLowering, node: Node) -> Expression:
 
 
 def conv2d(lowering: GroupLowering, node: Node) -> Expression:
-    """Convolution as an implicit matrix product: rows are output pixels, depth is (kernel row, column, channel)."""
+    """Convolution as an implicit matrix product: rows are output pixels, depth is (kernel row, column, channel).
+
+    Without strides a tiling may load the pixels once for all taps (plan_patch.py); else it does for each.
+    """
     stride_y, stride_x = integers(node.attributes, "stride")
     top, left = integers(node.attributes, "pads")[:2]
     dilation_y, dilation_x = integers(node.attributes, "dilation")
@@ -179,20 +182,28 @@ def _with_bias(lowering: GroupLowering, node: Node) -> Expression:
 
 
 def _weights(lowering: GroupLowering, node: Node, shape: tuple[int, int, int, int, int], pattern: Pattern) -> View:
-    """The weights [group, out, in, row, column] seen as [group, row, column, in, out], dense when constant.
+    """The weights [group, out, in, row, column] seen as [group, row, column, in, out].
 
-    The channels that go in are those of the parts in `pattern`.
+    The channels that go in are those of the parts in `pattern`. Constants are stored with them innermost: then a tile
+    of few columns still loads whole granules.
     """
     outer = lowering.outer[node.inputs[1]]
     order = (0, 3, 4, 2, 1)
     constant = lowering.env.graph.constants.get(outer)
     if constant is not None:
-        data = constant_parts(np.asarray(constant.data).reshape(shape).transpose(order), 3, pattern)
-        return lowering.env.packed_constant(outer, ("conv", shape, pattern), data, lowering.env.storage(constant.type))
+        data = constant_parts(np.asarray(constant.data).reshape(shape).transpose(order), 3, pattern).swapaxes(3, 4)
+        stored = lowering.env.packed_constant(
+            outer, ("conv", shape, pattern), data, lowering.env.storage(constant.type)
+        )
+        return View(stored.buffer, stored.offset, _last_swapped(stored.dims), _last_swapped(stored.strides))
     view = lowering.view(node.inputs[1])
     so, sc, sr, ss = view.strides
     seen = View(view.buffer, view.offset, tuple(shape[i] for i in order), (so * shape[1], sr, ss, sc, so))
     return parted(lowering.env, outer, seen, 3, pattern, node.sources)
+
+
+def _last_swapped(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    return (*sizes[:-2], sizes[-1], sizes[-2])
 
 
 def _matrix(lowering: GroupLowering, node: Node, name: str, axis: int, pattern: Pattern, packed: bool) -> View:

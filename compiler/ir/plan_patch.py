@@ -1,0 +1,153 @@
+"""The T-core's own convolution: which products take windows of a patch that is loaded once for all taps.
+
+A patch is the part of an image that a tile of outputs needs: the pixels of `a` for all taps at once. The machine moves
+a window over it by whole pixels (stride 1) and limits tile, kernel, dilation and border (Tensor Library Reference).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from birc.compiler.ir.plan import RED, Contraction, Index, Kernel, Tiling
+from birc.compiler.ir.plan_verify_kernel import bounds, reach
+from birc.runtime.machine import Machine
+from birc.runtime.verifier.structure import RING_ALIGNMENT_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The rows or the columns of pixels: the axis of `a`, the par dimension that counts them, the tap that moves the
+    window.
+
+    Either dimension is "" where there is none; `dilation` are the pixels between two taps.
+    """
+
+    axis: int
+    pixel: str = ""
+    tap: str = ""
+    dilation: int = 1
+
+    def window(self, tile: Mapping[str, int]) -> int:
+        """Pixels of a tile of outputs."""
+        return tile.get(self.pixel, 1)
+
+    def patch(self, tile: Mapping[str, int], extents: Mapping[str, int]) -> int:
+        """Pixels that all taps of a tile need."""
+        return self.window(tile) + self.dilation * (extents.get(self.tap, 1) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """How the rows of `a` are an image: rows of pixels, and the pixels of a row."""
+
+    rows: Side
+    columns: Side
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        return self.rows, self.columns
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """The reduced dimensions over which a window moves, outermost first."""
+        return tuple(side.tap for side in self.sides if side.tap)
+
+    def pixels(self, tile: Mapping[str, int], extents: Mapping[str, int]) -> int:
+        """Pixels of a patch: the rows of its A tile."""
+        return math.prod(side.patch(tile, extents) for side in self.sides)
+
+
+def patch_of(kernel: Kernel) -> Patch | None:
+    """The image that a contraction takes windows of; None when no tap moves one.
+
+    The last two of the row axes of `a` count pixels, others select an image.
+    """
+    contraction = kernel.contraction
+    if contraction is None:
+        return None
+    reds = {d.name for d in kernel.space if d.kind == RED}
+    index, last = contraction.a.index, contraction.rows - 1
+    if any(name in reds for image in index[: max(0, last - 1)] for name, _ in image.terms):
+        return None
+    rows, columns = (_side(index, axis, reds) for axis in (last - 1, last))
+    if rows is None or columns is None:
+        return None
+    patch = Patch(rows, columns)
+    moving = [name for coordinate in index for name, _ in coordinate.terms]
+    return patch if patch.taps and all(moving.count(name) == 1 for name in patch.taps) else None
+
+
+def patch_problems(patch: Patch, kernel: Kernel, contraction: Contraction, machine: Machine) -> Iterator[str]:
+    """Why the machine has no instruction for windows of this image."""
+    extents = {d.name: d.extent for d in kernel.space}
+    access = contraction.a
+    for side in patch.sides:
+        taps = extents.get(side.tap, 1)
+        if taps > machine.conv_kernel_max:
+            yield f"{taps} taps along {side.tap}, at most {machine.conv_kernel_max}"
+        if not 1 <= side.dilation <= machine.conv_dilation_max:
+            yield f"a dilation of {side.dilation} along {side.tap}, 1 to {machine.conv_dilation_max}"
+        if side.axis >= 0:
+            least, largest = reach(access.index[side.axis], extents)
+            low, end = bounds(access.view)[side.axis]
+            border = max(low - least, largest + 1 - end)
+            if border > machine.conv_pad_max:
+                yield f"a border of {border} pixels along {side.pixel or side.tap}, at most {machine.conv_pad_max}"
+
+
+def window_problems(patch: Patch, contraction: Contraction, tile: Mapping[str, int], machine: Machine) -> Iterator[str]:
+    """What is wrong with the tile of a convolution by windows."""
+    for side in patch.sides:
+        if side.window(tile) > machine.conv_tile_side:
+            yield f"a window has {side.window(tile)} pixels along {side.pixel}, at most {machine.conv_tile_side}"
+    pixels = {side.pixel for side in patch.sides}
+    for name in contraction.row_dims:
+        if name not in pixels and tile[name] > 1:
+            yield f"a window spans {tile[name]} of {name}, which counts no pixels of an image"
+    for tap in patch.taps:
+        if tile[tap] > 1:
+            yield f"an operation takes {tile[tap]} taps along {tap}, must be 1"
+
+
+def slot_bytes(kernel: Kernel, contraction: Contraction, tiling: Tiling, machine: Machine) -> tuple[int, int]:
+    """Bytes of the input buffers that a tile of `a` (or a patch) and a tile of `b` take.
+
+    Tiles take whole rows and columns of the T-core, and depths in the hardware's unit.
+    """
+    tile = {d.name: 1 for d in kernel.space} | dict(tiling.tile)
+    form = machine.format(contraction.format)
+    depth = math.prod(tile[d.name] for d in kernel.red_dims)
+    column_bytes = -(-depth // form.k_unit) * form.k_unit * form.bytes
+    patch = patch_of(kernel) if tiling.taps else None
+    pixels = patch.pixels(tile, {d.name: d.extent for d in kernel.space}) if patch is not None else 0
+    a_bytes = max(machine.tcore_rows, pixels) * column_bytes
+    unit = RING_ALIGNMENT_BYTES["load_a"]
+    return -(-a_bytes // unit) * unit, machine.tcore_cols * column_bytes
+
+
+def loaded_pixels(patch: Patch, kernel: Kernel, contraction: Contraction, tile: Mapping[str, int]) -> float:
+    """Pixels inside the image that a patch brings, on average."""
+    extents = {d.name: d.extent for d in kernel.space}
+    loaded = 1.0
+    for side in patch.sides:
+        if side.axis < 0:
+            continue
+        low, end = bounds(contraction.a.view)[side.axis]
+        step, width = side.window(tile), side.patch(tile, extents)
+        start = contraction.a.index[side.axis].constant
+        starts = range(start, start + extents.get(side.pixel, 1), step)
+        loaded *= sum(max(0, min(end, first + width) - max(low, first)) for first in starts) / len(starts)
+    return loaded
+
+
+def _side(index: tuple[Index, ...], axis: int, reds: set[str]) -> Side | None:
+    """What a coordinate counts, when it moves by single pixels; one pixel where there is no such axis."""
+    terms = index[axis].terms if axis >= 0 else ()
+    pixels = [(name, factor) for name, factor in terms if name not in reds]
+    taps = [(name, factor) for name, factor in terms if name in reds]
+    if len(pixels) > 1 or len(taps) > 1 or any(factor != 1 for _, factor in pixels):
+        return None
+    tap, dilation = taps[0] if taps else ("", 1)
+    return Side(axis, pixels[0][0] if pixels else "", tap, dilation)

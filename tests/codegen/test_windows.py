@@ -1,0 +1,137 @@
+"""Convolutions by windows of a patch: the whole path gives what onnxruntime gives, and all engines agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+from pipeline import Compiled, compile_network
+
+from birc.compiler.ir.plan import Tiling
+from birc.compiler.passes import contraction_cost
+from birc.compiler.passes.contraction_cost import Shape
+from birc.compiler.prove import new_prover
+from birc.runtime.timing import simulate
+from birc.runtime.values.engine import ValuesEngine
+
+
+@dataclass(frozen=True)
+class Window:
+    """A convolution of `shape` [n, c, h, w] and its attributes; `by_windows` tells whether the machine has it."""
+
+    kernel: tuple[int, int]
+    shape: tuple[int, int, int, int] = (1, 5, 11, 13)
+    filters: int = 6
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: int = 1
+    stride: int = 1
+    group: int = 1
+    by_windows: bool = True
+
+    def model(self) -> onnx.ModelProto:
+        """The convolution, its weights a constant, with a bias and ReLU."""
+        rng = np.random.default_rng(len(repr(self)))
+        weights = rng.integers(-3, 4, (self.filters, self.shape[1] // self.group, *self.kernel))
+        initializers = [
+            onnx.numpy_helper.from_array(weights.astype(np.float32), "w"),
+            onnx.numpy_helper.from_array(rng.integers(-9, 9, self.filters).astype(np.float32), "b"),
+        ]
+        attributes = {
+            "kernel_shape": self.kernel, "pads": self.pads, "dilations": [self.dilation] * 2,
+            "strides": [self.stride] * 2, "group": self.group,
+        }  # fmt: skip
+        nodes = [
+            helper.make_node("Conv", ["x", "w", "b"], ["c"], "conv", **attributes),
+            helper.make_node("Relu", ["c"], ["y"], "relu"),
+        ]
+        x = helper.make_tensor_value_info("x", TensorProto.FLOAT, self.shape)
+        y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+        graph = helper.make_graph(nodes, "g", [x], [y], initializers)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+    def inputs(self) -> dict[str, np.ndarray]:
+        return {"x": np.random.default_rng(1).integers(-4, 5, self.shape).astype(np.float32)}
+
+
+SQUARES = [Window((size, size), pads=(size // 2,) * 4) for size in range(2, 8)]
+DILATED = [Window((size, size), pads=(min(3, size - 1),) * 4, dilation=2, shape=(1, 3, 14, 15)) for size in range(2, 7)]
+OTHERS = [
+    Window((7, 7), pads=(3, 2, 1, 0), dilation=2, shape=(2, 3, 12, 14)),
+    Window((1, 7), pads=(0, 3, 0, 3)),
+    Window((5, 1), pads=(2, 0, 1, 0), shape=(3, 4, 9, 5)),
+    Window((3, 3), pads=(1, 1, 1, 1), shape=(2, 8, 16, 16), filters=16),
+    Window((3, 3), pads=(1, 1, 1, 1), shape=(2, 40, 17, 7), filters=70),
+    Window((3, 3), pads=(1, 1, 1, 1), shape=(1, 12, 10, 9), filters=6, group=3),
+    Window((2, 3), shape=(1, 300, 3, 4)),
+    Window((1, 5), pads=(0, 2, 0, 2), shape=(1, 5, 1, 30)),
+    Window((3, 3), shape=(4, 6, 3, 3)),
+]
+BY_COORDINATES = [
+    Window((1, 1), by_windows=False),
+    Window((3, 3), pads=(1, 1, 1, 1), stride=2, by_windows=False),
+    Window((3, 3), pads=(3, 3, 3, 3), dilation=3, by_windows=False),
+    Window((3, 3), pads=(4, 4, 4, 4), by_windows=False),
+    Window((8, 8), shape=(1, 5, 11, 13), by_windows=False),
+]
+
+
+@pytest.fixture(autouse=True)
+def prefer_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tilings by windows before all others, whatever the estimate says."""
+    estimate = contraction_cost.estimate
+
+    def preferring(shape: Shape, tiling: Tiling) -> float:
+        return estimate(shape, tiling) + (0.0 if tiling.taps else 1e12)
+
+    monkeypatch.setattr("birc.compiler.passes.tile_contraction.estimate", preferring)
+
+
+def by_windows(compiled: Compiled) -> bool:
+    return any(i.mnemonic == "tconv" for kernel in compiled.program.kernels for i in kernel.instructions())
+
+
+@pytest.mark.parametrize("case", [*SQUARES, *DILATED, *OTHERS, *BY_COORDINATES], ids=str)
+def test_values_are_those_of_onnxruntime(case: Window) -> None:
+    model, inputs = case.model(), case.inputs()
+    compiled = compile_network(model, "br100")
+    assert by_windows(compiled) == case.by_windows
+    compiled.verify()
+    new_prover().prove(compiled.plan, compiled.machine)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, inputs)
+    memory, engine = compiled.memory(inputs), ValuesEngine(compiled.program, compiled.machine)
+    counts = engine.run(memory)
+    assert engine.fallbacks == ()
+    np.testing.assert_array_equal(compiled.outputs(memory)["y"], expected)
+    assert simulate(compiled.program, compiled.machine).counts == counts
+
+
+def test_a_ring_need_not_hold_whole_blocks() -> None:
+    """The weights of nine taps and 128 channels fit the input buffer once, and seven of the next nine beside them."""
+    case = Window((3, 3), pads=(1, 1, 1, 1), shape=(1, 256, 16, 8), filters=16)
+    compiled = compile_network(case.model(), "br100", "bf16")
+    (tiling,) = {kernel.tiling for kernel in compiled.kernels if kernel.contraction is not None}
+    assert tiling is not None
+    assert dict(tiling.tile)["c"] == 128
+    assert (tiling.resident, tiling.b_slots) == (2, 16)
+    compiled.verify()
+    inputs = case.inputs()
+    values, counts = compiled.values_counted(inputs)
+    stepped, step_counts = compiled.step_counted(inputs, "random", 3)
+    np.testing.assert_array_equal(values["y"], stepped["y"])
+    assert counts == step_counts
+
+
+@pytest.mark.parametrize("case", [SQUARES[1], DILATED[1], OTHERS[1], OTHERS[4]], ids=str)
+def test_stepping_gives_the_same_in_any_order(case: Window) -> None:
+    inputs = case.inputs()
+    compiled = compile_network(case.model(), "br100", "bf16")
+    values, counts = compiled.values_counted(inputs)
+    for seed in range(2):
+        stepped, step_counts = compiled.step_counted(inputs, "random" if seed else "sequential", seed)
+        np.testing.assert_array_equal(stepped["y"], values["y"])
+        assert step_counts == counts
