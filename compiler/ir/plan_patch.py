@@ -71,7 +71,7 @@ def patch_of(kernel: Kernel) -> Patch | None:
     index, last = contraction.a.index, contraction.rows - 1
     if any(name in reds for image in index[: max(0, last - 1)] for name, _ in image.terms):
         return None
-    rows, columns = (_side(index, axis, reds) for axis in (last - 1, last))
+    rows, columns = (_side(index, axis, reds, contraction.row_dims) for axis in (last - 1, last))
     if rows is None or columns is None:
         return None
     patch = Patch(rows, columns)
@@ -142,12 +142,16 @@ def loaded_pixels(patch: Patch, kernel: Kernel, contraction: Contraction, tile: 
     return loaded
 
 
-def _side(index: tuple[Index, ...], axis: int, reds: set[str]) -> Side | None:
-    """What a coordinate counts, when it moves by single pixels; one pixel where there is no such axis."""
+def _side(index: tuple[Index, ...], axis: int, reds: set[str], rows: tuple[str, ...]) -> Side | None:
+    """What a coordinate counts, when it moves by single pixels.
+
+    It is one pixel where there is no such axis, or where the axis selects a product and moves with no row.
+    """
     terms = index[axis].terms if axis >= 0 else ()
     pixels = [(name, factor) for name, factor in terms if name not in reds]
     taps = [(name, factor) for name, factor in terms if name in reds]
     if len(pixels) > 1 or len(taps) > 1 or any(factor != 1 for _, factor in pixels):
         return None
     tap, dilation = taps[0] if taps else ("", 1)
-    return Side(axis, pixels[0][0] if pixels else "", tap, dilation)
+    pixel = pixels[0][0] if pixels and pixels[0][0] in rows else ""
+    return Side(axis, pixel, tap, dilation)

@@ -55,6 +55,6 @@ def long_rows(make: GraphMaker) -> str:
 def few_rows(make: GraphMaker) -> str:
     """One row through wide products: dies share the weights, and exchange what they made of them."""
     x = make.input(1, 384)
-    for _ in range(2):
+    for _ in range(4):
         x = make("relu", make("matmul", x, make.random(384, 384)))
     return x
