@@ -225,6 +225,8 @@ def products(draw: st.DrawFn) -> Kernel:
     )
     if tiling.resident and draw(st.booleans()):
         tiling = replace(tiling, hoist=draw(st.sampled_from("ab")), stream=False)
+    if tiling.rows * tiling.columns > 1:
+        tiling = replace(tiling, turns=draw(st.sampled_from(("tile", "block"))), programs=draw(st.integers(1, 2)))
     y, o, c = (extents[name] for name in "yoc")
     x = Access(View("x", 0, (y, c), (c, 1)), (Index((("y", 1),)), Index((("c", 1),))))
     w = Access(View("w", 0, (c, o), (o, 1)), (Index((("c", 1),)), Index((("o", 1),))))
