@@ -250,7 +250,7 @@ class ContractionWriter:
             column = self._column_tiles(loops)
             self._product([], row, column)
             if in_registers:
-                self._drain(self._tile_register({row: self.b.count, column: 1}), mask(chunks))
+                self._drain(self._tile_register({row: self.b.count, column: 1}, self._sums_slot()), mask(chunks))
             else:
                 self._drain_and_finish()
         self._leave_grid()
@@ -334,6 +334,11 @@ class ContractionWriter:
         return self._register(
             base + slot * self.a.count * self.b.count, {**dict(self.writer.in_program(0).terms), **terms}
         )
+
+    def _sums_slot(self) -> int:
+        """Which of the registers of a tile holds its sums until the epilogue begins."""
+        statements = (s for phase in self.epilogue.phases for s in phase.statements if s.op == "vacc")
+        return next((self.epilogue.slots[s.result] for s in statements if s.result in self.epilogue.slots), 0)
 
     def _load_register(self, number: int, inner: int | None) -> Register:
         """The register of a load of the epilogue that goes ahead, `inner` tiles after the first."""

@@ -66,9 +66,9 @@ class DieState:
     unheard_events: set[int] = field(default_factory=set)
 
     def hear(self) -> None:
-        """The other die knows all that was done so far."""
+        """The other die knows all that was done so far; copies on their way are still to be waited for."""
         self.unheard.clear()
-        self.unheard_events.clear()
+        self.unheard_events = set(self.copies.values())
 
 
 class ProgramWriter:
@@ -295,18 +295,18 @@ class ProgramWriter:
         """Transfers between the dies, with everything before them finished and everything after them waiting."""
         everyone = (1 << self.plan.dies) - 1
         self._before_exchange(step, everyone)
-        events: list[int] = []
+        senders: dict[int, int] = {}
         for exchange in step.exchanges:
             event = self._take_event()
-            if event in events:  # All are in use: the transfers so far come first.
-                self._await_transfers(events, everyone)
+            if event in senders:  # All are in use: the transfers so far come first.
+                self._await_transfers(senders, everyone)
             if event in self.dies[1 - exchange.sender].unheard_events:
-                self._await_transfers(events, everyone)
+                self._await_transfers(senders, everyone)
                 self._barrier(everyone, "device")
             descriptor = self._descriptor(exchange.view)
             self.commands.append(Command("transfer", (descriptor, descriptor, event), 1 << exchange.sender))
-            events.append(event)
-        self._await_transfers(events, everyone)
+            senders[event] = exchange.sender
+        self._await_transfers(senders, everyone)
 
     def _before_exchange(self, step: ExchangeStep, everyone: int) -> None:
         """Each die waits for its own work, and for the other's only where that may still use what is overwritten."""
@@ -331,12 +331,14 @@ class ProgramWriter:
                 return True
         return False
 
-    def _await_transfers(self, events: list[int], everyone: int) -> None:
-        """Wait for transfers, whose events are free then."""
-        self.commands += [Command("wait", (event,), everyone) for event in events]
-        events.clear()
+    def _await_transfers(self, senders: dict[int, int], everyone: int) -> None:
+        """Wait for transfers, by event; of what the senders did before, but not of these waits, the other has heard."""
+        self.commands += [Command("wait", (event,), everyone) for event in senders]
+        for die in set(senders.values()):
+            self.dies[die].hear()
         for state in self.dies:
-            state.hear()
+            state.unheard_events.update(senders)
+        senders.clear()
 
     def _bytes(self, buffer: Buffer) -> int:
         """The descriptor of a whole buffer as bytes."""
