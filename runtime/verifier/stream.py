@@ -11,7 +11,7 @@ from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.program import Command, CommandLoop, Descriptor, Operand, Program
 
 # Streams with more executed commands are cut down to the first iterations and the last one of each loop.
-UNROLLED_WHOLE: Final = 20_000
+UNROLLED_WHOLE: Final = 100_000
 FIRST_ITERATIONS: Final = 2
 
 
