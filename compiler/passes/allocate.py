@@ -12,18 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from birc.compiler.ir.plan import Buffer, CopyStep, KernelStep, Plan, Step
-from birc.compiler.passes.allocation.blocks import Block, Placement, aligned
+from birc.compiler.passes.allocation.blocks import Block, aligned
+from birc.compiler.passes.allocation.l2 import L2
 from birc.compiler.passes.allocation.place import Effort, place
-from birc.compiler.passes.allocation.residence import Residence, Spans, reside, tensors
-from birc.compiler.passes.allocation.room import Arena, LiveBytes
+from birc.compiler.passes.allocation.residence import Residence, Spans, tensors
 from birc.compiler.passes.allocation.shortage import shortage
-from birc.compiler.passes.allocation.stretch import barriers, stretched
+from birc.compiler.passes.allocation.stretch import Stretch, stretch_of, stretched
 from birc.compiler.passes.lifetimes import lifetimes
 from birc.compiler.passes.schedule import redirect
 from birc.runtime.machine import Machine
 
-STRETCH = 1.02
-"""How much higher than the lower bound a placement may be that adds no barriers."""
 LAST_RESORT = Effort(climbs=1000, pairs=10_000_000)
 """Where there is no other memory to go to."""
 
@@ -35,9 +33,13 @@ def allocate(plan: Plan, machine: Machine) -> Plan:
     """
     spans = lifetimes(plan)
     placed = _place_in_tensor_buffer(plan, spans, machine)
-    residence, in_l2 = _place_in_l2(plan, spans, machine)
-    placed |= in_l2
-    placed |= _place_in_hbm(plan, spans, residence.spilled, machine)
+    stretch = stretch_of(plan)
+    l2_bytes = machine.spcs_per_die * (machine.spc_sram_bytes - plan.tensor_buffer_bytes)
+    residence, in_l2 = L2(plan, spans, l2_bytes, machine.l2_line_bytes).place(stretch)
+    there = [b for b in plan.buffers if b.name in residence.stays]
+    addresses = dict(zip(residence.stays, in_l2.addresses, strict=True))
+    placed |= _placed(there, "l2", [residence.stays[b.name] for b in there], [addresses[b.name] for b in there])
+    placed |= _place_in_hbm(plan, spans, residence.spilled, stretch, machine)
     buffers = tuple(placed[b.name] for b in plan.buffers if b.name in placed)
     result = replace(plan, buffers=buffers, steps=_with_copies(plan, residence))
     renumbered = lifetimes(result)
@@ -60,32 +62,9 @@ def _place_in_tensor_buffer(plan: Plan, spans: Spans, machine: Machine) -> dict[
     return _placed(local, "tb", blocks, placement.addresses)
 
 
-def _place_in_l2(plan: Plan, spans: Spans, machine: Machine) -> tuple[Residence, dict[str, Buffer]]:
-    """What lies in L2, and the buffers with their addresses."""
-    line_bytes = machine.l2_line_bytes
-    capacity = machine.spcs_per_die * (machine.spc_sram_bytes - plan.tensor_buffer_bytes)
-    buffers = {b.name: b for b in plan.buffers}
-    has_barrier = barriers(plan)
-
-    def placed(residence: Residence, known: Sequence[int] | None) -> Placement:
-        lives = [*residence.stays.values()]
-        wide = stretched(lives, [bool(buffers[name].home) for name in residence.stays], has_barrier)
-        placement = place(wide, capacity, line_bytes)
-        if placement.height_bytes <= min(capacity, STRETCH * placement.lower_bound_bytes):
-            return placement
-        return place(lives, capacity, line_bytes, known=known)
-
-    residence = reside(plan, spans, LiveBytes(capacity, len(plan.steps)), line_bytes)
-    placement = placed(residence, None)
-    if placement.height_bytes > capacity:
-        arena = Arena(capacity)
-        residence = reside(plan, spans, arena, line_bytes)
-        placement = placed(residence, arena.addresses)
-    there, lives = [buffers[name] for name in residence.stays], [*residence.stays.values()]
-    return residence, _placed(there, "l2", lives, placement.addresses)
-
-
-def _place_in_hbm(plan: Plan, spans: Spans, spilled: Sequence[Buffer], machine: Machine) -> dict[str, Buffer]:
+def _place_in_hbm(
+    plan: Plan, spans: Spans, spilled: Sequence[Buffer], stretch: Stretch, machine: Machine
+) -> dict[str, Buffer]:
     """Boundary tensors and constants one after the other, then spilled tensors by lifetime."""
     line_bytes = machine.l2_line_bytes
     residents = [b for b in plan.buffers if b.role in ("input", "output", "constant")]
@@ -95,10 +74,13 @@ def _place_in_hbm(plan: Plan, spans: Spans, spilled: Sequence[Buffer], machine: 
     for block in blocks:
         addresses.append(end)
         end += block.num_bytes
-    passing = [_block(b, spans[b.name], line_bytes) for b in spilled]
-    placement = place(passing, machine.hbm_bytes_per_die - end, line_bytes)
+    passing = {b.name: _block(b, spans[b.name], line_bytes) for b in spilled}
+    room = machine.hbm_bytes_per_die - end
+    placement = place([*stretched(passing, stretch, len(plan.steps), room).values()], room, line_bytes)
+    if placement.height_bytes > room:
+        placement = place([*passing.values()], room, line_bytes)
     residents += spilled
-    blocks += passing
+    blocks += passing.values()
     addresses += [end + address for address in placement.addresses]
     if end + placement.height_bytes > machine.hbm_bytes_per_die:
         found = list(zip(residents, blocks, addresses, strict=True))

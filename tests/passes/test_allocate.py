@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from random import Random
 
 import pytest
 from graph_maker import GraphMaker, random_inputs
@@ -18,12 +19,13 @@ from birc.codegen.program_code import generate
 from birc.compiler.importer.importer import import_model
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.interpreter import run_graph
-from birc.compiler.ir.plan import Plan
+from birc.compiler.ir.plan import Buffer, ExchangeStep, KernelStep, Plan
 from birc.compiler.ir.plan_verify_memory import memory_problems
 from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.allocation.blocks import Block
+from birc.compiler.passes.allocation.l2 import L2
 from birc.compiler.passes.allocation.room import Arena, LiveBytes
-from birc.compiler.passes.allocation.stretch import barriers, stretched
+from birc.compiler.passes.allocation.stretch import stretch_of, stretched
 from birc.compiler.passes.lifetimes import least_sram_bytes, lifetimes
 from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine, load_machine
@@ -119,26 +121,58 @@ def count_barriers(plan: Plan, machine: Machine) -> int:
     return sum(command.mnemonic == "barrier" for command in generate(plan, machine).program.commands)
 
 
-def test_stretched_lives_are_longer_but_not_more_at_once() -> None:
-    plan = plan_stages("lstm", "br100").plans["schedule"]
-    has_barrier = barriers(plan)
-    assert True in has_barrier and False in has_barrier
+def test_a_thousand_steps_fill_the_chip_and_waste_nothing() -> None:
+    """Layers whose weights do not all fit: each is filled as early as there is room."""
+    steps, capacity = 1000, 1 << 27
+    random = Random(0)
+    spans = {f"a{step}": (step, min(steps - 1, step + random.choice((1, 1, 2, 8)))) for step in range(steps)}
+    spans |= {f"w{step}": (step, step) for step in range(0, steps, 2)}
+    homes = {name: "home" if name.startswith("w") else "" for name in spans}
+    buffers = tuple(
+        Buffer(name, "f32", random.choice((1, 2, 3, 4)) * (4_000_001 if home else 300_000), "scratch", home=home)
+        for name, home in homes.items()
+    )
+    nothing = tuple(KernelStep((None,)) for _ in range(steps))
+    plan = Plan("layers", "tiny", "model", 1, buffers, nothing, (), ())
+    residence, placement = L2(plan, spans, capacity, 512).place(stretch_of(plan))
+    assert not residence.spilled and not residence.dropped
+    stays = list(residence.stays.values())
+    live = [sum(b.num_bytes for b in stays if b.start <= step < b.end) for step in range(steps)]
+    assert 0.95 * capacity < max(live) <= placement.height_bytes <= min(capacity, 1.03 * max(live))
+    weights = [name for name in spans if homes[name]]
+    assert all(residence.stays[name].start < spans[name][0] for name in weights[1:])
+
+
+@pytest.mark.parametrize("target", ["br100", "br104"])
+def test_stretched_lives_are_longer_but_not_more_at_once(target: str) -> None:
+    plan = plan_stages("lstm", target).plans["schedule"]
+    stretch, steps = stretch_of(plan), len(plan.steps)
     spans = lifetimes(plan)
-    lives = [Block(b.num_bytes, *spans[b.name]) for b in plan.buffers if b.role == "scratch"]
-    lives = [Block(b.num_bytes, b.start, b.end + 1) for b in lives]
-    longer = stretched(lives, [False] * len(lives), has_barrier)
-    assert longer != lives
-    for life, long in zip(lives, longer, strict=True):
-        assert long.start <= life.start < life.end <= long.end
-        assert long.start == life.start or has_barrier[long.start] or long.start == 0
-        assert long.end == life.end or long.end == len(has_barrier) or has_barrier[long.end]
-        assert not any(has_barrier[long.start + 1 : life.start + 1])
-        assert not any(has_barrier[life.end : long.end])
-    for step in range(len(has_barrier)):
-        at_once = (sum(b.num_bytes for b in some if b.start <= step < b.end) for some in (lives, longer))
-        assert max(at_once) <= max(
-            sum(b.num_bytes for b in lives if b.start <= other < b.end) for other in range(len(has_barrier))
-        )
+    scratch = [b for b in plan.buffers if b.role == "scratch"]
+    lives = {b.name: Block(b.num_bytes, spans[b.name][0], spans[b.name][1] + 1) for b in scratch}
+    longer = stretched(lives, stretch, steps)
+    assert longer != lives and list(longer) == list(lives)
+    most = max(sum(b.num_bytes for b in lives.values() if b.start <= step < b.end) for step in range(steps))
+    for step in range(steps):
+        assert sum(b.num_bytes for b in longer.values() if b.start <= step < b.end) <= most
+    free = stretched(lives, stretch, steps, sum(b.num_bytes for b in lives.values()))
+    assert free == {name: stretch.wanted(name, life) for name, life in lives.items()}
+    for name, life in lives.items():
+        assert free[name].start <= longer[name].start <= life.start < life.end <= longer[name].end <= free[name].end
+        assert longer[name].start in (life.start, free[name].start) and longer[name].end in (life.end, free[name].end)
+
+
+def test_what_is_exchanged_wants_its_place_since_the_exchange_before() -> None:
+    plan = plan_stages("bert_base", "br100").plans["schedule"]
+    steps = [number for number, step in enumerate(plan.steps) if isinstance(step, ExchangeStep)]
+    assert len(steps) > 1
+    stretch = stretch_of(plan)
+    for before, number in itertools.pairwise(steps):
+        step = plan.steps[number]
+        assert isinstance(step, ExchangeStep)
+        for exchange in step.exchanges:
+            life = Block(1, number, number + 1)
+            assert stretch.wanted(exchange.view.buffer, life).start <= before + 1
 
 
 @pytest.mark.parametrize("name", ["resnet50", "bert_base", "lstm"])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from birc.compiler.ir.plan import Buffer, Plan
 from birc.compiler.passes.allocation.blocks import Block, aligned
 from birc.compiler.passes.allocation.room import Room
-
-PREFETCH_DISTANCES = (1 << 30, 64, 16, 8, 4, 2, 1, 0)
-"""Steps before its first use in which a twin may be filled, the earliest first."""
+from birc.compiler.passes.allocation.stretch import Stretch
 
 Spans = Mapping[str, tuple[int, int]]
 """The first and last step that touches each buffer."""
@@ -18,34 +17,42 @@ Spans = Mapping[str, tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class Residence:
-    """What lies in L2: `stays` are blocks by buffer; tensors in `spilled` and the twins in `dropped` are not there."""
+    """What lies in L2: `stays` are the lives by buffer, `kept` those for which their room is kept free.
+
+    Tensors in `spilled` and the twins in `dropped` are not there.
+    """
 
     stays: Mapping[str, Block]
+    kept: Mapping[str, Block]
     spilled: tuple[Buffer, ...]
     dropped: tuple[Buffer, ...]
 
 
-def reside(plan: Plan, spans: Spans, room: Room, line_bytes: int) -> Residence:
-    """Tensors take L2 first, the largest first; then twins, in the order of use, each as early as there is room."""
+def reside(plan: Plan, spans: Spans, room: Room, line_bytes: int, stretch: Stretch | None) -> Residence:
+    """Tensors take L2 first, the largest first; then twins, in the order of use, each as early as there is room.
+
+    With `stretch`, room for a tensor is kept as that wants it, where there is so much.
+    """
     stays: dict[str, Block] = {}
+    kept: dict[str, Block] = {}
     spilled, dropped = [], []
     for tensor in sorted(tensors(plan, spans, "l2"), key=lambda b: (-b.num_bytes, spans[b.name], b.name)):
         first, last = spans[tensor.name]
-        block = Block(aligned(tensor.num_bytes, line_bytes), first, last + 1)
-        if room.take(block.num_bytes, block.start, block.end):
-            stays[tensor.name] = block
+        stay = Block(aligned(tensor.num_bytes, line_bytes), first, last + 1)
+        lives = (stay,) if stretch is None else (stretch.wanted(tensor.name, stay), stay)
+        life = next((life for life in lives if room.take(life.num_bytes, life.start, life.end)), None)
+        if life is not None:
+            stays[tensor.name], kept[tensor.name] = stay, life
         else:
             spilled.append(tensor)
     twins = [b for b in plan.buffers if b.home and b.name in spans]
     for twin in sorted(twins, key=lambda b: spans[b.name]):
-        num_bytes = aligned(twin.num_bytes, line_bytes)
-        lives = (Block(num_bytes, first, last + 1) for first, last in _lives(spans[twin.name], plan))
-        stay = next((b for b in lives if room.take(b.num_bytes, b.start, b.end)), None)
-        if stay is not None:
-            stays[twin.name] = stay
+        life = _life(plan, aligned(twin.num_bytes, line_bytes), spans[twin.name], room)
+        if life is not None:
+            stays[twin.name] = kept[twin.name] = life
         else:
             dropped.append(twin)
-    return Residence(stays, tuple(spilled), tuple(dropped))
+    return Residence(stays, kept, tuple(spilled), tuple(dropped))
 
 
 def tensors(plan: Plan, spans: Spans, space: str) -> list[Buffer]:
@@ -54,10 +61,18 @@ def tensors(plan: Plan, spans: Spans, space: str) -> list[Buffer]:
     return [b for b in scratch if (b.space == "tb") == (space == "tb")]
 
 
-def _lives(span: tuple[int, int], plan: Plan) -> Iterator[tuple[int, int]]:
-    """Lives to try for a twin: through all rounds of a repeated plan, then from ever later before its first use."""
-    use, last = span
-    if plan.repeat > 1:
-        yield 0, len(plan.steps) - 1
-    for distance in PREFETCH_DISTANCES:
-        yield max(0, use - distance), last
+def _life(plan: Plan, num_bytes: int, span: tuple[int, int], room: Room) -> Block | None:
+    """The life of a twin: through all rounds of a repeated plan, else from the first step since which there is room.
+
+    None when there is none even since its first use.
+    """
+    use, end, steps = span[0], span[1] + 1, len(plan.steps)
+    if plan.repeat > 1 and room.has(num_bytes, 0, steps):
+        start, end = 0, steps
+    else:
+        # Where there is room for a life, there is room for a shorter one.
+        start = bisect_left(range(use + 1), True, key=lambda step: room.has(num_bytes, step, end))
+        if start > use:
+            return None
+    room.take(num_bytes, start, end)
+    return Block(num_bytes, start, end)

@@ -2,7 +2,8 @@
 
 Kernels that need nothing of each other run without a barrier between them. When one of them writes where another one
 reads something that it is the last to read, there must be one after all. So a buffer that lives between two barriers
-should have its address for itself from the one to the other, wherever there is room for that.
+should have its address for itself from the one to the other, wherever there is room for that. What one die sends to the
+other should go where nothing was since the dies last heard of each other.
 """
 
 from __future__ import annotations
@@ -65,14 +66,43 @@ def _meets(boxes: Mapping[str, set[tuple[int, int]]], box: _Box) -> bool:
     return any(first < other_end and other_first < end for other_first, other_end in boxes.get(name, ()))
 
 
-def barriers(plan: Plan) -> list[bool]:
-    """For every step whether all dies that take part in it wait for the steps before, wherever buffers lie."""
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Where lives should begin and end, by step: `begins` and `ends` are the barriers around it.
+
+    `since` has, for every buffer that the dies exchange, the exchange before its own: from then on no die knows what
+    the other one has finished. The content of a twin is on its way before the barrier of its first step.
+    """
+
+    begins: tuple[int, ...]
+    ends: tuple[int, ...]
+    since: Mapping[str, int]
+    twins: frozenset[str]
+
+    def wanted(self, name: str, life: Block) -> Block:
+        """The life of a buffer from barrier to barrier."""
+        start = self.begins[max(0, life.start - 1) if name in self.twins else life.start]
+        return Block(life.num_bytes, min(start, self.since.get(name, start)), self.ends[life.end - 1])
+
+
+def stretch_of(plan: Plan) -> Stretch:
+    """Where the lives of a plan's buffers should begin and end, wherever they lie."""
     local = frozenset(b.name for b in plan.buffers if b.space == "tb")
     pending = [_Pending() for _ in range(plan.dies)]
-    return [_has_barrier(step, pending, local) for step in plan.steps]
+    has_barrier = [_has_barrier(step, pending, local) for step in plan.steps]
+    since: dict[str, int] = {}
+    last = 0
+    for number, step in enumerate(plan.steps):
+        if isinstance(step, ExchangeStep):
+            for exchange in step.exchanges:
+                since.setdefault(exchange.view.buffer, last)
+            last = number + 1
+    twins = frozenset(b.name for b in plan.buffers if b.home)
+    return Stretch(_begins(has_barrier), _ends(has_barrier), since, twins)
 
 
 def _has_barrier(step: Step, pending: list[_Pending], local: frozenset[str]) -> bool:
+    """Whether all dies that take part in a step wait for the steps before."""
     match step:
         case KernelStep(kernels):
             needed = [
@@ -89,40 +119,37 @@ def _has_barrier(step: Step, pending: list[_Pending], local: frozenset[str]) -> 
             return False
 
 
-def stretched(blocks: Sequence[Block], is_copied: Sequence[bool], has_barrier: Sequence[bool]) -> list[Block]:
-    """The blocks with lives from barrier to barrier, as far as no more bytes live at once than did before.
+def stretched(lives: Mapping[str, Block], stretch: Stretch, steps: int, most_bytes: int = 0) -> dict[str, Block]:
+    """The lives from barrier to barrier, as far as no more bytes live at once than before, or than `most_bytes`.
 
-    The content of those in `is_copied` is on its way before the barrier of their first step. Small blocks come first.
+    What the dies exchange comes first, then small blocks.
     """
-    live = np.zeros(len(has_barrier) + 1, np.int64)
-    for block in blocks:
-        live[block.start : block.end] += block.num_bytes
-    most = int(live.max(initial=0))
-    begins = _begins(has_barrier)
-    ends = _ends(has_barrier)
-    result = list(blocks)
-    for number in sorted(range(len(blocks)), key=lambda n: (blocks[n].num_bytes, n)):
-        block = blocks[number]
-        early = begins[max(0, block.start - 1)] if is_copied[number] else begins[block.start]
-        for start, end in ((early, ends[block.end - 1]), (block.start, ends[block.end - 1]), (early, block.end)):
-            before, after = live[start : block.start], live[block.end : end]
-            if max(before.max(initial=0), after.max(initial=0)) + block.num_bytes <= most:
-                before += block.num_bytes
-                after += block.num_bytes
-                result[number] = Block(block.num_bytes, start, end)
+    live = np.zeros(steps + 1, np.int64)
+    for life in lives.values():
+        live[life.start : life.end] += life.num_bytes
+    most = max(most_bytes, int(live.max()))
+    result = dict(lives)
+    for name in sorted(lives, key=lambda name: (name not in stretch.since, lives[name].num_bytes, name)):
+        life, wanted = lives[name], stretch.wanted(name, lives[name])
+        for start, end in ((wanted.start, wanted.end), (life.start, wanted.end), (wanted.start, life.end)):
+            before, after = live[start : life.start], live[life.end : end]
+            if max(before.max(initial=0), after.max(initial=0)) + life.num_bytes <= most:
+                before += life.num_bytes
+                after += life.num_bytes
+                result[name] = Block(life.num_bytes, start, end)
                 break
     return result
 
 
-def _begins(has_barrier: Sequence[bool]) -> list[int]:
+def _begins(has_barrier: Sequence[bool]) -> tuple[int, ...]:
     """For every step the last one up to it that has a barrier."""
     found: list[int] = []
     for step, has in enumerate(has_barrier):
         found.append(step if has or not found else found[-1])
-    return found
+    return tuple(found)
 
 
-def _ends(has_barrier: Sequence[bool]) -> list[int]:
+def _ends(has_barrier: Sequence[bool]) -> tuple[int, ...]:
     """For every step the next one after it that has a barrier."""
     found: list[int] = []
     end = len(has_barrier)
@@ -130,4 +157,4 @@ def _ends(has_barrier: Sequence[bool]) -> list[int]:
         found.append(end)
         if has_barrier[step]:
             end = step
-    return found[::-1]
+    return tuple(found[::-1])
