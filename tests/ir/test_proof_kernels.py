@@ -258,6 +258,30 @@ def test_products(kernel: Kernel, spare: int) -> None:
         assert {position for *_, position in listed(proof.image(number))} == loaded
 
 
+@pytest.mark.parametrize(("rows", "tile", "dilation"), [(4, 4, 1), (4, 2, 2), (1, 1, 2), (4, 3, 2)])
+def test_patches_are_loaded_with_what_lies_between_their_taps(rows: int, tile: int, dilation: int) -> None:
+    """Rows of an image of which every operation takes a window; the code's loads are the oracle."""
+    space = tuple(Dimension(name, extent, PAR) for name, extent in (("y", rows), ("x", 6), ("o", 2)))
+    space += (Dimension("r", 2, RED), Dimension("c", 3, RED))
+    index = (Index((("y", 1), ("r", dilation)), -1), Index((("x", 1),)), Index((("c", 1),)))
+    a = Access(View("x", 0, (5, 6, 3), (18, 3, 1)), index)
+    b = Access(View("w", 0, (2, 3, 2), (6, 2, 1)), tuple(Index(((name, 1),)) for name in "rco"))
+    store = Access(View("t", 0, (rows, 6, 2), (12, 2, 1)), tuple(Index(((name, 1),)) for name in "yxo"))
+    phase = Phase((Statement("vacc", "v0"), Statement("vst", "", ("v0",), store)))
+    tiling = Tiling((("y", tile), ("x", 6), ("o", 2), ("r", 1), ("c", 3)), resident=2, taps=("r",))
+    contraction = Contraction(a, b, 2, 2, ("y", "x"), ("o",), "tf32p")
+    kernel = Kernel("windows", space, (phase,), contraction, tiling=tiling)
+    loaded = {at for item in walk(kernel, MACHINE) if item.view == a.view for at in item.elements()}
+    sizes = {"x": max(loaded) + 1, "w": 12, "t": 12 * rows}
+    proof = proof_of(kernel, {name: storage(size) for name, size in sizes.items()})
+    reached = {position for *_, position in listed(proof.image(0))}
+    assert reached <= loaded
+    assert reached == loaded or rows % tile  # a tile that reaches beyond the space loads more
+    assert not proof.flaws
+    short = proof_of(kernel, {name: storage(size - (name == "x")) for name, size in sizes.items()})
+    assert says(short, "touches bytes")
+
+
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(-2, 2), st.integers(1, 30))
 @settings(max_examples=60, deadline=None)
 def test_what_data_indexes(rows: int, count: int, start: int, elements: int) -> None:

@@ -14,6 +14,8 @@ from birc.compiler.ir.plan_verify_kernel import bounds
 
 DATA = "(data)"
 """The variable for an index that data gives, of which only the range is known."""
+_PATCH = "(patch) "
+"""Before the name of a tap: the variable for the pixels that a patch has for it."""
 _SPC = "(spc) "
 """Before the name of a dimension: the variable that numbers its shares."""
 
@@ -24,7 +26,8 @@ class Touch:
 
     `owner` is the operand ("a", "b") or the op it belongs to, `phase` the number of its phase, -1 of an operand.
     `parallel` are the dimensions whose points may run in any order, `varies` those along which a stored value differs,
-    `indexed` the axis and the number of indices of an indexed load.
+    `indexed` the axis and the number of indices of an indexed load. A load that brings a patch for all taps brings as
+    many pixels in a row of each tap as `patch` says, also those between two taps.
     """
 
     owner: str
@@ -34,6 +37,7 @@ class Touch:
     parallel: frozenset[str]
     varies: frozenset[str] = frozenset()
     indexed: tuple[int, int] | None = None
+    patch: tuple[tuple[str, int], ...] = ()
 
     @property
     def stores(self) -> bool:
@@ -50,14 +54,21 @@ class Touch:
         """The coordinate on each axis; on the axis of an indexed load an index from data is added."""
         axis = self.indexed[0] if self.indexed is not None else None
         return tuple(
-            total(index, variable(DATA)) if number == axis else total(index)
+            total(self._patched(index), variable(DATA)) if number == axis else total(self._patched(index))
             for number, index in enumerate(self.access.index)
         )
 
+    def _patched(self, index: Index) -> Index:
+        """The coordinate with single pixels of a patch in place of taps."""
+        taps = dict(self.patch)
+        terms = ((_PATCH + name, 1) if name in taps else (name, factor) for name, factor in index.terms)
+        return Index(tuple(terms), index.constant)
+
     @property
     def data(self) -> tuple[Range, ...]:
-        """What is known of an index from data: its range."""
-        return (Range(variable(DATA), 0, self.indexed[1]),) if self.indexed is not None else ()
+        """The ranges of what is no dimension: an index from data, the pixels of a patch."""
+        pixels = tuple(Range(variable(_PATCH + name), 0, extent) for name, extent in self.patch)
+        return (*pixels, Range(variable(DATA), 0, self.indexed[1])) if self.indexed is not None else pixels
 
     @property
     def element(self) -> Index:
@@ -90,7 +101,7 @@ class Space:
     @cached_property
     def touches(self) -> tuple[Touch, ...]:
         """Every access: the operands of a contraction, then those of the statements in order."""
-        return (*_operands(self.kernel), *_statements(self.kernel))
+        return (*_operands(self.kernel, self.tiling), *_statements(self.kernel))
 
     def taps_of(self, touch: Touch) -> tuple[str, ...]:
         """The dimensions over which windows move on the patch that an access loads."""
@@ -127,12 +138,15 @@ class Space:
         return number, tuple(conditions)
 
 
-def _operands(kernel: Kernel) -> Iterator[Touch]:
+def _operands(kernel: Kernel, tiling: Tiling) -> Iterator[Touch]:
     if kernel.contraction is None:
         return
+    a = kernel.contraction.a
+    terms = {name: factor for index in a.index for name, factor in index.terms}
+    patch = tuple((name, 1 + abs(terms.get(name, 0)) * (kernel.dimension(name).extent - 1)) for name in tiling.taps)
     loops = tuple(d.name for d in kernel.space)
     parallel = frozenset(d.name for d in kernel.par_dims)
-    yield Touch("a", kernel.contraction.a, -1, loops, parallel)
+    yield Touch("a", a, -1, loops, parallel, patch=patch)
     yield Touch("b", kernel.contraction.b, -1, loops, parallel)
 
 
