@@ -112,7 +112,7 @@ class Compiled:
 
 
 def compile_graph(
-    graph: Graph, target: str = "tiny", precision: str = "model", *, fuse: bool = True, clean: bool = True
+    graph: Graph, target: str | Machine = "tiny", precision: str = "model", *, fuse: bool = True, clean: bool = True
 ) -> Compiled:
     """Compile a graph through all phases, by the first plan that fits.
 
