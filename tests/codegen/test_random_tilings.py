@@ -1,0 +1,90 @@
+"""Products by any tiling: every engine computes what the graph says, in any order, and the verifier proves it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from graph_maker import GraphMaker
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from random_tilings import MACHINE, TiledProduct, lowered_product, tiled_products, with_tiling
+
+from birc.compiler.ir.interpreter import run_graph
+from birc.compiler.ir.plan import BLOCK, TILE, Tiling
+from birc.runtime.timing import simulate
+from birc.runtime.values.engine import ValuesEngine
+
+
+def check(case: TiledProduct, seed: int) -> None:
+    """Values and counts of the engines, and the verifier's word."""
+    compiled = case.compiled
+    compiled.verify()
+    inputs = case.inputs(seed)
+    (expected,) = run_graph(compiled.graph, inputs).values()
+    stepped, counts = compiled.step_counted(inputs, "random" if seed % 2 else "sequential", seed)
+    memory = compiled.memory(inputs)
+    engine = ValuesEngine(compiled.program, MACHINE)
+    assert engine.run(memory) == counts
+    assert simulate(compiled.program, MACHINE).counts == counts
+    for actual in (*stepped.values(), *compiled.outputs(memory).values()):
+        if case.is_exact:
+            np.testing.assert_array_equal(actual, expected)
+        else:
+            np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+    # Loops in which loads go ahead by a part of the columns are walked one by one, which costs little.
+    assert all(fallback.raised and case.goes_ahead_by_part for fallback in engine.fallbacks)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(case=tiled_products(), seed=st.integers(0, 9))
+def test_every_tiling_gives_the_same(case: TiledProduct, seed: int) -> None:
+    check(case, seed)
+
+
+def product(m: int, k: int, n: int, *, softmax: bool = False) -> tuple[object, ...]:
+    """x @ w + bias + residual, and its kernel."""
+    make = GraphMaker()
+    total = make("add", make("matmul", make.input(m, k), make.input(k, n)), make.input(n))
+    total = make("add", total, make.input(m, n))
+    graph = make.graph(make("softmax", total, axis=1) if softmax else total)
+    fused, lowered = lowered_product(graph)
+    return fused, lowered, lowered.kernels[0]
+
+
+@pytest.mark.parametrize("turns", [TILE, BLOCK])
+def test_a_block_of_twenty_four_tiles(turns: str) -> None:
+    fused, lowered, kernel = product(24, 8, 24)
+    tile = (("m", 3), ("n", 4), ("k0", 4))
+    columns, programs = (3, 3) if turns == TILE else (6, 1)
+    rows = 24 // columns
+    tiling = Tiling(tile, (), rows, columns, 1, "", False, 2 * rows + 1, 2 * columns, programs, turns)
+    check(with_tiling(fused, lowered, kernel, tiling), 1)
+
+
+def test_registers_hold_no_sums_of_a_depth_that_is_one_step() -> None:
+    """Nothing is loaded in chunks when the depth that is not resident is a single step."""
+    fused, lowered, kernel = product(9, 4, 24)
+    tile = (("m", 3), ("n", 4), ("k0", 4))
+    tiling = Tiling(tile, (), 3, 6, resident=0, a_slots=3, b_slots=6, programs=6)
+    check(with_tiling(fused, lowered, kernel, tiling), 1)
+
+
+@pytest.mark.parametrize("columns", [8, 12, 20])
+def test_whole_rows_with_half_of_the_depth_at_a_time(columns: int) -> None:
+    fused, lowered, kernel = product(6, 8, columns, softmax=True)
+    assert len(kernel.phases) > 1
+    tile, count = (("m", 3), ("n", 4), ("k0", 4)), columns // 4
+    tiling = Tiling(tile, (), 1, count, 0, "", True, 2, count + 1, programs=2, turns=BLOCK)
+    check(with_tiling(fused, lowered, kernel, tiling), 3)
+
+
+def test_a_random_order_of_all_instructions() -> None:
+    fused, lowered, kernel = product(12, 8, 16)
+    tile = (("m", 3), ("n", 4), ("k0", 4))
+    tiling = Tiling(tile, (), 2, 4, 1, "", True, 5, 9, programs=2, turns=BLOCK)
+    case = with_tiling(fused, lowered, kernel, tiling)
+    inputs = case.inputs()
+    (expected,) = run_graph(case.compiled.graph, inputs).values()
+    for seed in range(5):
+        (actual,) = case.compiled.step(inputs, "random", seed).values()
+        np.testing.assert_array_equal(actual, expected)
