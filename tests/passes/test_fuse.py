@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from graph_maker import GraphMaker, random_inputs, sources_of
@@ -12,9 +16,10 @@ from birc.compiler.ir.graph import GROUP, Graph
 from birc.compiler.ir.interpreter import run_graph
 from birc.compiler.ir.verify import verify_graph
 from birc.compiler.passes.base import run_passes
-from birc.compiler.passes.fuse import LARGEST_GROUP, Fuse
+from birc.compiler.passes.fuse import LARGEST_GROUP, MOST_BEFORE_SOFTMAX, Fuse, fuse_for
 from birc.compiler.passes.lower.lower import MOVEMENTS, VIEWS, is_element_wise_op
 from birc.runtime.dtypes import dtype
+from birc.runtime.machine import load_machine
 
 CONV = {"stride": (1, 1), "pads": (1, 1, 1, 1), "dilation": (1, 1), "group": 1}
 
@@ -149,3 +154,118 @@ def test_quantised_values_may_be_used_before_they_are_stored() -> None:
     assert groups(make.graph(make("relu", make("dequantize", whole, scale, zero)))) == [
         ["quantize", "dequantize", "relu"]
     ]
+
+
+def kinds(graph: Graph, fuse: Fuse) -> list[str]:
+    """The anchors of every kernel, in order."""
+    fused = fuse.run(graph).graph
+    verify_graph(fused)
+    return [str(node.attributes.get("kind", node.op)) for node in fused.nodes if node.op not in VIEWS]
+
+
+WHOLE_ROWS = Fuse(tile_columns=64, row_tiles=16, operand_bytes=1 << 18)
+Build = Callable[[GraphMaker, str], str]
+
+
+def over_columns(make: GraphMaker, scores: str) -> str:
+    return make("softmax", make("mul", scores, make.constant(0.5)), axis=2)
+
+
+def over_rows(make: GraphMaker, scores: str) -> str:
+    return make("softmax", scores, axis=1)
+
+
+def read_elsewhere(make: GraphMaker, scores: str) -> str:
+    return make("add", make("softmax", scores, axis=2), make("relu", scores))
+
+
+def read_twice(make: GraphMaker, scores: str) -> str:
+    return make("mul", make("softmax", scores, axis=2), scores)
+
+
+def through_a_view(make: GraphMaker, scores: str) -> str:
+    return make("softmax", make("transpose", scores, perm=(0, 2, 1)), axis=2)
+
+
+def as_logarithm(make: GraphMaker, scores: str) -> str:
+    return make("log_softmax", scores, axis=2)
+
+
+def after_many(make: GraphMaker, scores: str) -> str:
+    for _ in range(MOST_BEFORE_SOFTMAX):
+        scores = make("neg", scores)
+    return make("softmax", scores, axis=2)
+
+
+def after_as_many_as_may_be(make: GraphMaker, scores: str) -> str:
+    for _ in range(MOST_BEFORE_SOFTMAX - 1):
+        scores = make("neg", scores)
+    return make("softmax", scores, axis=2)
+
+
+def after_another(make: GraphMaker, scores: str) -> str:
+    return make("softmax", make("softmax", scores, axis=2), axis=2)
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (over_columns, ["matmul+softmax"]),
+        (after_as_many_as_may_be, ["matmul+softmax"]),
+        (after_another, ["matmul+softmax", "softmax"]),
+        (over_rows, ["matmul", "softmax"]),
+        (read_elsewhere, ["matmul", "softmax"]),
+        (read_twice, ["matmul", "softmax"]),
+        (through_a_view, ["matmul", "softmax"]),
+        (as_logarithm, ["matmul", "log_softmax"]),
+        (after_many, ["matmul", "softmax"]),
+    ],
+    ids=lambda entry: entry.__name__ if callable(entry) else "",
+)
+def test_a_softmax_over_the_columns_joins_its_product(build: Build, expected: list[str]) -> None:
+    make = GraphMaker()
+    scores = make("matmul", make.input(2, 5, 16), make.input(2, 16, 192))
+    assert kinds(make.graph(build(make, scores)), WHOLE_ROWS) == expected
+
+
+def test_scores_that_are_given_out_are_stored() -> None:
+    make = GraphMaker()
+    scores = make("matmul", make.input(5, 16), make.input(16, 192))
+    assert kinds(make.graph(make("softmax", scores, axis=1), scores), WHOLE_ROWS) == ["matmul", "softmax"]
+
+
+@pytest.mark.parametrize("columns", range(1, 400, 7))
+def test_a_softmax_joins_where_tiles_fill_a_row(columns: int) -> None:
+    make = GraphMaker()
+    scores = make("matmul", make.input(5, 16), make.input(16, columns))
+    tiles = math.ceil(columns / 64)
+    joins = columns % tiles == 0
+    graph = make.graph(make("softmax", scores, axis=1))
+    assert kinds(graph, WHOLE_ROWS) == (["matmul+softmax"] if joins else ["matmul", "softmax"])
+
+
+@pytest.mark.parametrize(
+    ("fuse", "joins"),
+    [
+        (WHOLE_ROWS, True),
+        (replace(WHOLE_ROWS, row_tiles=3), True),
+        (replace(WHOLE_ROWS, row_tiles=2), False),
+        (replace(WHOLE_ROWS, operand_bytes=3 * 64 * (16 + 64) * 4), True),
+        (replace(WHOLE_ROWS, operand_bytes=3 * 64 * (16 + 64) * 4 - 1), False),
+        (replace(WHOLE_ROWS, operand_bytes=3 * 64 * (16 + 64) * 4, element_bytes=12), False),
+        (fuse_for(load_machine("br100"), "bf16"), True),
+        (fuse_for(load_machine("tiny"), "model"), False),
+        (Fuse(), False),
+    ],
+)
+def test_a_softmax_joins_where_registers_and_input_buffers_hold_a_row(fuse: Fuse, joins: bool) -> None:
+    make = GraphMaker()
+    scores = make("matmul", make.input(5, 16), make.input(16, 192))
+    graph = make.graph(make("softmax", scores, axis=1))
+    assert kinds(graph, fuse) == (["matmul+softmax"] if joins else ["matmul", "softmax"])
+
+
+def test_rows_may_have_no_elements() -> None:
+    make = GraphMaker()
+    scores = make("matmul", make.input(5, 16), make.input(16, 0))
+    assert "+".join(kinds(make.graph(make("softmax", scores, axis=1)), WHOLE_ROWS)) == "matmul+softmax"

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import pytest
+from graph_maker import GraphMaker
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from machines import with_input_buffers
 from op_cases import LARGE, OpCase
 from pipeline import compile_graph
 
-from birc.compiler.ir.plan import Phase, Statement
-from birc.compiler.ir.registers import assign
+from birc.compiler.ir.plan import RED, Access, Contraction, Dimension, Index, Kernel, Phase, Statement, View
+from birc.compiler.ir.registers import Epilogue, assign, epilogue
 
 OPERATIONS = (("vld",), ("vneg", "vabs", "vexp2"), ("vadd", "vmul", "vmax"))
 LOOPS = st.sampled_from(((), ("d0",)))
@@ -114,3 +117,117 @@ def test_registers_of_real_kernels() -> None:
 def test_registers_are_reused() -> None:
     chain = [Statement("vld", "v0"), *(Statement("vneg", f"v{i + 1}", (f"v{i}",)) for i in range(20))]
     assert assign((Phase((*chain, Statement("vst", arguments=("v20",)))),)).count == 1
+
+
+# --- blocks of tiles, each with registers of its own
+
+
+def run_blocks(after: Epilogue, tiles: int, ahead: int) -> None:
+    """Executes an epilogue for a row of `tiles` whose sums are there, with loads that go ahead by `ahead` tiles.
+
+    Fails when a register does not hold the value, of the tile, that the statement asks for.
+    """
+    looped = {s.result for p in after.phases for s in p.statements if p.loops and not s.op.startswith("vfold")}
+    held: dict[tuple[str, int, int], tuple[str, int]] = {}
+
+    def place(name: str, tile: int) -> tuple[str, int, int]:
+        if name in after.slots:
+            return "tile", after.slots[name], tile
+        if name in after.loads:
+            return "load", after.loads[name], tile % ahead
+        return "register", after.registers.numbers[name], 0
+
+    def value(name: str, tile: int) -> tuple[str, int]:
+        return name, tile if name in looped else -1
+
+    def execute(statement: Statement, tile: int) -> None:
+        for argument in statement.arguments:
+            if isinstance(argument, str):
+                assert held[place(argument, tile)] == value(argument, tile)
+        if statement.result and statement.op != "vacc":
+            held[place(statement.result, tile)] = value(statement.result, tile)
+
+    sums = next(s.result for p in after.phases for s in p.statements if s.op == "vacc")
+    for tile in range(tiles):
+        held[place(sums, tile)] = value(sums, tile)
+    for phase in after.phases:
+        first = [s for s in phase.statements if s.result in after.loads]
+        rest = [s for s in phase.statements if s.result not in after.loads]
+        for begin in range(0, tiles if phase.loops else 1, ahead):
+            for statements in (first, rest):
+                for tile in range(begin, begin + (ahead if phase.loops else 1)):
+                    for statement in statements:
+                        execute(statement, tile)
+    assert len(held) <= after.count(tiles, ahead)
+
+
+@st.composite
+def row_phases(draw: st.DrawFn) -> tuple[Phase, ...]:
+    """An epilogue about whole rows: what phases compute of a tile is read in any later one; every value is used."""
+    phases: list[Phase] = []
+    of_tiles: list[str] = []
+    of_rows: list[str] = []
+    unused: dict[str, None] = {}
+
+    def add(statements: list[Statement], values: list[str], op: str, *arguments: str) -> str:
+        name = f"v{len(of_tiles) + len(of_rows)}"
+        statements.append(Statement(op, name, arguments))
+        values.append(name)
+        for argument in arguments:
+            unused.pop(argument, None)
+        unused[name] = None
+        return name
+
+    for number in range(draw(st.integers(1, 4))):
+        statements: list[Statement] = []
+        if not number:
+            add(statements, of_tiles, "vacc")
+        for _ in range(draw(st.integers(0, 5))):
+            operands = draw(st.lists(st.sampled_from([*of_tiles, *of_rows]), max_size=2))
+            add(statements, of_tiles, draw(st.sampled_from(OPERATIONS[len(operands)])), *operands)
+        total = add(statements, of_rows, "vfoldsum", draw(st.sampled_from(of_tiles)))
+        phases.append(Phase(tuple(statements), ("d0",)))
+        if draw(st.booleans()):
+            between: list[Statement] = []
+            add(between, of_rows, "vredsum", total)
+            phases.append(Phase(tuple(between)))
+    statements = []
+    total = of_tiles[0]
+    for name in draw(st.permutations(list(unused))):
+        total = add(statements, of_tiles, "vadd", total, name)
+    statements.append(Statement("vst", arguments=(total,)))
+    return (*phases, Phase(tuple(statements), ("d0",)))
+
+
+@settings(max_examples=300, deadline=None)
+@given(phases=row_phases(), ahead=st.integers(1, 3), groups=st.integers(1, 3))
+def test_tiles_of_a_row_keep_their_values(phases: tuple[Phase, ...], ahead: int, groups: int) -> None:
+    dimensions = (Dimension("d0", 8), Dimension("k", 8, RED))
+    access = Access(View("t", 0, (8,), (1,)), (Index((("d0", 1),)),))
+    contraction = Contraction(access, access, 0, 1, (), ("d0",), "tf32p")
+    after = epilogue(Kernel("rows", dimensions, phases, contraction), by_block=True)
+    run_blocks(after, ahead * groups, ahead)
+
+
+@pytest.mark.parametrize("columns", [128, 320])
+def test_a_masked_softmax_has_a_register_a_tile(columns: int) -> None:
+    make = GraphMaker()
+    scores = make("mul", make("matmul", make.input(5, 16), make.input(16, columns)), make.constant(0.5))
+    graph = make.graph(make("softmax", make("add", scores, make.input(5, columns)), axis=1))
+    (kernel, *_) = compile_graph(graph, with_input_buffers()).kernels
+    after = epilogue(kernel, by_block=True)
+    assert set(after.slots.values()) == {0}
+    assert len(after.loads) == 1
+    run_blocks(after, 6, 3)
+
+
+def test_what_is_the_same_for_a_row_is_computed_once() -> None:
+    """The reciprocal of the sum, and a factor of each row, stand before the loops over tiles."""
+    make = GraphMaker()
+    shares = make("softmax", make("matmul", make.input(5, 16), make.input(16, 192)), axis=1)
+    graph = make.graph(make("mul", shares, make.input(5, 1)))
+    (kernel, *_) = compile_graph(graph, with_input_buffers()).kernels
+    looped = [s.op for phase in kernel.phases for s in phase.statements if phase.loops]
+    once = [s.op for phase in kernel.phases for s in phase.statements if not phase.loops]
+    assert not {"vld", "vrcp", "vredmax", "vredsum"} & set(looped)
+    assert sorted(once) == ["vld", "vrcp", "vredmax", "vredsum"]
