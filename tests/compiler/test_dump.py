@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 from graph_maker import GraphMaker
+from machines import with_quick_link
 from networks import exported_network
 from plan_stages import plan_stages
 from safetensors import safe_open
 
 from birc.codegen.program_code import generate
-from birc.compiler.driver import compile_model, resume
+from birc.compiler.driver import Compilation, compile_model, resume
 from birc.compiler.dump import CONSTANTS_FILE, DumpWriter, load_dump
 from birc.compiler.dump_constants import ConstantsFile, is_constants_file, load_constants
 from birc.compiler.ir.errors import TextError
 from birc.compiler.ir.graph import Graph
+from birc.compiler.ir.plan import Plan
 from birc.compiler.ir.printer import external_constants, print_graph
 from birc.runtime.assembly import program_text
 from birc.runtime.errors import BadModelError, InternalError, UsageError
@@ -93,6 +96,46 @@ def test_compiling_goes_on_from_every_phase(tmp_path: Path) -> None:
         again = resume(path, target="tiny")
         assert again is not None
         assert again.program == package.program, path.name
+
+
+def test_a_plan_with_divided_constants_gives_the_same_package(tmp_path: Path) -> None:
+    """Program and weights are the same bytes, whichever text of the plan they come from."""
+    machine = with_quick_link("tiny")
+    make = GraphMaker()
+    x = make.input(4, 96)
+    for _ in range(2):
+        x = make("tanh", make("matmul", x, make.random(96, 97)))
+        x = make("slice", x, starts=(0, 0), ends=(4, 96), steps=(1, 1))
+    graph = make.graph(make("neg", x))
+    compilation = Compilation(machine, dump=DumpWriter(tmp_path / "texts"))
+    compiled = compilation.compile_graph(graph, "import")
+    assert compiled is not None
+    assert sum(key.endswith((".0", ".1")) for key in compiled.part.weights) == 4
+    texts = sorted((tmp_path / "texts").glob("*.plan"))
+    assert [path.suffixes for path in texts] == [[".plan"]] * 4
+    for path in texts:
+        dump = load_dump(path)
+        assert isinstance(dump.content, Plan)
+        again = Compilation(machine).compile_plan(dump.content, dump.constants, dump.phase)
+        assert again is not None
+        assert again.part.program == compiled.part.program
+        assert again.part.weights.keys() == compiled.part.weights.keys()
+        assert all(same(again.part.weights[key], array) for key, array in compiled.part.weights.items())
+
+
+def test_a_package_from_a_plan_has_the_members_of_the_first(tmp_path: Path) -> None:
+    """All but the manifest, which names the passes that were run."""
+    package = compile_model(exported_network("gpt2").model, target="tiny", dump_ir=tmp_path / "texts")
+    assert package is not None
+    package.save(tmp_path / "first.birc")
+    (text,) = (tmp_path / "texts").glob("*_allocate.plan")
+    again = resume(text, target="tiny")
+    assert again is not None
+    again.save(tmp_path / "again.birc")
+    with zipfile.ZipFile(tmp_path / "first.birc") as first, zipfile.ZipFile(tmp_path / "again.birc") as other:
+        assert first.namelist() == other.namelist()
+        for name in set(first.namelist()) - {"manifest.json"}:
+            assert first.read(name) == other.read(name), name
 
 
 def test_a_pass_within_a_phase_has_its_name(tmp_path: Path) -> None:
