@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 from graph_maker import GraphMaker, random_inputs
 from hypothesis import given, settings
+from pipeline import compile_graph
 from random_graphs import graphs
 
 from birc.compiler.ir.graph import Graph
@@ -59,6 +63,58 @@ def test_graph_without_images_is_unchanged() -> None:
     result = run_pass(ChooseLayouts(), graph)
     assert not result.changed
     assert result.graph is graph
+
+
+def heads(make: GraphMaker) -> str:
+    """A product whose result is a stack of matrices, one a head."""
+    return make("matmul", make.input(2, 3, 4, 6), make.input(2, 3, 6, 5))
+
+
+def test_a_product_that_is_only_read_transposed_lies_as_it_is_read() -> None:
+    """Heads side by side in a row: their reshape is then a view."""
+    make = GraphMaker()
+    product = heads(make)
+    joined = make("reshape", make("transpose", product, perm=(0, 2, 1, 3)), shape=(2, 4, 15))
+    graph = make.graph(make("relu", joined))
+    assert layouts(graph)[product] == (0, 2, 1, 3)
+    case = compile_graph(graph, "tiny")
+    assert len(case.kernels) == 2 * len({kernel.name for kernel in case.kernels}) == 4
+    case.verify()
+    inputs = random_inputs(graph)
+    ((name, expected),) = run_graph(graph, inputs).items()
+    np.testing.assert_allclose(case.values(inputs)[name], expected, rtol=0, atol=2e-3 * np.abs(expected).max())
+
+
+def columns_outside(make: GraphMaker, product: str) -> tuple[str, ...]:
+    return (make("neg", make("transpose", product, perm=(0, 1, 3, 2))),)
+
+
+def read_as_it_is_too(make: GraphMaker, product: str) -> tuple[str, ...]:
+    return (make("neg", make("transpose", product, perm=(0, 2, 1, 3))), make("exp", product))
+
+
+def transposed_twice(make: GraphMaker, product: str) -> tuple[str, ...]:
+    turned = (make("transpose", product, perm=perm) for perm in ((0, 2, 1, 3), (1, 0, 2, 3)))
+    return tuple(make("neg", value) for value in turned)
+
+
+def given_out(make: GraphMaker, product: str) -> tuple[str, ...]:
+    return (product, make("neg", make("transpose", product, perm=(0, 2, 1, 3))))
+
+
+def changed_first(make: GraphMaker, product: str) -> tuple[str, ...]:
+    return (make("neg", make("transpose", make("exp", product), perm=(0, 2, 1, 3))),)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [columns_outside, read_as_it_is_too, transposed_twice, given_out, changed_first],
+    ids=lambda build: build.__name__,
+)
+def test_other_products_stay_row_major(build: Callable[[GraphMaker, str], tuple[str, ...]]) -> None:
+    make = GraphMaker()
+    product = heads(make)
+    assert layouts(make.graph(*build(make, product)))[product] is None
 
 
 @settings(max_examples=100, deadline=None)

@@ -186,3 +186,32 @@ def test_bounds_of_integers_are_whole() -> None:
     graph = make.graph(make("clip", make.input(7, element="i32"), minimum=-1.5, maximum=1.7))
     (actual,) = compile_graph(graph).step({"x0": np.arange(-3, 4, dtype=np.int32)}).values()
     np.testing.assert_array_equal(actual, [-1, -1, -1, 0, 1, 1, 1])
+
+
+def exact_gelu(x: np.ndarray) -> np.ndarray:
+    """x times the normal distribution function, in float64 and without cancellation."""
+    wide = x.astype(np.float64)
+    return 0.5 * wide * np.vectorize(math.erfc)(-wide / math.sqrt(2.0))
+
+
+GELU_SIZES = np.concatenate([np.logspace(-37, 38, 151), np.linspace(0.01, 20, 4000)]).astype(np.float32)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_gelu_is_within_a_millionth_of_its_operand(sign: float) -> None:
+    """7.1.26 of Abramowitz and Stegun is off by at most 1.5e-7; the rest are roundings."""
+    x = np.float32(sign) * GELU_SIZES
+    found = computed("gelu", x, approximate="none").astype(np.float64)
+    assert np.all(np.abs(found - exact_gelu(x)) <= 1e-6 * np.abs(x.astype(np.float64)))
+    assert np.all(np.isfinite(found))
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu_at_its_ends(approximate: str) -> None:
+    with np.errstate(all="ignore"):
+        ends = computed("gelu", np.float32([0.0, -0.0, np.inf, np.nan, 3.4e38]), approximate=approximate)
+    np.testing.assert_array_equal(ends, np.float32([0.0, 0.0, np.inf, np.nan, 3.4e38]))
+
+
+def test_gelu_ends_at_zero_on_the_left() -> None:
+    np.testing.assert_array_equal(computed("gelu", np.float32([-np.inf, -3.4e38, -100.0]), approximate="none"), 0.0)

@@ -396,6 +396,15 @@ def refusals() -> tuple[tuple[str, Body], ...]:
         inverse = m("rsqrt", m("add", mean, m.constant(1e-5)))
         return m("mul", m("mul", x, inverse), m.random(8))
 
+    def shared_rows(biased: bool) -> Body:
+        def body(m: GraphMaker) -> str:
+            shared = m("matmul", m.input(6, 4), m.random(4, 5))
+            if biased:
+                shared = m("add", shared, m.random(5))
+            return m("add", rows(m, shared), m("reshape", m("relu", shared), shape=(2, 3, 5)))
+
+        return body
+
     return (
         ("add-zero", lambda m: m("add", m.input(3), m.splat(0.0, 2, 3))),
         ("multiply-by-one", lambda m: m("mul", m.input(3), m.constant([1.0, 1.0, 1.5]))),
@@ -415,6 +424,19 @@ def refusals() -> tuple[tuple[str, Body], ...]:
         ("erf-gelu", wrong_half),
         ("rms-norm", mean_of_all),
         ("same-shape-reshape", lambda m: m("reshape", m.input(2, 3), shape=(2, 3))),
+        ("rows-of-product", shared_rows(False)),
+        ("rows-of-product", lambda m: rows(m, m("matmul", m.input(1, 6, 4), m.random(4, 5)))),
+        ("rows-of-product", lambda m: rows(m, m("matmul", m.input(6, 4), m.input(1, 4, 5)))),
+        ("rows-of-product", lambda m: rows(m, m("relu", m("matmul", m.input(6, 4), m.random(4, 5))))),
+        ("rows-of-product", lambda m: m("reshape", m("matmul", m.input(6, 4), m.random(4, 5)), shape=(2, 3, 5, 1))),
+        ("rows-of-product", lambda m: m("reshape", m("matmul", m.input(6, 4), m.random(4, 6)), shape=(6, 2, 3))),
+        ("rows-of-product", lambda m: m("reshape", m("matmul", m.input(6, 4), m.random(4, 5)), shape=(5, 6))),
+        ("rows-of-sum", shared_rows(True)),
+        ("rows-of-sum", lambda m: rows(m, m("add", m.input(6, 5), m.random(5)))),
+        ("rows-of-sum", lambda m: rows(m, m("add", m("matmul", m.input(6, 4), m.random(4, 5)), m.random(6, 5)))),
+        ("rows-of-sum", lambda m: rows(m, m("add", m("matmul", m.input(6, 4), m.random(4, 5)), m.random(1, 5)))),
+        ("rows-of-sum", lambda m: rows(m, m("add", m("matmul", m.input(6, 4), m.random(4, 5)), m.constant(2.0)))),
+        ("rows-of-sum", lambda m: rows(m, m("sub", m("matmul", m.input(6, 4), m.random(4, 5)), m.random(5)))),
     )
 
 
