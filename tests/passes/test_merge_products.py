@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from graph_maker import GraphMaker, random_inputs, sources_of
+from machines import with_quick_link
 from pipeline import compile_graph
 
 from birc.compiler.ir.graph import Graph
@@ -63,6 +64,68 @@ def test_each_die_computes_whole_heads() -> None:
     inputs = random_inputs(graph)
     (expected,), (actual,) = run_graph(graph, inputs).values(), compiled.values(inputs).values()
     np.testing.assert_allclose(actual, expected, rtol=2e-3, atol=2e-3)
+
+
+ERRORS = {"model": 2e-3, "fp32": 2e-5, "bf16": 2e-2}
+
+
+@pytest.mark.parametrize(
+    ("element", "precision", "bias"),
+    [
+        *(
+            ("f32", precision, bias)
+            for precision, bias in (("model", True), ("fp32", False), ("fp32", True), ("bf16", True))
+        ),
+        *(("f16", "model", False), ("bf16", "model", True)),
+    ],
+)
+def test_values_on_two_dies(element: str, precision: str, bias: bool) -> None:
+    """Each die has the columns of its heads, of all branches together, whatever products are rounded to."""
+    make = GraphMaker()
+    x = make.input(2, 5, 6, element=element)
+    outputs = []
+    for features in FEATURES:
+        y = make("matmul", x, weights_of(make, element, 6, HEADS * features))
+        if bias:
+            y = make("add", y, weights_of(make, element, HEADS * features))
+        outputs.append(make("transpose", make("reshape", y, shape=(2, 5, HEADS, features)), perm=(0, 2, 1, 3)))
+    graph = make.graph(make("mul", outputs[0], outputs[2]), make("exp", outputs[1]))
+    case = compile_graph(graph, with_quick_link("br100"), precision)
+    assert sum(kernel.contraction is not None for kernel in case.kernels) == 2
+    case.verify()
+    inputs = random_inputs(graph)
+    error = max(ERRORS[precision], {"f32": 0.0, "f16": 2e-3, "bf16": 2e-2}[element])
+    values = case.values(inputs)
+    for name, expected in run_graph(graph, inputs).items():
+        wide = expected.astype(np.float64)
+        np.testing.assert_allclose(values[name].astype(np.float64), wide, rtol=0, atol=error * np.abs(wide).max())
+
+
+def weights_of(make: GraphMaker, element: str, *shape: int) -> str:
+    drawn = np.random.default_rng([len(element), *shape]).uniform(-1, 1, shape)
+    return make.constant(drawn, element)
+
+
+@pytest.mark.parametrize("precision", ERRORS)
+def test_attention_on_two_dies(precision: str) -> None:
+    """Query, key and value of an attention of eight heads: each die has four, and a part of the weights."""
+    make = GraphMaker()
+    x = make.input(16, 64)
+    query, key, value = (
+        make("transpose", make("reshape", make("matmul", x, make.random(64, 64)), shape=(16, 8, 8)), perm=(1, 0, 2))
+        for _ in range(3)
+    )
+    scores = make("mul", make("matmul", query, make("transpose", key, perm=(0, 2, 1))), make.constant(0.01))
+    mixed = make("transpose", make("matmul", make("softmax", scores, axis=2), value), perm=(1, 0, 2))
+    graph = make.graph(make("reshape", mixed, shape=(16, 64)))
+    case = compile_graph(graph, with_quick_link("br100"), precision)
+    (buffer,) = [buffer for buffer in case.plan.buffers if buffer.role == "constant"]
+    assert len(buffer.part_offsets) == 2
+    case.verify()
+    inputs = random_inputs(graph)
+    for values in (case.step(inputs, "random", 1), case.values(inputs)):
+        for name, expected in run_graph(graph, inputs).items():
+            np.testing.assert_allclose(values[name], expected, rtol=0, atol=ERRORS[precision] * np.abs(expected).max())
 
 
 def with_other_heads(make: GraphMaker, x: str) -> tuple[str, ...]:

@@ -150,6 +150,86 @@ def test_boxes_of_views_of_one_tensor_are_compared_exactly(data):
         assert found[a, b] == bool(mine & element_bytes(right, those.low[b], those.high[b]))
 
 
+SHAPE = (4, 6, 8)
+
+
+@st.composite
+def runs(draw, address):
+    """All of a dense tensor [4, 6, 8] of bf16 in dimensions of its own, joined or cut, and a box that ends with rows
+    of 8 along one of them and is whole along those inside."""
+    dims = draw(st.sampled_from(((4, 6, 8), (24, 8), (4, 48), (192,), (2, 2, 6, 8), (4, 2, 3, 8), (2, 96), (12, 2, 8))))
+    strides = [1]
+    for extent in reversed(dims[1:]):
+        strides.insert(0, strides[0] * extent)
+    lower = tuple(draw(st.integers(-1, 1)) for _ in dims)
+    start = address - 2 * sum(low * stride for low, stride in zip(lower, strides, strict=True))
+    view = Descriptor("l2", start, "bf16", dims, tuple(strides), lower)
+    axis = draw(st.integers(0, sum(stride % 8 == 0 for stride in strides) - (len(dims) > 1)))
+    axis = min(axis, len(dims) - 1)
+    unit = 8 if strides[axis] < 8 else 1
+    low, high = [], []
+    for at, (first, extent) in enumerate(zip(lower, dims, strict=True)):
+        if at < axis:
+            begin = draw(st.integers(0, extent - 1))
+            end = begin + 1
+        elif at == axis:
+            begin = draw(st.integers(0, extent // unit - 1)) * unit
+            end = draw(st.integers(begin // unit + 1, extent // unit)) * unit
+        else:
+            begin, end = 0, extent
+        low.append(first + begin)
+        high.append(first + end)
+    return view, Boxes(np.array([low], np.int64), np.array([high], np.int64))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_runs_of_joined_and_of_cut_views_are_compared_exactly(data):
+    left, these = data.draw(runs(64))
+    right, those = data.draw(runs(64))
+    mine = element_bytes(left, these.low[0], these.high[0])
+    shared = mine & element_bytes(right, those.low[0], those.high[0])
+    assert overlaps(left, these, right, those)[0, 0] == bool(shared)
+
+
+@pytest.mark.parametrize(("rows", "meets"), [((0, 8), False), ((0, 9), True), ((16, 24), False), ((15, 17), True)])
+def test_a_run_of_a_joined_view_lies_beside_parts_of_a_cut_one(rows, meets):
+    """Rows 8 to 16 of [24, 8], as two of the four heads of [4, 6, 8]... and some rows of all as one run."""
+    cut = Descriptor("l2", 0, "bf16", (3, 8, 8), (64, 8, 1))
+    joined = Descriptor("l2", 0, "bf16", (192,), (1,))
+    part = Boxes(np.array([[1, 0, 0]]), np.array([[2, 8, 8]]))
+    run = Boxes(np.array([[rows[0] * 8]]), np.array([[rows[1] * 8]]))
+    assert overlaps(cut, part, joined, run)[0, 0] == meets
+    assert overlaps(joined, run, cut, part)[0, 0] == meets
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_boxes_of_joined_and_of_cut_views_that_share_a_byte_are_found(data):
+    """Any boxes, with gaps between rows and other element types."""
+    gap = data.draw(st.integers(0, 2))
+    strides = (6 * (8 + gap), 8 + gap, 1)
+    sides = []
+    for _ in range(2):
+        dims, steps = list(SHAPE), list(strides)
+        if data.draw(st.booleans()):  # the outer two as one
+            dims[0:2], steps[0:2] = [24], [steps[1]]
+        if data.draw(st.booleans()):  # a row in two
+            dims[-1:], steps[-1:] = [2, 4], [4, 1]
+        elif not gap and data.draw(st.booleans()):
+            dims[-2:], steps[-2:] = [dims[-2] * 8], [1]
+        order = data.draw(st.permutations(range(len(dims))))
+        dtype = data.draw(st.sampled_from(("bf16", "f32")))
+        moved = data.draw(st.sampled_from((0, 0, 2, 16, 96)))
+        view = Descriptor("l2", 64 + moved, dtype, tuple(dims[a] for a in order), tuple(steps[a] for a in order))
+        sides += [view, data.draw(boxes_in(view))]
+    left, these, right, those = sides
+    found = overlaps(left, these, right, those)
+    for a, b in np.ndindex(found.shape):
+        shared = element_bytes(left, these.low[a], these.high[a]) & element_bytes(right, those.low[b], those.high[b])
+        assert found[a, b] or not shared
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_the_bytes_of_boxes_are_those_of_their_elements(data):
