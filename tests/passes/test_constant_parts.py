@@ -115,11 +115,14 @@ def test_a_table_is_not_divided() -> None:
     check(case)
 
 
-def reading(dimension: str, count: int) -> KernelStep:
-    """Kernels that read a matrix [8, 6] in two parts along one of its dimensions, or all of it on both dies."""
-    index = (Index((("r", 1),)), Index((("c", 1),)))
-    accesses = (Access(View(name, 0, (8, 6), (6, 1)), index) for name in ("weights", f"made{count}"))
-    load, store = accesses
+def reading(dimension: str, count: int, first: int = 0) -> KernelStep:
+    """Kernels that read a matrix [8, 6] in two parts along one of its dimensions, or all of it on both dies.
+
+    Its rows are counted from `first`.
+    """
+    row, column = Index((("r", 1),)), Index((("c", 1),))
+    load = Access(View("weights", -6 * first, (8, 6), (6, 1), (first, 0)), (replace(row, constant=first), column))
+    store = Access(View(f"made{count}", 0, (8, 6), (6, 1)), (row, column))
     statements = (Statement("vld", "v0", access=load), Statement("vst", arguments=("v0",), access=store))
     kernel = Kernel("reading", (Dimension("r", 8), Dimension("c", 6)), (Phase(statements),))
     if not dimension:
@@ -130,10 +133,10 @@ def reading(dimension: str, count: int) -> KernelStep:
 
 @pytest.mark.parametrize(
     ("ways", "offsets"),
-    [("r", (0, 24)), ("c", (0, 3)), ("rr", (0, 24)), ("cc", (0, 3)), ("rc", ()), ("cr", ()), ("r ", ()), (" ", ())],
+    [("r", (0, 24)), ("c", (0, 3)), ("rrr", (0, 24)), ("cc", (0, 3)), ("rc", ()), ("cr", ()), ("r ", ()), (" ", ())],
 )
 def test_a_constant_is_divided_when_all_its_readers_agree(ways: str, offsets: tuple[int, ...]) -> None:
-    steps = tuple(reading(way.strip(), count) for count, way in enumerate(ways))
+    steps = tuple(reading(way.strip(), count, first=count) for count, way in enumerate(ways))
     made = (Buffer(f"made{count}", "f32", 192, "scratch") for count in range(len(ways)))
     plan = Plan("p", "tiny", "model", 2, (Buffer("weights", "f32", 192, "constant"), *made), steps, (), ())
     result = divide_constants(plan)
@@ -149,6 +152,13 @@ def test_a_constant_is_divided_when_all_its_readers_agree(ways: str, offsets: tu
             views = (next(accesses(kernel)).view for kernel in (one, other))
             expected, actual = (strided(data, view) for data, view in zip((weights, part), views, strict=True))
             np.testing.assert_array_equal(actual, expected)
+
+
+def test_what_both_dies_read_of_a_constant_is_no_part() -> None:
+    (step,) = (KernelStep((half, half)) for half in reading("r", 0).kernels[1:])
+    buffers = (Buffer("weights", "f32", 192, "constant"), Buffer("made0", "f32", 192, "scratch"))
+    plan = Plan("p", "tiny", "model", 2, buffers, (step,), (), ())
+    assert divide_constants(plan) == plan
 
 
 def strided(data: np.ndarray, view: View) -> np.ndarray:
