@@ -12,6 +12,7 @@ from birc.codegen.regions import Pending, Range, overlap, view_range
 from birc.codegen.slots import Slots
 from birc.codegen.vector_kernel import emit_vector_kernel
 from birc.compiler.ir.copies import copy_dims, row_major_strides
+from birc.compiler.ir.names import unused_name
 from birc.compiler.ir.plan import Boundary, Buffer, CopyStep, ExchangeStep, Kernel, KernelStep, Plan, View
 from birc.compiler.ir.plan_access import accesses
 from birc.runtime.conversion import memory_type
@@ -129,7 +130,7 @@ class ProgramWriter:
             self.elements[buffer.name] = buffer.dtype
             yield ConstantImage(buffer.name, buffer.num_bytes, buffer.address, dies)
         for die, offset in enumerate(buffer.part_offsets):
-            key = f"{buffer.name}.{die}"
+            key = unused_name(f"{buffer.name}.{die}", self.buffers, self.elements)
             self.elements[key] = buffer.dtype
             self.parts[key] = View(buffer.name, offset, buffer.part_dims, buffer.part_strides)
             yield ConstantImage(key, buffer.num_bytes, buffer.address, 1 << die)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from birc.compiler.ir.graph import Graph
+from birc.compiler.ir.names import unused_name
 from birc.compiler.ir.plan import Access, Buffer, Kernel, View
 from birc.compiler.ir.types import TensorType
 from birc.compiler.passes.lower.expression import Builder, Expression
@@ -97,7 +98,7 @@ class Environment:
 
     def constant(self, name: str, data: np.ndarray, element_type: str) -> View:
         """A dense constant buffer with the given contents and element type in memory."""
-        buffer = self._fresh(name)
+        buffer = unused_name(name, self.buffers)
         self.buffers[buffer] = Buffer(buffer, element_type, _bytes(data.shape, element_type), "constant")
         self.data[buffer] = data
         return dense_view(buffer, data.shape)
@@ -116,7 +117,7 @@ class Environment:
 
     def new_buffer(self, name: str, type: TensorType, role: str = "scratch") -> View:
         """A dense buffer for a value, in the layout of its type; the value's view becomes the whole of it."""
-        buffer = self._fresh(name)
+        buffer = unused_name(name, self.buffers)
         storage = self.storage(type)
         self.buffers[buffer] = Buffer(buffer, storage, _bytes(type.sizes, storage), role)
         self.views[name] = dense_view(buffer, type.sizes, type.layout)
@@ -136,13 +137,6 @@ class Environment:
     def access(self, frame: Frame, name: str) -> Access:
         """The access of the whole value in a frame of its shape."""
         return frame.access(self.view(name))
-
-    def _fresh(self, name: str) -> str:
-        candidate, count = name, 1
-        while candidate in self.buffers:
-            count += 1
-            candidate = f"{name}.{count}"
-        return candidate
 
 
 def _bytes(shape: Sequence[int], element_type: str) -> int:

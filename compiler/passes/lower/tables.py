@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from birc.compiler.ir.names import unused_name
 from birc.compiler.ir.plan import Buffer, Kernel
 from birc.compiler.ir.plan_access import accesses, with_views
 from birc.compiler.passes.lifetimes import tables
@@ -25,7 +26,7 @@ def separate_tables(
     indexed = {name for kernel in kernels for name in tables(kernel) if buffers[name].role == "constant"}
     whole = [{a.view.buffer for a in accesses(kernel)} & indexed if not tables(kernel) else set() for kernel in kernels]
     both = set().union(*whole)
-    renamed = {name: f"{name}{SUFFIX}" for name in both}
+    renamed = {name: unused_name(f"{name}{SUFFIX}", buffers) for name in buffers if name in both}
     seen = [
         with_views(kernel, lambda view: replace(view, buffer=renamed.get(view.buffer, view.buffer)))
         if names
