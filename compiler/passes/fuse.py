@@ -90,7 +90,7 @@ class Fuse(Pass):
     def holds_rows_of(self, graph: Graph, product: Node, node: Node) -> bool:
         """Whether a softmax runs over the columns of a product, in tiles of which the SPC holds a whole row."""
         sizes = graph.type_of(node.inputs[0]).sizes
-        tiles = -(-sizes[-1] // self.tile_columns)
+        tiles = max(1, -(-sizes[-1] // self.tile_columns))
         is_last = integer(node.attributes, "axis") == len(sizes) - 1
         depth = graph.type_of(product.inputs[0]).sizes[-1]
         padded = depth + DEPTH_UNIT * -(-depth // LEAST_DEPTH)
