@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ from birc.compiler.ir.graph import Graph, Node
 from birc.compiler.passes.base import Pass, PassResult, finish_edit
 from birc.compiler.passes.lower.lower import MOVEMENTS, ROW_ANCHORS, VIEWS, is_element_wise_op
 from birc.compiler.passes.lower.rows import REDUCTIONS
+from birc.compiler.passes.refusal import Reason, Refusal, listed
 from birc.runtime.machine import Machine
 
 LARGEST_GROUP = 24
@@ -46,6 +48,16 @@ class _Draft:
     @property
     def kind(self) -> str:
         return "+".join(anchor.op for anchor in self.anchors) or "elementwise"
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """What is decided for a graph: `groups` are the kernels of more than one node, in order; `refusals` say for a node
+    and an operand, by their names, why the node is not in the kernel that makes the operand."""
+
+    groups: tuple[tuple[Node, ...], ...]
+    kinds: tuple[str, ...]
+    refusals: Mapping[tuple[str, str], Refusal]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,27 +99,38 @@ class Fuse(Pass):
     operand_bytes: int = 0
     element_bytes: int = 4
 
-    def holds_rows_of(self, graph: Graph, product: Node, node: Node) -> bool:
-        """Whether a softmax runs over the columns of a product, in tiles of which the SPC holds a whole row."""
-        sizes = graph.type_of(node.inputs[0]).sizes
-        tiles = max(1, -(-sizes[-1] // self.tile_columns))
-        is_last = integer(node.attributes, "axis") == len(sizes) - 1
-        depth = graph.type_of(product.inputs[0]).sizes[-1]
-        padded = depth + DEPTH_UNIT * -(-depth // LEAST_DEPTH)
-        num_bytes = tiles * self.tile_columns * padded * self.element_bytes
-        return is_last and sizes[-1] % tiles == 0 and tiles <= self.row_tiles and num_bytes <= self.operand_bytes
-
     def run(self, graph: Graph) -> PassResult:
+        fusion = self.decide(graph)
+        if not fusion.groups:
+            return PassResult(graph, False)
+        editor = GraphEditor(graph, self.name)
+        for nodes, kind in zip(fusion.groups, fusion.kinds, strict=True):
+            editor.group(nodes, kind)
+        merged = sum(map(len, fusion.groups))
+        return PassResult(finish_edit(editor, graph), True, {"groups": len(fusion.groups), "nodes in groups": merged})
+
+    def decide(self, graph: Graph) -> Fusion:
+        """Which nodes share a kernel, and why others do not."""
         drafts: dict[str, _Draft] = {}
         order: list[_Draft] = []
+        refusals: dict[tuple[str, str], Refusal] = {}
         for node in graph.nodes:
+            found = {name: _refusal(self, graph, node, name, drafts) for name in _computed(graph, node)}
+            refusals.update({(node.name, name): refusal for name, refusal in found.items() if refusal is not None})
             if node.op in VIEWS or node.op in MOVEMENTS:
                 continue
-            draft = _joinable(self, graph, node, drafts)
+            allowed = {name: drafts[name] for name, refusal in found.items() if refusal is None}
+            draft = _joined(node, allowed)
             if draft is None:
                 draft = _Draft()
                 order.append(draft)
-            for other in _absorbed(self, graph, node, draft, drafts):
+            for name, other in allowed.items():
+                if other is draft:
+                    continue
+                refusal = _refusal_beside(graph, draft, other)
+                if refusal is not None:
+                    refusals[node.name, name] = refusal
+                    continue
                 order.remove(other)
                 draft.nodes += other.nodes
                 drafts.update((value.name, draft) for member in other.nodes for value in member.outputs)
@@ -117,13 +140,10 @@ class Fuse(Pass):
             for value in node.outputs:
                 drafts[value.name] = draft
         fused = [draft for draft in order if len(draft.nodes) > 1 and _is_read(graph, draft.nodes[-1])]
-        if not fused:
-            return PassResult(graph, False)
-        editor = GraphEditor(graph, self.name)
-        for draft in fused:
-            editor.group(draft.nodes, draft.kind)
-        merged = sum(len(draft.nodes) for draft in fused)
-        return PassResult(finish_edit(editor, graph), True, {"groups": len(fused), "nodes in groups": merged})
+        for draft in order:
+            if not _is_read(graph, draft.nodes[-1]):
+                refusals.update(_unread(graph, draft))
+        return Fusion(tuple(tuple(draft.nodes) for draft in fused), tuple(draft.kind for draft in fused), refusals)
 
 
 def _is_read(graph: Graph, node: Node) -> bool:
@@ -131,65 +151,139 @@ def _is_read(graph: Graph, node: Node) -> bool:
     return any(value.name in graph.outputs or graph.users(value.name) for value in node.outputs)
 
 
-def _joinable(limits: Fuse, graph: Graph, node: Node, drafts: dict[str, _Draft]) -> _Draft | None:
-    """The group that `node` can join: that of the latest operand which allows it."""
-    element_wise = is_element_wise_op(node.op)
-    if not element_wise and node.op not in ROW_ANCHORS:
-        return None
-    candidates = [
-        drafts[name]
-        for name in node.present_inputs
-        if name in drafts and _allows(limits, graph, node, name, drafts[name], element_wise)
-    ]
-    anchored = [draft for draft in candidates if draft.anchor is not None]
-    best = anchored or candidates
+def _unread(graph: Graph, draft: _Draft) -> dict[tuple[str, str], Refusal]:
+    """The refusals within a group that is none, since it has no output."""
+    refusal = Refusal(Reason.UNREAD, f"nothing reads %{draft.nodes[-1].name}, and a group needs an output")
+    made = {value.name for node in draft.nodes for value in node.outputs}
+    return {(node.name, name): refusal for node in draft.nodes for name in _computed(graph, node) if name in made}
+
+
+def _computed(graph: Graph, node: Node) -> tuple[str, ...]:
+    """The operands of a node that other nodes compute, each once, by the last place where it stands."""
+    names = [name for name in node.present_inputs if graph.producer(name) is not None]
+    return tuple(reversed(dict.fromkeys(reversed(names))))
+
+
+def _joined(node: Node, allowed: Mapping[str, _Draft]) -> _Draft | None:
+    """The group that `node` joins: that of the latest operand which allows it, those with an anchor first."""
+    anchored = [draft for draft in allowed.values() if draft.anchor is not None]
+    best = anchored or list(allowed.values())
     return best[-1] if best else None
 
 
-def _absorbed(limits: Fuse, graph: Graph, node: Node, draft: _Draft, drafts: dict[str, _Draft]) -> list[_Draft]:
-    """The groups of other operands that come along when `node` joins a group."""
-    if not draft.nodes or not is_element_wise_op(node.op):
-        return []
-    found: list[_Draft] = []
-    room = LARGEST_GROUP - 1 - len(draft.nodes)
-    for name in node.present_inputs:
-        other = drafts.get(name)
-        if other is None or other is draft or other.anchor is not None or other in found or len(other.nodes) > room:
-            continue
-        if _allows(limits, graph, node, name, other, element_wise=True) and _reads_one(graph, other):
-            found.append(other)
-            room -= len(other.nodes)
-    return found
+def _refusal_beside(graph: Graph, draft: _Draft, other: _Draft) -> Refusal | None:
+    """Why the group of another operand does not come along when a node joins `draft`."""
+    if other.anchor is not None:
+        anchors = " and ".join(anchor.op for anchor in (*other.anchors, *draft.anchors))
+        return Refusal(Reason.ANCHORS, f"{anchors} are both anchors, and a group has one")
+    together = len(other.nodes) + len(draft.nodes) + 1
+    if together > LARGEST_GROUP:
+        return Refusal(Reason.FULL, f"the group is full: {together} nodes together, {LARGEST_GROUP} at most")
+    made = {value.name for node in other.nodes for value in node.outputs}
+    read = {name: None for node in other.nodes for name in node.present_inputs if name not in made}
+    tensors = [name for name in read if name not in graph.constants]
+    if len(tensors) > 1:
+        words = f"what makes it reads {len(tensors)} tensors ({listed(tensors)}); from one it would come along"
+        return Refusal(Reason.OTHER_TENSORS, words)
+    return None
 
 
-def _reads_one(graph: Graph, draft: _Draft) -> bool:
-    """Whether a group reads one tensor, and else constants."""
-    made = {value.name for node in draft.nodes for value in node.outputs}
-    return len({name for node in draft.nodes for name in node.present_inputs} - made - graph.constants.keys()) <= 1
+def _refusal(limits: Fuse, graph: Graph, node: Node, name: str, drafts: Mapping[str, _Draft]) -> Refusal | None:
+    """Why `node` may not join the group that makes its operand `name`; None when it may."""
+    for op, what in ((node.op, f"%{node.name}"), (_producing_op(graph, name), f"%{name}")):
+        if op in VIEWS:
+            return Refusal(Reason.VIEW, f"{what} is a view ({op}), which no kernel computes")
+        if op in MOVEMENTS:
+            return Refusal(Reason.MOVEMENT, f"{what} is moved by a kernel of its own ({op})")
+    if not is_element_wise_op(node.op) and node.op not in ROW_ANCHORS:
+        return Refusal(Reason.OWN_ANCHOR, f"{node.op} is an anchor that reads its operands from memory")
+    if node.op in ROW_ANCHORS and node.inputs[0] != name:
+        return Refusal(Reason.PARAMETER, f"%{name} is a parameter of {node.op}")
+    draft = drafts[name]
+    return (
+        _refusal_of_kinds(limits, graph, node, draft)
+        or _refusal_of_readers(graph, node, name, draft)
+        or _refusal_of_types(graph, node, name, draft)
+        or _refusal_of_row(limits, graph, node, draft)
+    )
 
 
-def _allows(limits: Fuse, graph: Graph, node: Node, name: str, draft: _Draft, element_wise: bool) -> bool:
-    """Whether `node` may join the group that makes its operand `name`."""
-    if len(draft.nodes) >= LARGEST_GROUP or name in graph.outputs:
-        return False
+def _producing_op(graph: Graph, name: str) -> str:
+    producer = graph.producer(name)
+    return producer.op if producer is not None else ""
+
+
+def _refusal_of_kinds(limits: Fuse, graph: Graph, node: Node, draft: _Draft) -> Refusal | None:
+    """What the ops and the number of nodes forbid."""
+    anchor = draft.anchor
+    if anchor is not None and anchor.op in REDUCTIONS and is_element_wise_op(node.op):
+        return Refusal(Reason.REDUCTION, f"nothing follows a reduction ({anchor.op}) in its kernel")
+    is_scores = node.op == "softmax" and draft.kind == "matmul"
+    if anchor is not None and node.op in ROW_ANCHORS and not is_scores:
+        words = f"{draft.kind} and {node.op} are both anchors, and a group has one (or a product and its softmax)"
+        return Refusal(Reason.ANCHORS, words)
+    if len(draft.nodes) >= LARGEST_GROUP:
+        return Refusal(Reason.FULL, f"the group is full: {len(draft.nodes)} nodes, {LARGEST_GROUP} at most")
+    return None
+
+
+def _refusal_of_readers(graph: Graph, node: Node, name: str, draft: _Draft) -> Refusal | None:
+    """What others want of the operand: it has to be stored for them."""
+    if name in graph.outputs:
+        return Refusal(Reason.GIVEN_OUT, f"%{name} is an output of the graph")
     members = {id(member) for member in draft.nodes}
     if any(user is not node and id(user) not in members for user in graph.users(name)):
-        return False
+        readers = graph.users(name)
+        words = f"%{name} has {len(readers)} readers: {listed([user.name for user in readers])}"
+        return Refusal(Reason.READERS, words)
     if draft.nodes[-1].name != name:
-        return False
+        return Refusal(Reason.NOT_LAST, f"%{name} is not the result of its group, which is %{draft.nodes[-1].name}")
+    return None
+
+
+def _refusal_of_types(graph: Graph, node: Node, name: str, draft: _Draft) -> Refusal | None:
+    """What element types and shapes forbid."""
     produced, own = graph.type_of(name), node.outputs[0].type
+    if is_element_wise_op(node.op) and produced.sizes != own.sizes:
+        return Refusal(Reason.SHAPES, f"shapes differ: {list(produced.sizes)} in, {list(own.sizes)} out")
     wraps = produced.dtype.kind == "uint" or (produced.dtype.is_integer and produced.dtype.bits < REGISTER_BITS)
     if wraps and draft.nodes[-1].op not in SATURATING:
-        return False
+        words = f"{produced.dtype.name} wraps around when it is stored, not in a register of {REGISTER_BITS} bits"
+        return Refusal(Reason.WRAPS, words)
     if produced.dtype.is_integer and produced.dtype.bits > REGISTER_BITS and len(draft.nodes) >= LARGEST_WIDE_GROUP:
-        return False
-    if element_wise:
-        is_reduction = draft.anchor is not None and draft.anchor.op in REDUCTIONS
-        return produced.sizes == own.sizes and not is_reduction
-    if draft.anchor is not None:
-        is_scores = draft.kind == "matmul" and len(draft.nodes) <= MOST_BEFORE_SOFTMAX
-        return is_scores and node.op == "softmax" and limits.holds_rows_of(graph, draft.anchor, node)
-    return node.inputs[0] == name
+        words = f"{produced.dtype.name} takes two registers: {len(draft.nodes)} nodes, {LARGEST_WIDE_GROUP} at most"
+        return Refusal(Reason.WIDE, words)
+    return None
+
+
+def _refusal_of_row(limits: Fuse, graph: Graph, node: Node, draft: _Draft) -> Refusal | None:
+    """Why the SPC does not hold whole rows of the product whose columns a softmax runs over."""
+    product = draft.anchor
+    if product is None or node.op != "softmax":
+        return None
+    if len(draft.nodes) > MOST_BEFORE_SOFTMAX:
+        words = f"{len(draft.nodes)} nodes before the softmax, {MOST_BEFORE_SOFTMAX} leave registers for its rows"
+        return Refusal(Reason.BEFORE_SOFTMAX, words)
+    sizes = graph.type_of(node.inputs[0]).sizes
+    axis = integer(node.attributes, "axis")
+    if axis != len(sizes) - 1:
+        return Refusal(Reason.SOFTMAX_AXIS, f"softmax over axis {axis} of {len(sizes)}, not over the columns")
+    columns = sizes[-1]
+    tiles = max(1, -(-columns // limits.tile_columns))
+    over = f"softmax over {columns:,} columns"
+    if tiles > limits.row_tiles:
+        words = f"{over}: {tiles:,} tiles in a row, the vector registers hold {limits.row_tiles:,}"
+        return Refusal(Reason.REGISTERS, words)
+    if columns % tiles:
+        return Refusal(Reason.UNEVEN_TILES, f"{over}: {tiles:,} tiles in a row are not of one width")
+    depth = graph.type_of(product.inputs[0]).sizes[-1]
+    padded = depth + DEPTH_UNIT * -(-depth // LEAST_DEPTH)
+    num_bytes = tiles * limits.tile_columns * padded * limits.element_bytes
+    if num_bytes > limits.operand_bytes:
+        words = f"{over}, products {depth:,} deep: {num_bytes:,} bytes of the other operand for a row of tiles, "
+        words += f"the input buffer holds {limits.operand_bytes:,}"
+        return Refusal(Reason.INPUT_BUFFER, words)
+    return None
 
 
 def fuse_for(machine: Machine, precision: str) -> Fuse:
