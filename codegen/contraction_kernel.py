@@ -219,7 +219,8 @@ class ContractionWriter:
 
     def _chunks(self) -> None:
         """Loop over depth chunks, load each, and accumulate in the T-core or in registers."""
-        in_registers = (bool(self.chunked) or self.by_block) and self.tiling.rows * self.tiling.columns > 1
+        is_chunked = any(self._steps(dimension) > 1 for dimension in self.chunked)
+        in_registers = (is_chunked or self.by_block) and self.tiling.rows * self.tiling.columns > 1
         with ExitStack() as loops:
             chunks = list(self._depth_loops(loops, self.chunked).values())
             self._loads(self.a)

@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from birc.compiler.ir.plan import Kernel, Phase, Statement
 from birc.runtime.errors import InternalError
 
+MOST_LOADS_AHEAD = 4
+"""Loads of a phase that go ahead, each with registers of its own; no program has more of them in flight."""
+
 
 @dataclass(frozen=True, slots=True)
 class Registers:
@@ -129,17 +132,27 @@ class Epilogue:
 
 
 def epilogue(kernel: Kernel, by_block: bool) -> Epilogue:
-    """The epilogue of a contraction. Loads come first in their phase, so that they overlap the T-core."""
-    phases = tuple(replace(p, statements=tuple(sorted(p.statements, key=_loads_first))) for p in kernel.phases)
+    """The epilogue of a contraction. Loads come first in their phase, so that they overlap the T-core.
+
+    When a program takes whole blocks there are registers for a few of them only; the others stay where they are read.
+    """
     if not by_block or kernel.contraction is None:
+        phases = tuple(_in_front(phase, phase.statements) for phase in kernel.phases)
         return Epilogue(phases, assign(phases), {}, {})
-    slots, loads = tile_slots(phases), {}
-    for phase in phases:
+    slots, loads = tile_slots(kernel.phases), {}
+    ahead = [_ahead(phase, slots) for phase in kernel.phases]
+    phases = tuple(_in_front(phase, first) for phase, first in zip(kernel.phases, ahead, strict=True))
+    for phase, first in zip(phases, ahead, strict=True):
         if phase.loops or len(phases) == 1:
-            moving = [s.result for s in phase.statements if s.op == "vld" and s.result not in slots]
-            loads.update({name: number for number, name in enumerate(moving)})
+            loads.update({statement.result: number for number, statement in enumerate(first)})
     return Epilogue(phases, assign(phases, {**slots, **loads}), slots, loads)
 
 
-def _loads_first(statement: Statement) -> bool:
-    return statement.op != "vld"
+def _ahead(phase: Phase, slots: Collection[str]) -> list[Statement]:
+    """The loads of a phase that go ahead."""
+    return [s for s in phase.statements if s.op == "vld" and s.result not in slots][:MOST_LOADS_AHEAD]
+
+
+def _in_front(phase: Phase, first: Collection[Statement]) -> Phase:
+    """The phase with those of its loads that are in `first` before all else."""
+    return replace(phase, statements=tuple(sorted(phase.statements, key=lambda s: s.op != "vld" or s not in first)))

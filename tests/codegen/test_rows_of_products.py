@@ -144,7 +144,7 @@ def test_what_follows_comes_along(after: Change, columns: int) -> None:
     check(softmax_of_product(columns, masked_by(ROWS, columns), after))
 
 
-@pytest.mark.parametrize(("columns", "machine", "precision"), [(128, WIDE, "model")])
+@pytest.mark.parametrize(("columns", "machine", "precision"), [(128, WIDE, "model"), (1024, None, "bf16")])
 @pytest.mark.parametrize("shape", [(ROWS, 0), (0,), (ROWS, 1)])
 def test_a_mask_before_and_after(shape: tuple[int, ...], columns: int, machine: Machine, precision: str) -> None:
     """What one operand is read for twice: scores and shares are both masked."""
@@ -155,13 +155,15 @@ def test_a_mask_before_and_after(shape: tuple[int, ...], columns: int, machine: 
     _check_values(make.graph(make("mul", shares, mask)), machine or load_machine("br100"), precision)
 
 
-@pytest.mark.parametrize(("columns", "machine", "precision"), [(512, WIDE, "model")])
-def test_many_operands_after(columns: int, machine: Machine, precision: str) -> None:
-    """More than the registers hold beside a row."""
+@pytest.mark.parametrize(("columns", "machine", "precision"), [(512, WIDE, "model"), (1024, None, "bf16")])
+@pytest.mark.parametrize("of_rows", [False, True])
+def test_many_operands_after(columns: int, machine: Machine, precision: str, of_rows: bool) -> None:
+    """More than the registers hold beside a row, each another one for every element or for every row."""
 
     def after(make: GraphMaker, x: str) -> str:
         for _ in range(20):
-            x = make("add", x, make.input(ROWS, columns))
+            operand = make.input(ROWS, 1 if of_rows else columns)
+            x = make("add", x, make("tanh", operand) if of_rows else operand)
         return x
 
     _check_values(softmax_of_product(columns, after=after), machine or load_machine("br100"), precision)

@@ -3,7 +3,7 @@
 A group's body becomes a small expression graph: loads, vector operations, reductions over register axes, folds over
 loops. A reduction whose dimension does not fit into one tile, and every fold, ends a phase: its result stays in a
 register while the following phase runs through the loop again, reloading what it needs. After a contraction nothing is
-reloaded: what a later phase needs of a tile stays in a register of that tile.
+computed again: what a later phase needs of a tile stays in a register of that tile, but for what was loaded.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from birc.compiler.ir.plan import Access, Phase, Statement
 
 VARYING = frozenset({"vacc", "vst"})
 """What is another one in every iteration without reading anything that is."""
+
+MOST_ROW_VALUES = 4
+"""Values of a row, beside the results of reductions, that stay in registers while a loop runs through its tiles."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -99,11 +102,11 @@ def phases(
     loops: tuple[str, ...] = ()
     for level in sorted(breaks):
         loops = tuple(dict.fromkeys(d for e in breaks[level] for d in looped(e)))
-        emitter.begin(level)
+        emitter.begin(level, loops)
         for expression in breaks[level]:
             emitter.finish_break(expression)
         result.append(Phase(tuple(emitter.statements), loops))
-    emitter.begin(len(breaks) and max(breaks) + 1)
+    emitter.begin(len(breaks) and max(breaks) + 1, loops)
     for store in stores:
         value = store.value if isinstance(store.value, float) else emitter.name(store.value)
         emitter.statements.append(Statement("vst", arguments=(value,), access=store.access))
@@ -125,7 +128,31 @@ def _invariant_apart(phase: Phase, phases: list[Phase]) -> list[Phase]:
         else:
             before.append(statement)
             varying.discard(statement.result)
+    once = _kept_for_rows(before, inside)
+    before, inside = [s for s in phase.statements if id(s) in once], [s for s in phase.statements if id(s) not in once]
     return [Phase(tuple(before)), Phase(tuple(inside), phase.loops)] if before else [phase]
+
+
+def _kept_for_rows(before: list[Statement], inside: list[Statement]) -> set[int]:
+    """Which statements, by identity, of those that are the same in every iteration are executed once, before it.
+
+    What comes of reductions, and the first few of the other values that the loop reads, with all that they read.
+    """
+    makers = {statement.result: statement for statement in before}
+    reduced: set[str] = set()
+    for statement in before:
+        if statement.op.startswith("vred") or any(a in reduced for a in statement.arguments):
+            reduced.add(statement.result)
+    read = dict.fromkeys(a for s in inside for a in s.arguments if isinstance(a, str) and a in makers)
+    others = [name for name in read if name not in reduced]
+    pending = [*reduced, *others[:MOST_ROW_VALUES]]
+    once: set[int] = set()
+    while pending:
+        statement = makers[pending.pop()]
+        if id(statement) not in once:
+            once.add(id(statement))
+            pending += [a for a in statement.arguments if isinstance(a, str) and a in makers]
+    return once
 
 
 def _multiplied_and_added(stores: Iterable[Store]) -> tuple[Store, ...]:
@@ -160,6 +187,11 @@ def _inputs_first(roots: Iterable[Expression]) -> list[Expression]:
         else:
             done[pending.pop()] = None
     return list(done)
+
+
+def _moves(expression: Expression, loops: tuple[str, ...]) -> bool:
+    """Whether an expression is a load of something else in every iteration."""
+    return expression.op == "vld" and expression.access is not None and any(_spans(expression.access, d) for d in loops)
 
 
 def _spans(access: Access, dim: str) -> bool:
@@ -211,11 +243,15 @@ class _Emitter:
         self.level = 0
         self.count = 0
 
-    def begin(self, level: int) -> None:
-        """Start a phase: forget everything but results of earlier breaks and what is kept."""
+    def begin(self, level: int, loops: tuple[str, ...]) -> None:
+        """Start a phase: forget everything but results of earlier breaks and what is kept.
+
+        What is loaded for each iteration of its loops is loaded again: it would take a register of every tile.
+        """
         self.level = level
         self.statements = []
-        self.names = {**self.names, **self.kept} if self.keep_tiles else dict(self.kept)
+        kept = {e: name for e, name in self.names.items() if not _moves(e, loops)} if self.keep_tiles else {}
+        self.names = kept | self.kept
 
     def name(self, root: Expression) -> str:
         """The register value of an expression in this phase, computed here if it is not yet."""
