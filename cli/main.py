@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
 
-from birc.cli import asm, check, compile, disasm, inspect, ops, opt, profile, run, targets, verify
+from birc.cli import asm, check, compile, disasm, explain, inspect, ops, opt, profile, run, targets, verify
 from birc.cli.failure import exit_code_of
 from birc.runtime.errors import EXIT_OK, exit_codes
 from birc.runtime.version import birc_version
@@ -29,6 +29,9 @@ COMMANDS = (
     check.check_command,
 )
 
+GROUPS = {"debug": ("Find out why the compiler did what it did.", (explain.explain_command,))}
+"""Commands of two words: the first word, its help, and the functions behind the second words."""
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -46,15 +49,30 @@ def _root(
 
 
 def application() -> typer.Typer:
-    """The command line: one command for each function in `COMMANDS`."""
+    """The command line: one command for each function in `COMMANDS` and `GROUPS`."""
     codes = "Exit codes: " + ", ".join(f"{code} {meaning}" for code, meaning in exit_codes()) + "."
     app = typer.Typer(
         name="birc", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", epilog=codes
     )
     app.callback(epilog=codes)(_root)
     for command in COMMANDS:
-        app.command(command.__name__.removesuffix("_command"))(command)
+        app.command(command_name(command))(command)
+    for name, (doc, members) in GROUPS.items():
+        group = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help=doc)
+        group.callback()(_group)  # else typer takes a group with one command for that command
+        for member in members:
+            group.command(command_name(member))(member)
+        app.add_typer(group, name=name, help=doc)
     return app
+
+
+def command_name(command: Callable[..., None]) -> str:
+    """`compile` for the function `compile_command`."""
+    return command.__name__.removesuffix("_command")
+
+
+def _group() -> None:
+    """A command of two words; the second says which."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

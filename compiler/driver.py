@@ -28,7 +28,7 @@ from birc.compiler.ir.printer import print_graph
 from birc.compiler.ir.proof.prover import Prover
 from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.allocation.shortage import ShortageError
-from birc.compiler.passes.base import Pass, PassResult, run_pass, run_passes
+from birc.compiler.passes.base import OnPass, Pass, PassResult, run_pass, run_passes
 from birc.compiler.passes.bounds import Bounds, bounds
 from birc.compiler.passes.canonicalize import CANONICALIZE, canonicalize
 from birc.compiler.passes.constant_memory import DEFAULT_LIMIT_BYTES, check_bytes, check_constants
@@ -86,7 +86,7 @@ class CompiledPart:
 
 @dataclass(slots=True)
 class Compilation:
-    """One run of the phases: options, and what is written and reported on the way."""
+    """One run of the phases: options, and what is written and reported on the way. `observe` sees every graph pass."""
 
     machine: Machine
     precision: str = "model"
@@ -98,6 +98,7 @@ class Compilation:
     variant: str = ""
     mem_limit_bytes: int = DEFAULT_LIMIT_BYTES
     prover: Prover | None = None
+    observe: OnPass | None = None
     passes: list[str] = field(default_factory=list)
     dumped: int = 0
     tilings: Solved = field(default_factory=dict)
@@ -225,8 +226,10 @@ class Compilation:
         return self.stop_after is not None and PHASES.index(phase) >= PHASES.index(self.stop_after)
 
     def _after_pass(self, phase: str) -> Callable[[Pass, Graph, PassResult], None]:
-        def record(step: Pass, _: Graph, result: PassResult) -> None:
+        def record(step: Pass, before: Graph, result: PassResult) -> None:
             self.passes.append(step.name)
+            if self.observe is not None:
+                self.observe(step, before, result)
             if result.changed and phase == "canonicalize":
                 self.dump_graph(f"{phase}.{step.name}", result.graph)
 

@@ -220,8 +220,7 @@ def _refusal_of_kinds(limits: Fuse, graph: Graph, node: Node, draft: _Draft) -> 
         return Refusal(Reason.REDUCTION, f"nothing follows a reduction ({anchor.op}) in its kernel")
     is_scores = node.op == "softmax" and draft.kind == "matmul"
     if anchor is not None and node.op in ROW_ANCHORS and not is_scores:
-        words = f"{draft.kind} and {node.op} are both anchors, and a group has one (or a product and its softmax)"
-        return Refusal(Reason.ANCHORS, words)
+        return Refusal(Reason.ANCHORS, f"{draft.kind} and {node.op} are both anchors, and a group has one")
     if len(draft.nodes) >= LARGEST_GROUP:
         return Refusal(Reason.FULL, f"the group is full: {len(draft.nodes)} nodes, {LARGEST_GROUP} at most")
     return None

@@ -8,15 +8,20 @@ import sys
 
 import pytest
 
-from birc.cli.main import COMMANDS
+from birc.cli.main import COMMANDS, GROUPS, command_name
 from birc.runtime.errors import exit_codes
 from birc.runtime.version import birc_version
 
-NAMES = [command.__name__.removesuffix("_command") for command in COMMANDS]
+SINGLE = {command_name(command): command for command in COMMANDS}
+NAMES = [*SINGLE, *GROUPS]
+PATHS = SINGLE | {
+    f"{group} {command_name(command)}": command for group, (_, members) in GROUPS.items() for command in members
+}
 
 
 def test_the_published_commands_are_there():
-    assert " ".join(NAMES) == "compile run profile inspect disasm verify asm targets ops opt check"
+    single = "compile, run, profile, inspect, disasm, verify, asm, targets, ops, opt, check"
+    assert ", ".join(PATHS) == f"{single}, debug explain"
 
 
 def test_the_list_of_commands_says_what_exit_codes_mean(birc):
@@ -28,20 +33,20 @@ def test_the_list_of_commands_says_what_exit_codes_mean(birc):
         assert f"{code} {meaning}" in flat
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PATHS)
 def test_every_command_has_help_with_examples(birc, name):
-    outcome = birc(name, "--help")
+    outcome = birc(*name.split(), "--help")
     assert outcome.code == 0
     assert outcome.err == ""
     assert "Examples:" in outcome.out
     assert re.search(rf"birc {name}\b", outcome.out.split("Examples:")[1])
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
-def test_every_option_of_an_example_exists(birc, command):
+@pytest.mark.parametrize(("name", "command"), PATHS.items(), ids=PATHS)
+def test_every_option_of_an_example_exists(birc, name, command):
     """An example may only use options that the command has."""
     used = set(re.findall(r"(?<=\s)--?[a-zA-Z][\w-]*", command.__doc__.split("Examples:")[1]))
-    known = birc(command.__name__.removesuffix("_command"), "--help").out
+    known = birc(*name.split(), "--help").out
     assert [option for option in used if option not in known] == []
 
 

@@ -174,11 +174,7 @@ def scores(columns: int, depth: int = 16, before: int = 0, axis: int = 1) -> Pai
         (parameter(), Reason.PARAMETER, "%v0 is a parameter of layer_norm"),
         (reduction(), Reason.REDUCTION, "nothing follows a reduction (reduce_sum) in its kernel"),
         (anchors(), Reason.ANCHORS, "matmul and softmax are both anchors, and a group has one"),
-        (
-            anchor_after_anchor(),
-            Reason.ANCHORS,
-            "matmul and log_softmax are both anchors, and a group has one (or a product and its softmax)",
-        ),
+        (anchor_after_anchor(), Reason.ANCHORS, "matmul and log_softmax are both anchors, and a group has one"),
         (given_out(), Reason.GIVEN_OUT, "%v0 is an output of the graph"),
         (readers(), Reason.READERS, "%v0 has 2 readers: %v1, %v2"),
         (not_last(), Reason.NOT_LAST, "%second is not the result of its group, which is %first"),

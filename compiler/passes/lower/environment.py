@@ -17,7 +17,16 @@ from birc.compiler.passes.lower.frame import Frame, word_of
 from birc.compiler.passes.lower.ranges import LANE_BITS, Ranges
 from birc.compiler.passes.lower.views import dense_view
 from birc.compiler.passes.lower.wide import Wide, known
-from birc.runtime.dtypes import dtype
+from birc.runtime.dtypes import DType, dtype
+
+
+def stored_as(element: DType, precision: str) -> str:
+    """The element type in memory: floats are BF16 in a `bf16` package.
+
+    A type that no memory has stays, and is refused where it is addressed.
+    """
+    name = element.device or element.name
+    return "bf16" if precision == "bf16" and name in ("f32", "f16") else name
 
 
 @dataclass(slots=True)
@@ -38,12 +47,8 @@ class Environment:
     ranges: Ranges = field(default_factory=dict)
 
     def storage(self, type: TensorType) -> str:
-        """The element type in memory: floats are BF16 in a `bf16` package.
-
-        A type that no memory has stays, and is refused where it is addressed.
-        """
-        name = type.dtype.device or type.dtype.name
-        return "bf16" if self.precision == "bf16" and name in ("f32", "f16") else name
+        """The element type in memory."""
+        return stored_as(type.dtype, self.precision)
 
     def tcore_format(self, *names: str) -> str:
         """The T-core input format for operands of these types."""

@@ -1,0 +1,217 @@
+"""Where a node of a model went: the kernel that computes it, and why its neighbours are computed by others."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from birc.compiler.driver import PRECISIONS, Compilation
+from birc.compiler.importer.imported import PlacedNode
+from birc.compiler.importer.importer import import_parts
+from birc.compiler.importer.placement import DevicePart
+from birc.compiler.importer.read import ModelSource
+from birc.compiler.ir.graph import Graph, Node
+from birc.compiler.passes.base import Pass, PassResult
+from birc.compiler.passes.fuse import Fuse
+from birc.compiler.passes.lower.environment import stored_as
+from birc.compiler.passes.lower.lower import VIEWS, device_problem
+from birc.compiler.passes.refusal import Refusal
+from birc.runtime.dtypes import dtype
+from birc.runtime.errors import UsageError
+from birc.runtime.machine import load_machine
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """Two nodes in different kernels of which one reads the other's value, which takes `num_bytes` in memory."""
+
+    producer: Node
+    value: str
+    reader: Node
+    refusal: Refusal
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedKernel:
+    """A kernel by its name in plans and profiles, with its nodes in order; `kind` names its anchors."""
+
+    name: str
+    kind: str
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What became of a name: `notes` say what happened on the way; no `nodes` are left of what was folded."""
+
+    name: str
+    notes: tuple[str, ...]
+    nodes: tuple[Node, ...]
+    kernels: tuple[ExplainedKernel, ...]
+    misses: tuple[Miss, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedPart:
+    """One graph for the device: as imported, as fusion found it, the kernels, and what has two of them."""
+
+    imported: Graph
+    graph: Graph
+    kernels: tuple[ExplainedKernel, ...]
+    misses: tuple[Miss, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """All graphs of a model for the device; `places` are the ONNX nodes by name."""
+
+    model: str
+    parts: tuple[ExplainedPart, ...]
+    places: Mapping[str, PlacedNode]
+
+    @property
+    def kernels(self) -> tuple[ExplainedKernel, ...]:
+        return tuple(kernel for part in self.parts for kernel in part.kernels)
+
+    @property
+    def misses(self) -> tuple[Miss, ...]:
+        """All pairs of neighbours with two kernels, the largest tensors first."""
+        return tuple(sorted((miss for part in self.parts for miss in part.misses), key=lambda miss: -miss.num_bytes))
+
+    def find(self, name: str) -> Found:
+        """What became of an ONNX node or of a value. Raises `UsageError`, with the nearest names, for neither."""
+        plain = name.removeprefix("%")
+        place = self.places.get(plain)
+        if place is not None and place.place == "host":
+            return Found(plain, (f"{plain}: {place.op_type} on the host, since {place.reason}",), (), (), ())
+        found = [item for part in self.parts if (item := _found(part, plain)) is not None]
+        if not found and place is None:
+            raise UsageError(f"the model has no node and no value {plain!r}", where="NODE", hint=self._hint(plain))
+        title = (f"{plain}: {place.op_type}",) if place is not None else ()
+        return Found(
+            plain,
+            tuple(dict.fromkeys((*title, *(note for item in found for note in item.notes)))),
+            tuple(node for item in found for node in item.nodes),
+            tuple(kernel for item in found for kernel in item.kernels),
+            tuple(miss for item in found for miss in item.misses),
+        )
+
+    def _hint(self, name: str) -> str:
+        known = dict.fromkeys((*self.places, *(name for part in self.parts for name in _names(part))))
+        near = difflib.get_close_matches(name, known, n=3)
+        return f"did you mean {' or '.join(near)}?" if near else "without NODE all near misses are listed, with names"
+
+
+def explain_model(
+    model: ModelSource,
+    target: str | Path = "br100",
+    precision: str = "model",
+    dims: Mapping[str, int] | None = None,
+    batch: int | None = None,
+) -> Explanation:
+    """Compile an ONNX model up to fusion, and keep what was decided.
+
+    Raises what `compile_model` raises: an unreadable model, unsupported operators.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision {precision!r} is not available", hint=f"one of {', '.join(PRECISIONS)}")
+    machine = load_machine(target)
+    imported = import_parts(model, dims, batch, device_problem)
+    imported.require_supported()
+    parts = []
+    for part in imported.parts:
+        if isinstance(part, DevicePart):
+            seen = _Observed()
+            Compilation(machine, precision, stop_after="fuse", observe=seen).compile_graph(part.graph, "import")
+            parts.append(_part(part.graph, seen, precision))
+    return Explanation(imported.name, tuple(parts), {node.name: node for node in imported.nodes})
+
+
+class _Observed:
+    """The fusion of a compilation as it happened: the pass, and the graph before and after it."""
+
+    step: Fuse = Fuse()
+    before: Graph | None = None
+    after: Graph | None = None
+
+    def __call__(self, step: Pass, before: Graph, result: PassResult) -> None:
+        if isinstance(step, Fuse):
+            self.step, self.before, self.after = step, before, result.graph
+
+
+def _part(imported: Graph, seen: _Observed, precision: str) -> ExplainedPart:
+    graph, after = seen.before or imported, seen.after or imported
+    members = {node.name: node for node in graph.nodes}
+    kernels = tuple(
+        ExplainedKernel(
+            node.name,
+            str(node.attributes.get("kind", node.op)),
+            tuple(members[inner.name] for inner in node.body.nodes) if node.body is not None else (node,),
+        )
+        for node in after.nodes
+        if node.op not in VIEWS
+    )
+    misses = tuple(
+        Miss(producer, value, members[reader], refusal, _stored_bytes(graph, value, precision))
+        for (reader, value), refusal in seen.step.decide(graph).refusals.items()
+        if (producer := graph.producer(value)) is not None
+    )
+    return ExplainedPart(imported, graph, kernels, misses)
+
+
+def _stored_bytes(graph: Graph, value: str, precision: str) -> int:
+    type = graph.type_of(value)
+    return dtype(stored_as(type.dtype, precision)).bytes_for(type.num_elements)
+
+
+def _found(part: ExplainedPart, name: str) -> Found | None:
+    """What became of a name within one graph; None when it knows no such name."""
+    notes: list[str] = []
+    nodes = _nodes(part, name, notes)
+    if not nodes and not notes:
+        return None
+    wanted = {id(node) for node in nodes}
+    kernels = tuple(kernel for kernel in part.kernels if any(id(node) in wanted for node in kernel.nodes))
+    misses = tuple(miss for miss in part.misses if id(miss.producer) in wanted or id(miss.reader) in wanted)
+    return Found(name, tuple(notes), tuple(nodes), kernels, misses)
+
+
+def _nodes(part: ExplainedPart, name: str, notes: list[str]) -> Sequence[Node]:
+    """The nodes that stand for an ONNX node or make a value; `notes` takes what happened to it on the way."""
+    seen = set[str]()
+    while name and name not in seen:
+        seen.add(name)
+        producer = part.graph.producer(name)
+        nodes = [node for node in part.graph.nodes if name in node.sources] or ([producer] if producer else [])
+        if nodes:
+            return nodes
+        if part.graph.has_value(name):
+            what = "a constant" if name in part.graph.constants else "an input of the program"
+            notes.append(f"%{name} is {what}: no kernel computes it; it is read by {_readers(part.graph, name)}")
+            return ()
+        fate = next((fate for fate in part.graph.fates if fate.source == name), None)
+        if fate is not None:
+            into = f" into %{fate.into}" if fate.into else ""
+            notes.append(f"{name}: {fate.fate} by the pass {fate.by}{into}")
+            name = fate.into
+            continue
+        before = part.imported.producer(name)
+        if before is not None and before.sources:
+            notes.append(f"%{name} is of the ONNX node {', '.join(before.sources)}")
+            name = before.sources[0]
+    return ()
+
+
+def _readers(graph: Graph, name: str) -> str:
+    return ", ".join(f"%{node.name}" for node in graph.users(name)) or "nothing"
+
+
+def _names(part: ExplainedPart) -> Iterator[str]:
+    for graph in (part.imported, part.graph):
+        yield from (value.name for value in graph.inputs)
+        for node in graph.nodes:
+            yield from node.sources
+            yield from (value.name for value in node.outputs)
