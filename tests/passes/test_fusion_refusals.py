@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from graph_maker import GraphMaker
@@ -225,6 +226,11 @@ def groups(fuse: Fuse, graph: Graph) -> list[set[str]]:
 def test_every_reason_is_tested() -> None:
     mark = next(iter(test_the_reason_is_told_with_its_figures.pytestmark))  # type: ignore[attr-defined]
     assert {case[1] for case in mark.args[1]} == set(Reason)
+
+
+def test_every_reason_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "debugging.md").read_text(encoding="utf-8")
+    assert [reason for reason in Reason if f"`{reason}`" not in text] == []
 
 
 @pytest.mark.parametrize("build", [scores, lambda columns: scores(columns, before=MOST_BEFORE_SOFTMAX - 1)])
