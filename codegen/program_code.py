@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from birc.codegen.contraction_kernel import emit_contraction_kernel
+from birc.codegen.kernel_code import descriptor, emit_kernel
 from birc.codegen.regions import Pending, Range, overlap, view_range
 from birc.codegen.slots import Slots
-from birc.codegen.vector_kernel import emit_vector_kernel
 from birc.compiler.ir.copies import copy_dims, row_major_strides
 from birc.compiler.ir.names import unused_name
 from birc.compiler.ir.plan import Boundary, Buffer, CopyStep, ExchangeStep, Kernel, KernelStep, Plan, View
@@ -187,12 +186,7 @@ class ProgramWriter:
 
     def _code(self, kernel: Kernel) -> tuple[int, Slots]:
         """The number of the kernel's code, new unless another kernel has the same, and its slots."""
-        if kernel.tiling is None:
-            raise InternalError("a kernel without tiling", where=kernel.name)
-        if kernel.contraction is not None:
-            code, slots = emit_contraction_kernel(kernel, kernel.contraction, kernel.tiling, self.machine)
-        else:
-            code, slots = emit_vector_kernel(kernel, kernel.tiling)
+        code, slots = emit_kernel(kernel, self.machine)
         key = (code.nests, code.semaphores, code.multicast)
         if key not in self.kernels:
             self.kernels[key] = len(self.kernel_codes)
@@ -352,13 +346,7 @@ class ProgramWriter:
         return self._number(self._described(view, moved_bytes))
 
     def _described(self, view: View, moved_bytes: int = 0) -> Descriptor:
-        buffer = self.buffers[view.buffer]
-        element = view.seen or buffer.dtype
-        own_bytes, element_bytes = (dtype(name).bits // 8 for name in (buffer.dtype, element))
-        address = buffer.address + moved_bytes + view.offset * own_bytes + view.word * element_bytes
-        dims, strides = view.dims or (1,), view.strides or (1,)  # a scalar is one element
-        strides = tuple(stride * (own_bytes // element_bytes) for stride in strides)
-        return Descriptor(buffer.space, address, element, dims, strides, view.lower)
+        return descriptor(view, self.buffers[view.buffer], moved_bytes)
 
     def _number(self, descriptor: Descriptor) -> int:
         return self.descriptors.setdefault(descriptor, len(self.descriptors))

@@ -26,6 +26,7 @@ from birc.compiler.ir.plan_verify import PHASES as PLAN_PHASES
 from birc.compiler.ir.plan_verify import verify_plan
 from birc.compiler.ir.printer import print_graph
 from birc.compiler.ir.proof.prover import Prover
+from birc.compiler.kernel_clock import KernelClock
 from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.allocation.shortage import ShortageError
 from birc.compiler.passes.base import OnPass, Pass, PassResult, run_pass, run_passes
@@ -50,6 +51,7 @@ from birc.runtime.package import Package
 from birc.runtime.package_parts import DevicePart, HostPart, NewVariant
 from birc.runtime.program import Port
 from birc.runtime.timing import simulate
+from birc.runtime.timing.kernels import KernelTimer
 from birc.runtime.variant import BOUND_CYCLES, BoundaryTensor
 
 PHASES = (
@@ -102,6 +104,10 @@ class Compilation:
     passes: list[str] = field(default_factory=list)
     dumped: int = 0
     tilings: Solved = field(default_factory=dict)
+    _timer: KernelTimer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._timer = KernelTimer(self.machine)
 
     def progress(self, phase: str) -> None:
         """Tell the phase, and the variant where there are several."""
@@ -159,7 +165,8 @@ class Compilation:
 
     @property
     def _plan_steps(self) -> tuple[tuple[str, Callable[[Plan, Machine], Plan]], ...]:
-        return ("tile", partial(tile, solved=self.tilings)), ("schedule", schedule), ("allocate", allocate)
+        clock = KernelClock(self.machine, self._timer).cycles if self.opt_level >= 2 else None
+        return ("tile", partial(tile, solved=self.tilings, clock=clock)), ("schedule", schedule), ("allocate", allocate)
 
     def _fastest(self, plans: Sequence[Plan]) -> Plan:
         """The plan whose finished program has the least simulated latency; below -O2 the first that fits."""
@@ -176,7 +183,7 @@ class Compilation:
                 continue
             if self.opt_level < 2:
                 return plan
-            latency = simulate(program, self.machine).latency_cycles
+            latency = simulate(program, self.machine, timer=self._timer).latency_cycles
             if best is None or latency < best[0]:
                 best = (latency, plan)
         if best is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 from collections.abc import Iterator
@@ -33,20 +34,20 @@ MOST_SPLIT_DIMENSIONS = 4
 """Dimensions of a kernel whose depth may be cut in two: loops nest 12 deep."""
 
 
-def tile_contraction_kernel(
-    kernel: Kernel, contraction: Contraction, machine: Machine, memories: Memories
-) -> TiledDepth:
-    """The tiling with the least estimated cycles. Raises `DoesNotFitError` when no tile fits the input buffers."""
-    best: tuple[float, int] | None = None
-    chosen: TiledDepth | None = None
-    for number, (shape, tiling) in enumerate(_candidates(kernel, contraction, machine, memories)):
-        key = (estimate(shape, tiling), number)
-        if best is None or key < best:
-            inner = shape.kernel.red_dims[-1].extent if shape.is_cut else 0
-            best, chosen = key, TiledDepth(inner, tiling)
-    if chosen is None:
+def contraction_tilings(
+    kernel: Kernel, contraction: Contraction, machine: Machine, memories: Memories, most: int
+) -> list[TiledDepth]:
+    """The tilings with the least estimated cycles, best first, one of those that are estimated alike, at most `most`.
+
+    Raises `DoesNotFitError` when no tile fits the input buffers.
+    """
+    found: dict[float, TiledDepth] = {}
+    for shape, tiling in _candidates(kernel, contraction, machine, memories):
+        inner = shape.kernel.red_dims[-1].extent if shape.is_cut else 0
+        found.setdefault(estimate(shape, tiling), TiledDepth(inner, tiling))
+    if not found:
         raise DoesNotFitError("no tile of the product fits the input buffers", where=kernel.name)
-    return chosen
+    return [found[cycles] for cycles in heapq.nsmallest(most, found)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,29 +18,33 @@ from birc.runtime.timing.steps import affine_range
 _WALK_CLASSES = ("tcore", "vector", "wait_hbm", "wait_l2_noc", "wait_dependency")
 
 
-def simulate(program: Program, machine: Machine, *, extrapolate: bool = True) -> TimingResult:
+def simulate(
+    program: Program, machine: Machine, *, extrapolate: bool = True, timer: KernelTimer | None = None
+) -> TimingResult:
     """Execute `program` on `machine` in time, without values.
 
     With `extrapolate` (the default) exact repetitions are computed instead of walked; the result is the
-    same. Raises `UsageError` when the machine has fewer dies than the program needs and `BadPackageError`
-    for a program that never ends.
+    same. A `timer` of the machine that timed other programs walks nothing twice. Raises `UsageError` when the
+    machine has fewer dies than the program needs and `BadPackageError` for a program that never ends.
     """
     if program.dies > machine.dies:
         raise UsageError(f"the program needs {program.dies} dies, {machine.name} has {machine.dies}")
-    timer = KernelTimer(machine, extrapolate)
+    timer = timer or KernelTimer(machine, extrapolate)
+    walked_before = timer.walked
     processors = Processors(program, machine, timer)
     latency = processors.execute()
-    return _Summary(program, machine, processors, latency).result()
+    return _Summary(program, machine, processors, latency, timer.walked - walked_before).result()
 
 
 class _Summary:
     """Collects what the command processors recorded."""
 
-    def __init__(self, program: Program, machine: Machine, processors: Processors, latency: int) -> None:
+    def __init__(self, program: Program, machine: Machine, processors: Processors, latency: int, walked: int) -> None:
         self.program = program
         self.machine = machine
         self.processors = processors
         self.latency = latency
+        self.walked = walked
         self.ledger: Ledger = dict.fromkeys(LEDGER_CLASSES, Fraction(0))
         self.traffic: defaultdict[str, Fraction] = defaultdict(Fraction)
         self.executed_macs: defaultdict[str, int] = defaultdict(int)
@@ -66,7 +70,7 @@ class _Summary:
             alu_cycles=sum(walk.alu_cycles * count for walk, count in walks),
             sfu_cycles=sum(walk.sfu_cycles * count for walk, count in walks),
             dependency_cycles=self._dependency_cycles(),
-            walked=self.processors.timer.walked,
+            walked=self.walked,
             executed=self.counts.total().executions,
         )
 
