@@ -1,0 +1,68 @@
+"""Kernels timed alone, and what their times decide."""
+
+from __future__ import annotations
+
+import pytest
+from graph_maker import GraphMaker
+from pipeline import Compiled, compile_graph
+
+from birc.compiler.ir.plan import Kernel, KernelStep, Plan
+from birc.compiler.kernel_clock import KernelClock
+from birc.compiler.passes.contraction_cost import Memories
+from birc.compiler.passes.tile import MOST_TIMED, tile
+from birc.compiler.passes.tile_contraction import contraction_tilings
+from birc.runtime.timing import simulate
+from birc.runtime.timing.kernels import KernelTimer
+
+
+@pytest.fixture(scope="module")
+def product() -> Compiled:
+    make = GraphMaker()
+    scores = make("matmul", make.input(192, 512), make.random(512, 640))
+    return compile_graph(make.graph(make("relu", scores)), "br100", "bf16")
+
+
+def memories(compiled: Compiled) -> Memories:
+    buffers = compiled.plan.buffers
+    return Memories({b.name: b.dtype for b in buffers}, frozenset(b.name for b in buffers if b.space == "tb"))
+
+
+def test_a_kernel_alone_takes_as_long_as_in_its_program() -> None:
+    """That between others, whose operands lie on the chip."""
+    make = GraphMaker()
+    x = make.input(192, 512)
+    for depth, columns in ((512, 384), (384, 640), (640, 256)):
+        x = make("relu", make("matmul", x, make.random(depth, columns)))
+    compiled = compile_graph(make.graph(x), "br100", "bf16")
+    steps = [step for step in compiled.plan.steps if isinstance(step, KernelStep)]
+    inner = [kernel for kernel in steps[1].kernels if kernel is not None]
+    names = {kernel.name for kernel in inner}
+    runs = [run for run in simulate(compiled.program, compiled.machine).runs if run.name in names]
+    clock = KernelClock(compiled.machine, KernelTimer(compiled.machine))
+    longest = max(clock.cycles(kernel, memories(compiled)) for kernel in inner)
+    assert longest == max(end - start for run in runs for _, _, start, end in run.spans)
+
+
+def test_the_clock_decides_between_the_best_estimates(product: Compiled) -> None:
+    kernel = product.kernels[0]
+    assert kernel.contraction is not None
+    best = contraction_tilings(kernel, kernel.contraction, product.machine, memories(product), MOST_TIMED)
+    assert len(best) == MOST_TIMED
+    for wanted in best:
+        timed: list[Kernel] = []
+
+        def clock(kernel: Kernel, _: Memories, wanted: object = wanted.tiling, timed: list[Kernel] = timed) -> int:
+            timed.append(kernel)
+            return 0 if kernel.tiling == wanted else 1
+
+        (step,) = (s for s in tile(product.plan, product.machine, clock=clock).steps if isinstance(s, KernelStep))
+        assert step.kernel.tiling == wanted.tiling
+        assert len(timed) % MOST_TIMED == 0
+
+
+def test_without_a_clock_the_estimate_decides(product: Compiled) -> None:
+    kernel = product.kernels[0]
+    assert kernel.contraction is not None
+    (best,) = contraction_tilings(kernel, kernel.contraction, product.machine, memories(product), most=1)
+    plan: Plan = tile(product.plan, product.machine)
+    assert {k.tiling for s in plan.steps if isinstance(s, KernelStep) for k in s.kernels if k} == {best.tiling}
