@@ -43,6 +43,13 @@ PrecisionOption = Annotated[
 ProveOption = Annotated[
     bool, typer.Option("--prove", help="Prove that the finished plan is in bounds and its parts independent.")
 ]
+ResidentWeightsOption = Annotated[
+    bool,
+    typer.Option(
+        "--resident-weights",
+        help="Weights stay in on-chip memory between calls: the first one brings them in, later ones find them.",
+    ),
+]
 
 
 def compile_command(
@@ -72,6 +79,7 @@ def compile_command(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.birc if it is there.")] = False,
     prove: ProveOption = False,
+    resident_weights: ResidentWeightsOption = False,
     debug_info: Annotated[
         bool, typer.Option("--debug-info/--no-debug-info", help="Keep names and texts in the package.")
     ] = True,
@@ -92,6 +100,8 @@ def compile_command(
 
         birc compile net.onnx --dump-ir phases --stop-after fuse
 
+        birc compile resnet50.onnx --precision bf16 --batch 1 --resident-weights
+
         birc compile phases/05_fuse.ir -o net.birc
 
         birc compile phases/09_allocate.plan --prove
@@ -107,13 +117,13 @@ def compile_command(
             _refuse_for_ir(dim, batch)
             package = compiler.resume(
                 model, target=target, precision=precision.value, opt_level=opt_level, dump_ir=dump_ir,
-                stop_after=stop_after, progress=tell, prove=prover or False,
+                stop_after=stop_after, progress=tell, prove=prover or False, resident_weights=resident_weights,
             )  # fmt: skip
         else:
             package = compiler.compile_model(
                 model, target=target, precision=precision.value, dims=several_sizes(dim or []),
                 batch=batch_sizes(batch), opt_level=opt_level, dump_ir=dump_ir, stop_after=stop_after, progress=tell,
-                mem_limit_bytes=_bytes(mem_limit), prove=prover or False,
+                mem_limit_bytes=_bytes(mem_limit), prove=prover or False, resident_weights=resident_weights,
             )  # fmt: skip
         if package is not None:
             _save(package if debug_info else package.without_debug(), path, tell, overwrite=overwrite)

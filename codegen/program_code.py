@@ -85,6 +85,7 @@ class ProgramWriter:
         self.in_loop = False
         self.advances = dict(plan.advances)
         self.runs: list[RunSource] = []
+        self.residents = {s.target for s in plan.steps if isinstance(s, CopyStep) and s.resident}
         self.dies = tuple(DieState() for _ in range(plan.dies))
         self.next_event = 0
         self.elements: dict[str, str] = {}
@@ -151,8 +152,8 @@ class ProgramWriter:
             match step:
                 case KernelStep():
                     self._run(step)
-                case CopyStep(source, target, once):
-                    if not (once and self.in_loop):
+                case CopyStep(source, target, once, resident):
+                    if not (self.in_loop and (once or resident)):
                         self._copy(self.buffers[source], self.buffers[target], self._users(target))
                 case ExchangeStep():
                     self._exchange(step)
@@ -198,7 +199,7 @@ class ProgramWriter:
         state = self.dies[die]
         reads, writes = self._ranges(kernel)
         for name in sorted({access.view.buffer for access in accesses(kernel)} & set(state.copies)):
-            self.commands.append(Command("wait", (state.copies.pop(name),), 1 << die))
+            self._wait(die, name)
         if state.pending.conflicts(reads, writes):
             self._barrier(1 << die)
         state.pending.add(reads, writes)
@@ -250,7 +251,7 @@ class ProgramWriter:
         if any(state.pending.conflicts((), (written,)) for state in states):
             self._barrier(mask)
         operands = (self._bytes(target), self._bytes(source), (), (), event)
-        self.commands.append(Command("copy", operands, mask))
+        self.commands.append(Command("copy", operands, mask, once=target.name in self.residents))
         for state in states:
             state.copies[target.name] = event
             state.unheard |= {_whole(target), _whole(source)}
@@ -284,7 +285,12 @@ class ProgramWriter:
         """Wait for a copy on every die that started it."""
         for die, state in enumerate(self.dies):
             for name in [name for name, number in state.copies.items() if number == event]:
-                self.commands.append(Command("wait", (state.copies.pop(name),), 1 << die))
+                self._wait(die, name)
+
+    def _wait(self, die: int, name: str) -> None:
+        """Wait for the copy that fills a buffer."""
+        event = self.dies[die].copies.pop(name)
+        self.commands.append(Command("wait", (event,), 1 << die, once=name in self.residents))
 
     def _exchange(self, step: ExchangeStep) -> None:
         """Transfers between the dies, with everything before them finished and everything after them waiting."""

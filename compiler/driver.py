@@ -50,6 +50,7 @@ from birc.runtime.manifest import Manifest
 from birc.runtime.package import Package
 from birc.runtime.package_parts import DevicePart, HostPart, NewVariant
 from birc.runtime.program import Port
+from birc.runtime.residents import later_calls
 from birc.runtime.timing import simulate
 from birc.runtime.timing.kernels import KernelTimer
 from birc.runtime.variant import BOUND_CYCLES, BoundaryTensor
@@ -101,6 +102,7 @@ class Compilation:
     mem_limit_bytes: int = DEFAULT_LIMIT_BYTES
     prover: Prover | None = None
     observe: OnPass | None = None
+    resident_weights: bool = False
     passes: list[str] = field(default_factory=list)
     dumped: int = 0
     tilings: Solved = field(default_factory=dict)
@@ -166,10 +168,17 @@ class Compilation:
     @property
     def _plan_steps(self) -> tuple[tuple[str, Callable[[Plan, Machine], Plan]], ...]:
         clock = KernelClock(self.machine, self._timer).cycles if self.opt_level >= 2 else None
-        return ("tile", partial(tile, solved=self.tilings, clock=clock)), ("schedule", schedule), ("allocate", allocate)
+        return (
+            ("tile", partial(tile, solved=self.tilings, clock=clock)),
+            ("schedule", schedule),
+            ("allocate", partial(allocate, resident_weights=self.resident_weights)),
+        )
 
     def _fastest(self, plans: Sequence[Plan]) -> Plan:
-        """The plan whose finished program has the least simulated latency; below -O2 the first that fits."""
+        """The plan whose finished program has the least simulated latency; below -O2 the first that fits.
+
+        Where weights stay on the chip, the latency of calls that find them there counts.
+        """
         if len(plans) == 1:
             return plans[0]
         best: tuple[int, Plan] | None = None
@@ -183,7 +192,7 @@ class Compilation:
                 continue
             if self.opt_level < 2:
                 return plan
-            latency = simulate(program, self.machine, timer=self._timer).latency_cycles
+            latency = simulate(later_calls(program), self.machine, timer=self._timer).latency_cycles
             if best is None or latency < best[0]:
                 best = (latency, plan)
         if best is None:
@@ -220,7 +229,10 @@ class Compilation:
             target=self.machine.name,
             target_digest=self.machine.digest,
             precision=self.precision,
-            options={"opt_level": self.opt_level},
+            options={
+                "opt_level": self.opt_level,
+                **({"resident_weights": True} if self.resident_weights else {}),
+            },
             passes=tuple(dict.fromkeys(self.passes)) if len(variants) > 1 else tuple(self.passes),
             onnx_sha256=self.onnx_sha256,
         )
@@ -274,17 +286,19 @@ def compile_model(
     progress: Progress | None = None,
     mem_limit_bytes: int = DEFAULT_LIMIT_BYTES,
     prove: Prover | bool = False,
+    resident_weights: bool = False,
 ) -> Package | None:
     """Compile an ONNX model (a path, the bytes of a file, or a `ModelProto`) for a target (name, path, or machine).
 
     `dims` fixes symbolic dimensions by name and `batch` the first dimension of every input; where several sizes are
     given, the package has a variant for every combination. With `dump_ir` each phase leaves its text in that folder
     (of several variants each in a folder of its own); after the phase `stop_after` the result is None. The constants
-    may take `mem_limit_bytes`. With `prove` every program's plan is proved (a prover counts what it proved). Raises the
-    errors of `birc.runtime.errors`: unreadable model, unsupported operators, does not fit; an internal error when a
-    proof fails.
+    may take `mem_limit_bytes`. With `prove` every program's plan is proved (a prover counts what it proved). With
+    `resident_weights` the weights that kernels read tile by tile stay on the chip between calls. Raises the errors of
+    `birc.runtime.errors`: unreadable model, unsupported operators, does not fit; an internal error when a proof fails.
     """
     compilation = _compilation(target, precision, opt_level, stop_after, progress, prove)
+    compilation.resident_weights = resident_weights
     compilation.mem_limit_bytes = mem_limit_bytes
     variants = variant_sizes(dims, batch)
 
@@ -336,6 +350,7 @@ def _advised(
     def attempt(trial: Trial) -> None:
         tried = _compilation(trial.machine, trial.precision, min(compilation.opt_level, 1), "allocate", None, False)
         tried.mem_limit_bytes = compilation.mem_limit_bytes
+        tried.resident_weights = compilation.resident_weights
         symbols = {symbol: trial.sizes[entry.name] for entry in imported.dimensions for symbol in entry.symbols}
         model = imported if trial.sizes == given else imported_for(symbols)
         _compiled_variant(tried, model, None)
@@ -358,6 +373,13 @@ def _require_quantised(imported: Imported) -> None:
 
 def _compiled_variant(compilation: Compilation, imported: Imported, dump_ir: Path | None) -> NewVariant | None:
     """All parts of a model compiled; several leave their dumps in folders of their own."""
+    programs = sum(not isinstance(part, ImportedHostPart) for part in imported.parts)
+    if compilation.resident_weights and programs > 1:
+        raise DoesNotFitError(
+            f"weights cannot stay on the chip: a call runs {programs} programs on it, with nodes on the host between",
+            where=imported.name,
+            hint="compile it without --resident-weights; birc check lists the nodes on the host",
+        )
     parts: list[DevicePart | HostPart] = []
     reports: list[Mapping[str, int]] = []
     for number, part in enumerate(imported.parts):
@@ -431,11 +453,12 @@ def resume(
     stop_after: str | None = None,
     progress: Progress | None = None,
     prove: Prover | bool = False,
+    resident_weights: bool = False,
 ) -> Package | None:
     """Go on from a text that an earlier run left with `dump_ir`, from the phase after it.
 
-    `prove` is that of `compile_model`. Raises `BadModelError` for the text of a plan that breaks a rule, or of which a
-    claim cannot be proved.
+    `prove` and, up to the phase `allocate`, `resident_weights` are those of `compile_model`. Raises `BadModelError` for
+    the text of a plan that breaks a rule, or of which a claim cannot be proved.
     """
     dump = load_dump(path)
     if isinstance(dump.content, Plan):
@@ -443,6 +466,7 @@ def resume(
         if load_machine(target).name != dump.content.target:
             raise UsageError(f"the plan is for {dump.content.target}", where=str(path), hint="pass --target")
     compilation = _compilation(target, precision, opt_level, stop_after, progress, prove)
+    compilation.resident_weights = resident_weights
     compilation.begin_part(None if dump_ir is None else Path(dump_ir))
     if isinstance(dump.content, Plan):
         compiled = _compiled_text(compilation, dump.content, dump, path)

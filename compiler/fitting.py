@@ -31,9 +31,12 @@ Attempt = Callable[[Trial], None]
 
 
 def least_shortage(failures: Sequence[DoesNotFitError]) -> DoesNotFitError:
-    """Of the reasons why several plans do not fit, the one that asks for the least HBM; else the last."""
-    short = [error for error in failures if isinstance(error, ShortageError) and error.space == "hbm"]
-    return min(short, key=lambda error: error.needed_bytes) if short else failures[-1]
+    """Of the reasons why several plans do not fit, the one that asks for the least HBM, or L2; else the last."""
+    for space in ("hbm", "l2"):
+        short = [error for error in failures if isinstance(error, ShortageError) and error.space == space]
+        if short:
+            return min(short, key=lambda error: error.needed_bytes)
+    return failures[-1]
 
 
 def advised(error: ShortageError, trial: Trial, options: Mapping[str, str], attempt: Attempt) -> ShortageError:
@@ -51,6 +54,8 @@ def advised(error: ShortageError, trial: Trial, options: Mapping[str, str], atte
         *_larger_targets(error, trial, attempt),
     ]
     hint = "no smaller size, other precision or other target was found to fit"
+    if error.space == "l2":
+        found.append("the same where weights need not stay on the chip (without --resident-weights)")
     if found:
         hint = f"what would fit: {', or '.join(found)}"
     return error.with_hint(hint)
@@ -95,7 +100,8 @@ def _larger_targets(error: ShortageError, trial: Trial, attempt: Attempt) -> Ite
     """The first target of birc with more of the memory on which it fits."""
     for name in machine_names():
         machine = load_machine(name)
-        has = {"hbm": machine.hbm_bytes_per_die, "tb": machine.spc_sram_bytes}[error.space]
+        on_chip = machine.spc_sram_bytes
+        has = {"hbm": machine.hbm_bytes_per_die, "l2": machine.spcs_per_die * on_chip, "tb": on_chip}[error.space]
         if has >= error.needed_bytes and _problem(attempt, Trial(trial.sizes, trial.precision, machine)) is None:
             yield f"--target {name}"
             return

@@ -52,8 +52,9 @@ def instruction_text(instruction: Instruction) -> str:
 
 
 def command_text(command: Command) -> str:
-    """One command, with the dies that execute it."""
-    return f"{command.mnemonic}{_operands(command)} on {show_mask(command.dies)}"
+    """One command, with the dies that execute it, and whether in the first call only."""
+    once = " once" if command.once else ""
+    return f"{command.mnemonic}{_operands(command)} on {show_mask(command.dies)}{once}"
 
 
 def _operands(item: Instruction | Command) -> str:

@@ -303,5 +303,6 @@ class _Parser:
             return CommandLoop(count, self._commands(depth + 1))
         operands = self._operands(self._row(word, column, commands=True))
         dies = self._dies()
+        once = line.accept("once")
         self._end_line()
-        return Command(word, operands, dies)
+        return Command(word, operands, dies, once)

@@ -59,12 +59,15 @@ from birc.runtime.program import (
 )
 
 MAGIC: Final = b"BIRCPROG"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 
 _LOOP_OPCODE: Final = 0
 _MAX_SYNCS: Final = 15
 _DTYPE_NAMES: Final = tuple(entry.name for entry in DTYPES)
 _DIES: Final = Unsigned(U32)
+_CALL_WORDS: Final = ("always", "once")
+_CALLS: Final = Choice(_CALL_WORDS)
+"""The calls in which a command is executed."""
 _DTYPE: Final = Choice(_DTYPE_NAMES)
 _COORDINATES: Final = Sequence(Signed())
 _SHAPE: Final = Sequence(Unsigned())
@@ -212,6 +215,7 @@ class _Stream:
         if isinstance(value, Command):
             out.byte(_row(out, value).opcode)
             _DIES.write(out, value.dies)
+            _CALLS.write(out, _CALL_WORDS[value.once])
             _write_operands(out, value)
             return
         if self.depth >= MAX_COMMAND_LOOP_DEPTH:
@@ -226,9 +230,10 @@ class _Stream:
             row = _known_row(source, opcode, commands=True)
             source.enter(row.mnemonic)
             dies = _DIES.read(source)
+            once = _CALL_WORDS.index(_CALLS.read(source))
             operands = _read_operands(source, row)
             source.leave()
-            return Command(row.mnemonic, operands, dies)
+            return Command(row.mnemonic, operands, dies, bool(once))
         if self.depth >= MAX_COMMAND_LOOP_DEPTH:
             source.fail(f"command loops are nested deeper than {MAX_COMMAND_LOOP_DEPTH}", start)
         loop: CommandLoop = _command_loop_record(self.depth).read(source)

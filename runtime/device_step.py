@@ -10,9 +10,10 @@ from birc.runtime.boundary import read_port, to_device, to_host, write_port
 from birc.runtime.conversion import Array
 from birc.runtime.faults import MachineFault
 from birc.runtime.machine import Machine
-from birc.runtime.memory import Memory
+from birc.runtime.memory import POISON, Memory
 from birc.runtime.package_weights import as_bytes
 from birc.runtime.program import Program
+from birc.runtime.residents import residents
 from birc.runtime.values.engine import ValuesEngine
 from birc.runtime.variant import Step
 
@@ -47,6 +48,16 @@ class DeviceStep:
         engine.run(memory)
         self._memory, self._engine = memory, engine
         return {port.name: to_host(read_port(program, memory, port), tensors[port.name]) for port in program.outputs}
+
+    def lose_chip(self) -> None:
+        """Another program has used what is on the chip: the next run is a first call."""
+        if self._memory is None or self._engine is None:
+            return
+        for item in residents(self._program):
+            for die, l2 in enumerate(self._memory.l2):
+                if item.dies >> die & 1:
+                    l2[item.address : item.address + item.num_bytes] = POISON
+        self._engine.begin_again()
 
     def _initialised(self) -> Memory:
         """A memory that holds the constants, as the `init` entry of the package asks."""

@@ -32,6 +32,10 @@ Loops nest at most {MAX_LOOP_DEPTH} deep and are `par` (independent iterations),
 (ordered). Loop variables are `i0`, `i1`, ... by depth. A loop of level `@spc` spreads its iterations over the
 SPCs of a die, `@program` over the vector programs.
 
+A command with `once` behind its dies is executed in the first call only: a copy that brings a constant from HBM to
+L2, where nothing else writes, or the wait for it. Calls that follow on a device that ran no other program in between
+leave such commands out and find what they brought.
+
 ## Operands
 """
 

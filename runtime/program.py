@@ -229,12 +229,14 @@ class Descriptor:
 class Command:
     """One command of the stream; `dies` is the bit mask of the dies whose command processor executes it.
 
-    Operands as declared in `isa.COMMANDS`.
+    Operands as declared in `isa.COMMANDS`. What is marked `once` is executed in the first call only: later ones find
+    what it left on the chip (see `residents.py`).
     """
 
     mnemonic: str
     operands: tuple[Operand, ...] = ()
     dies: int = 1
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,9 @@ _NAME_WIDTH: Final = 44
 _ALIKE: Final = 1e-3
 """The part by which bounds may differ that are taken as the same: some round cycles down."""
 
+_MAIN_CLASSES: Final = 4
+"""Classes of the ledger that later calls name."""
+
 _CLASS_WORDS: Final = {
     "tcore_useful": "T-core, useful work",
     "tcore_padding": "T-core, padding",
@@ -25,7 +28,9 @@ _CLASS_WORDS: Final = {
 
 def render(report: Mapping[str, Any]) -> str:
     """The text of a report's JSON object: summary, ledger, bounds, the operations that take longest."""
-    parts = (_summary(report), _ledger(report["ledger"]), _bounds(report), _slowest(report))
+    parts = [_summary(report), _ledger(report["ledger"]), _bounds(report), _slowest(report)]
+    if report["warm"]:
+        parts.insert(1, _warm(report["warm"]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -65,6 +70,28 @@ def _summary(report: Mapping[str, Any]) -> str:
         rows.append(("SRAM, at least", f"{_bytes(lower)}; peak / live {_ratio(sram['peak_bytes'], lower)}"))
     head = f"{report['model']} on {report['target']}, precision {report['precision']}, batch {report['batch']}"
     return "\n".join([head, *(f"  {name:<15} {value}" for name, value in rows), *_host(report)])
+
+
+def _warm(warm: Mapping[str, Any]) -> str:
+    """Later calls, which find weights on the chip."""
+    traffic, latency, total = warm["traffic"], warm["latency_us"], sum(warm["ledger"].values()) or 1.0
+    shares = sorted(warm["ledger"].items(), key=lambda entry: -entry[1])[:_MAIN_CLASSES]
+    rows = [
+        ("latency", _us(latency)),
+        ("latency / roof", f"{_ratio(latency, warm['roofline_us'])}"),
+        ("throughput", f"{warm['throughput_per_s']:,.1f} a second"),
+        ("on the chip", f"{_bytes(warm['resident_bytes'])} of weights, over all dies"),
+        ("HBM", _bytes(traffic["hbm_bytes"])),
+        (
+            "compulsory",
+            f"{_bytes(traffic['compulsory_bytes'])}; moved / compulsory "
+            f"{_ratio(traffic['hbm_bytes'], traffic['compulsory_bytes'])}",
+        ),
+        ("die to die", _bytes(traffic["d2d_bytes"])),
+        ("cycles", ", ".join(f"{_CLASS_WORDS[name]} {cycles / total:.1%}" for name, cycles in shares)),
+    ]
+    head = "Later calls, which find the weights on the chip (warm)"
+    return "\n".join([head, *(f"  {name:<15} {value}" for name, value in rows)])
 
 
 def _ratio(value: float, least: float) -> str:

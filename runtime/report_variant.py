@@ -15,6 +15,7 @@ from birc.runtime.dtypes import DTYPES
 from birc.runtime.machine import Machine
 from birc.runtime.package import Package
 from birc.runtime.report import Operation, Report, ReportMetadata, bounds_us, build_report
+from birc.runtime.residents import has_residents, later_calls
 from birc.runtime.timing import simulate
 from birc.runtime.timing.calibration import latency_range
 from birc.runtime.timing.result import LEDGER_CLASSES
@@ -70,7 +71,9 @@ def _program_report(package: Package, variant: Variant, step: Step, with_range: 
         device_nodes=variant.report.get("device_nodes"),
         bound_cycles=bounds if alone else None,
     )
-    return build_report(program, machine, timing, metadata, band)
+    stays = alone and has_residents(program)
+    later = simulate(later_calls(program), machine) if stays else None
+    return build_report(program, machine, timing, metadata, band, later)
 
 
 def _bound_cycles(variant: Variant) -> Mapping[str, int] | None:

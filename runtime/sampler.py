@@ -76,7 +76,7 @@ class Sampler:
     def command(self, row: InstructionRow | None = None) -> Command:
         """A command of the given row, or of any."""
         chosen = row or COMMANDS[self._below(len(COMMANDS))]
-        return Command(chosen.mnemonic, self._operands(chosen), self.number(U32))
+        return Command(chosen.mnemonic, self._operands(chosen), self.number(U32), self._below(2) == 1)
 
     def kernel(self) -> Kernel:
         """A kernel of a few nests, some of them deep."""

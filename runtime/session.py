@@ -37,11 +37,12 @@ class Session:
     `last_run` says which variant the last call of `run` ran, and what it padded; None before the first.
     """
 
-    __slots__ = ("_ready", "last_run", "package")
+    __slots__ = ("_on_device", "_ready", "last_run", "package")
 
     def __init__(self, package: Package) -> None:
         self.package = package
         self.last_run: RunInfo | None = None
+        self._on_device: DeviceStep | None = None
         self._ready: dict[tuple[int, int], DeviceStep | HostStep] = {}
 
     @property
@@ -68,7 +69,10 @@ class Session:
         given = sized_inputs(variant, {name: size for name, (size, _) in info.padded.items()})
         values: dict[str, Any] = padded_inputs(check_inputs(inputs, given), variant, info)
         for place, step in enumerate(variant.steps):
-            values.update(self._step(info.variant, place, step).run(values))
+            ready = self._step(info.variant, place, step)
+            if isinstance(ready, DeviceStep):
+                self._take_device(ready)
+            values.update(ready.run(values))
         outputs = {tensor.name: values[tensor.name] for tensor in variant.outputs}
         if info.padded:
             outputs = {name: cropped_output(name, array, variant, info) for name, array in outputs.items()}
@@ -86,6 +90,12 @@ class Session:
             check_inputs(inputs, manifest.inputs)
             raise InternalError("no variant takes inputs that the first one takes", where=manifest.model)
         return info
+
+    def _take_device(self, step: DeviceStep) -> None:
+        """There is one device: what another program left on the chip is gone."""
+        if self._on_device is not None and self._on_device is not step:
+            self._on_device.lose_chip()
+        self._on_device = step
 
     def _step(self, variant: int, place: int, step: Step) -> DeviceStep | HostStep:
         known = self._ready.get((variant, place))

@@ -211,12 +211,14 @@ class KernelStep:
 class CopyStep:
     """Starts a DMA copy of a whole buffer into another on each die; whoever needs it waits for it.
 
-    When the plan is repeated, a copy made `once` is made in the first round only.
+    When the plan is repeated, a copy made `once` is made in the first round only. What a `resident` one brings stays
+    for the calls that follow: it is made in the first call only.
     """
 
     source: str
     target: str
     once: bool = False
+    resident: bool = False
 
 
 @dataclass(frozen=True, slots=True)

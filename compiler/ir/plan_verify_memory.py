@@ -36,7 +36,7 @@ def memory_problems(plan: Plan, machine: Machine) -> Iterator[tuple[str, str]]:
         if first < buffer.first or last > buffer.last:
             yield where, f"lives in steps {buffer.first} to {buffer.last}, is used in {first} to {last}"
     lasting = {b.name for b in plan.buffers if b.role != "scratch"}
-    lasting |= {step.target for step in plan.steps if isinstance(step, CopyStep) and step.once}
+    lasting |= {step.target for step in plan.steps if isinstance(step, CopyStep) and (step.once or step.resident)}
     for space, buffers in placed.items():
         yield from _overlaps(space, buffers, lasting)
 

@@ -3,6 +3,8 @@
 Tensors between kernels take L2 first, the largest first; then the twins of constants, each filled as early as there is
 room for it. What finds no room stays in, or moves to, HBM: that is how tensors spill. Room is first counted in live
 bytes alone; where no addresses are found for what that admits, every buffer is admitted to a gap of its own instead.
+Weights that are to stay on the chip between calls have their places from the first step to the last; they all find
+room, or the plan does not fit.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from birc.compiler.passes.allocation.blocks import Block, aligned
 from birc.compiler.passes.allocation.l2 import L2
 from birc.compiler.passes.allocation.place import Effort, place
 from birc.compiler.passes.allocation.residence import Residence, Spans, tensors
-from birc.compiler.passes.allocation.shortage import shortage
+from birc.compiler.passes.allocation.shortage import no_room_for_twins, shortage
 from birc.compiler.passes.allocation.stretch import Stretch, stretch_of, stretched
 from birc.compiler.passes.lifetimes import lifetimes
 from birc.compiler.passes.schedule import redirect
@@ -26,23 +28,29 @@ LAST_RESORT = Effort(climbs=1000, pairs=10_000_000)
 """Where there is no other memory to go to."""
 
 
-def allocate(plan: Plan, machine: Machine) -> Plan:
+def allocate(plan: Plan, machine: Machine, *, resident_weights: bool = False) -> Plan:
     """The plan with the space and address of every buffer, and the copies that fill on-chip twins.
 
-    Raises `DoesNotFitError` when HBM or the tensor buffer is too small.
+    With `resident_weights` the twins stay from call to call, and are filled in the first one only. Raises
+    `DoesNotFitError` when HBM or the tensor buffer is too small, or L2 for weights that are to stay.
     """
     spans = lifetimes(plan)
     placed = _place_in_tensor_buffer(plan, spans, machine)
     stretch = stretch_of(plan)
     l2_bytes = machine.spcs_per_die * (machine.spc_sram_bytes - plan.tensor_buffer_bytes)
-    residence, in_l2 = L2(plan, spans, l2_bytes, machine.l2_line_bytes).place(stretch)
+    residence, in_l2 = L2(plan, spans, l2_bytes, machine.l2_line_bytes, resident_weights).place(stretch)
+    if resident_weights and residence.dropped:
+        raise no_room_for_twins(plan, machine, residence, l2_bytes)
     there = [b for b in plan.buffers if b.name in residence.stays]
     addresses = dict(zip(residence.stays, in_l2.addresses, strict=True))
     placed |= _placed(there, "l2", [residence.stays[b.name] for b in there], [addresses[b.name] for b in there])
     placed |= _place_in_hbm(plan, spans, residence.spilled, stretch, machine)
     buffers = tuple(placed[b.name] for b in plan.buffers if b.name in placed)
-    result = replace(plan, buffers=buffers, steps=_with_copies(plan, residence))
+    result = replace(plan, buffers=buffers, steps=_with_copies(plan, residence, resident_weights))
     renumbered = lifetimes(result)
+    if resident_weights:
+        throughout = (0, len(result.steps) - 1)
+        renumbered |= {step.target: throughout for step in result.steps if isinstance(step, CopyStep)}
     buffers = tuple(
         replace(b, first=renumbered[b.name][0], last=renumbered[b.name][1]) if b.name in renumbered else b
         for b in buffers
@@ -101,14 +109,14 @@ def _placed(
     }
 
 
-def _with_copies(plan: Plan, residence: Residence) -> tuple[Step, ...]:
+def _with_copies(plan: Plan, residence: Residence, resident: bool) -> tuple[Step, ...]:
     """The steps with a copy before the first one in which a twin stays, and without the twins that are not there."""
     buffers = {b.name: b for b in plan.buffers}
     copies: Mapping[int, list[CopyStep]] = defaultdict(list)
     for name, stay in residence.stays.items():
         if buffers[name].home:
             once = plan.repeat > 1 and (stay.start, stay.end) == (0, len(plan.steps))
-            copies[0 if once else stay.start].append(CopyStep(buffers[name].home, name, once))
+            copies[0 if once else stay.start].append(CopyStep(buffers[name].home, name, once, resident))
     dropped = {twin.name: twin.home for twin in residence.dropped}
     result: list[Step] = []
     for number, step in enumerate(plan.steps):

@@ -124,7 +124,10 @@ class RunStepping:
 
 @dataclass(slots=True)
 class MakeCopy:
-    """A copy or transfer. With `once` it brings constants that nothing reads where it puts them."""
+    """A copy or transfer. With `once` it brings constants that nothing reads where it puts them.
+
+    A copy of the first call only is not made, nor counted, in the runs that follow on the same memory.
+    """
 
     copy: Copy
     once: bool = False
@@ -138,6 +141,8 @@ class MakeCopy:
         return 0
 
     def __call__(self, memory: Memory, counts: Counts, lane: Lane, *, again: bool) -> None:
+        if again and self.copy.issue.command.once:
+            return
         source = _copied(memory, self.copy.source, self.copy.source_die)
         counts.add_copy(self.copy.issue.index, source.nbytes)
         if again and self.once:

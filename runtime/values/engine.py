@@ -25,7 +25,8 @@ class ValuesEngine:
 
     What the host puts on several dies (constants, pieces of inputs) must be the same on all of them: dies that do the
     same with it are computed once. When a memory is run again, its constants must be what they were: their packed
-    form is kept, and copies of constants that no instruction reads as they lie there are not made again.
+    form is kept, and copies of constants that no instruction reads as they lie there are not made again. Such a run is
+    a later call: what is marked `once` in the stream is left out.
     """
 
     def __init__(
@@ -68,3 +69,7 @@ class ValuesEngine:
                 execute_stage(stage, memory, counts, self._workers, again=again)
         self._memory = memory
         return counts
+
+    def begin_again(self) -> None:
+        """The next run is a first call, whatever memory it is on: another program has used the device."""
+        self._memory = None

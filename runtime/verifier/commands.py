@@ -9,8 +9,10 @@ import numpy as np
 
 from birc.runtime.machine import Machine
 from birc.runtime.program import Descriptor, Program
+from birc.runtime.residents import residents
 from birc.runtime.verifier.boxes import Boxes, overlaps, whole_view
 from birc.runtime.verifier.findings import Findings
+from birc.runtime.verifier.first_call import written_resident
 from birc.runtime.verifier.initialised import Initialised
 from birc.runtime.verifier.kernels import KernelModel, relative, used_slots
 from birc.runtime.verifier.layout import byte_span, capacity_bytes, command_places
@@ -54,6 +56,14 @@ class CommandCheck:
         self._transfers = any(command.mnemonic == "transfer" for _, command, _ in command_places(program.commands))
         self._models: dict[tuple[object, ...], Traffic | None] = {}
         self._apart: dict[tuple[object, ...], bool] = {}
+        self._residents = tuple(residents(program))
+
+    def of_later_calls(self, later: Program) -> CommandCheck:
+        """The check of the stream without the commands of the first call, which left their targets filled."""
+        other = CommandCheck(later, self._machine, self._findings)
+        other._residents, other._models, other._apart = self._residents, self._models, self._apart
+        other._initialised.add_residents(self._residents)
+        return other
 
     def check(self) -> None:
         """Find everything that is wrong between commands, and inside the kernels that they run."""
@@ -129,7 +139,9 @@ class CommandCheck:
             known = self._ordering.known(die)
             operation = self._ordering.run(die)
             for touch in traffic.touches:
-                self._use(die, known, _use_of_run(operation, name, views[touch.slot], touch))
+                use = _use_of_run(operation, name, views[touch.slot], touch)
+                self._check_residents(die, use)
+                self._use(die, known, use)
 
     def _traffic(self, issue: Issue, die: int) -> Traffic | None:
         """The kernel with the die's bindings, checked when it is met for the first time."""
@@ -169,7 +181,10 @@ class CommandCheck:
             name = f"{issue.text} on die {die}"
             self._initialised.copy(name, source, die, target, die)
             self._use(die, known, _use_of_copy(operation, name, source, store=False))
-            self._use(die, known, _use_of_copy(operation, name, target, store=True))
+            use = _use_of_copy(operation, name, target, store=True)
+            if not issue.command.once:
+                self._check_residents(die, use)
+            self._use(die, known, use)
             self._ordering.copy_done(issue, die, operation, known)
 
     def _transfer(self, issue: Issue) -> None:
@@ -187,7 +202,9 @@ class CommandCheck:
             name = f"{issue.text} from die {die}"
             self._initialised.copy(name, source, die, target, 1 - die)
             self._use(die, before, _use_of_copy(operations[die], name, source, store=False))
-            self._use(1 - die, before, _use_of_copy(operations[die], name, target, store=True))
+            use = _use_of_copy(operations[die], name, target, store=True)
+            self._check_residents(1 - die, use)
+            self._use(1 - die, before, use)
         self._ordering.transfer_done(issue, operations, known)
 
     def _check_pair(self, issue: Issue, target: Descriptor, source: Descriptor) -> bool:
@@ -228,6 +245,15 @@ class CommandCheck:
             if image.dies >> die & 1 and use.low < image.address + image.num_bytes and image.address < use.high:
                 what = f"may write constant {image.key}, by bytes {use.low} to {use.high} of HBM"
                 self._findings.add(use.name, what, "constants are never written")
+
+    def _check_residents(self, die: int, use: Use) -> None:
+        """What the first call brings to the chip is there for all calls."""
+        if not self._residents or not use.store or use.descriptor.space != "l2":
+            return
+        found = written_resident(self._residents, die, use.low, use.high)
+        if found is not None:
+            what = f"may write bytes {use.low} to {use.high} of L2, where command {found.place} brings a constant"
+            self._findings.add(use.name, what, "constants that stay on the chip are never written")
 
     def _meet(self, use: Use, other: Use) -> bool:
         """Whether the two may touch the same byte unordered; on the same SPC kernels follow each other."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from birc.runtime.machine import Machine
 from birc.runtime.program import Descriptor, Program
+from birc.runtime.residents import Resident
 from birc.runtime.verifier.boxes import whole_view
 from birc.runtime.verifier.byteset import ByteSet, byte_range, bytes_of, empty
 from birc.runtime.verifier.findings import Findings
@@ -26,6 +27,14 @@ class Initialised:
             tensor_buffers = [empty() for _ in range(spcs)]
             hbm = [_given(program, die)]
             self._written.append({"hbm": hbm, "l2": [empty()], "tb": tensor_buffers})
+
+    def add_residents(self, residents: Iterable[Resident]) -> None:
+        """What earlier calls left in L2 holds a value."""
+        for item in residents:
+            part = byte_range(item.address, item.address + item.num_bytes)
+            for die, written in enumerate(self._written):
+                if item.dies >> die & 1:
+                    written["l2"][0] = written["l2"][0].union(part)
 
     def run(self, name: str, die: int, traffic: Traffic, views: Mapping[int, Descriptor]) -> None:
         """Check what a kernel reads, then add what it writes."""

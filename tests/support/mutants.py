@@ -292,6 +292,7 @@ def _commands(item: object) -> Iterator[Change]:
             operands = (*item.operands[:index], changed, *item.operands[index + 1 :])
             where = f"{item.mnemonic} {field.name}"
             yield where, f"{where} {text}", replace(item, operands=operands)
+    yield "calls", f"{item.mnemonic} with once {not item.once}", replace(item, once=not item.once)
     for dies in (0b01, 0b10, 0b11):
         if dies != item.dies:
             yield "die mask", f"{item.mnemonic} on dies {dies:#b}", replace(item, dies=dies)

@@ -17,7 +17,7 @@ def memory_flaws(plan: Plan) -> Iterator[Flaw]:
     What is not scratch, or is filled in the first round only, is in use throughout.
     """
     always = {b.name for b in plan.buffers if b.role != "scratch"}
-    always |= {step.target for step in plan.steps if isinstance(step, CopyStep) and step.once}
+    always |= {step.target for step in plan.steps if isinstance(step, CopyStep) and (step.once or step.resident)}
     lives: dict[str, tuple[int, int]] = {}
     for number, step in enumerate(plan.steps):
         for name in _used(step):

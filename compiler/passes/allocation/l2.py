@@ -29,6 +29,7 @@ class L2:
     spans: Spans
     capacity_bytes: int
     line_bytes: int
+    lasting_twins: bool = False
 
     def place(self, stretch: Stretch) -> tuple[Residence, Placement]:
         """What lies there, and the addresses of its stays in their order.
@@ -69,7 +70,7 @@ class L2:
         return self._addresses(residence.stays, arena)
 
     def _reside(self, room: Room, stretch: Stretch | None) -> Residence:
-        return reside(self.plan, self.spans, room, self.line_bytes, stretch)
+        return reside(self.plan, self.spans, room, self.line_bytes, stretch, lasting_twins=self.lasting_twins)
 
     def _live_bytes(self) -> LiveBytes:
         return LiveBytes(self.capacity_bytes, len(self.plan.steps))

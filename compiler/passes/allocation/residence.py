@@ -28,10 +28,13 @@ class Residence:
     dropped: tuple[Buffer, ...]
 
 
-def reside(plan: Plan, spans: Spans, room: Room, line_bytes: int, stretch: Stretch | None) -> Residence:
+def reside(
+    plan: Plan, spans: Spans, room: Room, line_bytes: int, stretch: Stretch | None, *, lasting_twins: bool = False
+) -> Residence:
     """Tensors take L2 first, the largest first; then twins, in the order of use, each as early as there is room.
 
-    With `stretch`, room for a tensor is kept as that wants it, where there is so much.
+    With `stretch`, room for a tensor is kept as that wants it, where there is so much. With `lasting_twins` a twin is
+    there throughout or not at all.
     """
     stays: dict[str, Block] = {}
     kept: dict[str, Block] = {}
@@ -47,7 +50,12 @@ def reside(plan: Plan, spans: Spans, room: Room, line_bytes: int, stretch: Stret
             spilled.append(tensor)
     twins = [b for b in plan.buffers if b.home and b.name in spans]
     for twin in sorted(twins, key=lambda b: spans[b.name]):
-        life = _life(plan, aligned(twin.num_bytes, line_bytes), spans[twin.name], room)
+        num_bytes = aligned(twin.num_bytes, line_bytes)
+        if lasting_twins:
+            life = Block(num_bytes, 0, len(plan.steps))
+            life = life if room.take(num_bytes, life.start, life.end) else None
+        else:
+            life = _life(plan, num_bytes, spans[twin.name], room)
         if life is not None:
             stays[twin.name] = kept[twin.name] = life
         else:

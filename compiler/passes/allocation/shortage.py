@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from birc.compiler.ir.plan import Buffer, CopyStep, ExchangeStep, KernelStep, Plan, Step
-from birc.compiler.passes.allocation.blocks import Block
+from birc.compiler.passes.allocation.blocks import Block, aligned
+from birc.compiler.passes.allocation.residence import Residence
 from birc.compiler.passes.allocation.room import Arena
 from birc.compiler.passes.lifetimes import instances, writes_of
 from birc.runtime.errors import DoesNotFitError
@@ -23,7 +24,7 @@ Found = Sequence[tuple[Buffer, Block, int]]
 
 
 class ShortageError(DoesNotFitError):
-    """A memory, "hbm" or "tb", that is too small: `needed_bytes` is what the program takes of its `capacity_bytes`."""
+    """A memory ("hbm", "l2" or "tb") that is too small: of `capacity_bytes` the program takes `needed_bytes`."""
 
     def __init__(
         self,
@@ -76,6 +77,23 @@ def shortage(plan: Plan, machine: Machine, space: str, capacity_bytes: int, foun
     return ShortageError(
         "; ".join(parts), where=where, hint=hint, space=space, needed_bytes=needed, capacity_bytes=capacity_bytes
     )
+
+
+def no_room_for_twins(plan: Plan, machine: Machine, residence: Residence, capacity_bytes: int) -> ShortageError:
+    """The error that says why the twins of constants do not all stay in L2 beside the tensors."""
+    line_bytes = machine.l2_line_bytes
+    twins = sum(aligned(b.num_bytes, line_bytes) for b in plan.buffers if b.home)
+    missing = sum(aligned(b.num_bytes, line_bytes) for b in residence.dropped)
+    kept = [(b, residence.kept[b.name]) for b in plan.buffers if b.name in residence.kept and not b.home]
+    peak = _peak([(buffer, block, 0) for buffer, block in kept])
+    what = (
+        f"{twins} bytes of weights are to stay in the L2 of a die, which has {capacity_bytes}, beside "
+        f"{peak.num_bytes} bytes of tensors at the peak; {missing} find no room"
+    )
+    hint = "compile it for smaller dimensions, another precision or a larger target, or let weights not stay"
+    where = f"{plan.name} on {machine.name}"
+    needed = max(capacity_bytes + line_bytes, twins + peak.num_bytes)
+    return ShortageError(what, where=where, hint=hint, space="l2", needed_bytes=needed, capacity_bytes=capacity_bytes)
 
 
 def _peak(found: Found) -> _Peak:
