@@ -253,7 +253,7 @@ def test_an_event_that_nothing_sets_is_refused():
 KEYS = [
     *("schema", "model", "target", "precision", "batch", "latency_us", "latency_range_us", "end_to_end_us"),
     *("throughput_per_s", "energy_j", "utilization", "ledger", "sram", "traffic", "bound_us", "load_us"),
-    *("placement", "per_op"),
+    *("warm", "placement", "per_op"),
 ]
 
 
