@@ -29,6 +29,7 @@ from birc.compiler.passes.lower.lower import Lowered
 from birc.compiler.passes.per_sample import per_sample
 from birc.compiler.passes.region import region
 from birc.compiler.passes.restrict import pieces, restrict
+from birc.compiler.passes.shared_tail import shared_tail
 from birc.compiler.passes.split_search import Choice, SplitSearch
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
@@ -57,7 +58,8 @@ def partitions(graph: Graph, lowered: Lowered, machine: Machine) -> tuple[Plan, 
     for choices in divisions:
         local = divide_constants(_localised(_plan(graph, lowered, kernels, choices, machine)))
         spread = per_sample(local, machine)
-        plans += [spread, chunk(local, machine)] if spread is not None else [chunk(local, machine)]
+        plans += [plan for plan in (spread, shared_tail(local, machine)) if plan is not None]
+        plans.append(chunk(local, machine))
     return tuple(plans)
 
 

@@ -27,23 +27,34 @@ MOST_ROUNDS = 64
 
 def per_sample(plan: Plan, machine: Machine) -> Plan | None:
     """The plan with a sample an SPC, in as many rounds as it takes; None when batch or memories do not allow it."""
+    rounds = rounds_of(plan, machine)
+    cut = cut_into(plan, machine, rounds * machine.spcs_per_die) if rounds else None
+    if cut is None or most_axes(cut) == MAX_BOX_RANK:
+        return None
+    buffer_bytes = tensor_buffer_bytes(cut)
+    if buffer_bytes + _aligned(constant_bytes(plan) // machine.spcs_per_die) > machine.spc_sram_bytes:
+        return None
+    return _spread(cut, machine.spcs_per_die, rounds, buffer_bytes)
+
+
+def rounds_of(plan: Plan, machine: Machine) -> int:
+    """The rounds that it takes with a sample an SPC; 0 when that does not work out evenly."""
     spcs = machine.spcs_per_die
     if any(isinstance(step, ExchangeStep) for step in plan.steps):
-        return None
+        return 0
     samples = _samples(plan)
     if (
         samples % spcs
         or samples // spcs > MOST_ROUNDS
         or any(d is None for step in plan.steps if isinstance(step, KernelStep) for d in step.kernels)
     ):
-        return None
-    cut = cut_into(plan, machine, samples)
-    if cut is None or _most_axes(cut) == MAX_BOX_RANK:
-        return None
-    buffer_bytes = _aligned(int(SLACK * peak_bytes(cut)))
-    if buffer_bytes + _aligned(constant_bytes(plan) // spcs) > machine.spc_sram_bytes:
-        return None
-    return _spread(cut, spcs, samples // spcs, buffer_bytes)
+        return 0
+    return samples // spcs
+
+
+def tensor_buffer_bytes(cut: Plan) -> int:
+    """What the scratch buffers of a plan of one sample take in an SPC."""
+    return _aligned(int(SLACK * peak_bytes(cut)))
 
 
 def _samples(plan: Plan) -> int:
@@ -52,7 +63,7 @@ def _samples(plan: Plan) -> int:
     return view.dims[0] if view is not None and view.dims else 1
 
 
-def _most_axes(plan: Plan) -> int:
+def most_axes(plan: Plan) -> int:
     """The dimensions of the operand that has the most: the one over SPCs is added to them."""
     kernels = [k for step in plan.steps if isinstance(step, KernelStep) for k in step.kernels if k is not None]
     return max((len(access.index) for kernel in kernels for access in accesses(kernel)), default=0)
@@ -67,7 +78,7 @@ def _spread(cut: Plan, spcs: int, rounds: int, tensor_buffer_bytes: int) -> Plan
     sizes = {b.name: dtype(b.dtype).bits // 8 for b in cut.buffers}
     strides = {name: num_bytes // sizes[name] for name, num_bytes in cut.advances}
     steps = tuple(
-        KernelStep(tuple(kernel and _on_each_spc(kernel, spcs, strides) for kernel in step.kernels))
+        KernelStep(tuple(kernel and on_each_spc(kernel, spcs, strides) for kernel in step.kernels))
         for step in cut.steps
         if isinstance(step, KernelStep)
     )
@@ -81,7 +92,7 @@ def _spread(cut: Plan, spcs: int, rounds: int, tensor_buffer_bytes: int) -> Plan
     )
 
 
-def _on_each_spc(kernel: Kernel, spcs: int, strides: Mapping[str, int]) -> Kernel:
+def on_each_spc(kernel: Kernel, spcs: int, strides: Mapping[str, int]) -> Kernel:
     """The kernel with an outermost dimension over SPCs, along which only the buffers in `strides` move (elements)."""
 
     def moved(access: Access) -> Access:
