@@ -12,14 +12,15 @@ each of their iterations multiplies another window of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from birc.codegen.block_epilogue import BlockEpilogue, Place
 from birc.codegen.nest import NestBuilder, mask
 from birc.codegen.slots import Slots
 from birc.codegen.statements import StatementWriter
-from birc.compiler.ir.plan import BLOCK, Access, Contraction, Dimension, Kernel, Phase, Statement, Tiling
+from birc.compiler.ir.plan import BLOCK, Access, Contraction, Dimension, Kernel, Phase, Tiling
 from birc.compiler.ir.plan_patch import Patch, patch_of, slot_bytes
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.registers import epilogue
@@ -29,6 +30,8 @@ from birc.runtime.program import Kernel as KernelCode
 
 Steps = dict[str, int | None]
 """The depth of the loop over each of some reduced dimensions; None where it has one step."""
+
+NOWHERE: Place = {}
 
 A_FULL, A_FREE, B_FULL, B_FREE, ACC_FREE, ACC_FULL = range(6)
 
@@ -84,9 +87,13 @@ class ContractionWriter:
         self.by_block = tiling.turns == BLOCK
         self.epilogue = epilogue(kernel, self.by_block)
         registers = self.epilogue.registers
-        self.ahead = self.epilogue.ahead(tiling.rows, tiling.columns, machine.vector_registers // tiling.programs)
-        stride = self.epilogue.count(tiling.rows * tiling.columns, self.ahead)
+        ahead = self.epilogue.ahead(tiling.rows, tiling.columns, machine.vector_registers // tiling.programs)
+        stride = self.epilogue.count(tiling.rows * tiling.columns, ahead)
         self.writer = StatementWriter(kernel, self.nest, self.slots, self.tile, registers, stride=stride)
+        self.after = BlockEpilogue(
+            self.epilogue, self.writer, self.nest, tiling.rows, tiling.columns, self.column, self.tile[self.column],
+            self.by_block, self._programs(), ahead,
+        )  # fmt: skip
         self.shares: dict[str, int] = {}
 
     def emit(self) -> tuple[KernelCode, Slots]:
@@ -175,13 +182,13 @@ class ContractionWriter:
             tile = loops.enter_context(
                 self.nest.loop(operand.count, self.tile.get(operand.dimension, 1), operand.dimension)
             )
-            self._load(operand, self._ring(operand, tile, self._depth_loops(loops, operand.resident)))
+            self._load(operand, self._ring(operand, {tile: 1}, self._depth_loops(loops, operand.resident)))
 
     def _load_row(self) -> None:
         """Load the current row tile of a streamed operand, for the depth that is resident."""
         self.a.scope = self.nest.inner_depths()
         with ExitStack() as loops:
-            self._load(self.a, self._ring(self.a, None, self._depth_loops(loops, self.a.resident)))
+            self._load(self.a, self._ring(self.a, {}, self._depth_loops(loops, self.a.resident)))
 
     def _depth_loops(self, loops: ExitStack, dimensions: Sequence[Dimension]) -> Steps:
         """Open the loops over the steps of reduced dimensions."""
@@ -198,7 +205,7 @@ class ContractionWriter:
         waits, posts = (Sync(Affine(operand.free)),), (Sync(Affine(operand.full)),)
         self.nest.append(Instruction(operand.mnemonic, operands, waits, posts))
 
-    def _ring(self, operand: Operand, tile: int | None, steps: Steps) -> RingAddress:
+    def _ring(self, operand: Operand, tile: Place, steps: Steps) -> RingAddress:
         """Where a tile lies in its input buffer: slots are taken in the order of loads (block, tile, depth step)."""
         terms: dict[int, int] = {}
         tiles = 1
@@ -208,8 +215,7 @@ class ContractionWriter:
                 terms[depth] = tiles
             tiles *= self._steps(dimension)
         if not (self.tiling.stream and operand is self.a):  # the scope of what is streamed is a row tile
-            if tile is not None:
-                terms[tile] = tiles
+            terms.update((depth, factor * tiles) for depth, factor in tile.items() if depth is not None)
             tiles *= operand.count
         inside = affine(0, terms)
         if operand.slots == tiles or not operand.scope:
@@ -233,7 +239,7 @@ class ContractionWriter:
                 self._tiles()
                 return
         if in_registers:
-            self._epilogues()
+            self._epilogues(self._left(chunks))
         else:
             self._drain_and_finish()
 
@@ -241,20 +247,45 @@ class ContractionWriter:
         """The tiles of a block whose whole depth is resident: each finished at once, or all together at the end."""
         self._grid([], in_registers=self.by_block)
         if self.by_block:
-            self._epilogues()
+            self._epilogues(self._left([]))
+
+    def _early(self, chunks: list[int | None]) -> Phase | None:
+        """The phase that a tile goes through as soon as its sums are there: those of its only depth chunk."""
+        return self.after.first if all(depth is None for depth in chunks) else None
+
+    def _left(self, chunks: list[int | None]) -> Sequence[Phase]:
+        """The phases that wait until all sums of a block are there."""
+        return self.epilogue.phases[1 if self._early(chunks) is not None else 0 :]
 
     def _grid(self, chunks: list[int | None], in_registers: bool) -> None:
+        early = self._early(chunks) if in_registers else None
         with ExitStack() as loops:
             row = self._row_loop(loops)
             if self.tiling.stream and self.b.count > 1:
                 self._load_row()
+            if early is not None:
+                self._early_tiles(early, row)
+                return
             column = self._column_tiles(loops)
-            self._product([], row, column)
+            self._product([], row, {column: 1})
             if in_registers:
-                self._drain(self._tile_register({row: self.b.count, column: 1}, self._sums_slot()), mask(chunks))
+                register = self.after.tile_register({row: self.b.count, column: 1}, self.after.sums_slot)
+                self._drain(register, mask(chunks))
             else:
                 self._drain_and_finish()
         self._leave_grid()
+
+    def _early_tiles(self, phase: Phase, row: int | None) -> None:
+        """The tiles of a row, each going through the first phase of the epilogue while the next is multiplied."""
+        ahead, extent = self.after.ahead_of(phase.statements), self.tile[self.column]
+        self.after.load_first(phase.statements, row)
+        with ExitStack() as loops:
+            outer = loops.enter_context(self.nest.loop(self.b.count // ahead, ahead * extent, self.column, "red"))
+            inner = loops.enter_context(self.nest.loop(ahead, extent, self.column, "red"))
+            columns = {outer: ahead, inner: 1}
+            self._product([], row, columns)
+            self._drain(self.after.tile_register({row: self.b.count, **columns}, self.after.sums_slot), 0)
+            self.after.finish(phase.statements, row, outer, inner)
 
     def _leave_grid(self) -> None:
         """Tiles that programs take in turn are behind."""
@@ -270,16 +301,15 @@ class ContractionWriter:
             self.writer.program_depth = row
         return row
 
-    def _column_tiles(self, loops: ExitStack, kind: str = "par", step: int = 1) -> int | None:
+    def _column_tiles(self, loops: ExitStack) -> int | None:
         """The loop over the column tiles of a block, which vector programs take in turn unless they take blocks."""
         level = "tile" if self.by_block else "program"
-        count, stride = self.b.count // step, step * self.tile[self.column]
-        column = loops.enter_context(self.nest.loop(count, stride, self.column, kind, level))
+        column = loops.enter_context(self.nest.loop(self.b.count, self.tile[self.column], self.column, "par", level))
         if column is not None and not self.by_block:
             self.writer.program_depth = column
         return column
 
-    def _product(self, chunks: list[int | None], row: int | None = None, column: int | None = None) -> None:
+    def _product(self, chunks: list[int | None], row: int | None = None, column: Place = NOWHERE) -> None:
         """The T-core operations of one tile over the resident depth."""
         with ExitStack() as loops:
             around = self.nest.inner_depths()
@@ -288,12 +318,12 @@ class ContractionWriter:
                 self.a.scope = around
             steps = self._depth_loops(loops, self.a.resident)
             if streamed:
-                self._load(self.a, self._ring(self.a, row, steps))
+                self._load(self.a, self._ring(self.a, {row: 1}, steps))
             taps = self._depth_loops(loops, self.taps)
             accumulated = mask([*chunks, *steps.values(), *taps.values()])
             a_reuse = mask([*(d for d in around if d not in self.a.scope and d != row), *taps.values()])
-            b_reuse = mask([d for d in around if d not in self.b.scope and d != column])
-            a, b = self._ring(self.a, row, steps), self._ring(self.b, column, {**steps, **taps})
+            b_reuse = mask([d for d in around if d not in self.b.scope and d not in column])
+            a, b = self._ring(self.a, {row: 1}, steps), self._ring(self.b, column, {**steps, **taps})
             k = math.prod(self.tile[d.name] for d in self.kernel.red_dims)
             form = (self.tile[self.column], k, self.contraction.format, accumulated)
             waits = (
@@ -324,31 +354,6 @@ class ContractionWriter:
         depth = self.writer.program_depth
         return Affine(ACC_FULL) if depth is None else affine(ACC_FULL, {depth: 1})
 
-    def _tile_register(self, terms: Mapping[int | None, int], slot: int = 0) -> Register:
-        """The register that holds something of a tile of the block: the sums, or what the epilogue keeps in `slot`.
-
-        `terms` give the number of the tile in the block, by the depths of loops.
-        """
-        base = self.writer.registers.count
-        if not self.by_block:
-            return self._register(base * self._programs(), terms)
-        return self._register(
-            base + slot * self.a.count * self.b.count, {**dict(self.writer.in_program(0).terms), **terms}
-        )
-
-    def _sums_slot(self) -> int:
-        """Which of the registers of a tile holds its sums until the epilogue begins."""
-        statements = (s for phase in self.epilogue.phases for s in phase.statements if s.op == "vacc")
-        return next((self.epilogue.slots[s.result] for s in statements if s.result in self.epilogue.slots), 0)
-
-    def _load_register(self, number: int, inner: int | None) -> Register:
-        """The register of a load of the epilogue that goes ahead, `inner` tiles after the first."""
-        base = self.epilogue.count(self.a.count * self.b.count, 0) + number * self.ahead
-        return self._register(base, {**dict(self.writer.in_program(0).terms), inner: 1})
-
-    def _register(self, base: int, terms: Mapping[int | None, int]) -> Register:
-        return Register(affine(base, {depth: factor for depth, factor in terms.items() if depth is not None}))
-
     def _drain(self, destination: Register, first: int) -> None:
         waits = (Sync(self._accumulator_full()),)
         self.writer.write_drain(destination, first, waits, (Sync(Affine(ACC_FREE)),))
@@ -361,53 +366,12 @@ class ContractionWriter:
             else:
                 self.writer.write(statement)
 
-    def _epilogues(self) -> None:
-        """Finish the sums of a block, tile after tile; what is about whole rows goes through a row's tiles again."""
+    def _epilogues(self, phases: Sequence[Phase]) -> None:
+        """Finish the sums of a block, row after row, with the phases that are left."""
         with ExitStack() as loops:
             row = self._row_loop(loops)
-            for phase in self.epilogue.phases:
-                if phase.loops or not self.epilogue.is_rowwise:
-                    self._walk_columns(phase, row)
-                else:
-                    self._write(phase.statements, {row: self.b.count}, [], None)
+            self.after.walk(row, phases)
         self._leave_grid()
-
-    def _walk_columns(self, phase: Phase, row: int | None) -> None:
-        """A phase for every column tile of a block; its loads go ahead by a few tiles."""
-        kind = "red" if any(s.op.startswith("vfold") for s in phase.statements) else "par"
-        ahead = self.ahead if any(s.result in self.epilogue.loads for s in phase.statements) else 1
-        with ExitStack() as loops:
-            outer = self._column_tiles(loops, kind, ahead)
-            for statements in _parts(phase, self.epilogue.loads if ahead > 1 else {}):
-                with ExitStack() as inside:
-                    inner = None
-                    if ahead > 1:
-                        inner = inside.enter_context(self.nest.loop(ahead, self.tile[self.column], self.column, kind))
-                    terms = {row: self.b.count, outer: ahead, inner: 1}
-                    self._write(statements, terms, [outer, inner], inner)
-
-    def _write(
-        self,
-        statements: Iterable[Statement],
-        terms: Mapping[int | None, int],
-        folds: Sequence[int | None],
-        inner: int | None,
-    ) -> None:
-        """Statements about the tile that `terms` number in its block."""
-        statements = tuple(statements)
-        sums = (s.result for s in statements if s.op == "vacc")
-        kept = self.epilogue.slots or dict.fromkeys(sums, 0)
-        self.writer.aliases = {name: self._tile_register(terms, slot) for name, slot in kept.items()}
-        self.writer.aliases |= {name: self._load_register(n, inner) for name, n in self.epilogue.loads.items()}
-        for statement in statements:
-            if statement.op != "vacc":
-                self.writer.write(statement, folds)
-
-
-def _parts(phase: Phase, loads: Mapping[str, int]) -> list[list[Statement]]:
-    """The loads of a phase that go ahead, and the rest; all together when there are none."""
-    first = [s for s in phase.statements if s.result in loads]
-    return [first, [s for s in phase.statements if s.result not in loads]] if first else [list(phase.statements)]
 
 
 def emit_contraction_kernel(

@@ -51,6 +51,14 @@ class NestBuilder:
         done = self.stack.pop()
         self.append(Loop(done.kind, done.extent, tuple(done.body), done.level))
 
+    @contextmanager
+    def moved(self, dimension: str, step: int) -> Iterator[None]:
+        """Coordinates along `dimension` are `step` further on."""
+        saved = self.origin.get(dimension, Affine())
+        self.origin[dimension] = saved + Affine(step)
+        yield
+        self.origin[dimension] = saved
+
     def append(self, item: Loop | Instruction) -> None:
         """Add an instruction or a finished loop at the current place."""
         (self.stack[-1].body if self.stack else self.nests).append(item)

@@ -61,10 +61,14 @@ class TiledProduct:
 
     @property
     def goes_ahead_by_part(self) -> bool:
-        """Whether loads of the epilogue go ahead, but not by all columns of a block."""
+        """Whether loads of the epilogue go ahead, but not by all columns of a block: a tile loads for a later one."""
         after = epilogue(self.kernel, self.tiling.turns == BLOCK)
         registers = MACHINE.vector_registers // self.tiling.programs
-        return 1 < after.ahead(self.tiling.rows, self.tiling.columns, registers) < self.tiling.columns
+        least = 0 if after.is_rowwise else 1
+        return (
+            bool(after.loads)
+            and least < after.ahead(self.tiling.rows, self.tiling.columns, registers) < self.tiling.columns
+        )
 
 
 @dataclass(frozen=True)
