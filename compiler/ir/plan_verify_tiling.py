@@ -232,7 +232,8 @@ def _producer(argument: str | float, made: Mapping[str, Statement]) -> Statement
 def _store_overruns(access: Access, ragged: set[str], extents: Mapping[str, int]) -> Iterator[str]:
     for axis, (index, (_, end)) in enumerate(zip(access.index, bounds(access.view), strict=True)):
         names = {name for name, _ in index.terms} & ragged
-        if names and reach(index, extents)[1] + 1 != end:
+        beyond = [index.constant + factor * extents[name] for name, factor in index.terms if name in names]
+        if names and reach(index, extents)[1] + 1 != end and min(beyond) < end:
             yield f"vst: tiles reach beyond {', '.join(sorted(names))}, the view goes on along axis {axis}"
 
 

@@ -28,8 +28,9 @@ def vector_work(values: Sequence[Value], extents: Mapping[str, int]) -> list[Vec
     """The least work of each value of a kernel.
 
     What is reduced takes an operation for each element that disappears: halves of a tile can be added, and a fold
-    takes one pass. A product that only sums take is an operation together with each of them (`vfma`). Points at which
-    an operand lies outside its tensor do not count: a window need not be walked beyond an edge.
+    takes one pass. A product that only sums take is an operation together with each of them (`vfma`); what is added to
+    a sum of products costs nothing, for the sum can begin with it. Points at which an operand lies outside its tensor
+    do not count: a window need not be walked beyond an edge.
     """
     uses: list[list[str]] = [[] for _ in values]
     for value in values:
@@ -40,9 +41,20 @@ def vector_work(values: Sequence[Value], extents: Mapping[str, int]) -> list[Vec
     ]
     # A product that one reduction takes counts for both: it has more elements than disappear.
     reduced = [join and len(ops) == 1 and ops[0].startswith(REDUCTIONS) for join, ops in zip(joined, uses, strict=True)]
+    begun = [
+        value.op in ("vadd", "vsub")
+        and any(
+            len(uses[place]) == 1
+            and values[place].dims == value.dims
+            and values[place].op.startswith(REDUCTIONS)
+            and any(reduced[product] for product in values[place].arguments)
+            for place in value.arguments
+        )
+        for value in values
+    ]
     shares: dict[Access, Fraction] = {}
     found = []
-    for value, join, alone in zip(values, joined, reduced, strict=True):
+    for value, join, alone, free in zip(values, joined, reduced, begun, strict=True):
         taken, given = value.elements(extents)
         taken = floor(taken * _inside(value, shares, extents))
         pipe = BY_MNEMONIC[value.op].pipe
@@ -51,7 +63,7 @@ def vector_work(values: Sequence[Value], extents: Mapping[str, int]) -> list[Vec
             found.append(VectorWork(alu=0 if of_product else max(0, taken - given)))
         elif pipe == "sfu":
             found.append(VectorWork(sfu=taken))
-        elif pipe == "alu" and (alone or not join):
+        elif pipe == "alu" and (alone or not join) and not free:
             found.append(VectorWork(alu=taken))
         else:
             found.append(VectorWork())

@@ -9,9 +9,10 @@ from birc.compiler.ir.plan import Access, Kernel, KernelStep, Plan
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.tile_contraction import TiledDepth, contraction_tilings
 from birc.compiler.passes.tile_vector import tile_vector_kernel
+from birc.compiler.passes.tile_window import TiledWindow, tile_window_kernel
 from birc.runtime.machine import Machine
 
-Solved = dict[object, TiledDepth]
+Solved = dict[object, TiledDepth | TiledWindow]
 Clock = Callable[[Kernel, Memories], int]
 
 MOST_TIMED = 6
@@ -44,9 +45,9 @@ def tile(plan: Plan, machine: Machine, solved: Solved | None = None, clock: Cloc
     return replace(plan, steps=steps)
 
 
-def _solve(kernel: Kernel, machine: Machine, memories: Memories, clock: Clock | None) -> TiledDepth:
+def _solve(kernel: Kernel, machine: Machine, memories: Memories, clock: Clock | None) -> TiledDepth | TiledWindow:
     if kernel.contraction is None:
-        return TiledDepth(0, tile_vector_kernel(kernel, machine))
+        return tile_window_kernel(kernel, machine, memories) or TiledDepth(0, tile_vector_kernel(kernel, machine))
     if clock is None:
         return contraction_tilings(kernel, kernel.contraction, machine, memories, most=1)[0]
     tilings = contraction_tilings(kernel, kernel.contraction, machine, memories, MOST_TIMED)

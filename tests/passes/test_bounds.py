@@ -161,6 +161,15 @@ def test_a_product_and_the_sum_that_takes_it_are_one_operation():
     assert bounds(lowered(graph), MACHINE).vector == math.floor(cycles)
 
 
+def test_a_sum_of_products_can_begin_with_what_is_added_to_it():
+    make = GraphMaker()
+    attributes = {"stride": (1, 1), "pads": (0, 0, 0, 0), "dilation": (1, 1), "group": 64}
+    operands = make.input(8, 64, 32, 32), make.random(64, 1, 3, 3), make.random(64)
+    graph = make.graph(make("relu", make("conv2d", *operands, **attributes)))
+    cycles = (9 + 1) * 8 * 64 * 30 * 30 / MACHINE.vector_lanes_per_spc / MACHINE.spcs
+    assert bounds(lowered(graph), MACHINE).vector == math.floor(cycles)
+
+
 def test_bytes_are_those_of_what_is_read_and_written():
     make = GraphMaker()
     x = make.input(100, 64)

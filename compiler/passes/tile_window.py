@@ -1,0 +1,165 @@
+"""How kernels that fold a window on the vector cores are unrolled and tiled, chosen by an estimate of their cycles."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+from birc.compiler.ir.plan import SPC, Dimension, Kernel, Statement, Tiling
+from birc.compiler.ir.registers import assign
+from birc.compiler.passes.contraction_cost import Memories
+from birc.compiler.passes.restrict import even_part
+from birc.compiler.passes.tile_vector import best_split
+from birc.compiler.passes.unroll_window import Unrolling, Window, unrolled, window_of, with_loads_ahead
+from birc.compiler.passes.window_cost import WindowWork
+from birc.runtime.dtypes import dtype
+from birc.runtime.machine import Machine
+
+MOST_TAPS = 49
+MOST_OUTPUTS = 8
+MOST_PRODUCTS = 80
+"""Taps of all outputs computed together: more of them make long code for little."""
+MOST_AHEAD = 5
+PARTS = (1, 2, 3, 4, 6, 8, 12, 16)
+"""In how many parts a dimension may be cut where one tile does not hold it, or SPCs would be idle."""
+MOST_PARTS = 5
+LEAST_ELEMENTS = 256
+"""Smaller tiles do not fill the lanes for a cycle."""
+
+
+@dataclass(frozen=True, slots=True)
+class TiledWindow:
+    """A tiling of the kernel as `how` unrolls it."""
+
+    how: Unrolling
+    tiling: Tiling
+
+    def of(self, kernel: Kernel) -> Kernel:
+        """The kernel unrolled, with the tiling."""
+        window = window_of(kernel)
+        return kernel if window is None else replace(unrolled(kernel, window, self.how), tiling=self.tiling)
+
+
+def tile_window_kernel(kernel: Kernel, machine: Machine, memories: Memories) -> TiledWindow | None:
+    """The unrolling and tiling with the least estimated cycles; None when the kernel is no window, or none fits."""
+    window = window_of(kernel)
+    if window is None:
+        return None
+    best: tuple[float, int] | None = None
+    chosen: TiledWindow | None = None
+    for number, (cycles, tiled) in enumerate(_candidates(kernel, window, machine, memories)):
+        if best is None or (cycles, number) < best:
+            best, chosen = (cycles, number), tiled
+    return chosen
+
+
+def _candidates(
+    kernel: Kernel, window: Window, machine: Machine, memories: Memories
+) -> Iterator[tuple[float, TiledWindow]]:
+    """Ways to unroll and tile, with their estimated cycles."""
+    taps = math.prod(d.extent for d in kernel.red_dims)
+    sliding = _sliding(kernel, window)
+    if taps > MOST_TAPS or not sliding:
+        return
+    fused = all(_loads_floats(statement, memories) for statement in window.before)
+    for counts in itertools.product(*(_groups(d.extent) for d in sliding)):
+        if math.prod(counts) > MOST_OUTPUTS or math.prod(counts) * taps > max(MOST_PRODUCTS, taps):
+            continue
+        outputs = tuple((d.name, count) for d, count in zip(sliding, counts, strict=True))
+        # Along the dimension with most outputs first: each operand is then needed for a short time.
+        order = tuple(sorted((name for name, _ in outputs), key=lambda name: dict(outputs)[name]))
+        how = Unrolling(outputs, order, 1, fused)
+        form = unrolled(kernel, window, how)
+        if any(len(i.terms) > 1 for s in form.phases[0].statements if s.access is not None for i in s.access.index):
+            return
+        work = WindowWork(form, machine, memories)
+        forms = _by_programs(how, form, machine)
+        for tile in _tiles(work.dims, machine.vector_tile_elements):
+            of_tile, tilings = work.of_tile(tile), _tilings(work, tile, list(forms))
+            for tiling, tiles in tilings:
+                ahead = forms[tiling.programs].ahead
+                slots = min(machine.outstanding_loads_per_warp, ahead + 1)
+                yield tiles * of_tile.cycles(tiling.programs, slots), TiledWindow(forms[tiling.programs], tiling)
+
+
+def _loads_floats(statement: Statement, memories: Memories) -> bool:
+    if statement.op != "vld" or statement.access is None:
+        return False
+    view = statement.access.view
+    return dtype(view.seen or memories.elements[view.buffer]).is_float
+
+
+def _sliding(kernel: Kernel, window: Window) -> tuple[Dimension, ...]:
+    """The dimensions of the outputs along which windows slide."""
+    reduced = {d.name for d in kernel.red_dims}
+    names = {
+        name
+        for s in window.before
+        if s.access is not None
+        for index in s.access.index
+        if any(name in reduced for name, _ in index.terms)
+        for name, _ in index.terms
+    }
+    return tuple(d for d in kernel.par_dims if d.name in names)
+
+
+def _groups(extent: int) -> list[int]:
+    """The numbers of neighbours that an extent has whole groups of."""
+    return [count for count in range(1, min(extent, MOST_OUTPUTS) + 1) if extent % count == 0]
+
+
+def _by_programs(how: Unrolling, kernel: Kernel, machine: Machine) -> dict[int, Unrolling]:
+    """For each number of vector programs that find registers the unrolling with most loads ahead."""
+    found: dict[int, Unrolling] = {}
+    for ahead in range(1, MOST_AHEAD + 1):
+        registers = assign(with_loads_ahead(kernel, ahead).phases).count
+        for programs in range(1, min(machine.vector_programs, machine.vector_registers // registers) + 1):
+            found[programs] = replace(how, ahead=ahead)
+    return found
+
+
+def _tilings(work: WindowWork, tile: Mapping[str, int], programs: Sequence[int]) -> Iterator[tuple[Tiling, int]]:
+    """The tilings by these tiles, with the number of tiles on the busiest SPC."""
+    spcs = work.machine.spcs_per_die
+    counts = tuple(-(-d.extent // tile[d.name]) for d in work.dims)
+    samples = [(d.name, d.extent) for d in work.kernel.par_dims if d.name == SPC]
+    split = (1,) * len(counts) if samples else _split(counts, spcs)
+    shares = [-(-count // s) for count, s in zip(counts, split, strict=True)]
+    mapping = samples or [(d.name, s) for d, s in zip(work.dims, split, strict=True) if s > 1]
+    for number in programs:
+        if number == 1 or any(share % number == 0 for share in shares):
+            yield Tiling(tuple(tile.items()), tuple(mapping), programs=number), math.prod(shares)
+
+
+@cache
+def _split(counts: tuple[int, ...], spcs: int) -> tuple[int, ...]:
+    return best_split(counts, spcs)
+
+
+def _tiles(dims: Sequence[Dimension], capacity: int) -> Iterator[dict[str, int]]:
+    """Extents of tiles: a few parts of each dimension, of inner ones first."""
+    found: list[tuple[int, ...]] = [()]
+    for place in reversed(range(len(dims))):
+        inner = tuple(d.extent for d in dims[place + 1 :])
+        found = list(
+            dict.fromkeys(
+                (part, *tile)
+                for tile in found
+                for part in _parts(dims[place].extent, capacity // math.prod(tile), tile == inner)
+            )
+        )
+    least = min(LEAST_ELEMENTS, math.prod(d.extent for d in dims))
+    for tile in found:
+        if math.prod(tile) >= least:
+            yield {d.name: extent for d, extent in zip(dims, tile, strict=True)}
+
+
+def _parts(extent: int, most: int, is_free: bool) -> list[int]:
+    """The extents that a tile may have along a dimension; fewer when an inner one is cut."""
+    parts = sorted({even_part(extent, -(-extent // number)) for number in PARTS}, reverse=True)
+    fitting = [part for part in parts if part <= most] or [even_part(extent, most)]
+    chosen = fitting[: MOST_PARTS if is_free else 2]
+    return chosen if 1 in chosen else [*chosen, 1]

@@ -1,0 +1,98 @@
+"""An estimate of the cycles of an unrolled window, to choose between tilings."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from birc.compiler.ir.plan import SPC, Access, Dimension, Index, Kernel
+from birc.compiler.passes.contraction_cost import Memories
+from birc.runtime.isa import BY_MNEMONIC
+from birc.runtime.machine import Machine
+from birc.runtime.timing.traffic import touched_bytes
+
+SECONDARY_WEIGHT = 0.15
+"""What the limits other than the largest count: overlap is never perfect."""
+
+
+@dataclass(frozen=True, slots=True)
+class TileWork:
+    """What one tile takes: cycles of the ALU, of the ports inwards and outwards, loads and their latencies together."""
+
+    alu: int
+    loading: float
+    storing: float
+    loads: int
+    latency: int
+
+    def cycles(self, programs: int, slots: int) -> float:
+        """Cycles a tile when so many vector programs work, each with at most `slots` loads in flight."""
+        # The loads of one program, a few at a time, and what follows the last of them.
+        serial = (self.latency + self.loading) / min(slots, self.loads) + (self.latency + self.alu) / self.loads
+        limits = sorted((programs * self.alu, programs * self.loading, programs * self.storing, serial))
+        return (limits[-1] + SECONDARY_WEIGHT * sum(limits[:-1])) / programs
+
+
+@dataclass(frozen=True)
+class WindowWork:
+    """An unrolled kernel on a machine."""
+
+    kernel: Kernel
+    machine: Machine
+    memories: Memories
+
+    @cached_property
+    def dims(self) -> tuple[Dimension, ...]:
+        """The dimensions that are cut into tiles."""
+        return tuple(d for d in self.kernel.par_dims if d.name != SPC)
+
+    def of_tile(self, tile: Mapping[str, int]) -> TileWork:
+        """What a tile of these extents takes."""
+        machine = self.machine
+        loading = storing = 0.0
+        loads = latency = 0
+        for access, is_store, count in self._accesses:
+            is_local = self.memories.is_local(access)
+            rate = machine.tb_to_gib_bytes_per_cycle if is_local else machine.l2_to_gib_bytes_per_cycle
+            cycles = count * self._moved_bytes(access, tile) / rate
+            if is_store and not is_local:
+                storing += cycles
+            else:  # the tensor buffer has one port for both directions
+                loading += cycles
+            if not is_store:
+                loads += count
+                latency += count * (machine.tb_latency_cycles if is_local else machine.l2_remote_latency_cycles)
+        passes = -(-math.prod(tile.values()) // machine.vector_lanes_per_spc)
+        return TileWork(self._operations * passes, loading, storing, max(1, loads), latency)
+
+    @cached_property
+    def _operations(self) -> int:
+        return sum(BY_MNEMONIC[s.op].pipe == "alu" for s in self.kernel.phases[0].statements)
+
+    @cached_property
+    def _accesses(self) -> tuple[tuple[Access, bool, int], ...]:
+        """An access of each kind, whether it stores, and how many there are of its kind."""
+        counts = Counter(
+            (s.access.view, tuple(i.terms for i in s.access.index), s.op == "vst")
+            for s in self.kernel.phases[0].statements
+            if s.access is not None
+        )
+        return tuple(
+            (Access(view, tuple(Index(terms) for terms in index)), is_store, count)
+            for (view, index, is_store), count in counts.items()
+        )
+
+    def _moved_bytes(self, access: Access, tile: Mapping[str, int]) -> int:
+        element_bytes = self.memories.element_bytes(access)
+        counts, pitches = [], []
+        for index, dim, stride in zip(access.index, access.view.dims, access.view.strides, strict=True):
+            extent, step = 1, 1
+            for name, factor in index.terms:
+                if tile.get(name, 1) > 1:
+                    extent, step = tile[name], factor
+            counts.append(min(extent, dim))
+            pitches.append(step * stride * element_bytes)
+        return touched_bytes(counts, pitches, element_bytes, self.machine.granule_bytes)

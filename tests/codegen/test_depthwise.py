@@ -1,0 +1,163 @@
+"""Depthwise convolutions on the vector cores: values of onnxruntime, whatever the shape, on every machine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+from pipeline import Compiled, compile_graph, compile_network
+
+from birc.compiler.importer.importer import import_model
+from birc.compiler.ir.registers import assign
+from birc.compiler.passes.unroll_window import Unrolling, unrolled, window_of
+from birc.compiler.prove import new_prover
+from birc.runtime.machine import load_machine
+from birc.runtime.timing import simulate
+
+
+@dataclass(frozen=True)
+class Depthwise:
+    """A convolution of `shape` [n, c, h, w], every channel by itself, with or without a bias, and a Clip."""
+
+    shape: tuple[int, int, int, int]
+    kernel: tuple[int, int] = (3, 3)
+    pads: tuple[int, int, int, int] = (1, 1, 1, 1)
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    bias: bool = True
+    shared: bool = False
+
+    def model(self) -> onnx.ModelProto:
+        """Whole numbers, so that sums are exact in any order; `shared`: the sum is added to what it was made of."""
+        rng = np.random.default_rng(len(repr(self)))
+        channels = self.shape[1]
+        weights = rng.integers(-3, 4, (channels, 1, *self.kernel)).astype(np.float32)
+        initializers = [
+            onnx.numpy_helper.from_array(weights, "w"),
+            onnx.numpy_helper.from_array(rng.integers(-9, 9, channels).astype(np.float32), "b"),
+            onnx.numpy_helper.from_array(np.float32(-20), "low"),
+            onnx.numpy_helper.from_array(np.float32(30), "high"),
+        ]
+        attributes = {
+            "kernel_shape": self.kernel, "pads": self.pads, "dilations": self.dilations,
+            "strides": self.strides, "group": channels,
+        }  # fmt: skip
+        taken = ["x", "w", "b"] if self.bias else ["x", "w"]
+        nodes = [
+            helper.make_node("Conv", taken, ["c"], "conv", **attributes),
+            helper.make_node("Clip", ["c", "low", "high"], ["d"], "clip"),
+            helper.make_node("Add", ["d", "x" if self.shared else "d"], ["y"], "add"),
+        ]
+        x = helper.make_tensor_value_info("x", TensorProto.FLOAT, self.shape)
+        y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+        graph = helper.make_graph(nodes, "g", [x], [y], initializers)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+    def inputs(self) -> dict[str, np.ndarray]:
+        return {"x": np.random.default_rng(1).integers(-4, 5, self.shape).astype(np.float32)}
+
+
+def drawn(seed: int) -> Depthwise:
+    """A small convolution of any kernel, stride, dilation and borders whose output is not empty."""
+    rng = np.random.default_rng(seed)
+    while True:
+        kernel = tuple(int(k) for k in rng.choice([1, 2, 3, 3, 5], 2))
+        strides = tuple(int(k) for k in rng.choice([1, 1, 2, 3], 2))
+        dilations = tuple(int(k) for k in rng.choice([1, 1, 2], 2))
+        pads = tuple(int(k) for k in rng.integers(0, 3, 4))
+        shape = tuple(int(rng.integers(1, most)) for most in (4, 40, 24, 24))
+        case = Depthwise(shape, kernel, pads, strides, dilations, bool(rng.integers(2)))
+        reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+        if all(shape[2 + i] + pads[i] + pads[2 + i] >= reach[i] for i in range(2)) and shape[1] > 1 and max(kernel) > 1:
+            return case
+
+
+CASES = [
+    Depthwise((1, 32, 16, 16)),
+    Depthwise((2, 7, 13, 11), strides=(2, 2)),
+    Depthwise((2, 65, 14, 28), (5, 5), (2, 2, 2, 2)),
+    Depthwise((2, 16, 15, 14), (5, 5), (4, 4, 4, 4), dilations=(2, 2)),
+    Depthwise((3, 12, 9, 8), pads=(0, 1, 2, 0), strides=(1, 2)),
+    Depthwise((2, 24, 12, 12), shared=True),
+    Depthwise((2, 24, 12, 12), bias=False),
+    Depthwise((1, 4, 40, 40), (7, 7), (3, 3, 3, 3)),
+    Depthwise((40, 8, 6, 6)),
+    *(drawn(seed) for seed in range(12)),
+]
+
+
+def expected_of(case: Depthwise) -> np.ndarray:
+    session = onnxruntime.InferenceSession(case.model().SerializeToString(), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, case.inputs())
+    return expected
+
+
+def check_window(compiled: Compiled) -> None:
+    """The window is unrolled: nothing is folded, and its registers are within the machine's."""
+    kernels = [kernel for kernel in compiled.kernels if kernel.macs and kernel.contraction is None]
+    assert kernels
+    for kernel in kernels:
+        assert kernel.tiling is not None
+        assert not any(s.op.startswith("vfold") for phase in kernel.phases for s in phase.statements)
+        assert kernel.tiling.programs * assign(kernel.phases).count <= compiled.machine.vector_registers
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_values_are_those_of_onnxruntime(case: Depthwise) -> None:
+    for target, precision in (("br100", "bf16"), ("tiny", "model")):
+        compiled = compile_network(case.model(), target, precision)
+        compiled.verify()
+        check_window(compiled)
+        values, counts = compiled.values_counted(case.inputs())
+        # Small whole numbers: BF16 has them all.
+        np.testing.assert_array_equal(values["y"], expected_of(case))
+        assert simulate(compiled.program, compiled.machine).counts == counts
+
+
+@pytest.mark.parametrize("case", CASES[:6], ids=str)
+def test_plans_are_proved(case: Depthwise) -> None:
+    compiled = compile_network(case.model(), "br100", "bf16")
+    new_prover().prove(compiled.plan, compiled.machine)
+
+
+@pytest.mark.parametrize("case", [CASES[1], CASES[4], CASES[5]], ids=str)
+def test_stepping_gives_the_same_in_any_order(case: Depthwise) -> None:
+    compiled = compile_network(case.model(), "br100", "bf16")
+    for seed in range(2):
+        stepped = compiled.step(case.inputs(), "random" if seed else "sequential", seed)
+        np.testing.assert_array_equal(stepped["y"], expected_of(case))
+
+
+@pytest.mark.parametrize("registers", [3, 4, 6, 9])
+def test_few_registers_are_enough(registers: int) -> None:
+    """Fewer outputs are then computed together, down to a loop over the taps."""
+    case = CASES[4]
+    machine = load_machine("tiny").with_values({"vector_registers": registers})
+    compiled = compile_graph(import_model(case.model()), machine)
+    for kernel in compiled.kernels:
+        assert kernel.tiling is not None
+        assert kernel.tiling.programs * assign(kernel.phases).count <= registers
+    np.testing.assert_array_equal(compiled.values(case.inputs())["y"], expected_of(case))
+
+
+def test_what_is_loaded_serves_all_outputs_of_a_group() -> None:
+    """Four rows of outputs under 3 x 3 taps need six rows, each at three places, and the bias begins the sums."""
+    case = Depthwise((1, 32, 16, 16))
+    (kernel,) = (kernel for kernel in compile_network(case.model()).lowered.kernels if kernel.macs)
+    window = window_of(kernel)
+    assert window is not None
+    rows, columns = (d.name for d in kernel.par_dims if d.name in ("d2", "d3"))
+    for ahead in (1, 3, 50):
+        how = Unrolling(((rows, 4), (columns, 1)), (columns, rows), ahead, fused=True)
+        (phase,) = unrolled(kernel, window, how).phases
+        counts = Counter(s.op for s in phase.statements)
+        assert counts == {"vld": 6 * 3 + 9 + 1, "vfma": 4 * 9, "vmax": 4, "vmin": 4, "vadd": 4, "vst": 4}
+        under_way = 0
+        for statement in phase.statements[:ahead]:
+            under_way += statement.op == "vld"
+        assert under_way == min(ahead, counts["vld"])
