@@ -212,6 +212,12 @@ class Machine:
         """Raw HBM rate of the whole chip."""
         return self.hbm_sections * self.hbm_bytes_per_cycle_per_section
 
+    def tile_gap_cycles(self) -> int:
+        """From the last operation of a tile to the first of the next: the sum leaves the array, is drained, is free."""
+        if self.accumulator_banks > 1:
+            return 0
+        return self.tcore_fill_cycles + self.accumulator_drain_cycles + 2 * self.semaphore_cycles
+
     def cycles_to_us(self, cycles: float) -> float:
         """Cycles of the core clock as microseconds."""
         return cycles / (self.clock_ghz * 1e3)

@@ -211,7 +211,7 @@ def _loads_us(machine: Machine, timing: TimingResult) -> dict[str, float]:
     traffic = {name: float(num_bytes) for name, num_bytes in timing.traffic.items()}
     noc = max(traffic.get("noc in", 0.0), traffic.get("noc out", 0.0))
     cycles = {
-        "tcore": float(timing.ledger["tcore_useful"] + timing.ledger["tcore_padding"]) / spcs,
+        "tcore": timing.tcore_cycles / spcs,
         "vector": max(timing.alu_cycles, timing.sfu_cycles) / spcs,
         "hbm": traffic.get("hbm", 0.0) / machine.hbm_bytes_per_cycle(),
         "l2": traffic.get("l2", 0.0) / (spcs * machine.l2_to_gib_bytes_per_cycle),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from birc.compiler.ir.plan import Access, Contraction, Kernel
 from birc.compiler.passes.bounds_values import NOTHING, Value, always_inside, coordinates, is_inside, values
 from birc.compiler.passes.bounds_vector import VectorWork, vector_work
-from birc.compiler.passes.bounds_work import TcoreWork, roles, tcore_work, tile_gap_cycles
+from birc.compiler.passes.bounds_work import TcoreWork, roles, tcore_work
 from birc.compiler.passes.lower.lower import Lowered
 from birc.runtime.machine import Machine
 
@@ -290,7 +290,7 @@ class Paths:
         extents = node.extents
         inner = {name: extents[name] for name in operand.spread if name not in _depth(node.kernel)}
         tiles = self._tiles(node.kernel, contraction, {**needed, **inner})
-        gap = tile_gap_cycles(self.machine)
+        gap = self.machine.tile_gap_cycles()
         return max(0, tiles * (node.work.least_tile_cycles + gap) - self.machine.semaphore_cycles)
 
     def _tiles(self, kernel: Kernel, contraction: Contraction, needed: Needed) -> int:

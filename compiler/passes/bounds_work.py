@@ -43,14 +43,7 @@ class TcoreWork:
 
     def cycles(self, machine: Machine) -> float:
         """Cycles on one SPC: between two tiles the only accumulator passes from the array to a vector program."""
-        return self.operation_cycles + self.tiles * tile_gap_cycles(machine)
-
-
-def tile_gap_cycles(machine: Machine) -> int:
-    """From the last operation of a tile to the first of the next: the sum leaves the array, is drained, is free."""
-    if machine.accumulator_banks > 1:
-        return 0
-    return machine.tcore_fill_cycles + machine.accumulator_drain_cycles + 2 * machine.semaphore_cycles
+        return self.operation_cycles + self.tiles * machine.tile_gap_cycles()
 
 
 @dataclass(frozen=True, slots=True)

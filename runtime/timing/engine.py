@@ -67,6 +67,7 @@ class _Summary:
             traffic=dict(self.traffic),
             executed_macs=dict(self.executed_macs),
             useful_macs=sum(run.useful_macs for run in runs),
+            tcore_cycles=sum(walk.tcore_cycles(self.machine) * count for walk, count in walks),
             alu_cycles=sum(walk.alu_cycles * count for walk, count in walks),
             sfu_cycles=sum(walk.sfu_cycles * count for walk, count in walks),
             dependency_cycles=self._dependency_cycles(),
@@ -189,7 +190,7 @@ class _Summary:
         longest = 0
         for die in self.processors.dies:
             for work in die.work:
-                chain = sum(entry.member.result.least_cycles for entry in work)
+                chain = sum(entry.member.result.least_cycles(self.machine) for entry in work)
                 barriers = max(0, len(work) - 1) * self.machine.spc_barrier_cycles
                 first = work[0].start if work else 0
                 longest = max(longest, first + chain + barriers)

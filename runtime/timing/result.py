@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Final
 
 from birc.runtime.counts import Counts
+from birc.runtime.machine import Machine
 
 # The classes of the ledger. A cycle in which several apply belongs to the first of them.
 LEDGER_CLASSES: Final = (
@@ -39,6 +40,7 @@ class Variant:
     macs: int = 0
     cycles: int = 0  # of the T-core
     format: str = ""
+    drains: int = 0  # of the accumulator, each after the last operation of a tile
     traffic: tuple[tuple[str, Fraction], ...] = ()
 
 
@@ -63,9 +65,17 @@ class WalkResult:
         return self.classes[0]
 
     @property
-    def least_cycles(self) -> int:
+    def drains(self) -> int:
+        """How often the accumulator was drained."""
+        return sum(variant.drains * executions for variant, executions in self.executed)
+
+    def tcore_cycles(self, machine: Machine) -> int:
+        """The cycles that the T-core is taken: by its operations, and from a tile to the next."""
+        return self.matrix_cycles + self.drains * machine.tile_gap_cycles()
+
+    def least_cycles(self, machine: Machine) -> int:
         """What the busiest pipe alone needs."""
-        return max(self.matrix_cycles, self.alu_cycles, self.sfu_cycles)
+        return max(self.tcore_cycles(machine), self.alu_cycles, self.sfu_cycles)
 
     def traffic(self) -> dict[str, Fraction]:
         """Bytes through each port."""
@@ -135,6 +145,7 @@ class TimingResult:
     traffic: Mapping[str, Fraction]
     executed_macs: Mapping[str, int]
     useful_macs: int
+    tcore_cycles: int
     alu_cycles: int
     sfu_cycles: int
     dependency_cycles: int

@@ -34,7 +34,7 @@ class VectorUnit:
     def prepare(self, op: Op) -> None:
         """Choose the handler of a vector instruction that moves no data."""
         op.handler = self.drain if op.spec.pipe == DRAIN else self.arithmetic
-        op.variant = self.state.add_variant(Variant(op.spec.index))
+        op.variant = self.state.add_variant(Variant(op.spec.index, drains=int(op.spec.pipe == DRAIN)))
 
     def arithmetic(self, slot: int, queue: Queue, op: Op) -> int:
         """An instruction of the ALU, SFU or cross-lane pipe."""

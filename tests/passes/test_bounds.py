@@ -19,7 +19,7 @@ from birc.compiler.ir.plan import Kernel
 from birc.compiler.passes.base import run_passes
 from birc.compiler.passes.bounds import bounds
 from birc.compiler.passes.bounds_paths import Paths, latencies
-from birc.compiler.passes.bounds_work import TcoreWork, tcore_work, tile_gap_cycles, traffic
+from birc.compiler.passes.bounds_work import TcoreWork, tcore_work, traffic
 from birc.compiler.passes.fuse import Fuse
 from birc.compiler.passes.legalize import LEGALIZE
 from birc.compiler.passes.lower.lower import Lowered, lower_graph
@@ -125,7 +125,7 @@ def test_a_tile_more_takes_its_operations_and_the_gap(changes):
         )  # fmt: skip
         return simulate(gemm.program(machine), machine).latency_cycles
 
-    one_tile = 4 * 256 * TILE // RATE + tile_gap_cycles(machine)
+    one_tile = 4 * 256 * TILE // RATE + machine.tile_gap_cycles()
     assert cycles(20) - cycles(10) == 10 * one_tile
     kernel, _ = work_of(product((64, 1024), (1024, 64)))
     assert tcore_work(kernel, kernel.contraction, machine).cycles(machine) == one_tile

@@ -40,6 +40,7 @@ def check_invariants(result: TimingResult, machine: Machine) -> None:
     assert traffic.get("tb", 0) <= machine.spcs * machine.tb_to_gib_bytes_per_cycle * latency
     assert traffic.get("l2", 0) <= machine.spcs * machine.l2_to_gib_bytes_per_cycle * latency
     assert traffic["d2d one way"] <= machine.d2d_bytes_per_cycle * latency
+    assert result.tcore_cycles <= machine.spcs * latency
     assert result.alu_cycles <= machine.spcs * latency
     assert result.sfu_cycles <= machine.spcs * latency
 

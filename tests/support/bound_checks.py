@@ -22,6 +22,8 @@ def check_bounds(compiled: Compiled) -> tuple[Bounds, TimingResult]:
     busy = float(result.ledger["tcore_useful"] + result.ledger["tcore_padding"])
     work = [tcore_work(k, k.contraction, machine) for k in compiled.lowered.kernels if k.contraction is not None]
     assert sum(entry.operation_cycles for entry in work) <= busy * (1 + slack)
+    assert sum(entry.cycles(machine) for entry in work) <= result.tcore_cycles * (1 + slack)
+    assert least.tcore * machine.spcs <= result.tcore_cycles <= machine.spcs * result.latency_cycles
     assert least.vector * machine.spcs <= max(result.alu_cycles, result.sfu_cycles)
     moved = traffic(compiled.lowered)
     used = {name: float(num_bytes) for name, num_bytes in result.traffic.items()}
