@@ -30,7 +30,7 @@ from birc.compiler.kernel_clock import KernelClock
 from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.allocation.shortage import ShortageError
 from birc.compiler.passes.base import OnPass, Pass, PassResult, run_pass, run_passes
-from birc.compiler.passes.bounds import Bounds, bounds
+from birc.compiler.passes.bounds import bounds, bounds_report
 from birc.compiler.passes.canonicalize import CANONICALIZE, canonicalize
 from birc.compiler.passes.constant_memory import DEFAULT_LIMIT_BYTES, check_bytes, check_constants
 from birc.compiler.passes.fuse import Fuse, fuse_for
@@ -138,14 +138,15 @@ class Compilation:
         self.progress("partition")
         check_constants(graph, self.mem_limit_bytes)
         lowered = lower_graph(graph, self.machine, self.precision)
-        plan = self._fastest(partitions(graph, lowered, self.machine))
+        fastest = self._fastest(partitions(graph, lowered, self.machine))
+        plan = replace(fastest, bounds=bounds(lowered, self.machine).by_resource)
         self._dump_plan("partition", plan, lowered.data)
         if self._stopped("partition"):
             return None
-        return self.compile_plan(plan, lowered.data, "partition", bounds(lowered, self.machine))
+        return self.compile_plan(plan, lowered.data, "partition")
 
-    def compile_plan(self, plan: Plan, data: Data, done: str, least: Bounds | None = None) -> CompiledPart | None:
-        """Go on from a plan after the phase `done`; `least` are the bounds of the graph that it was made from."""
+    def compile_plan(self, plan: Plan, data: Data, done: str) -> CompiledPart | None:
+        """Go on from a plan after the phase `done`."""
         for phase, step in self._plan_steps:
             if self._runs(phase, done):
                 self.progress(phase)
@@ -163,7 +164,7 @@ class Compilation:
         if self._stopped("codegen"):
             return None
         self.progress("assemble")
-        return self._part(plan, data, generated, least)
+        return self._part(plan, data, generated)
 
     @property
     def _plan_steps(self) -> tuple[tuple[str, Callable[[Plan, Machine], Plan]], ...]:
@@ -204,7 +205,7 @@ class Compilation:
             plan = step(plan, self.machine)
         return plan
 
-    def _part(self, plan: Plan, data: Data, generated: Generated, least: Bounds | None) -> CompiledPart:
+    def _part(self, plan: Plan, data: Data, generated: Generated) -> CompiledPart:
         program = generated.program
         return CompiledPart(
             DevicePart(
@@ -218,7 +219,7 @@ class Compilation:
                 "batch": next((b.shape[0] for b in plan.inputs if b.shape), 1),
                 "compulsory_bytes": compulsory_bytes(plan),
                 "sram_lower_bound_bytes": least_sram_bytes(plan, self.machine),
-                **(least.report() if least is not None else {}),
+                **bounds_report(plan.bounds),
             },
         )
 

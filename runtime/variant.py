@@ -15,7 +15,8 @@ from birc.runtime.dtypes import DTYPES, HOST_DTYPES
 from birc.runtime.errors import BadPackageError
 from birc.runtime.package_json import Fields, Json
 
-BOUNDS: Final = ("tcore", "vector", "hbm", "l2", "noc", "d2d", "dependency", "max")
+RESOURCE_BOUNDS: Final = ("tcore", "vector", "hbm", "l2", "noc", "d2d", "dependency")
+BOUNDS: Final = (*RESOURCE_BOUNDS, "max")
 """The bounds that the compiler derives from a graph; `max` is the largest of the others."""
 
 BOUND_CYCLES: Final[Mapping[str, str]] = MappingProxyType({name: f"bound_{name}_cycles" for name in BOUNDS})

@@ -265,7 +265,7 @@ class Plan:
 
     `tensor_buffer_bytes` of each SPC's SRAM are its tensor buffer, the rest is L2. The steps are run `repeat` times,
     once for each chunk of the batch; from one round to the next the accesses of the buffers in `advances` move on by so
-    many bytes.
+    many bytes. `bounds` are cycles that no plan for the same graph goes below, by resource; none where not known.
     """
 
     name: str
@@ -280,6 +280,7 @@ class Plan:
     tensor_buffer_bytes: int = 0
     repeat: int = 1
     advances: tuple[tuple[str, int], ...] = ()
+    bounds: tuple[tuple[str, int], ...] = ()
 
     def buffer(self, name: str) -> Buffer:
         """The buffer called `name`."""

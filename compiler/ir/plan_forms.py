@@ -67,7 +67,7 @@ TEMPLATES: Final = {
     Boundary: "{name} : {dtype:word}{shape}",
     Plan: (
         "plan {name} on {target:word} dies {dies} precision {precision:word} macs {macs}"
-        "< repeat {repeat}>< advances {advances:value}>"
+        "< repeat {repeat}>< advances {advances:value}>< bounds {bounds:word}>"
     ),
 }
 """The templates (see text_form.py), each after those it is made of."""

@@ -15,11 +15,13 @@ from birc.compiler.ir.plan_verify_tiling import tiling_problems
 from birc.runtime.dtypes import DTYPES
 from birc.runtime.errors import InternalError
 from birc.runtime.machine import Machine, load_machine
+from birc.runtime.variant import RESOURCE_BOUNDS
 
 PHASES: Final = ("partition", "tile", "schedule", "allocate")
 """The phases after which a plan can be checked; each adds rules to those of the one before it."""
 
 ROLES: Final = ("input", "output", "constant", "scratch")
+MOST_CYCLES: Final = 1 << 63
 _ELEMENT_TYPES: Final = frozenset(entry.name for entry in DTYPES)
 _READ_ONLY: Final = ("input", "constant")
 
@@ -56,6 +58,7 @@ def find_plan_problems(plan: Plan, phase: str, machine: Machine) -> Iterator[Pla
     buffers = {buffer.name: buffer for buffer in plan.buffers}
     yield from _buffer_problems(plan, buffers)
     yield from (PlanProblem("rounds", what) for what in _round_problems(plan, buffers))
+    yield from (PlanProblem("bounds", what) for what in _bound_problems(plan))
     for kind, boundaries in (("input", plan.inputs), ("output", plan.outputs)):
         for boundary in boundaries:
             where = f"{kind} {boundary.name!r}"
@@ -102,6 +105,15 @@ def _round_problems(plan: Plan, buffers: Mapping[str, Buffer]) -> Iterator[str]:
             yield f"%{name} moves on, which is not declared"
         elif buffers[name].role not in ("input", "output") or step_bytes < 0:
             yield f"%{name} moves on by {step_bytes} bytes, only inputs and outputs do, and forward"
+
+
+def _bound_problems(plan: Plan) -> Iterator[str]:
+    names = tuple(name for name, _ in plan.bounds)
+    if names not in ((), RESOURCE_BOUNDS):
+        yield f"are of {', '.join(names)}, not of {', '.join(RESOURCE_BOUNDS)}"
+    for name, cycles in plan.bounds:
+        if not 0 <= cycles < MOST_CYCLES:
+            yield f"{name} is {cycles} cycles"
 
 
 def _in_first_round(buffer: Buffer, plan: Plan) -> Buffer:

@@ -13,7 +13,7 @@ from birc.compiler.passes.bounds_paths import Paths, Released
 from birc.compiler.passes.bounds_work import traffic
 from birc.compiler.passes.lower.lower import Lowered
 from birc.runtime.machine import Machine
-from birc.runtime.variant import BOUND_CYCLES, BOUNDS
+from birc.runtime.variant import BOUND_CYCLES, BOUNDS, RESOURCE_BOUNDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,20 @@ class Bounds:
         """The one that counts."""
         return max(asdict(self).values())
 
-    def report(self) -> dict[str, int]:
-        """What a package keeps of them: counts of cycles."""
-        found = {**asdict(self), "max": self.largest}
-        return {BOUND_CYCLES[name]: found[name] for name in BOUNDS}
+    @property
+    def by_resource(self) -> tuple[tuple[str, int], ...]:
+        """What a plan keeps of them."""
+        found = asdict(self)
+        return tuple((name, found[name]) for name in RESOURCE_BOUNDS)
+
+
+def bounds_report(by_resource: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """What a package keeps of a plan's bounds: counts of cycles, with the largest; nothing of none."""
+    found = dict(by_resource)
+    if not found:
+        return {}
+    found["max"] = max(found.values())
+    return {BOUND_CYCLES[name]: found[name] for name in BOUNDS}
 
 
 def bounds(lowered: Lowered, machine: Machine) -> Bounds:

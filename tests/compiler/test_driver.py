@@ -52,6 +52,7 @@ def test_every_dump_reads_back_and_goes_on_to_the_same_program(name: str, tmp_pa
     for file in [files[0], *plans]:
         again = compiled(resume(file, target="tiny"))
         assert encode_program(again.program) == wanted, file.name
+        assert again.manifest.first.report == package.manifest.first.report, file.name
 
 
 @pytest.mark.parametrize("precision", [name for name in PRECISIONS if name != "int8"])  # int8 takes a quantised model

@@ -123,6 +123,15 @@ BUFFERS = (
         "rounds",
         "%v moves on, which is not declared",
     ),
+    Mistake(
+        "macs 16384 {\n  b", "macs 16384 bounds [tcore 1, hbm 2] {\n  b", "bounds", "are of tcore, hbm, not of tcore"
+    ),
+    Mistake(
+        "macs 16384 {\n  b",
+        "macs 16384 bounds [tcore 1, vector -2, hbm 3, l2 0, noc 0, d2d 0, dependency 4] {\n  b",
+        "bounds",
+        "vector is -2 cycles",
+    ),
     Mistake("macs 16384 {\n  b", "macs 16384 advances [%t 4] {\n  b", "rounds", "only inputs and outputs do"),
     Mistake(
         "macs 16384 {\n  b",
