@@ -41,6 +41,7 @@ from birc.compiler.passes.merge_products import MergeProducts
 from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.quantized_products import QuantizedProducts, multiplies_quantised
 from birc.compiler.passes.schedule import schedule
+from birc.compiler.passes.skip_masked import SkipMasked, skip_masked_for
 from birc.compiler.passes.tile import Solved, tile
 from birc.compiler.prove import new_prover
 from birc.compiler.variants import Batch, Dims, PaddingProof, Sizes, largest, variant_sizes
@@ -70,7 +71,7 @@ PHASES = (
 """Every phase in order. Graph text is written up to `fuse`, plan text up to `allocate`, assembly after `codegen`."""
 
 GRAPH_PASSES: tuple[Pass, ...] = tuple(
-    dict.fromkeys((QuantizedProducts(), *CANONICALIZE, *LEGALIZE, MergeProducts(), Fuse()))
+    dict.fromkeys((QuantizedProducts(), *CANONICALIZE, *LEGALIZE, SkipMasked(), MergeProducts(), Fuse()))
 )
 """The passes on graphs, each once, in the order of their first use."""
 
@@ -126,7 +127,7 @@ class Compilation:
             return None
         for phase, steps in (
             ("legalize", legalize_passes(self.machine.max_dim)),
-            ("fuse", (MergeProducts(), fuse_for(self.machine, self.precision))),
+            ("fuse", (skip_masked_for(self.machine), MergeProducts(), fuse_for(self.machine, self.precision))),
         ):
             if self._runs(phase, done) and (phase != "fuse" or self.opt_level > 0):
                 self.progress(phase)

@@ -23,7 +23,7 @@ from birc.compiler.ir.plan import Kernel as PlanKernel
 from birc.compiler.ir.plan import KernelStep, Plan
 from birc.compiler.ir.plan_verify import verify_plan
 from birc.compiler.passes.allocate import allocate
-from birc.compiler.passes.base import run_passes
+from birc.compiler.passes.base import Pass, run_passes
 from birc.compiler.passes.canonicalize import canonicalize
 from birc.compiler.passes.fuse import fuse_for
 from birc.compiler.passes.legalize import LEGALIZE
@@ -31,6 +31,7 @@ from birc.compiler.passes.lower.lower import Lowered, lower_graph
 from birc.compiler.passes.merge_products import MergeProducts
 from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.schedule import schedule
+from birc.compiler.passes.skip_masked import skip_masked_for
 from birc.compiler.passes.tile import tile
 from birc.runtime.boundary import read_port, write_port
 from birc.runtime.conversion import memory_type
@@ -127,8 +128,12 @@ def compiled_plans(
     """The graph compiled by every plan that fits; each plan is checked after every phase."""
     machine = target if isinstance(target, Machine) else load_machine(target)
     cleaned = canonicalize(graph) if clean else graph
-    fused = run_passes(cleaned, (*LEGALIZE, *([MergeProducts(), fuse_for(machine, precision)] if fuse else [])))
+    fused = run_passes(cleaned, (*LEGALIZE, *(_fusing(machine, precision) if fuse else ())))
     yield from plans_of(fused, lower_graph(fused, machine, precision), machine)
+
+
+def _fusing(machine: Machine, precision: str) -> tuple[Pass, ...]:
+    return skip_masked_for(machine), MergeProducts(), fuse_for(machine, precision)
 
 
 def plans_of(fused: Graph, lowered: Lowered, machine: Machine) -> Iterator[Compiled]:

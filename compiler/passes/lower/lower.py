@@ -28,7 +28,7 @@ from birc.compiler.passes.lower.group import (
 )
 from birc.compiler.passes.lower.indexing import gather, gather_nd
 from birc.compiler.passes.lower.load_order import loads_first
-from birc.compiler.passes.lower.movement import bitcast, concat, copy, materialised_reshape, pad
+from birc.compiler.passes.lower.movement import bitcast, concat, concat_pieces, copy, materialised_reshape, pad
 from birc.compiler.passes.lower.pack import pack_small
 from birc.compiler.passes.lower.ranges import graph_ranges
 from birc.compiler.passes.lower.rows import (
@@ -127,6 +127,7 @@ def lower_graph(graph: Graph, machine: Machine, precision: str) -> Lowered:
     )
     inputs = {v.name: env.new_buffer(v.name, v.type, "input") for v in graph.inputs if v.type.num_elements}
     outputs = {name: _output_view(env, name) for name in _direct_outputs(graph)}
+    _make_in_place(env)
     for node in graph.nodes:
         _lower_node(env, node)
     for name in graph.outputs:
@@ -142,6 +143,28 @@ def lower_graph(graph: Graph, machine: Machine, precision: str) -> Lowered:
     kept = tuple(b for b in buffers.values() if b.name in used or b.role in ("input", "output"))
     constants = {name: array for name, array in data.items() if name in used}
     return Lowered(precision, tuple(kernels), kept, constants, inputs, outputs)
+
+
+def _make_in_place(env: Environment) -> None:
+    """Let the products that only one concatenation reads be written into its result.
+
+    What one concatenation reads twice, and what lies otherwise than the result, is copied.
+    """
+    graph = env.graph
+    for node in graph.nodes:
+        if node.op != "concat" or not node.output.type.num_elements:
+            continue
+        for name, piece in zip(node.inputs, concat_pieces(env, node), strict=True):
+            type, is_result = graph.type_of(name), name in graph.outputs
+            alone = [user.name for user in graph.users(name)] == [node.name] and node.inputs.count(name) == 1
+            if _is_product(graph.producer(name)) and alone and not is_result and type.layout == node.output.type.layout:
+                env.views[name] = piece
+
+
+def _is_product(node: Node | None) -> bool:
+    """Whether a kernel of the T-core makes the value of a node, without a reduction to a smaller one."""
+    inside = node.body.nodes if node is not None and node.body is not None else (node,)
+    return any(inner is not None and inner.op == "matmul" for inner in inside)
 
 
 def _direct_outputs(graph: Graph) -> list[str]:

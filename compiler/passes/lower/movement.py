@@ -22,19 +22,26 @@ from birc.runtime.errors import InternalError, UnsupportedError
 
 
 def concat(env: Environment, node: Node) -> list[Kernel]:
-    """One copy an operand, each into its slice of the result."""
+    """One copy an operand, each into its slice of the result; none for what is made there."""
+    kernels = []
+    for number_of_input, (name, piece) in enumerate(zip(node.inputs, concat_pieces(env, node), strict=True)):
+        if env.view(name) != piece:
+            kernel_name = f"{node.name}.{number_of_input}"
+            kernels.append(copy(env, kernel_name, env.view(name), piece, node.output.type.layout, node.sources))
+    return kernels
+
+
+def concat_pieces(env: Environment, node: Node) -> list[View]:
+    """The slice of each operand in the result of a concatenation."""
     axis = integer(node.attributes, "axis")
     target = env.target(node.name, node.output.type)
-    kernels = []
-    position = 0
-    for number_of_input, name in enumerate(node.inputs):
+    pieces, position = [], 0
+    for name in node.inputs:
         shape = env.graph.type_of(name).sizes
         starts = [position if i == axis else 0 for i in range(len(shape))]
-        piece = narrow(target, starts, shape, (1,) * len(shape))
-        kernel_name = f"{node.name}.{number_of_input}"
-        kernels.append(copy(env, kernel_name, env.view(name), piece, node.output.type.layout, node.sources))
+        pieces.append(narrow(target, starts, shape, (1,) * len(shape)))
         position += shape[axis]
-    return kernels
+    return pieces
 
 
 def pad(env: Environment, node: Node) -> list[Kernel]:
