@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from birc.codegen.program_code import Generated, generate
 from birc.compiler.dump import CONSTANTS_FILE, Dump, DumpWriter, load_dump
-from birc.compiler.fitting import Trial, advised, least_shortage
+from birc.compiler.fitting import Trial, advised
 from birc.compiler.importer.host_call import sub_model
 from birc.compiler.importer.host_values import boundary_tensor
 from birc.compiler.importer.imported import Imported
@@ -26,34 +25,28 @@ from birc.compiler.ir.plan_verify import PHASES as PLAN_PHASES
 from birc.compiler.ir.plan_verify import verify_plan
 from birc.compiler.ir.printer import print_graph
 from birc.compiler.ir.proof.prover import Prover
-from birc.compiler.kernel_clock import KernelClock
-from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.allocation.shortage import ShortageError
 from birc.compiler.passes.base import OnPass, Pass, PassResult, run_pass, run_passes
 from birc.compiler.passes.bounds import bounds, bounds_report
 from birc.compiler.passes.canonicalize import CANONICALIZE, canonicalize
 from birc.compiler.passes.constant_memory import DEFAULT_LIMIT_BYTES, check_bytes, check_constants
+from birc.compiler.passes.divide_depth import DivideDepth
 from birc.compiler.passes.fuse import Fuse, fuse_for
 from birc.compiler.passes.legalize import LEGALIZE, legalize_passes
 from birc.compiler.passes.lifetimes import compulsory_bytes, least_sram_bytes
-from birc.compiler.passes.lower.lower import device_problem, lower_graph
+from birc.compiler.passes.lower.lower import device_problem
 from birc.compiler.passes.merge_products import MergeProducts
-from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.quantized_products import QuantizedProducts, multiplies_quantised
-from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.skip_masked import SkipMasked, skip_masked_for
-from birc.compiler.passes.tile import Solved, tile
+from birc.compiler.plan_search import Found, PlanSearch
 from birc.compiler.prove import new_prover
 from birc.compiler.variants import Batch, Dims, PaddingProof, Sizes, largest, variant_sizes
-from birc.runtime.errors import BadModelError, DoesNotFitError, InternalError, UsageError
+from birc.runtime.errors import BadModelError, DoesNotFitError, UsageError
 from birc.runtime.machine import Machine, load_machine
 from birc.runtime.manifest import Manifest
 from birc.runtime.package import Package
 from birc.runtime.package_parts import DevicePart, HostPart, NewVariant
 from birc.runtime.program import Port
-from birc.runtime.residents import later_calls
-from birc.runtime.timing import simulate
-from birc.runtime.timing.kernels import KernelTimer
 from birc.runtime.variant import BOUND_CYCLES, BoundaryTensor
 
 PHASES = (
@@ -71,7 +64,7 @@ PHASES = (
 """Every phase in order. Graph text is written up to `fuse`, plan text up to `allocate`, assembly after `codegen`."""
 
 GRAPH_PASSES: tuple[Pass, ...] = tuple(
-    dict.fromkeys((QuantizedProducts(), *CANONICALIZE, *LEGALIZE, SkipMasked(), MergeProducts(), Fuse()))
+    dict.fromkeys((QuantizedProducts(), *CANONICALIZE, *LEGALIZE, SkipMasked(), DivideDepth(), MergeProducts(), Fuse()))
 )
 """The passes on graphs, each once, in the order of their first use."""
 
@@ -106,11 +99,16 @@ class Compilation:
     resident_weights: bool = False
     passes: list[str] = field(default_factory=list)
     dumped: int = 0
-    tilings: Solved = field(default_factory=dict)
-    _timer: KernelTimer = field(init=False)
+    search: PlanSearch = field(init=False)
 
     def __post_init__(self) -> None:
-        self._timer = KernelTimer(self.machine)
+        self.search = PlanSearch(
+            self.machine,
+            self.precision,
+            self.opt_level,
+            self.resident_weights,
+            lambda what: self.progress(f"partition: {what}"),
+        )
 
     def progress(self, phase: str) -> None:
         """Tell the phase, and the variant where there are several."""
@@ -125,30 +123,42 @@ class Compilation:
             self.dump_graph("canonicalize", graph)
         if self._stopped("canonicalize"):
             return None
-        for phase, steps in (
-            ("legalize", legalize_passes(self.machine.max_dim)),
-            ("fuse", (skip_masked_for(self.machine), MergeProducts(), fuse_for(self.machine, self.precision))),
-        ):
-            if self._runs(phase, done) and (phase != "fuse" or self.opt_level > 0):
-                self.progress(phase)
-                graph = run_passes(graph, steps, self._after_pass(phase))
-            if self._runs(phase, done):
-                self.dump_graph(phase, graph)
-            if self._stopped(phase):
-                return None
-        self.progress("partition")
+        if self._runs("legalize", done):
+            self.progress("legalize")
+            graph = run_passes(graph, legalize_passes(self.machine.max_dim), self._after_pass("legalize"))
+            self.dump_graph("legalize", graph)
+        if self._stopped("legalize"):
+            return None
         check_constants(graph, self.mem_limit_bytes)
-        lowered = lower_graph(graph, self.machine, self.precision)
-        fastest = self._fastest(partitions(graph, lowered, self.machine))
-        plan = replace(fastest, bounds=bounds(lowered, self.machine).by_resource)
-        self._dump_plan("partition", plan, lowered.data)
+        found: Found | None = None
+        if self._runs("fuse", done):
+            self.progress("fuse")
+            steps, found = self._fusion(graph)
+            graph = run_passes(graph, steps, self._after_pass("fuse"))
+            self.dump_graph("fuse", graph)
+        if self._stopped("fuse"):
+            return None
+        self.progress("partition")
+        found = found or self.search.plan(graph)
+        plan = replace(found.plan, bounds=bounds(found.lowered, self.machine).by_resource)
+        self._dump_plan("partition", plan, found.lowered.data)
         if self._stopped("partition"):
             return None
-        return self.compile_plan(plan, lowered.data, "partition")
+        return self.compile_plan(plan, found.lowered.data, "partition")
+
+    def _fusion(self, graph: Graph) -> tuple[Sequence[Pass], Found | None]:
+        """The passes of the phase `fuse`; and the plan, where plans decided between them."""
+        if self.opt_level == 0:
+            return (), None
+        plain = (skip_masked_for(self.machine), MergeProducts(), fuse_for(self.machine, self.precision))
+        divide = DivideDepth(self.machine.dies)
+        if self.opt_level < 2 or not divide.run(graph).changed:
+            return plain, None
+        return self.search.fastest(graph, (plain, (divide, *plain)))
 
     def compile_plan(self, plan: Plan, data: Data, done: str) -> CompiledPart | None:
         """Go on from a plan after the phase `done`."""
-        for phase, step in self._plan_steps:
+        for phase, step in self.search.steps:
             if self._runs(phase, done):
                 self.progress(phase)
                 plan = step(plan, self.machine)
@@ -166,45 +176,6 @@ class Compilation:
             return None
         self.progress("assemble")
         return self._part(plan, data, generated)
-
-    @property
-    def _plan_steps(self) -> tuple[tuple[str, Callable[[Plan, Machine], Plan]], ...]:
-        clock = KernelClock(self.machine, self._timer).cycles if self.opt_level >= 2 else None
-        return (
-            ("tile", partial(tile, solved=self.tilings, clock=clock)),
-            ("schedule", schedule),
-            ("allocate", partial(allocate, resident_weights=self.resident_weights)),
-        )
-
-    def _fastest(self, plans: Sequence[Plan]) -> Plan:
-        """The plan whose finished program has the least simulated latency; below -O2 the first that fits.
-
-        Where weights stay on the chip, the latency of calls that find them there counts.
-        """
-        if len(plans) == 1:
-            return plans[0]
-        best: tuple[int, Plan] | None = None
-        failures: list[DoesNotFitError] = []
-        for number, plan in enumerate(plans):
-            self.progress(f"partition: plan {number + 1} of {len(plans)}")
-            try:
-                program = generate(self._scheduled(plan), self.machine).program
-            except DoesNotFitError as error:
-                failures.append(error)
-                continue
-            if self.opt_level < 2:
-                return plan
-            latency = simulate(later_calls(program), self.machine, timer=self._timer).latency_cycles
-            if best is None or latency < best[0]:
-                best = (latency, plan)
-        if best is None:
-            raise least_shortage(failures) if failures else InternalError("there is no plan")
-        return best[1]
-
-    def _scheduled(self, plan: Plan) -> Plan:
-        for _, step in self._plan_steps:
-            plan = step(plan, self.machine)
-        return plan
 
     def _part(self, plan: Plan, data: Data, generated: Generated) -> CompiledPart:
         program = generated.program
@@ -299,8 +270,7 @@ def compile_model(
     `resident_weights` the weights that kernels read tile by tile stay on the chip between calls. Raises the errors of
     `birc.runtime.errors`: unreadable model, unsupported operators, does not fit; an internal error when a proof fails.
     """
-    compilation = _compilation(target, precision, opt_level, stop_after, progress, prove)
-    compilation.resident_weights = resident_weights
+    compilation = _compilation(target, precision, opt_level, stop_after, progress, prove, resident_weights)
     compilation.mem_limit_bytes = mem_limit_bytes
     variants = variant_sizes(dims, batch)
 
@@ -350,9 +320,9 @@ def _advised(
     """The error with what would fit instead, found by compiling that as far as memory is given out."""
 
     def attempt(trial: Trial) -> None:
-        tried = _compilation(trial.machine, trial.precision, min(compilation.opt_level, 1), "allocate", None, False)
+        level, resident = min(compilation.opt_level, 1), compilation.resident_weights
+        tried = _compilation(trial.machine, trial.precision, level, "allocate", None, False, resident)
         tried.mem_limit_bytes = compilation.mem_limit_bytes
-        tried.resident_weights = compilation.resident_weights
         symbols = {symbol: trial.sizes[entry.name] for entry in imported.dimensions for symbol in entry.symbols}
         model = imported if trial.sizes == given else imported_for(symbols)
         _compiled_variant(tried, model, None)
@@ -467,8 +437,7 @@ def resume(
         precision = dump.content.precision
         if load_machine(target).name != dump.content.target:
             raise UsageError(f"the plan is for {dump.content.target}", where=str(path), hint="pass --target")
-    compilation = _compilation(target, precision, opt_level, stop_after, progress, prove)
-    compilation.resident_weights = resident_weights
+    compilation = _compilation(target, precision, opt_level, stop_after, progress, prove, resident_weights)
     compilation.begin_part(None if dump_ir is None else Path(dump_ir))
     if isinstance(dump.content, Plan):
         compiled = _compiled_text(compilation, dump.content, dump, path)
@@ -520,6 +489,7 @@ def _compilation(
     stop_after: str | None,
     progress: Progress | None,
     prove: Prover | bool,
+    resident_weights: bool,
 ) -> Compilation:
     if precision not in PRECISIONS:
         raise UsageError(f"precision {precision!r} is not available", hint=f"one of {', '.join(PRECISIONS)}")
@@ -532,6 +502,7 @@ def _compilation(
         stop_after,
         tell=progress or (lambda _: None),
         prover=prove if isinstance(prove, Prover) else new_prover() if prove else None,
+        resident_weights=resident_weights,
     )
 
 

@@ -15,12 +15,13 @@ from birc.compiler.ir.printer import print_graph
 from birc.compiler.ir.verify import verify_graph
 from birc.compiler.passes.base import Pass, run_pass
 from birc.compiler.passes.canonicalize import CANONICALIZE
+from birc.compiler.passes.divide_depth import DivideDepth
 from birc.compiler.passes.fuse import Fuse
 from birc.compiler.passes.legalize import LEGALIZE
 from birc.compiler.passes.merge_products import MergeProducts
 from birc.compiler.passes.quantized_products import QuantizedProducts
 
-PASSES = tuple(dict.fromkeys((QuantizedProducts(), *CANONICALIZE, *LEGALIZE, MergeProducts(), Fuse())))
+PASSES = tuple(dict.fromkeys((QuantizedProducts(), *CANONICALIZE, *LEGALIZE, DivideDepth(), MergeProducts(), Fuse())))
 
 
 def example(step: Pass) -> tuple[str, str]:

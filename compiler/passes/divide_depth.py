@@ -1,0 +1,89 @@
+"""Pass: a product whose result is small beside its depth is cut along the depth, a part for each die."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from birc.compiler.ir.edit import GraphEditor
+from birc.compiler.ir.graph import Graph, Node
+from birc.compiler.passes.base import Pass, PassResult, finish_edit
+
+FEWEST_ROWS = 64
+"""With fewer the product is over before the sum of its parts would begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class DivideDepth(Pass):
+    """A deep product with constant weights becomes a batch of products of `parts` of its depth, and their sum.
+
+    Dies that divide the depth exchange sums of rows x columns; those that divide columns exchange the operand before,
+    rows x depth. It is done where the depth is more than `parts` times the columns and no batch is there to divide.
+
+    before:
+        graph "g" {
+          input %x : f32[64,4]
+          const %w : f32[4,1] = [1.0, 2.0, 3.0, 4.0]
+          %y : f32[64,1] = matmul(%x, %w)
+          output %y
+        }
+    after:
+        graph "g" {
+          input %x : f32[64,4]
+          const %w.parts : f32[2,2,1] = [1.0, 2.0, 3.0, 4.0]
+          %y.parts : f32[64,2,2] = reshape(%x) {shape = [64, 2, 2]}
+          %y.parts.1 : f32[2,64,2] = transpose(%y.parts) {perm = [1, 0, 2]}
+          %y.parts.2 : f32[2,64,1] = matmul(%y.parts.1, %w.parts)
+          %y.parts.3 : f32[1,64,1] = slice(%y.parts.2) {starts = [0, 0, 0], ends = [1, 64, 1], steps = [1, 1, 1]}
+          %y.parts.4 : f32[64,1] = reshape(%y.parts.3) {shape = [64, 1]}
+          %y.parts.5 : f32[1,64,1] = slice(%y.parts.2) {starts = [1, 0, 0], ends = [2, 64, 1], steps = [1, 1, 1]}
+          %y.parts.6 : f32[64,1] = reshape(%y.parts.5) {shape = [64, 1]}
+          %y : f32[64,1] = add(%y.parts.4, %y.parts.6)
+          output %y
+        }
+    """
+
+    name: ClassVar[str] = "divide_depth"
+    parts: int = 2
+
+    def run(self, graph: Graph) -> PassResult:
+        deep = [node for node in graph.nodes if self._divides(graph, node)]
+        if not deep:
+            return PassResult(graph, False)
+        editor = GraphEditor(graph, self.name)
+        for node in deep:
+            self._divide(editor, node)
+        editor.drop_unused()
+        return PassResult(finish_edit(editor, graph), True, {"divided": len(deep)})
+
+    def _divides(self, graph: Graph, node: Node) -> bool:
+        if node.op != "matmul" or self.parts < 2:
+            return False
+        weights = graph.constants.get(node.inputs[1])
+        if weights is None or weights.type.rank != 2 or weights.is_splat or not weights.type.dtype.is_float:
+            return False
+        *batch, rows, depth = graph.type_of(node.inputs[0]).sizes
+        _, columns = weights.type.sizes
+        is_deep = depth > self.parts * columns and depth % self.parts == 0
+        return is_deep and math.prod(batch) == 1 and rows >= FEWEST_ROWS
+
+    def _divide(self, editor: GraphEditor, node: Node) -> None:
+        x, weights = node.inputs
+        depth, columns = editor.constants[weights].type.sizes
+        rows = editor.type_of(x).sizes[-2]
+
+        def add(op: str, *inputs: str, **attributes: tuple[int, ...]) -> str:
+            stem = f"{node.name}.parts"
+            return editor.add(op, inputs, attributes, stem=stem, sources=node.sources, before=node)
+
+        part = depth // self.parts
+        data = editor.constants[weights].data.reshape(self.parts, part, columns)
+        of_parts = add("transpose", add("reshape", x, shape=(rows, self.parts, part)), perm=(1, 0, 2))
+        products = add("matmul", of_parts, editor.add_constant(data, f"{weights}.parts"))
+        total = ""
+        for number in range(self.parts):
+            box = add("slice", products, starts=(number, 0, 0), ends=(number + 1, rows, columns), steps=(1, 1, 1))
+            one = add("reshape", box, shape=node.output.type.sizes)
+            total = add("add", total, one) if total else one
+        editor.replace(node, total)

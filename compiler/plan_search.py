@@ -1,0 +1,110 @@
+"""The search for the plan: graphs and divisions worth comparing, each finished and simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from birc.codegen.program_code import generate
+from birc.compiler.fitting import least_shortage
+from birc.compiler.ir.graph import Graph
+from birc.compiler.ir.plan import Plan
+from birc.compiler.kernel_clock import KernelClock
+from birc.compiler.passes.allocate import allocate
+from birc.compiler.passes.base import Pass, run_passes
+from birc.compiler.passes.lower.lower import Lowered, lower_graph
+from birc.compiler.passes.partition import partitions
+from birc.compiler.passes.schedule import schedule
+from birc.compiler.passes.tile import Solved, tile
+from birc.runtime.errors import DoesNotFitError, InternalError
+from birc.runtime.machine import Machine
+from birc.runtime.residents import later_calls
+from birc.runtime.timing import simulate
+from birc.runtime.timing.kernels import KernelTimer
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A plan, the kernels that it came from, and its latency; None where nothing else was there to compare with."""
+
+    lowered: Lowered
+    plan: Plan
+    latency_cycles: int | None
+
+
+@dataclass(slots=True)
+class PlanSearch:
+    """Finds plans for a machine. What it tiled or timed once it remembers. Below -O2 the first that fits is taken.
+
+    Where weights stay on the chip, the latency of calls that find them there counts.
+    """
+
+    machine: Machine
+    precision: str
+    opt_level: int
+    resident_weights: bool = False
+    tell: Callable[[str], None] = lambda _: None
+    _tilings: Solved = field(default_factory=dict)
+    _timer: KernelTimer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._timer = KernelTimer(self.machine)
+
+    @property
+    def steps(self) -> tuple[tuple[str, Callable[[Plan, Machine], Plan]], ...]:
+        """The phases that finish a plan, by name."""
+        clock = KernelClock(self.machine, self._timer).cycles if self.opt_level >= 2 else None
+        return (
+            ("tile", partial(tile, solved=self._tilings, clock=clock)),
+            ("schedule", schedule),
+            ("allocate", partial(allocate, resident_weights=self.resident_weights)),
+        )
+
+    def plan(self, graph: Graph, *, timed: bool = False) -> Found:
+        """The plan of a fused graph whose finished program has the least simulated latency.
+
+        Raises `DoesNotFitError` when none fits. With `timed` a plan without rivals is simulated, too.
+        """
+        lowered = lower_graph(graph, self.machine, self.precision)
+        plans = partitions(graph, lowered, self.machine)
+        if len(plans) == 1 and not timed:
+            return Found(lowered, plans[0], None)
+        best: tuple[int, Plan] | None = None
+        failures: list[DoesNotFitError] = []
+        for number, plan in enumerate(plans):
+            self.tell(f"plan {number + 1} of {len(plans)}")
+            try:
+                program = generate(self._finished(plan), self.machine).program
+            except DoesNotFitError as error:
+                failures.append(error)
+                continue
+            if self.opt_level < 2:
+                return Found(lowered, plan, None)
+            latency_cycles = simulate(later_calls(program), self.machine, timer=self._timer).latency_cycles
+            if best is None or latency_cycles < best[0]:
+                best = (latency_cycles, plan)
+        if best is None:
+            raise least_shortage(failures) if failures else InternalError("there is no plan")
+        return Found(lowered, best[1], best[0])
+
+    def fastest(self, graph: Graph, ways: Sequence[Sequence[Pass]]) -> tuple[Sequence[Pass], Found]:
+        """Of several lists of passes the one after which the graph is fastest, and its plan.
+
+        Raises `DoesNotFitError` when nothing fits.
+        """
+        found: list[tuple[Sequence[Pass], Found]] = []
+        failures: list[DoesNotFitError] = []
+        for passes in ways:
+            try:
+                found.append((passes, self.plan(run_passes(graph, passes), timed=True)))
+            except DoesNotFitError as error:
+                failures.append(error)
+        if not found:
+            raise least_shortage(failures)
+        return min(found, key=lambda way: way[1].latency_cycles or 0)
+
+    def _finished(self, plan: Plan) -> Plan:
+        for _, step in self.steps:
+            plan = step(plan, self.machine)
+        return plan
