@@ -156,7 +156,25 @@ def _tile(kernel: Kernel, contraction: Contraction, machine: Machine, rows: dict
     most = min(format.k_max, max(fitting, format.k_unit))
     even = even_part(deepest.extent, most)
     tile[deepest.name] = min(deepest.extent, -(-even // format.k_unit) * format.k_unit)
+    for outer in reversed(kernel.red_dims[:-1]):
+        depth = math.prod(tile[d.name] for d in kernel.red_dims) * outer.extent
+        if depth > most or not _whole_inside(kernel, outer, tile) or _shares_axis(contraction, outer.name, tile):
+            break
+        tile[outer.name] = outer.extent
     return tile
+
+
+def _whole_inside(kernel: Kernel, outer: Dimension, tile: dict[str, int]) -> bool:
+    """Whether a tile has all of the reduced dimensions inside one of them."""
+    inside = kernel.red_dims[kernel.red_dims.index(outer) + 1 :]
+    return all(tile[d.name] == d.extent for d in inside)
+
+
+def _shares_axis(contraction: Contraction, name: str, tile: dict[str, int]) -> bool:
+    """Whether an operand has an axis along which a dimension and another one that is tiled both move."""
+    indices = (index for access in (contraction.a, contraction.b) for index in access.index)
+    terms = ([other for other, _ in index.terms] for index in indices)
+    return any(name in names and any(tile[other] > 1 for other in names if other != name) for names in terms)
 
 
 def _row_tiles(dims: list[Dimension], most: int) -> list[dict[str, int]]:

@@ -12,6 +12,8 @@ from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
 
 LEAST_TILE_ELEMENTS = 512
+LEAST_GAIN = 2.0
+"""How much less a vector program has to do for a tile that is shorter than a register holds."""
 
 
 def tile_vector_kernel(kernel: Kernel, machine: Machine) -> Tiling:
@@ -20,9 +22,8 @@ def tile_vector_kernel(kernel: Kernel, machine: Machine) -> Tiling:
     if registers > machine.vector_registers:
         raise DoesNotFitError(f"{registers} vector registers, there are {machine.vector_registers}", where=kernel.name)
     tile = _tile(kernel, machine.vector_tile_elements)
-    looped = {name for phase in kernel.phases for name in phase.loops}
     per_sample = any(d.name == SPC for d in kernel.par_dims)
-    outer = [d for d in kernel.par_dims if d.name not in looped and d.name != SPC]
+    outer = _outer(kernel)
     reduced = _reduced(kernel)
     free = [d for d in outer if d.name not in reduced]
     wanted = machine.vector_programs if per_sample else machine.spcs_per_die
@@ -31,7 +32,22 @@ def tile_vector_kernel(kernel: Kernel, machine: Machine) -> Tiling:
         if largest is None:
             break
         tile[largest.name] = -(-tile[largest.name] // 2)
+    whole = _mapped(kernel, machine, tile, registers)
+    shorter = (
+        _mapped(kernel, machine, {**tile, d.name: extent}, registers)
+        for d in [d for d in free if tile[d.name] > 1][:1]
+        for extent in range(-(-tile[d.name] // 2), tile[d.name])
+    )
+    best = min(shorter, key=lambda t: _elements_of_a_program(kernel, t), default=whole)
+    gain = _elements_of_a_program(kernel, whole) / _elements_of_a_program(kernel, best)
+    return best if gain >= LEAST_GAIN else whole
+
+
+def _mapped(kernel: Kernel, machine: Machine, tile: dict[str, int], registers: int) -> Tiling:
+    """The tiles on SPCs and vector programs."""
+    outer = _outer(kernel)
     counts = [-(-d.extent // tile[d.name]) for d in outer]
+    per_sample = any(d.name == SPC for d in kernel.par_dims)
     spcs = (1,) * len(counts) if per_sample else best_split(counts, machine.spcs_per_die)
     shares = [-(-count // split) for count, split in zip(counts, spcs, strict=True)]
     most = min(machine.vector_programs, machine.vector_registers // max(1, registers))
@@ -43,6 +59,19 @@ def tile_vector_kernel(kernel: Kernel, machine: Machine) -> Tiling:
         tuple(mapping.items()),
         programs=shared_programs(shares, most),
     )
+
+
+def _outer(kernel: Kernel) -> list[Dimension]:
+    looped = {name for phase in kernel.phases for name in phase.loops}
+    return [d for d in kernel.par_dims if d.name not in looped and d.name != SPC]
+
+
+def _elements_of_a_program(kernel: Kernel, tiling: Tiling) -> float:
+    """Elements that a vector program of the busiest SPC works on, tile after tile."""
+    tile, spcs = dict(tiling.tile), dict(tiling.spcs)
+    counts = {d.name: -(-d.extent // tile[d.name]) for d in _outer(kernel)}
+    tiles = math.prod(-(-count // spcs.get(name, 1)) for name, count in counts.items())
+    return tiles * math.prod(tile.values()) / tiling.programs
 
 
 def shared_programs(counts: Sequence[int], most: int) -> int:

@@ -125,11 +125,11 @@ def is_stem(lowering: GroupLowering, node: Node) -> bool:
 def stem_conv2d(lowering: GroupLowering, node: Node) -> Expression:
     """A convolution over few channels: depth is (kernel row, pixel and channel of that row).
 
-    The input is first copied, channels last and padded left and right, so that the pixels under a kernel row lie in
-    one run of memory; rows of output pixels then read overlapping runs.
+    The input is first copied, channels last and padded, so that the pixels under a kernel row lie in one run of memory;
+    rows of output pixels then read overlapping runs, and nothing outside the copy: one load can bring all kernel rows.
     """
     stride_y, stride_x = integers(node.attributes, "stride")
-    top, left, _, right = integers(node.attributes, "pads")
+    top, left, bottom, right = integers(node.attributes, "pads")
     dilation_y, _ = integers(node.attributes, "dilation")
     n, channels, height, width = lowering.type_of(node.inputs[0]).sizes
     o, _, kernel_y, kernel_x = lowering.type_of(node.inputs[1]).sizes
@@ -138,14 +138,17 @@ def stem_conv2d(lowering: GroupLowering, node: Node) -> Expression:
     names = tuple(lowering.outer[name] for name in node.inputs[:2])
     x_pattern, w_pattern = patterns(env, *names)
     run = channels * max(1, len(x_pattern))
-    padded = (n, run, height, width + left + right)
+    padded = (n, run, top + height + bottom, left + width + right)
     copy_name = f"{node.name}.pixels"
     type = TensorType(lowering.type_of(node.inputs[0]).dtype, padded, (0, 2, 3, 1))
     target = env.new_buffer(copy_name, type)
-    env.kernels.append(padded_pixels(copy_name, lowering.view(node.inputs[0]), target, left, node.sources, x_pattern))
+    env.kernels.append(
+        padded_pixels(copy_name, lowering.view(node.inputs[0]), target, (top, left), node.sources, x_pattern)
+    )
     row = padded[3] * run
-    pixels = View(target.buffer, 0, (n, height, out_x, kernel_x * run), (height * row, row, stride_x * run, 1))
-    x_index = (unit("n"), Index((("y", stride_y), ("r", dilation_y)), -top), unit("x"), unit("c"))
+    taps = (kernel_y, kernel_x * run), (dilation_y * row, 1)
+    dims, strides = (n, out_y, out_x, *taps[0]), (padded[2] * row, stride_y * row, stride_x * run, *taps[1])
+    pixels = View(target.buffer, 0, dims, strides)
     constant = env.graph.constants[names[1]]
     data = constant_parts(np.asarray(constant.data).transpose(2, 3, 1, 0), 2, w_pattern)
     data = data.reshape(kernel_y, kernel_x * run, o)
@@ -153,7 +156,7 @@ def stem_conv2d(lowering: GroupLowering, node: Node) -> Expression:
     lowering.frame = Frame(node.output.type.sizes, ((n,), (o,), (out_y,), (out_x,)), (0, 2, 3, 1), ("n", "y", "x", "o"))
     lowering.red_dims = (Dimension("r", kernel_y, RED), Dimension("c", kernel_x * run, RED))
     lowering.contraction = Contraction(
-        Access(pixels, x_index),
+        Access(pixels, tuple(unit(name) for name in ("n", "y", "x", "r", "c"))),
         Access(weights, (unit("r"), unit("c"), unit("o"))),
         3,
         2,

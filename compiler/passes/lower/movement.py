@@ -130,16 +130,17 @@ def dense_copy(env: Environment, name: str, source: View, type: TensorType, sour
 
 
 def padded_pixels(
-    name: str, source: View, target: View, left: int, sources: tuple[str, ...], pattern: Pattern = WHOLE
+    name: str, source: View, target: View, corner: tuple[int, int], sources: tuple[str, ...], pattern: Pattern = WHOLE
 ) -> Kernel:
-    """Copies an image [n, c, h, w] into one that is wider by zeros left and right.
+    """Copies an image [n, c, h, w] into one that is larger by zeros on all sides: `corner` are those above and left.
 
     A tile spans all channels of a run of pixels, so that both images are walked in whole runs of memory. With a
     `pattern` the target has the channels of each of its parts.
     """
     order = (0, 2, 1, 3)
-    frame = Frame.of((*source.dims[:3], target.dims[3]), order, ("n", "h", "c", "w"))
-    shifted = (*(unit(n) for n in frame.names[:3]), Index((("w", 1),), -left))
+    top, left = corner
+    frame = Frame.of((*source.dims[:2], *target.dims[2:]), order, ("n", "h", "c", "w"))
+    shifted = (unit("n"), Index((("h", 1),), -top), unit("c"), Index((("w", 1),), -left))
     builder = Builder()
     pixels = builder.load(Access(transpose(source, order), shifted))
     if pattern:
