@@ -1,45 +1,108 @@
 """Working through the batch in chunks, so that what a chunk needs stays on the chip.
 
-The whole kernel list is run once a chunk. It is possible when every kernel has a dimension along which its part of a
-chunk needs nothing of other chunks; then buffers between kernels hold one chunk, and only the graph's inputs and
-outputs move from one chunk to the next.
+The whole kernel list is run once a chunk, or segment by segment for several chunks together. It is possible when every
+kernel has a dimension along which its part of a chunk needs nothing of other chunks; then buffers between kernels hold
+one chunk, and only the graph's inputs and outputs move from one chunk to the next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from birc.compiler.ir.plan import Buffer, ExchangeStep, Kernel, KernelStep, Plan
 from birc.compiler.ir.plan_access import accesses, with_views
-from birc.compiler.passes.lifetimes import lifetimes, most_at_once, reads_of
+from birc.compiler.passes.lifetimes import instances, lifetimes, most_at_once
 from birc.compiler.passes.region import region
 from birc.compiler.passes.restrict import restrict
-from birc.compiler.passes.split_search import SplitSearch
+from birc.compiler.passes.segments import Segments, best_segments, in_segments, streamed_constants
+from birc.compiler.passes.split_search import SplitSearch, kernel_cycles
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
 
 CHUNKS = (2, 4, 8, 16, 32, 64)
 ROOM = 0.9
 """Share of L2 that a plan should fill at most: the allocator needs some slack."""
+MOST_STEPS = 1 << 13
+"""Chunks that pass segments together are steps of their own: more are too many commands."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A plan in chunks, `together` of which pass each segment before the next.
+
+    Estimates order ways: the larger of computing and loading constants, then the bytes that a die loads.
+    """
+
+    cycles: float
+    loaded_bytes: int
+    together: int
+    cut: Plan
+    segments: Segments | None
+
+    @property
+    def order(self) -> tuple[float, int, int]:
+        """The least is the best."""
+        return self.cycles, self.loaded_bytes, self.together
+
+    def plan(self) -> Plan:
+        """The steps as this way has them."""
+        return in_segments(self.cut, self.together, self.segments) if self.segments is not None else self.cut
 
 
 def chunk(plan: Plan, machine: Machine) -> Plan:
-    """The plan with the fewest chunks that fit L2 beside the constants; as it was when they fit or cannot be cut."""
-    capacity = ROOM * machine.spcs_per_die * machine.spc_sram_bytes
-    if any(isinstance(step, ExchangeStep) for step in plan.steps) or _fits(plan, capacity):
+    """The plan in chunks that fit L2 with all constants or with those of a segment; as it was where it cannot be cut.
+
+    Estimates choose among the numbers of chunks and of rounds. Where constants never fit, it is the plan in the fewest
+    chunks that do without them, else in those that need the least.
+    """
+    if any(isinstance(step, ExchangeStep) for step in plan.steps):
         return plan
-    best = plan
-    for count in CHUNKS:
-        cut = cut_into(plan, machine, count)
+    ways: list[_Way] = []
+    cuts: list[Plan] = []
+    for count in (1, *CHUNKS):
+        cut = cut_into(plan, machine, count) if count > 1 else plan
         if cut is None:
             break
-        if peak_bytes(cut) >= peak_bytes(best):
+        cuts.append(cut)
+        computing = count * _cycles(cut, machine)
+        if any(way.cycles <= computing for way in ways):
             break
-        best = cut
-        if _fits(best, capacity):
+        ways += _ways(cut, machine, computing)
+    if ways:
+        return min(ways, key=_order).plan()
+    return next((cut for cut in cuts if peak_bytes(cut) <= _capacity(machine)), min(cuts, key=peak_bytes))
+
+
+def _order(way: _Way) -> tuple[float, int, int]:
+    return way.order
+
+
+def _capacity(machine: Machine) -> float:
+    return ROOM * machine.spcs_per_die * machine.spc_sram_bytes
+
+
+def _ways(cut: Plan, machine: Machine, computing: float) -> Iterator[_Way]:
+    """The ways to go through the chunks of a plan that fit: all constants stay, or those of a segment at a time."""
+    capacity = _capacity(machine)
+    constants = constant_bytes(cut)
+    rate = machine.hbm_bytes_per_cycle() / machine.dies * machine.hbm_efficiency
+    if peak_bytes(cut) + constants <= capacity:
+        yield _Way(max(computing, constants / rate), constants, 1, cut, None)
+        return
+    for together in (n for n in (1, *CHUNKS) if n <= cut.repeat and n * len(cut.steps) <= MOST_STEPS):
+        segments = best_segments(cut, together, capacity)
+        if segments is None:
             break
-    return best
+        loaded = constants * (cut.repeat // together)
+        yield _Way(max(computing, loaded / rate), loaded, together, cut, segments if together > 1 else None)
+
+
+def _cycles(plan: Plan, machine: Machine) -> float:
+    """An estimate of what all kernels take once, on the die that takes longest."""
+    buffers = {b.name: b for b in plan.buffers}
+    steps = (instances(step) for step in plan.steps if isinstance(step, KernelStep))
+    return sum(max(kernel_cycles(kernel, buffers, machine) for kernel in dict.fromkeys(step)) for step in steps)
 
 
 def peak_bytes(plan: Plan) -> int:
@@ -49,13 +112,9 @@ def peak_bytes(plan: Plan) -> int:
 
 
 def constant_bytes(plan: Plan) -> int:
-    """The bytes of all constants that kernels read."""
-    used = set().union(*(reads_of(k) for step in plan.steps if isinstance(step, KernelStep) for k in step.kernels if k))
-    return sum(b.num_bytes for b in plan.buffers if b.role == "constant" and b.name in used)
-
-
-def _fits(plan: Plan, capacity: float) -> bool:
-    return peak_bytes(plan) + constant_bytes(plan) <= capacity
+    """The bytes of all constants that kernels stream."""
+    streamed = streamed_constants(plan)
+    return sum(b.num_bytes for b in plan.buffers if b.name in streamed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ link. The search minimises the sum of estimated cycles.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -159,25 +160,38 @@ class SplitSearch:
         return missing
 
     def _cycles(self, kernel: Kernel) -> float:
-        """A rough count: T-core at half rate, or bytes through the ports, or constants from HBM."""
+        """What the kernel takes, unless its constants take longer to come from HBM."""
         machine = self.machine
-        spcs = machine.spcs_per_die
-        rate = machine.format(kernel.contraction.format).macs_per_cycle_per_spc if kernel.contraction else 1
-        compute = 2.0 * kernel.macs / (rate * spcs) if kernel.contraction else 0.0
-        moved = constants = 0.0
-        for access in accesses(kernel):
-            buffer = self.buffers[access.view.buffer]
-            size = _elements(region(access.view)) * dtype(buffer.dtype).bits / 8
-            moved += size
-            constants += size if buffer.role == "constant" else 0.0
+        constants = sum(
+            num_bytes for name, num_bytes in _moved(kernel, self.buffers) if self.buffers[name].role == "constant"
+        )
         hbm = machine.hbm_bytes_per_cycle() / machine.dies * machine.hbm_efficiency
-        ports = 1.5 * moved / (spcs * machine.noc_bytes_per_cycle)
-        return max(compute, ports, constants / hbm) + KERNEL_OVERHEAD_CYCLES
+        return max(kernel_cycles(kernel, self.buffers, machine), constants / hbm + KERNEL_OVERHEAD_CYCLES)
 
     def _exchange_cycles(self, buffer: Buffer) -> float:
         machine = self.machine
         fixed = machine.die_barrier_cycles + 2 * machine.cross_die_flag_cycles + machine.dma_start_cycles
         return fixed + buffer.num_bytes / self.parts / machine.d2d_bytes_per_cycle
+
+
+def kernel_cycles(kernel: Kernel, buffers: Mapping[str, Buffer], machine: Machine) -> float:
+    """A rough count: T-core at half rate, or bytes through the ports."""
+    spcs = machine.spcs_per_die
+    rate = machine.format(kernel.contraction.format).macs_per_cycle_per_spc if kernel.contraction else 1
+    compute = 2.0 * kernel.macs / (rate * spcs) if kernel.contraction else 0.0
+    moved = sum(num_bytes for _, num_bytes in _moved(kernel, buffers))
+    return max(compute, 1.5 * moved / (spcs * machine.noc_bytes_per_cycle)) + KERNEL_OVERHEAD_CYCLES
+
+
+def _moved(kernel: Kernel, buffers: Mapping[str, Buffer]) -> Iterator[tuple[str, float]]:
+    """For each access the buffer and its bytes: of a table read at indices no more than one row an index."""
+    indexed = {s.access for phase in kernel.phases for s in phase.statements if s.op == "vldx"}
+    iterations = math.prod(d.extent for d in kernel.par_dims)
+    for access in accesses(kernel):
+        elements = _elements(region(access.view))
+        if access in indexed:
+            elements = min(elements, iterations)
+        yield access.view.buffer, elements * dtype(buffers[access.view.buffer].dtype).bits / 8
 
 
 def _stores(kernel: Kernel, name: str) -> list[Access]:

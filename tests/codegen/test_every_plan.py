@@ -8,7 +8,7 @@ import pytest
 from graph_maker import GraphMaker, random_inputs
 from networks import EXPORTED, exported_network, relative_error
 from pipeline import compiled_plans
-from small_networks import attention, image_classifier, long_rows, movements
+from small_networks import attention, image_classifier, long_rows, movements, wide_blocks
 
 from birc.compiler.importer.importer import import_model
 from birc.compiler.ir.graph import Graph
@@ -39,6 +39,11 @@ def _check(graph: Graph, target: str) -> None:
             assert relative_error(by_values[name], reference) <= 2e-3
         count += 1
     assert count >= 1
+
+
+def test_chunks_that_pass_segments_together() -> None:
+    make = GraphMaker()
+    _check(make.graph(wide_blocks(make)), "tiny")
 
 
 @pytest.mark.parametrize("target", ["br100", "tiny"])

@@ -58,3 +58,12 @@ def few_rows(make: GraphMaker) -> str:
     for _ in range(4):
         x = make("relu", make("matmul", x, make.random(384, 384)))
     return x
+
+
+def wide_blocks(make: GraphMaker) -> str:
+    """Thirty-two samples through blocks that are wide inside: neither all weights nor all results fit on `tiny`."""
+    x = make.input(32, 5, 16)
+    for _ in range(3):
+        wide = make("relu", make("matmul", x, make.random(16, 528, low=-0.2, high=0.2)))
+        x = make("add", make("matmul", wide, make.random(528, 16, low=-0.2, high=0.2)), x)
+    return x

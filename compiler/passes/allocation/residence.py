@@ -34,7 +34,8 @@ def reside(
     """Tensors take L2 first, the largest first; then twins, in the order of use, each as early as there is room.
 
     With `stretch`, room for a tensor is kept as that wants it, where there is so much. With `lasting_twins` a twin is
-    there throughout or not at all.
+    there throughout or not at all. In a repeated plan twins stay through all rounds when all of them can; else the
+    first would leave no room for the last.
     """
     stays: dict[str, Block] = {}
     kept: dict[str, Block] = {}
@@ -49,13 +50,11 @@ def reside(
         else:
             spilled.append(tensor)
     twins = [b for b in plan.buffers if b.home and b.name in spans]
+    all_bytes = sum(aligned(twin.num_bytes, line_bytes) for twin in twins)
+    lasting = plan.repeat > 1 and bool(twins) and room.has(all_bytes, 0, len(plan.steps))
     for twin in sorted(twins, key=lambda b: spans[b.name]):
-        num_bytes = aligned(twin.num_bytes, line_bytes)
-        if lasting_twins:
-            life = Block(num_bytes, 0, len(plan.steps))
-            life = life if room.take(num_bytes, life.start, life.end) else None
-        else:
-            life = _life(plan, num_bytes, spans[twin.name], room)
+        span = (0, len(plan.steps) - 1) if lasting_twins or lasting else spans[twin.name]
+        life = _life(aligned(twin.num_bytes, line_bytes), span, room)
         if life is not None:
             stays[twin.name] = kept[twin.name] = life
         else:
@@ -69,18 +68,12 @@ def tensors(plan: Plan, spans: Spans, space: str) -> list[Buffer]:
     return [b for b in scratch if (b.space == "tb") == (space == "tb")]
 
 
-def _life(plan: Plan, num_bytes: int, span: tuple[int, int], room: Room) -> Block | None:
-    """The life of a twin: through all rounds of a repeated plan, else from the first step since which there is room.
-
-    None when there is none even since its first use.
-    """
-    use, end, steps = span[0], span[1] + 1, len(plan.steps)
-    if plan.repeat > 1 and room.has(num_bytes, 0, steps):
-        start, end = 0, steps
-    else:
-        # Where there is room for a life, there is room for a shorter one.
-        start = bisect_left(range(use + 1), True, key=lambda step: room.has(num_bytes, step, end))
-        if start > use:
-            return None
+def _life(num_bytes: int, span: tuple[int, int], room: Room) -> Block | None:
+    """The life of a twin, from the first step since which there is room; None when even its use has none."""
+    use, end = span[0], span[1] + 1
+    # Where there is room for a life, there is room for a shorter one.
+    start = bisect_left(range(use + 1), True, key=lambda step: room.has(num_bytes, step, end))
+    if start > use:
+        return None
     room.take(num_bytes, start, end)
     return Block(num_bytes, start, end)

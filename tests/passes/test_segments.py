@@ -1,0 +1,158 @@
+"""Segments: the best ones by trying all, what lives in them by walking through, and plans that have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+import numpy as np
+import pytest
+from graph_maker import GraphMaker, random_inputs
+from pipeline import Compiled, compile_graph
+from small_networks import wide_blocks
+
+from birc.compiler.ir.interpreter import run_graph
+from birc.compiler.ir.plan import (
+    Access,
+    Buffer,
+    CopyStep,
+    Dimension,
+    ExchangeStep,
+    Index,
+    Kernel,
+    KernelStep,
+    Phase,
+    Plan,
+    Statement,
+    View,
+)
+from birc.compiler.passes import partition as partition_phase
+from birc.compiler.passes.chunk import cut_into
+from birc.compiler.passes.segments import Segments, best_segments, in_segments
+from birc.runtime.machine import Machine
+
+
+def access(name: str) -> Access:
+    return Access(View(name, 0, (1,), (1,)), (Index((("i", 1),)),))
+
+
+def step(reads: Sequence[str], writes: Sequence[str]) -> KernelStep:
+    loads = [Statement("vld", f"r{number}", access=access(name)) for number, name in enumerate(reads)]
+    stores = [Statement("vst", arguments=(0.0,), access=access(name)) for name in writes]
+    return KernelStep((Kernel("k", (Dimension("i", 1),), (Phase((*loads, *stores)),)),))
+
+
+def random_chunk(seed: int, steps: int = 7) -> Plan:
+    """A chain of steps that also read what was written long before, and a constant each, some of them again."""
+    random = np.random.default_rng(seed)
+    buffers = [Buffer(f"t{n}", "u8", int(random.integers(1, 20)), "scratch") for n in range(steps)]
+    buffers += [Buffer(f"w{n}", "u8", int(random.integers(1, 40)), "constant") for n in range(steps)]
+    made = []
+    for number in range(steps):
+        reads = {f"t{int(random.integers(max(0, number - 4), number))}" for _ in range(2) if number}
+        weight = number if random.random() < 0.8 else int(random.integers(0, number + 1))
+        made.append(step([*sorted(reads), f"w{weight}"], [f"t{number}"]))
+    return Plan("p", "tiny", "model", 1, tuple(buffers), tuple(made), (), (), repeat=64)
+
+
+def partitions_of(steps: int) -> Iterator[tuple[int, ...]]:
+    for cuts in range(steps):
+        for inner in combinations(range(1, steps), cuts):
+            yield (*inner, steps)
+
+
+def walked(chunk: Plan, count: int, ends: tuple[int, ...]) -> list[int]:
+    """The most bytes that live in each segment, by walking through it with every chunk.
+
+    A copy of a buffer lives from its first use to its last; a constant through all segments between its own.
+    """
+    sizes = {b.name: b.num_bytes for b in chunk.buffers}
+    order: list[tuple[int, list[str]]] = []
+    for segment, (start, end) in enumerate(zip((0, *ends), ends, strict=False)):
+        for number in range(count):
+            for at in chunk.steps[start:end]:
+                assert isinstance(at, KernelStep)
+                names = [s.access.view.buffer for p in at.kernel.phases for s in p.statements if s.access]
+                order.append((segment, [f"{name} {number}" if name[0] == "t" else name for name in names]))
+    spans: dict[str, list[int]] = {}
+    for time, (_, names) in enumerate(order):
+        for name in names:
+            spans.setdefault(name, [time, time])[1] = time
+    times = [[t for t, (s, _) in enumerate(order) if s == segment] for segment in range(len(ends))]
+    for name, span in spans.items():
+        if name[0] == "w":
+            span[:] = [times[order[span[0]][0]][0], times[order[span[1]][0]][-1]]
+    live = [sum(sizes[n.split()[0]] for n, (a, b) in spans.items() if a <= t <= b) for t in range(len(order))]
+    return [max(live[t] for t in inside) for inside in times]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_best_of_all_segments(seed: int, count: int) -> None:
+    chunk = random_chunk(seed)
+    all_peaks = {ends: walked(chunk, count, ends) for ends in partitions_of(len(chunk.steps))}
+    for capacity in np.quantile([max(peaks) for peaks in all_peaks.values()], [0.0, 0.1, 0.5, 1.0]) - [1, 0, 0, 0]:
+        sums = {
+            ends: sum(peak * (end - start) for peak, start, end in zip(peaks, (0, *ends), ends, strict=False))
+            for ends, peaks in all_peaks.items()
+            if max(peaks) <= capacity
+        }
+        found = best_segments(chunk, count, float(capacity))
+        assert (found is None) == (not sums)
+        if found is not None:
+            assert found.peak_bytes == max(all_peaks[found.ends])
+            assert sums[found.ends] == min(sums.values())
+
+
+def test_weights_are_loaded_once_for_all_chunks() -> None:
+    """Six weights that do not fit at once: each is copied to the chip once, and nothing spills."""
+    make = GraphMaker()
+    compiled = compile_graph(make.graph(wide_blocks(make)), "tiny")
+    copies = [s for s in compiled.plan.steps if isinstance(s, CopyStep)]
+    assert compiled.plan.repeat == 1
+    assert len(copies) == len({copy.source for copy in copies}) == 6
+    assert len(compiled.kernels) == 2 * 4 * 6
+    assert all(b.space == "l2" for b in compiled.plan.buffers if b.role == "scratch")
+
+
+def compiled_in(together: int, monkeypatch: pytest.MonkeyPatch) -> Compiled:
+    """The blocks in eight chunks, so many of them together."""
+
+    def fixed(plan: Plan, machine: Machine) -> Plan:
+        cut = cut_into(plan, machine, 8)
+        assert cut is not None
+        return in_segments(cut, together, Segments((1, 3, len(cut.steps)), 0))
+
+    make = GraphMaker()
+    monkeypatch.setattr(partition_phase, "chunk", fixed)
+    return compile_graph(make.graph(wide_blocks(make)), "tiny")
+
+
+@pytest.mark.parametrize("together", [1, 2, 4])
+def test_rounds_of_chunks_that_pass_segments_together(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight chunks, some of them together, in rounds: outputs as those of the graph."""
+    compiled = compiled_in(together, monkeypatch)
+    inputs = random_inputs(compiled.graph)
+    assert compiled.plan.repeat == 8 // together
+    compiled.verify()
+    (expected,) = run_graph(compiled.graph, inputs).values()
+    (actual,) = compiled.values(inputs).values()
+    np.testing.assert_allclose(actual, expected, rtol=2e-3, atol=2e-3)
+
+
+def test_rounds_whose_weights_do_not_all_fit_copy_each_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first weights do not stay through all rounds at the expense of the last, which each tile would load anew."""
+    compiled = compiled_in(1, monkeypatch)
+    copies = [s for s in compiled.plan.steps if isinstance(s, CopyStep)]
+    assert len({copy.source for copy in copies}) == 6
+    assert not any(copy.once for copy in copies)
+
+
+def test_a_table_is_read_row_by_row() -> None:
+    """Each die looks up its samples, and not half of each row: what it loads is not the table, but the rows."""
+    make = GraphMaker()
+    rows = make("gather", make.random(60000, 256), make.input(8, 16, element="i64"), axis=0)
+    norm = make("layer_norm", rows, make.random(256), make.random(256), axis=2, epsilon=1e-5)
+    compiled = compile_graph(make.graph(norm), "br100")
+    assert not any(isinstance(step, ExchangeStep) for step in compiled.plan.steps)
+    assert compiled.kernels[0].dimension("d0").extent == 4
