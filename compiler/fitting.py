@@ -1,9 +1,10 @@
-"""What would help where a program does not fit the memory: tried out, so that only what does help is said."""
+"""Which of several plans is the best, and what would help where none fits the memory: tried out, not guessed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final
 
 from birc.compiler.passes.allocation.shortage import ShortageError
@@ -12,6 +13,9 @@ from birc.runtime.machine import Machine, load_machine, machine_names
 
 LESS_MEMORY: Final[Mapping[str, tuple[str, ...]]] = {"model": ("bf16",), "fp32": ("model", "bf16")}
 """The precisions that may take less memory than another one."""
+
+ABOUT_AS_FAST: Final = 1.02
+"""Latencies of so little difference are not worth more traffic."""
 
 MOST_TRIES: Final = 3
 """Sizes of a dimension that are tried."""
@@ -28,6 +32,21 @@ class Trial:
 
 Attempt = Callable[[Trial], None]
 """Compiles as far as memory is given out; raises what compiling raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a plan was found to take: latency, and bytes through HBM."""
+
+    latency_cycles: int
+    hbm_bytes: Fraction
+
+
+def best_outcome(outcomes: Sequence[Outcome]) -> int:
+    """The number of the fastest; of those that are about as fast, the one that moves the fewest bytes through HBM."""
+    least = min(outcome.latency_cycles for outcome in outcomes)
+    near = [n for n, outcome in enumerate(outcomes) if outcome.latency_cycles <= ABOUT_AS_FAST * least]
+    return min(near, key=lambda n: (outcomes[n].hbm_bytes, outcomes[n].latency_cycles, n))
 
 
 def least_shortage(failures: Sequence[DoesNotFitError]) -> DoesNotFitError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from birc.codegen.program_code import generate
-from birc.compiler.fitting import least_shortage
+from birc.compiler.fitting import Outcome, best_outcome, least_shortage
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import Plan
 from birc.compiler.kernel_clock import KernelClock
@@ -26,11 +26,11 @@ from birc.runtime.timing.kernels import KernelTimer
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A plan, the kernels that it came from, and its latency; None where nothing else was there to compare with."""
+    """A plan, the kernels that it came from, and what it takes; None where nothing else was there to compare with."""
 
     lowered: Lowered
     plan: Plan
-    latency_cycles: int | None
+    outcome: Outcome | None
 
 
 @dataclass(slots=True)
@@ -62,15 +62,15 @@ class PlanSearch:
         )
 
     def plan(self, graph: Graph, *, timed: bool = False) -> Found:
-        """The plan of a fused graph whose finished program has the least simulated latency.
+        """The plan of a fused graph of whose finished program simulation says the best.
 
         Raises `DoesNotFitError` when none fits. With `timed` a plan without rivals is simulated, too.
         """
         lowered = lower_graph(graph, self.machine, self.precision)
-        plans = partitions(graph, lowered, self.machine)
+        plans = partitions(graph, lowered, self.machine, self.resident_weights)
         if len(plans) == 1 and not timed:
             return Found(lowered, plans[0], None)
-        best: tuple[int, Plan] | None = None
+        found: list[tuple[Outcome, Plan]] = []
         failures: list[DoesNotFitError] = []
         for number, plan in enumerate(plans):
             self.tell(f"plan {number + 1} of {len(plans)}")
@@ -81,12 +81,12 @@ class PlanSearch:
                 continue
             if self.opt_level < 2:
                 return Found(lowered, plan, None)
-            latency_cycles = simulate(later_calls(program), self.machine, timer=self._timer).latency_cycles
-            if best is None or latency_cycles < best[0]:
-                best = (latency_cycles, plan)
-        if best is None:
+            timing = simulate(later_calls(program), self.machine, timer=self._timer)
+            found.append((Outcome(timing.latency_cycles, timing.traffic["hbm"]), plan))
+        if not found:
             raise least_shortage(failures) if failures else InternalError("there is no plan")
-        return Found(lowered, best[1], best[0])
+        outcome, best = found[best_outcome([outcome for outcome, _ in found])]
+        return Found(lowered, best, outcome)
 
     def fastest(self, graph: Graph, ways: Sequence[Sequence[Pass]]) -> tuple[Sequence[Pass], Found]:
         """Of several lists of passes the one after which the graph is fastest, and its plan.
@@ -102,7 +102,8 @@ class PlanSearch:
                 failures.append(error)
         if not found:
             raise least_shortage(failures)
-        return min(found, key=lambda way: way[1].latency_cycles or 0)
+        outcomes = [way.outcome for _, way in found if way.outcome is not None]
+        return found[best_outcome(outcomes)]
 
     def _finished(self, plan: Plan) -> Plan:
         for _, step in self.steps:

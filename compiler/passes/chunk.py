@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from birc.compiler.ir.plan import Buffer, ExchangeStep, Kernel, KernelStep, Plan
 from birc.compiler.ir.plan_access import accesses, with_views
 from birc.compiler.passes.lifetimes import instances, lifetimes, most_at_once
 from birc.compiler.passes.region import region
 from birc.compiler.passes.restrict import restrict
-from birc.compiler.passes.segments import Segments, best_segments, in_segments, streamed_constants
+from birc.compiler.passes.segments import Segments, best_segments, in_segments, staying_constants, streamed_constants
 from birc.compiler.passes.split_search import SplitSearch, kernel_cycles
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
@@ -23,6 +24,8 @@ from birc.runtime.machine import Machine
 CHUNKS = (2, 4, 8, 16, 32, 64)
 ROOM = 0.9
 """Share of L2 that a plan should fill at most: the allocator needs some slack."""
+SPILLING = 1.25
+"""How much more than that may live at once in a plan of which so little spills that it may be the faster one."""
 MOST_STEPS = 1 << 13
 """Chunks that pass segments together are steps of their own: more are too many commands."""
 
@@ -50,14 +53,15 @@ class _Way:
         return in_segments(self.cut, self.together, self.segments) if self.segments is not None else self.cut
 
 
-def chunk(plan: Plan, machine: Machine) -> Plan:
+def chunks(plan: Plan, machine: Machine, resident_weights: bool = False) -> tuple[Plan, ...]:
     """The plan in chunks that fit L2 with all constants or with those of a segment; as it was where it cannot be cut.
 
     Estimates choose among the numbers of chunks and of rounds. Where constants never fit, it is the plan in the fewest
-    chunks that do without them, else in those that need the least.
+    chunks that do without them, else in those that need the least. Fewer chunks of which a little spills come second.
+    With `resident_weights` only what leaves room for all constants fits.
     """
     if any(isinstance(step, ExchangeStep) for step in plan.steps):
-        return plan
+        return (plan,)
     ways: list[_Way] = []
     cuts: list[Plan] = []
     for count in (1, *CHUNKS):
@@ -68,10 +72,12 @@ def chunk(plan: Plan, machine: Machine) -> Plan:
         computing = count * _cycles(cut, machine)
         if any(way.cycles <= computing for way in ways):
             break
-        ways += _ways(cut, machine, computing)
-    if ways:
-        return min(ways, key=_order).plan()
-    return next((cut for cut in cuts if peak_bytes(cut) <= _capacity(machine)), min(cuts, key=peak_bytes))
+        ways += _ways(cut, machine, computing, resident_weights)
+    fitting = (cut for cut in cuts if peak_bytes(cut) <= _capacity(machine))
+    best = min(ways, key=_order, default=None)
+    chosen = best.cut if best is not None else next(fitting, min(cuts, key=peak_bytes))
+    fewer = (cut for cut in cuts[: cuts.index(chosen)] if peak_bytes(cut) <= SPILLING * _capacity(machine))
+    return (best.plan() if best is not None else chosen, *islice(fewer, 1))
 
 
 def _order(way: _Way) -> tuple[float, int, int]:
@@ -82,20 +88,28 @@ def _capacity(machine: Machine) -> float:
     return ROOM * machine.spcs_per_die * machine.spc_sram_bytes
 
 
-def _ways(cut: Plan, machine: Machine, computing: float) -> Iterator[_Way]:
+def _ways(cut: Plan, machine: Machine, computing: float, resident_weights: bool) -> Iterator[_Way]:
     """The ways to go through the chunks of a plan that fit: all constants stay, or those of a segment at a time."""
     capacity = _capacity(machine)
-    constants = constant_bytes(cut)
+    staying = staying_constants(cut, capacity)
+    every = constant_bytes(cut)
+    constants = every if resident_weights else sum(b.num_bytes for b in cut.buffers if b.name in staying)
     rate = machine.hbm_bytes_per_cycle() / machine.dies * machine.hbm_efficiency
-    if peak_bytes(cut) + constants <= capacity:
-        yield _Way(max(computing, constants / rate), constants, 1, cut, None)
+
+    def way(rounds: int, together: int, segments: Segments | None) -> _Way:
+        loaded = constants * rounds + (every - constants) * cut.repeat
+        return _Way(max(computing, loaded / rate), loaded, together, cut, segments)
+
+    fits = peak_bytes(cut) + constants <= capacity
+    if fits:
+        yield way(1, 1, None)
+    if fits or resident_weights:
         return
     for together in (n for n in (1, *CHUNKS) if n <= cut.repeat and n * len(cut.steps) <= MOST_STEPS):
         segments = best_segments(cut, together, capacity)
         if segments is None:
             break
-        loaded = constants * (cut.repeat // together)
-        yield _Way(max(computing, loaded / rate), loaded, together, cut, segments if together > 1 else None)
+        yield way(cut.repeat // together, together, segments if together > 1 else None)
 
 
 def _cycles(plan: Plan, machine: Machine) -> float:

@@ -22,7 +22,7 @@ from birc.compiler.ir.plan import (
 )
 from birc.compiler.ir.plan_access import accesses, with_views
 from birc.compiler.passes.boundary_parts import written_pieces
-from birc.compiler.passes.chunk import chunk
+from birc.compiler.passes.chunk import chunks
 from birc.compiler.passes.constant_parts import divide_constants
 from birc.compiler.passes.lifetimes import reads_of, writes_of
 from birc.compiler.passes.lower.lower import Lowered
@@ -41,7 +41,7 @@ def partition(graph: Graph, lowered: Lowered, machine: Machine) -> Plan:
     return partitions(graph, lowered, machine)[0]
 
 
-def partitions(graph: Graph, lowered: Lowered, machine: Machine) -> tuple[Plan, ...]:
+def partitions(graph: Graph, lowered: Lowered, machine: Machine, resident_weights: bool = False) -> tuple[Plan, ...]:
     """The plans worth comparing: divided over the dies or on one, with a sample an SPC or the batch in chunks.
 
     The first is the one that estimates favour.
@@ -59,7 +59,7 @@ def partitions(graph: Graph, lowered: Lowered, machine: Machine) -> tuple[Plan, 
         local = divide_constants(_localised(_plan(graph, lowered, kernels, choices, machine)))
         spread = per_sample(local, machine)
         plans += [plan for plan in (spread, shared_tail(local, machine)) if plan is not None]
-        plans.append(chunk(local, machine))
+        plans += chunks(local, machine, resident_weights)
     return tuple(plans)
 
 

@@ -18,6 +18,9 @@ from birc.compiler.ir.plan_access import with_views
 from birc.compiler.passes.lifetimes import instances, lifetimes, reads_of, tables
 from birc.runtime.dtypes import dtype
 
+LARGEST = 0.75
+"""Share of the memory that a constant may take."""
+
 
 @dataclass(frozen=True, slots=True)
 class Segments:
@@ -34,7 +37,7 @@ def best_segments(chunk: Plan, count: int, capacity_bytes: float) -> Segments | 
     of these bytes over all steps is found step by step: the best way to each end goes over the best way to some start.
     """
     steps = len(chunk.steps)
-    memory = _Memory(chunk)
+    memory = _Memory(chunk, capacity_bytes)
     best = np.full(steps + 1, np.inf)
     before = np.zeros(steps + 1, np.int64)
     peaks = np.zeros(steps + 1, np.int64)
@@ -60,13 +63,12 @@ def best_segments(chunk: Plan, count: int, capacity_bytes: float) -> Segments | 
 class _Memory:
     """The bytes that live in segments that begin at one step, for every end at once."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, capacity_bytes: float) -> None:
         steps = len(plan.steps)
         spans = lifetimes(plan)
-        streamed = streamed_constants(plan)
+        staying = staying_constants(plan, capacity_bytes)
         scratch = [(b.num_bytes, *spans[b.name]) for b in plan.buffers if b.role == "scratch" and b.name in spans]
-        constants = [(b.num_bytes, *spans[b.name]) for b in plan.buffers if b.name in streamed]
-        self._scratch = scratch
+        constants = [(b.num_bytes, *spans[b.name]) for b in plan.buffers if b.name in staying]
         self._live = np.zeros(steps, np.int64)
         self._across = np.zeros(steps + 1, np.int64)
         for num_bytes, first, last in scratch:
@@ -101,6 +103,12 @@ def streamed_constants(plan: Plan) -> set[str]:
     kernels = [k for step in plan.steps if isinstance(step, KernelStep) for k in instances(step)]
     read, indexed = (set().union(*map(of, kernels)) for of in (reads_of, tables))
     return {b.name for b in plan.buffers if b.role == "constant"} & (read - indexed)
+
+
+def staying_constants(plan: Plan, capacity_bytes: float) -> set[str]:
+    """The streamed constants that leave room for others; larger ones are not meant to stay."""
+    streamed = streamed_constants(plan)
+    return {b.name for b in plan.buffers if b.name in streamed and b.num_bytes <= LARGEST * capacity_bytes}
 
 
 def in_segments(cut: Plan, count: int, segments: Segments) -> Plan:

@@ -6,13 +6,14 @@ import copy
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 
 import pytest
 from networks import EXAMPLES_FOLDER
 
 from birc.compiler.driver import compile_model
-from birc.compiler.fitting import Trial, advised, least_shortage
+from birc.compiler.fitting import Outcome, Trial, advised, best_outcome, least_shortage
 from birc.compiler.passes.allocation.shortage import ShortageError
 from birc.runtime.errors import BircError, DoesNotFitError, UsageError
 from birc.runtime.machine import Machine, load_machine
@@ -123,3 +124,19 @@ def test_what_fails_for_another_reason_does_not_help() -> None:
 
     error: BircError = advised(short(9, 3), Trial({"n": 8}, "model", TINY), {"n": "--batch "}, attempt)
     assert error.hint == "no smaller size, other precision or other target was found to fit"
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "best"),
+    [
+        ([(1000, 50)], 0),
+        ([(1000, 50), (900, 500)], 1),
+        ([(1000, 50), (990, 500)], 0),
+        ([(1000, 50), (980, 500), (970, 40)], 2),
+        ([(1020, 50), (1000, 500)], 0),
+        ([(1021, 50), (1000, 500)], 1),
+        ([(1010, 50), (1000, 50), (1000, 50)], 1),
+    ],
+)
+def test_of_plans_about_as_fast_the_one_with_the_least_traffic(outcomes: list[tuple[int, int]], best: int) -> None:
+    assert best_outcome([Outcome(latency, Fraction(traffic)) for latency, traffic in outcomes]) == best

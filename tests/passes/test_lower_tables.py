@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import ml_dtypes
 import numpy as np
 import pytest
 from graph_maker import GraphMaker, random_inputs
@@ -19,13 +20,13 @@ WORDS, FEATURES = 200, 48
 ERRORS = {"model": 2e-3, "fp32": 1e-5, "bf16": 2e-2}
 
 
-def tied_embedding() -> tuple[Graph, str]:
+def tied_embedding(count: int = WORDS) -> tuple[Graph, str]:
     """Words become rows of a table, and what comes of them is compared with every row.
 
     Graphs stay as they are made: of a small table another one, transposed, would be folded.
     """
     make = GraphMaker()
-    table = make.random(WORDS, FEATURES)
+    table = make.random(count, FEATURES)
     words = make("gather", table, make.input(3, element="i64"), axis=0)
     hidden = make("tanh", make("matmul", words, make.random(FEATURES, FEATURES)))
     return make.graph(make("matmul", hidden, make("transpose", table, perm=(1, 0)))), table
@@ -114,3 +115,16 @@ def renamed(graph: Graph, names: Mapping[str, str]) -> Graph:
     nodes = (node.replace(inputs=tuple(names.get(name, name) for name in node.inputs)) for node in graph.nodes)
     constants = {names.get(name, name): constant for name, constant in graph.constants.items()}
     return graph.replace(nodes=tuple(nodes), constants=constants)
+
+
+@pytest.mark.parametrize(("precision", "element"), [("bf16", "bf16"), ("model", "f32"), ("fp32", "f32")])
+def test_what_only_bf16_products_read_is_kept_as_bf16(precision: str, element: str) -> None:
+    """The whole of the table, and not its rows: each number is the nearest of BF16."""
+    graph, table = tied_embedding(2 * WORDS)
+    case = compile_graph(graph, "br100", precision, clean=False)
+    (whole,) = (b for b in case.plan.buffers if b.name == f"{table}.whole")
+    rows = next(b for b in case.plan.buffers if b.name == table)
+    assert (whole.dtype, rows.dtype) == (element, "f32")
+    held = [array for key, array in case.data.items() if key.startswith(whole.name)]
+    wanted = graph.constants[table].data.astype(ml_dtypes.bfloat16 if element == "bf16" else np.float32)
+    assert np.array_equal(np.sort(np.concatenate([array.reshape(-1) for array in held])), np.sort(wanted.reshape(-1)))

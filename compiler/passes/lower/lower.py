@@ -29,6 +29,7 @@ from birc.compiler.passes.lower.group import (
 from birc.compiler.passes.lower.indexing import gather, gather_nd
 from birc.compiler.passes.lower.load_order import loads_first
 from birc.compiler.passes.lower.movement import bitcast, concat, concat_pieces, copy, materialised_reshape, pad
+from birc.compiler.passes.lower.narrow import narrow_operands
 from birc.compiler.passes.lower.pack import pack_small
 from birc.compiler.passes.lower.ranges import graph_ranges
 from birc.compiler.passes.lower.rows import (
@@ -138,7 +139,9 @@ def lower_graph(graph: Graph, machine: Machine, precision: str) -> Lowered:
         loads_first(part, machine.vector_registers) for kernel in merged for part in within_rank(kernel, MAX_BOX_RANK)
     ]
     check_ranks(whole)
-    kernels, buffers, data = pack_small(*separate_tables(whole, env.buffers, env.data))
+    separated, separate_buffers, separate_data = separate_tables(whole, env.buffers, env.data)
+    narrowed = narrow_operands(separated, separate_buffers, separate_data)
+    kernels, buffers, data = pack_small(separated, *narrowed)
     used = {access.view.buffer for kernel in kernels for access in accesses(kernel)}
     kept = tuple(b for b in buffers.values() if b.name in used or b.role in ("input", "output"))
     constants = {name: array for name, array in data.items() if name in used}
