@@ -73,9 +73,10 @@ def chunks(plan: Plan, machine: Machine, resident_weights: bool = False) -> tupl
         if any(way.cycles <= computing for way in ways):
             break
         ways += _ways(cut, machine, computing, resident_weights)
-    fitting = (cut for cut in cuts if peak_bytes(cut) <= _capacity(machine))
+    least = min(cuts, key=peak_bytes)
+    fitting = (cut for cut in cuts if peak_bytes(cut) <= _capacity(machine) and not resident_weights)
     best = min(ways, key=_order, default=None)
-    chosen = best.cut if best is not None else next(fitting, min(cuts, key=peak_bytes))
+    chosen = best.cut if best is not None else next(fitting, least)
     fewer = (cut for cut in cuts[: cuts.index(chosen)] if peak_bytes(cut) <= SPILLING * _capacity(machine))
     return (best.plan() if best is not None else chosen, *islice(fewer, 1))
 

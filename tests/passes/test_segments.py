@@ -27,9 +27,19 @@ from birc.compiler.ir.plan import (
     View,
 )
 from birc.compiler.passes import partition as partition_phase
+from birc.compiler.passes.allocate import allocate
+from birc.compiler.passes.base import run_passes
 from birc.compiler.passes.chunk import cut_into
+from birc.compiler.passes.fuse import fuse_for
+from birc.compiler.passes.legalize import LEGALIZE
+from birc.compiler.passes.lower.lower import lower_graph
+from birc.compiler.passes.partition import partitions
+from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.segments import Segments, best_segments, in_segments
-from birc.runtime.machine import Machine
+from birc.compiler.passes.tile import tile
+from birc.runtime.machine import Machine, load_machine
+
+TINY = load_machine("tiny")
 
 
 def access(name: str) -> Access:
@@ -119,7 +129,7 @@ def test_weights_are_loaded_once_for_all_chunks() -> None:
 def compiled_in(together: int, monkeypatch: pytest.MonkeyPatch) -> Compiled:
     """The blocks in eight chunks, so many of them together."""
 
-    def fixed(plan: Plan, machine: Machine) -> tuple[Plan]:
+    def fixed(plan: Plan, machine: Machine, _: bool) -> tuple[Plan]:
         cut = cut_into(plan, machine, 8)
         assert cut is not None
         return (in_segments(cut, together, Segments((1, 3, len(cut.steps)), 0)),)
@@ -147,6 +157,18 @@ def test_rounds_whose_weights_do_not_all_fit_copy_each_of_them(monkeypatch: pyte
     copies = [s for s in compiled.plan.steps if isinstance(s, CopyStep)]
     assert len({copy.source for copy in copies}) == 6
     assert not any(copy.once for copy in copies)
+
+
+@pytest.mark.parametrize(("resident", "rounds"), [(False, 2), (True, 4)])
+def test_weights_that_stay_between_calls_leave_room_for_less(resident: bool, rounds: int) -> None:
+    """Two halves of the batch fit beside one weight at a time, a quarter beside both."""
+    make = GraphMaker()
+    fused = run_passes(make.graph(wide_blocks(make, blocks=1, rows=4)), (*LEGALIZE, fuse_for(TINY, "model")))
+    plans = partitions(fused, lower_graph(fused, TINY, "model"), TINY, resident)
+    plan = next(plan for plan in plans if not plan.tensor_buffer_bytes)
+    assert plan.repeat == rounds
+    allocated = allocate(schedule(tile(plan, TINY), TINY), TINY, resident_weights=resident)
+    assert all(b.space == "l2" for b in allocated.buffers if b.role == "scratch")
 
 
 def test_a_table_is_read_row_by_row() -> None:

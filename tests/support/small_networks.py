@@ -60,10 +60,10 @@ def few_rows(make: GraphMaker) -> str:
     return x
 
 
-def wide_blocks(make: GraphMaker) -> str:
+def wide_blocks(make: GraphMaker, blocks: int = 3, rows: int = 5) -> str:
     """Thirty-two samples through blocks that are wide inside: neither all weights nor all results fit on `tiny`."""
-    x = make.input(32, 5, 16)
-    for _ in range(3):
+    x = make.input(32, rows, 16)
+    for _ in range(blocks):
         wide = make("relu", make("matmul", x, make.random(16, 528, low=-0.2, high=0.2)))
         x = make("add", make("matmul", wide, make.random(528, 16, low=-0.2, high=0.2)), x)
     return x
