@@ -18,6 +18,9 @@ from birc.compiler.ir.registers import Epilogue
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.program import Register, affine
 
+MOST_IN_TURN = 4
+"""Tiles that go through one part of a phase before the next part: as many as a program has stores in flight."""
+
 Place = Mapping[int | None, int]
 """The number of a tile along one dimension of its block, by the depths of loops; None where there is no loop."""
 
@@ -90,8 +93,11 @@ class BlockEpilogue:
             if not self.epilogue.is_rowwise:
                 self._walk_block(phase, row)
             elif phase.loops:
-                for statements in self._in_turns(phase.statements):
-                    self._walk_row(statements, row)
+                parts = self._in_turns(phase.statements)
+                if len(parts) == 1:
+                    self._walk_row(phase.statements, row)
+                else:
+                    self._walk_in_turns(parts, row)
             else:
                 self._write(phase.statements, {row: self.columns}, [], None)
 
@@ -104,6 +110,15 @@ class BlockEpilogue:
             outer = loops.enter_context(self.nest.loop(self.columns // ahead, ahead * self.step, self.column, kind))
             inner = loops.enter_context(self.nest.loop(ahead, self.step, self.column, kind))
             self.finish(statements, row, outer, inner)
+
+    def _walk_in_turns(self, parts: Sequence[Sequence[Statement]], row: int | None) -> None:
+        """The parts of a phase in turn, each for a few tiles of a row."""
+        few = max(n for n in range(1, MOST_IN_TURN + 1) if self.columns % n == 0)
+        kind = _kind(statement for part in parts for statement in part)
+        with self.nest.loop(self.columns // few, few * self.step, self.column, kind) as outer:
+            for statements in parts:
+                with self.nest.loop(few, self.step, self.column, _kind(statements)) as inner:
+                    self._write(statements, {row: self.columns, outer: few, inner: 1}, [outer, inner], inner)
 
     def _walk_block(self, phase: Phase, row: int | None) -> None:
         """The only phase for the tiles of one row of a block, the loads of a few tiles before all else of these."""
@@ -124,10 +139,11 @@ class BlockEpilogue:
     def _in_turns(self, statements: tuple[Statement, ...]) -> list[tuple[Statement, ...]]:
         """A phase cut in two behind its last special function, if all that the rest reads of a tile has a register.
 
-        Queues issue in order: a sum of powers would wait for each power, and the next tile behind it.
+        Queues issue in order: a sum of powers would wait for each power, and the next tile behind it. And there are
+        only a few stores in flight.
         """
         special = [n for n, s in enumerate(statements) if BY_MNEMONIC[s.op].pipe == "sfu"]
-        if not special or special[-1] + 1 == len(statements):
+        if not special or special[-1] + 1 == len(statements) or self._loads(statements):
             return [statements]
         before, after = statements[: special[-1] + 1], statements[special[-1] + 1 :]
         made = {s.result for s in before} - self.epilogue.slots.keys()

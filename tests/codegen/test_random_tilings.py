@@ -31,8 +31,8 @@ def check(case: TiledProduct, seed: int) -> None:
             np.testing.assert_array_equal(actual, expected)
         else:
             np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
-    # Loops in which loads go ahead by a part of the columns are walked one by one, which costs little.
-    assert all(fallback.raised and case.goes_ahead_by_part for fallback in engine.fallbacks)
+    # Loops over parts of the columns are walked one by one, which costs little.
+    assert all(fallback.raised and case.goes_by_parts for fallback in engine.fallbacks)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from machines import with_input_buffers
 from pipeline import Compiled
 
+from birc.codegen.block_epilogue import MOST_IN_TURN
 from birc.codegen.program_code import generate
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import BLOCK, TILE, Contraction, Dimension, Kernel, KernelStep, Tiling
@@ -60,15 +61,14 @@ class TiledProduct:
         return len(self.kernel.phases) == 1 and not any(s.op == "vexp2" for s in self.kernel.phases[0].statements)
 
     @property
-    def goes_ahead_by_part(self) -> bool:
-        """Whether loads of the epilogue go ahead, but not by all columns of a block: a tile loads for a later one."""
+    def goes_by_parts(self) -> bool:
+        """Whether the epilogue goes through a few tiles of a row at a time: loads ahead of the rest, powers of sums."""
         after = epilogue(self.kernel, self.tiling.turns == BLOCK)
         registers = MACHINE.vector_registers // self.tiling.programs
+        ahead = after.ahead(self.tiling.rows, self.tiling.columns, registers)
         least = 0 if after.is_rowwise else 1
-        return (
-            bool(after.loads)
-            and least < after.ahead(self.tiling.rows, self.tiling.columns, registers) < self.tiling.columns
-        )
+        loads_by_part = bool(after.loads) and least < ahead < self.tiling.columns
+        return loads_by_part or (after.is_rowwise and self.tiling.columns > MOST_IN_TURN)
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def matmul(lowering: GroupLowering, node: Node) -> Expression:
         lowering.env.tcore_format(*outer),
     )
     lowering.macs = math.prod(out) * a_shape[-1]
-    return _accumulator(lowering, node)
+    return _divided(lowering, outer[0], names[:-1], _accumulator(lowering, node))
 
 
 def conv2d(lowering: GroupLowering, node: Node) -> Expression:
@@ -172,6 +172,16 @@ def _accumulator(lowering: GroupLowering, node: Node) -> Expression:
     """The accumulator, which is FP32 for every format, in the kind of number of the result."""
     sums = lowering.builder.op("vacc")
     return sums if node.output.type.dtype.is_float else lowering.builder.op("vtoint", sums, is_float=False)
+
+
+def _divided(lowering: GroupLowering, name: str, rows: Sequence[str], value: Expression) -> Expression:
+    """A product by the sums of the rows of its first operand, where these are not divided yet."""
+    sums = lowering.env.row_sums.get(name)
+    if sums is None:
+        return value
+    b = lowering.builder
+    total = b.load(Access(sums, (*(unit(row) for row in rows), Index())))
+    return b.op("vmul", value, b.op("vrcp", total))
 
 
 def _with_bias(lowering: GroupLowering, node: Node) -> Expression:

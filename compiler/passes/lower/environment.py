@@ -31,7 +31,10 @@ def stored_as(element: DType, precision: str) -> str:
 
 @dataclass(slots=True)
 class Environment:
-    """The state of lowering one graph: `views` by value name, buffers, data of constants, kernels so far."""
+    """The state of lowering one graph: `views` by value name, buffers, data of constants, kernels so far.
+
+    `row_sums` are the sums by which the rows of a value have yet to be divided.
+    """
 
     graph: Graph
     precision: str
@@ -45,6 +48,7 @@ class Environment:
     packed: dict[tuple[object, ...], str] = field(default_factory=dict)
     parted: dict[tuple[object, ...], View] = field(default_factory=dict)
     ranges: Ranges = field(default_factory=dict)
+    row_sums: dict[str, View] = field(default_factory=dict)
 
     def storage(self, type: TensorType) -> str:
         """The element type in memory."""
@@ -127,6 +131,13 @@ class Environment:
         self.buffers[buffer] = Buffer(buffer, storage, _bytes(type.sizes, storage), role)
         self.views[name] = dense_view(buffer, type.sizes, type.layout)
         return self.views[name]
+
+    def new_row_sums(self, name: str, shape: tuple[int, ...]) -> View:
+        """A dense buffer in FP32 for the sums of a value's rows."""
+        buffer = unused_name(f"{name}.sums", self.buffers)
+        self.buffers[buffer] = Buffer(buffer, "f32", _bytes(shape, "f32"), "scratch")
+        self.row_sums[name] = dense_view(buffer, shape)
+        return self.row_sums[name]
 
     def target(self, name: str, type: TensorType) -> View:
         """Where the kernel that makes a value writes it: the buffer of a graph output, or a new one."""

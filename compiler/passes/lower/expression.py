@@ -9,7 +9,7 @@ computed again: what a later phase needs of a tile stays in a register of that t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from birc.compiler.ir.plan import Access, Phase, Statement
@@ -89,9 +89,10 @@ def phases(
 ) -> tuple[Phase, ...]:
     """Statements in phases. `looped` tells over which loops a reduction or fold runs (none: no new phase).
 
-    With `keep_tiles` a value of one phase is used in later ones, else it is computed again.
+    With `keep_tiles` a value of one phase is used in later ones, else it is computed again; and what a phase behind the
+    first makes is stored there.
     """
-    stores = _multiplied_and_added(stores) if keep_tiles else tuple(stores)
+    stores = list(_multiplied_and_added(stores) if keep_tiles else stores)
     breaks: dict[int, list[Expression]] = {}
     levels: dict[Expression, int] = {}
     for store in stores:
@@ -103,16 +104,27 @@ def phases(
     for level in sorted(breaks):
         loops = tuple(dict.fromkeys(d for e in breaks[level] for d in looped(e)))
         emitter.begin(level, loops)
+        early = [s for s in stores if keep_tiles and level > 0 and _is_made_at(s.value, level, looped, levels)]
+        emitter.store(early)
+        stores = [s for s in stores if s not in early]
         for expression in breaks[level]:
             emitter.finish_break(expression)
         result.append(Phase(tuple(emitter.statements), loops))
     emitter.begin(len(breaks) and max(breaks) + 1, loops)
-    for store in stores:
-        value = store.value if isinstance(store.value, float) else emitter.name(store.value)
-        emitter.statements.append(Statement("vst", arguments=(value,), access=store.access))
+    emitter.store(stores)
     last_loops = tuple(d for d in loops if any(_spans(s.access, d) for s in stores))
     result.append(Phase(tuple(emitter.statements), last_loops))
     return tuple(part for phase in result for part in _invariant_apart(phase, result)) if keep_tiles else tuple(result)
+
+
+def _is_made_at(
+    value: Expression | float,
+    level: int,
+    looped: Callable[[Expression], tuple[str, ...]],
+    levels: Mapping[Expression, int],
+) -> bool:
+    """Whether a value is there for each iteration of the loops of a level."""
+    return isinstance(value, Expression) and levels[value] == level and not looped(value)
 
 
 def _invariant_apart(phase: Phase, phases: list[Phase]) -> list[Phase]:
@@ -268,6 +280,12 @@ class _Emitter:
             pending.pop()
             self._emit(expression, expression.op)
         return self.names[root]
+
+    def store(self, stores: Iterable[Store]) -> None:
+        """Write values in this phase."""
+        for store in stores:
+            value = store.value if isinstance(store.value, float) else self.name(store.value)
+            self.statements.append(Statement("vst", arguments=(value,), access=store.access))
 
     def finish_break(self, expression: Expression) -> None:
         """Emit a reduction or fold that ends this phase."""

@@ -30,7 +30,8 @@ INTEGER_NEUTRAL = NEUTRAL | {"vredmax": float(-(1 << 31))}
 class GroupLowering:
     """What is known of the kernel while its group is walked. An anchor sets frame, red dims and contraction.
 
-    `loads` are the operands from outside, `values` what the group computes.
+    `loads` are the operands from outside, `values` what the group computes. With `keeps_sums` a softmax at the end of
+    the group leaves `row_sums`, by which whoever reads its rows divides.
     """
 
     env: Environment
@@ -45,6 +46,8 @@ class GroupLowering:
     red_dims: tuple[Dimension, ...] = ()
     contraction: Contraction | None = None
     macs: int = 0
+    keeps_sums: bool = False
+    row_sums: Expression | None = None
 
     def type_of(self, name: str) -> TensorType:
         """The type of a value of the body."""
@@ -167,6 +170,11 @@ def close_group(lowering: GroupLowering, node: Node, output: Frame | None = None
             stores += [Store(stored.words[part], word_of(access, part)) for part in (1, 0)]
         else:
             stores.append(Store(stored, access))
+    if lowering.row_sums is not None:
+        reduced = lowering.row_sums.dims
+        sums = env.new_row_sums(node.name, tuple(1 if d.name in reduced else d.extent for d in frame.dimensions))
+        index = tuple(Index() if d.name in reduced else unit(d.name) for d in frame.dimensions)
+        stores.append(Store(lowering.row_sums, Access(sums, index)))
     space = lowering.frame.dimensions + lowering.red_dims
     return Kernel(
         node.name,

@@ -207,6 +207,7 @@ def _lower_node(env: Environment, node: Node) -> None:
 
 def _lower_group(env: Environment, node: Node) -> Kernel:
     lowering = open_group(env, node)
+    lowering.keeps_sums = _is_shares(env.graph, node)
     anchor = next((n for n in lowering.nodes if not is_element_wise(n)), None)
     if anchor is not None and anchor.op in ROW_ANCHORS:
         type = lowering.type_of(anchor.inputs[0])
@@ -225,6 +226,23 @@ def _lower_group(env: Environment, node: Node) -> Kernel:
         else:
             lowering.values[inner.name] = ANCHORS[inner.op](lowering, inner)
     return close_group(lowering, node, output)
+
+
+def _is_shares(graph: Graph, node: Node) -> bool:
+    """Whether a kernel makes the shares of an attention, which one product reads as its rows and nobody else.
+
+    Then the product divides its own rows, which are shorter, by the sums of the powers.
+    """
+    inside = node.body.nodes if node.body is not None else ()
+    users = graph.users(node.name)
+    if [n.op for n in inside if n.op in ANCHORS] != ["matmul", "softmax"] or inside[-1].op != "softmax":
+        return False
+    if len(users) != 1 or node.name in graph.outputs or len(node.outputs) != 1:
+        return False
+    readers = [n for n in (users[0].body.nodes if users[0].body is not None else users) if node.name in n.inputs]
+    reader, type = readers[0], node.output.type
+    is_row = reader.op == "matmul" and reader.inputs[0] == node.name != reader.inputs[1]
+    return len(readers) == 1 and is_row and reader.output.type.sizes[:-1] == type.sizes[:-1] and type.dtype.is_float
 
 
 def _is_depthwise(lowering: GroupLowering, node: Node) -> bool:

@@ -27,10 +27,13 @@ REDUCTIONS = {
 
 
 def softmax(lowering: GroupLowering, node: Node) -> Expression:
-    """exp(x - max) / sum, along one axis."""
+    """exp(x - max) / sum, along one axis; the division is left to the reader where the sums are kept for it."""
     shifted, dims = _shifted(lowering, node)
     powers = exp(lowering.builder, shifted)
     total = lowering.reduce("vredsum", powers, dims)
+    if lowering.keeps_sums:
+        lowering.row_sums = total
+        return powers
     return lowering.builder.op("vmul", powers, lowering.builder.op("vrcp", total))
 
 
