@@ -25,6 +25,7 @@ REPORT_KEYS = {
         "traffic",
         "bound_us",
         "load_us",
+        "warm",
         "placement",
         "per_op",
     ),
