@@ -72,7 +72,16 @@ def compile_command(
     batch: Annotated[
         str | None, typer.Option(metavar="N[,M...]", help="Fix the first dimension of the inputs, as --dim does.")
     ] = None,
-    opt_level: Annotated[int, typer.Option("-O", min=0, max=3, help="0: plain, 3: everything.")] = 3,
+    opt_level: Annotated[
+        int,
+        typer.Option(
+            "-O",
+            min=0,
+            max=3,
+            help="0: a kernel for every operator. 1: fused; the first plan that fits. 2: plans and tilings are timed, "
+            "the fastest is taken. 3: so are other forms of the graph.",
+        ),
+    ] = 3,
     dump_ir: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the text of every phase here.")] = None,
     stop_after: Annotated[
         str | None, typer.Option(metavar="PHASE", help="Go no further than this phase; needs --dump-ir.")

@@ -152,7 +152,7 @@ class Compilation:
             return (), None
         plain = (skip_masked_for(self.machine), MergeProducts(), fuse_for(self.machine, self.precision))
         divide = DivideDepth(self.machine.dies)
-        if self.opt_level < 2 or not divide.run(graph).changed:
+        if self.opt_level < 3 or not divide.run(graph).changed:
             return plain, None
         return self.search.fastest(graph, (plain, (divide, *plain)))
 
