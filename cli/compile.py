@@ -40,6 +40,16 @@ PrecisionOption = Annotated[
         "rate; bf16: store and multiply in BF16; int8: multiply what a quantised model quantises as integers."
     ),
 ]
+LevelOption = Annotated[
+    int,
+    typer.Option(
+        "-O",
+        min=0,
+        max=3,
+        help="0: a kernel for every operator. 1: fused; the first plan that fits. 2: plans and tilings are timed, the "
+        "fastest is taken. 3: so are other forms of the graph.",
+    ),
+]
 ProveOption = Annotated[
     bool, typer.Option("--prove", help="Prove that the finished plan is in bounds and its parts independent.")
 ]
@@ -72,16 +82,7 @@ def compile_command(
     batch: Annotated[
         str | None, typer.Option(metavar="N[,M...]", help="Fix the first dimension of the inputs, as --dim does.")
     ] = None,
-    opt_level: Annotated[
-        int,
-        typer.Option(
-            "-O",
-            min=0,
-            max=3,
-            help="0: a kernel for every operator. 1: fused; the first plan that fits. 2: plans and tilings are timed, "
-            "the fastest is taken. 3: so are other forms of the graph.",
-        ),
-    ] = 3,
+    opt_level: LevelOption = 3,
     dump_ir: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the text of every phase here.")] = None,
     stop_after: Annotated[
         str | None, typer.Option(metavar="PHASE", help="Go no further than this phase; needs --dump-ir.")
