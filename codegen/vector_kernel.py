@@ -9,7 +9,7 @@ from birc.codegen.slots import Slots
 from birc.codegen.statements import StatementWriter
 from birc.compiler.ir.plan import Kernel, Phase, Tiling
 from birc.compiler.ir.plan_spread import spreads
-from birc.compiler.ir.registers import assign
+from birc.compiler.ir.registers import vector_registers
 from birc.runtime.program import Kernel as KernelCode
 
 
@@ -20,25 +20,35 @@ def emit_vector_kernel(kernel: Kernel, tiling: Tiling) -> tuple[KernelCode, Slot
     looped = {name for phase in kernel.phases for name in phase.loops}
     outer = [d for d in kernel.par_dims if d.name not in looped]
     spread = spreads(kernel, tiling)
-    registers = assign(kernel.phases)
+    counts = {d.name: spread[d.name].share for d in outer}
+    writer = StatementWriter(kernel, nest, slots, tile, vector_registers(kernel.phases, tiling.once))
+    divided = _program_dimension(kernel, tiling, counts) if tiling.programs > 1 else ""
     with ExitStack() as loops:
-        counts = {}
         for d in outer:
-            counts[d.name] = spread[d.name].share
             loops.enter_context(nest.loop(spread[d.name].spcs, spread[d.name].points, d.name, level="spc"))
-        program_depth = None
+        if tiling.once:
+            if divided:
+                writer.program_depth = _enter_programs(loops, nest, divided, tiling, tile)
+            _write_phase(kernel, kernel.phases[0], writer, tile)
         for d in outer:
-            count = counts[d.name]
-            if tiling.programs > 1 and d.name == _program_dimension(kernel, tiling, counts):
-                loops.enter_context(nest.loop(count // tiling.programs, tiling.programs * tile[d.name], d.name))
-                depth = loops.enter_context(nest.loop(tiling.programs, tile[d.name], d.name, level="program"))
-                program_depth = depth
+            if d.name == divided:
+                loops.enter_context(
+                    nest.loop(counts[d.name] // tiling.programs, tiling.programs * tile[d.name], d.name)
+                )
+                if not tiling.once:
+                    writer.program_depth = _enter_programs(loops, nest, divided, tiling, tile)
             else:
-                loops.enter_context(nest.loop(count, tile[d.name], d.name))
-        writer = StatementWriter(kernel, nest, slots, tile, registers, program_depth)
-        for phase in kernel.phases:
+                loops.enter_context(nest.loop(counts[d.name], tile[d.name], d.name))
+        for phase in kernel.phases[int(tiling.once) :]:
             _write_phase(kernel, phase, writer, tile)
     return KernelCode(kernel.name, tuple(nest.nests)), slots
+
+
+def _enter_programs(
+    loops: ExitStack, nest: NestBuilder, divided: str, tiling: Tiling, tile: dict[str, int]
+) -> int | None:
+    """The depth of the loop over the vector programs, which take the tiles of a dimension in turn."""
+    return loops.enter_context(nest.loop(tiling.programs, tile[divided], divided, level="program"))
 
 
 def _program_dimension(kernel: Kernel, tiling: Tiling, counts: dict[str, int]) -> str:

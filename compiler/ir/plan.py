@@ -118,7 +118,8 @@ class Tiling:
     block (with several columns a row's tiles stay until the last of them); `a_slots` and `b_slots`: tiles that each
     input buffer holds, a ring in the order of their loads; `programs`: vector programs that take tiles in turn, or
     (`turns` is "block") whole blocks, whose sums wait in registers until the last is there; `taps`: the innermost
-    depth loops, which move a window over a patch that an a tile brings for all of them (plan_patch.py).
+    depth loops, which move a window over a patch that an a tile brings for all of them (plan_patch.py); `once`: each
+    vector program executes the first phase of a vector kernel, loads all, once for all of its tiles.
     """
 
     tile: tuple[tuple[str, int], ...]
@@ -133,6 +134,7 @@ class Tiling:
     programs: int = 1
     turns: str = TILE
     taps: tuple[str, ...] = ()
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from typing import Final
 
 from birc.compiler.ir.plan import BLOCK, TILE, Access, Contraction, Index, Kernel, Statement, Tiling
 from birc.compiler.ir.plan_patch import patch_of, patch_problems, slot_bytes, window_problems
+from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.plan_verify_kernel import accesses_of, bounds, reach
-from birc.compiler.ir.registers import assign, epilogue
+from birc.compiler.ir.registers import epilogue, vector_registers
 from birc.runtime.machine import Machine
 
 HOISTS: Final = ("", "a", "b")
@@ -69,12 +70,14 @@ def _shape_problems(kernel: Kernel, tiling: Tiling, machine: Machine) -> Iterato
         yield f"keeps {tiling.resident} depth loops resident, there are {len(kernel.red_dims)}"
     if tiling.hoist not in HOISTS:
         yield f"hoists {tiling.hoist!r}, must be a, b or nothing"
-    yield from _program_problems(tiling, machine)
+    yield from _program_problems(kernel, tiling, machine)
 
 
-def _program_problems(tiling: Tiling, machine: Machine) -> Iterator[str]:
+def _program_problems(kernel: Kernel, tiling: Tiling, machine: Machine) -> Iterator[str]:
     if tiling.turns not in (TILE, BLOCK) or (tiling.turns == BLOCK and tiling.rows * tiling.columns == 1):
         yield f"vector programs take {tiling.turns!r} in turn, must be {TILE}, or {BLOCK} where it has several tiles"
+    if tiling.once and kernel.contraction is not None:
+        yield "executes a phase once for all tiles, which products do not"
     if tiling.programs > machine.vector_programs:
         yield f"uses {tiling.programs} vector programs, an SPC has {machine.vector_programs}"
 
@@ -160,7 +163,11 @@ def _box_elements(index: tuple[Index, ...], tile: Mapping[str, int]) -> int:
 
 def _register_problems(kernel: Kernel, tiling: Tiling, tile: Mapping[str, int], machine: Machine) -> Iterator[str]:
     if kernel.contraction is None:
-        needed = tiling.programs * assign(kernel.phases).count
+        problems = list(_once_problems(kernel, tiling)) if tiling.once else []
+        yield from problems
+        if problems:
+            return
+        needed = tiling.programs * vector_registers(kernel.phases, tiling.once).count
     else:
         by_block, tiles = tiling.turns == BLOCK, tiling.rows * tiling.columns
         after = epilogue(kernel, by_block)
@@ -172,6 +179,21 @@ def _register_problems(kernel: Kernel, tiling: Tiling, tile: Mapping[str, int], 
             yield from _row_problems(kernel, kernel.contraction, tiling, tile)
     if needed > machine.vector_registers:
         yield f"needs {needed} vector registers, there are {machine.vector_registers}"
+
+
+def _once_problems(kernel: Kernel, tiling: Tiling) -> Iterator[str]:
+    """What a program loads once is the same in all of its tiles."""
+    if len(kernel.phases) < 2 or kernel.phases[0].loops:
+        yield "executes a first phase once, but has none apart from others"
+        return
+    spread = spreads(kernel, tiling)
+    for statement in kernel.phases[0].statements:
+        if statement.op != "vld" or statement.access is None:
+            yield f"executes {statement.op} once, must be loads"
+            continue
+        moving = {name for index in statement.access.index for name, _ in index.terms}
+        for name in sorted(name for name in moving if spread[name].share > 1):
+            yield f"loads {statement.result} once, which moves along {name} in {spread[name].share} tiles"
 
 
 def _row_problems(kernel: Kernel, contraction: Contraction, tiling: Tiling, tile: Mapping[str, int]) -> Iterator[str]:

@@ -58,6 +58,16 @@ def assign(phases: tuple[Phase, ...], kept: Collection[str] = ()) -> Registers:
     return Registers(numbers, count)
 
 
+def vector_registers(phases: tuple[Phase, ...], once: bool) -> Registers:
+    """The registers of a program of a vector kernel; when it executes the first phase `once`, those values stay."""
+    if not once:
+        return assign(phases)
+    kept = {s.result: number for number, s in enumerate(phases[0].statements)}
+    rest = assign(phases[1:], kept)
+    numbers = kept | {name: len(kept) + number for name, number in rest.numbers.items()}
+    return Registers(numbers, len(kept) + rest.count)
+
+
 def _may_free(name: str, phase_number: int, phases: tuple[Phase, ...]) -> bool:
     """A value from before a looped phase is read again in its next iteration: it stays until the phase ends."""
     phase = phases[phase_number]

@@ -9,7 +9,7 @@ from birc.compiler.ir.plan import Access, Kernel, KernelStep, Plan
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.tile_contraction import TiledDepth, contraction_tilings
 from birc.compiler.passes.tile_vector import tile_vector_kernel
-from birc.compiler.passes.tile_window import TiledWindow, tile_window_kernel
+from birc.compiler.passes.tile_window import TiledWindow, window_tilings
 from birc.runtime.machine import Machine
 
 Solved = dict[object, TiledDepth | TiledWindow]
@@ -46,12 +46,17 @@ def tile(plan: Plan, machine: Machine, solved: Solved | None = None, clock: Cloc
 
 
 def _solve(kernel: Kernel, machine: Machine, memories: Memories, clock: Clock | None) -> TiledDepth | TiledWindow:
-    if kernel.contraction is None:
-        return tile_window_kernel(kernel, machine, memories) or TiledDepth(0, tile_vector_kernel(kernel, machine))
-    if clock is None:
-        return contraction_tilings(kernel, kernel.contraction, machine, memories, most=1)[0]
-    tilings = contraction_tilings(kernel, kernel.contraction, machine, memories, MOST_TIMED)
-    return min(tilings, key=lambda tiling: clock(tiling.of(kernel), memories)) if len(tilings) > 1 else tilings[0]
+    most = 1 if clock is None else MOST_TIMED
+    tilings: list[TiledDepth | TiledWindow] = []
+    if kernel.contraction is not None:
+        tilings += contraction_tilings(kernel, kernel.contraction, machine, memories, most)
+    else:
+        tilings += window_tilings(kernel, machine, memories, most)
+        if not tilings or clock is not None:
+            tilings.append(TiledDepth(0, tile_vector_kernel(kernel, machine)))
+    if clock is None or len(tilings) == 1:
+        return tilings[0]
+    return min(tilings, key=lambda tiling: clock(tiling.of(kernel), memories))
 
 
 def signature(kernel: Kernel, memories: Memories) -> object:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from birc.compiler.ir.plan import SPC, Dimension, Kernel, Statement, Tiling
-from birc.compiler.ir.registers import assign
+from birc.compiler.ir.plan_access import accesses
+from birc.compiler.ir.registers import vector_registers
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.restrict import even_part
 from birc.compiler.passes.tile_vector import best_split
@@ -26,6 +27,8 @@ MOST_AHEAD = 5
 PARTS = (1, 2, 3, 4, 6, 8, 12, 16)
 """In how many parts a dimension may be cut where one tile does not hold it, or SPCs would be idle."""
 MOST_PARTS = 5
+MOST_WORSE = 1.3
+"""How much more than the best estimate a tiling may have that is worth a closer look."""
 LEAST_ELEMENTS = 256
 """Smaller tiles do not fill the lanes for a cycle."""
 
@@ -43,17 +46,21 @@ class TiledWindow:
         return kernel if window is None else replace(unrolled(kernel, window, self.how), tiling=self.tiling)
 
 
-def tile_window_kernel(kernel: Kernel, machine: Machine, memories: Memories) -> TiledWindow | None:
-    """The unrolling and tiling with the least estimated cycles; None when the kernel is no window, or none fits."""
+def window_tilings(kernel: Kernel, machine: Machine, memories: Memories, most: int) -> list[TiledWindow]:
+    """The unrollings and tilings with the least estimated cycles, the best first; none when the kernel is no window.
+
+    Of those that compute as many outputs together with as many programs there is one.
+    """
     window = window_of(kernel)
     if window is None:
-        return None
-    best: tuple[float, int] | None = None
-    chosen: TiledWindow | None = None
+        return []
+    best: dict[object, tuple[float, int, TiledWindow]] = {}
     for number, (cycles, tiled) in enumerate(_candidates(kernel, window, machine, memories)):
-        if best is None or (cycles, number) < best:
-            best, chosen = (cycles, number), tiled
-    return chosen
+        kind = (*sorted(count for _, count in tiled.how.outputs), tiled.how.once, tiled.tiling.programs)
+        if kind not in best or cycles < best[kind][0]:
+            best[kind] = cycles, number, tiled
+    found = sorted(best.values(), key=lambda one: one[:2])[:most]
+    return [tiled for cycles, _, tiled in found if cycles <= MOST_WORSE * found[0][0]]
 
 
 def _candidates(
@@ -69,20 +76,30 @@ def _candidates(
         if math.prod(counts) > MOST_OUTPUTS or math.prod(counts) * taps > max(MOST_PRODUCTS, taps):
             continue
         outputs = tuple((d.name, count) for d, count in zip(sliding, counts, strict=True))
-        # Along the dimension with most outputs first: each operand is then needed for a short time.
-        order = tuple(sorted((name for name, _ in outputs), key=lambda name: dict(outputs)[name]))
-        how = Unrolling(outputs, order, 1, fused)
-        form = unrolled(kernel, window, how)
-        if any(len(i.terms) > 1 for s in form.phases[0].statements if s.access is not None for i in s.access.index):
-            return
-        work = WindowWork(form, machine, memories)
-        forms = _by_programs(how, form, machine)
-        for tile in _tiles(work.dims, machine.vector_tile_elements):
-            of_tile, tilings = work.of_tile(tile), _tilings(work, tile, list(forms))
-            for tiling, tiles in tilings:
-                ahead = forms[tiling.programs].ahead
-                slots = min(machine.outstanding_loads_per_warp, ahead + 1)
-                yield tiles * of_tile.cycles(tiling.programs, slots), TiledWindow(forms[tiling.programs], tiling)
+        # Along the dimension with most outputs first: each operand is then needed for a short time. Where the weights
+        # are there anyway the other order has fewer sums at a time.
+        order = tuple(sorted((name for name, _ in outputs), key=dict(outputs).__getitem__))
+        for how in (
+            Unrolling(outputs, order, 1, fused),
+            Unrolling(outputs, order[::-1], 1, fused, once=True),
+        ):
+            form = unrolled(kernel, window, how)
+            if how.once == (len(form.phases) > 1):
+                yield from _tiled(how, WindowWork(form, machine, memories))
+
+
+def _tiled(how: Unrolling, work: WindowWork) -> Iterator[tuple[float, TiledWindow]]:
+    """The tilings of one unrolled kernel, with their estimated cycles."""
+    machine = work.machine
+    if any(len(i.terms) > 1 for access in accesses(work.kernel) for i in access.index):
+        return  # a box moves along an axis with one tiled dimension only
+    forms = _by_programs(how, work)
+    for tile in _tiles(work.dims, machine.vector_tile_elements):
+        of_tile = work.of_tile(tile)
+        for tiling, tiles in _tilings(work, tile, list(forms)):
+            form = forms[tiling.programs]
+            cycles = of_tile.cycles(tiling.programs, min(machine.outstanding_loads_per_warp, form.ahead + 1))
+            yield tiles * cycles + work.begin_cycles, TiledWindow(form, tiling)
 
 
 def _loads_floats(statement: Statement, memories: Memories) -> bool:
@@ -111,11 +128,12 @@ def _groups(extent: int) -> list[int]:
     return [count for count in range(1, min(extent, MOST_OUTPUTS) + 1) if extent % count == 0]
 
 
-def _by_programs(how: Unrolling, kernel: Kernel, machine: Machine) -> dict[int, Unrolling]:
+def _by_programs(how: Unrolling, work: WindowWork) -> dict[int, Unrolling]:
     """For each number of vector programs that find registers the unrolling with most loads ahead."""
     found: dict[int, Unrolling] = {}
+    machine = work.machine
     for ahead in range(1, MOST_AHEAD + 1):
-        registers = assign(with_loads_ahead(kernel, ahead).phases).count
+        registers = vector_registers(with_loads_ahead(work.kernel, ahead).phases, how.once).count
         for programs in range(1, min(machine.vector_programs, machine.vector_registers // registers) + 1):
             found[programs] = replace(how, ahead=ahead)
     return found
@@ -123,20 +141,29 @@ def _by_programs(how: Unrolling, kernel: Kernel, machine: Machine) -> dict[int, 
 
 def _tilings(work: WindowWork, tile: Mapping[str, int], programs: Sequence[int]) -> Iterator[tuple[Tiling, int]]:
     """The tilings by these tiles, with the number of tiles on the busiest SPC."""
-    spcs = work.machine.spcs_per_die
     counts = tuple(-(-d.extent // tile[d.name]) for d in work.dims)
+    moving = {name for s in work.once for i in (s.access.index if s.access else ()) for name, _ in i.terms}
+    fixed = tuple(d.name in moving for d in work.dims)
     samples = [(d.name, d.extent) for d in work.kernel.par_dims if d.name == SPC]
-    split = (1,) * len(counts) if samples else _split(counts, spcs)
+    split = (1,) * len(counts) if samples else _split(counts, fixed, work.machine.spcs_per_die)
     shares = [-(-count // s) for count, s in zip(counts, split, strict=True)]
+    if any(share > 1 and is_fixed for share, is_fixed in zip(shares, fixed, strict=True)):
+        return  # what a program loads once is the same in all its tiles
     mapping = samples or [(d.name, s) for d, s in zip(work.dims, split, strict=True) if s > 1]
     for number in programs:
         if number == 1 or any(share % number == 0 for share in shares):
-            yield Tiling(tuple(tile.items()), tuple(mapping), programs=number), math.prod(shares)
+            tiling = Tiling(tuple(tile.items()), tuple(mapping), programs=number, once=bool(work.once))
+            yield tiling, math.prod(shares)
 
 
 @cache
-def _split(counts: tuple[int, ...], spcs: int) -> tuple[int, ...]:
-    return best_split(counts, spcs)
+def _split(counts: tuple[int, ...], fixed: tuple[bool, ...], spcs: int) -> tuple[int, ...]:
+    """SPCs per dimension; those in `fixed` get one for each tile, where there are enough."""
+    each = math.prod(count for count, is_fixed in zip(counts, fixed, strict=True) if is_fixed)
+    if each > spcs:
+        return best_split(counts, spcs)
+    free = best_split([1 if is_fixed else count for count, is_fixed in zip(counts, fixed, strict=True)], spcs // each)
+    return tuple(count if is_fixed else s for count, is_fixed, s in zip(counts, fixed, free, strict=True))
 
 
 def _tiles(dims: Sequence[Dimension], capacity: int) -> Iterator[dict[str, int]]:

@@ -28,13 +28,14 @@ class Unrolling:
     `outputs`: neighbouring outputs computed together, by dimension; a dimension has a whole number of such groups.
     `order`: the dimensions along which the taps' operands are taken, the slowest first. `ahead`: how many loads are
     under way before the one that is needed next. With `fused` products are added by one operation, which only floats
-    have.
+    have. With `once` what is the same for all outputs is loaded in a phase of its own, before the others.
     """
 
     outputs: tuple[tuple[str, int], ...]
     order: tuple[str, ...]
     ahead: int
     fused: bool
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,15 @@ def unrolled(kernel: Kernel, window: Window, how: Unrolling) -> Kernel:
     outputs = dict(how.outputs)
     space = tuple(replace(d, extent=d.extent // outputs.get(d.name, 1)) for d in kernel.par_dims)
     statements = _Unroller(kernel.red_dims, window, how).statements()
-    return with_loads_ahead(replace(kernel, space=space, phases=(Phase(tuple(statements)),)), how.ahead)
+    common = [s for s in statements if how.once and s.op == "vld" and not _moving(s) & outputs.keys()]
+    own = Phase(tuple(s for s in statements if s not in common))
+    phases = (Phase(tuple(common)), own) if common else (own,)
+    return with_loads_ahead(replace(kernel, space=space, phases=phases), how.ahead)
+
+
+def _moving(statement: Statement) -> set[str]:
+    """The dimensions along which a load moves."""
+    return {name for index in (statement.access.index if statement.access else ()) for name, _ in index.terms}
 
 
 @dataclass(slots=True)
@@ -204,7 +213,7 @@ def _substituted(index: Index, point: Point, how: Unrolling) -> Index:
 
 def with_loads_ahead(kernel: Kernel, ahead: int) -> Kernel:
     """An unrolled kernel with each load in front of what needs the load `ahead` places before it."""
-    (phase,) = kernel.phases
+    *before, phase = kernel.phases
     loads = [s for s in phase.statements if s.op == "vld"]
     met = issued = 0
     ordered: list[Statement] = []
@@ -215,4 +224,4 @@ def with_loads_ahead(kernel: Kernel, ahead: int) -> Kernel:
         ordered += loads[issued : met + ahead]
         issued = max(issued, min(len(loads), met + ahead))
         ordered.append(statement)
-    return replace(kernel, phases=(Phase(tuple(ordered)),))
+    return replace(kernel, phases=(*before, Phase(tuple(ordered))))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from birc.compiler.ir.plan import SPC, Access, Dimension, Index, Kernel
+from birc.compiler.ir.plan import SPC, Access, Dimension, Index, Kernel, Statement
 from birc.compiler.passes.contraction_cost import Memories
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.machine import Machine
@@ -69,15 +69,25 @@ class WindowWork:
         return TileWork(self._operations * passes, loading, storing, max(1, loads), latency)
 
     @cached_property
+    def once(self) -> tuple[Statement, ...]:
+        """The loads that a program makes once for all of its tiles."""
+        return self.kernel.phases[0].statements if len(self.kernel.phases) > 1 else ()
+
+    @property
+    def begin_cycles(self) -> float:
+        """Cycles until these loads have arrived."""
+        return len(self.once) / self.machine.outstanding_loads_per_warp * self.machine.l2_remote_latency_cycles
+
+    @cached_property
     def _operations(self) -> int:
-        return sum(BY_MNEMONIC[s.op].pipe == "alu" for s in self.kernel.phases[0].statements)
+        return sum(BY_MNEMONIC[s.op].pipe == "alu" for s in self.kernel.phases[-1].statements)
 
     @cached_property
     def _accesses(self) -> tuple[tuple[Access, bool, int], ...]:
         """An access of each kind, whether it stores, and how many there are of its kind."""
         counts = Counter(
             (s.access.view, tuple(i.terms for i in s.access.index), s.op == "vst")
-            for s in self.kernel.phases[0].statements
+            for s in self.kernel.phases[-1].statements
             if s.access is not None
         )
         return tuple(
