@@ -36,10 +36,11 @@ SATURATING = frozenset({"quantize"})
 
 @dataclass(slots=True)
 class _Draft:
-    """A group in the making."""
+    """A group in the making; `depth` are the kernels on the longest way to its result, this one included."""
 
     nodes: list[Node] = field(default_factory=list)
     anchors: list[Node] = field(default_factory=list)
+    depth: int = 1
 
     @property
     def anchor(self) -> Node | None:
@@ -113,11 +114,14 @@ class Fuse(Pass):
         """Which nodes share a kernel, and why others do not."""
         drafts: dict[str, _Draft] = {}
         order: list[_Draft] = []
+        depths: dict[str, int] = {}
         refusals: dict[tuple[str, str], Refusal] = {}
         for node in graph.nodes:
             found = {name: _refusal(self, graph, node, name, drafts) for name in _computed(graph, node)}
             refusals.update({(node.name, name): refusal for name, refusal in found.items() if refusal is not None})
             if node.op in VIEWS or node.op in MOVEMENTS:
+                depth = max((depths[name] for name in found), default=0) + (node.op in MOVEMENTS)
+                depths.update((value.name, depth) for value in node.outputs)
                 continue
             allowed = {name: drafts[name] for name, refusal in found.items() if refusal is None}
             draft = _joined(node, allowed)
@@ -133,12 +137,15 @@ class Fuse(Pass):
                     continue
                 order.remove(other)
                 draft.nodes += other.nodes
+                draft.depth = max(draft.depth, other.depth)
                 drafts.update((value.name, draft) for member in other.nodes for value in member.outputs)
             draft.nodes.append(node)
+            draft.depth = max([draft.depth, *(1 + depths[name] for name in found if drafts.get(name) is not draft)])
             if not is_element_wise_op(node.op):
                 draft.anchors.append(node)
             for value in node.outputs:
                 drafts[value.name] = draft
+                depths[value.name] = draft.depth
         fused = [draft for draft in order if len(draft.nodes) > 1 and _is_read(graph, draft.nodes[-1])]
         for draft in order:
             if not _is_read(graph, draft.nodes[-1]):
@@ -165,10 +172,10 @@ def _computed(graph: Graph, node: Node) -> tuple[str, ...]:
 
 
 def _joined(node: Node, allowed: Mapping[str, _Draft]) -> _Draft | None:
-    """The group that `node` joins: that of the latest operand which allows it, those with an anchor first."""
+    """The group that `node` joins: with an anchor if there is one, the deepest, for which the others need not wait, and
+    of equally deep ones that of the latest operand."""
     anchored = [draft for draft in allowed.values() if draft.anchor is not None]
-    best = anchored or list(allowed.values())
-    return best[-1] if best else None
+    return max(reversed(anchored or list(allowed.values())), key=lambda draft: draft.depth, default=None)
 
 
 def _refusal_beside(graph: Graph, draft: _Draft, other: _Draft) -> Refusal | None:

@@ -51,6 +51,25 @@ def test_convolution_takes_batch_norm_leftovers_and_residual() -> None:
     assert groups(make.graph(result)) == [["conv2d", "relu"], ["conv2d", "mul", "add", "relu"]]
 
 
+@pytest.mark.parametrize("through_view", [False, True])
+@pytest.mark.parametrize("branch_first", [False, True])
+def test_sum_of_a_branch_joins_the_end_of_the_longer_way(branch_first: bool, through_view: bool) -> None:
+    """The product beside the chain waits for nothing, so that it can run while the chain does."""
+    make = GraphMaker()
+    x = make.input(4, 4)
+    beside = make("matmul", x, make.random(4, 4)) if branch_first else ""
+    inner = make("relu", make("matmul", x, make.random(4, 4)))
+    seen = make("transpose", inner, perm=(1, 0)) if through_view else inner
+    long = make("matmul", seen, make.random(4, 4))
+    beside = beside or make("matmul", x, make.random(4, 4))
+    graph = make.graph(make("relu", make("add", long, beside)))
+    fused = run_passes(graph, (Fuse(),)).nodes
+    ops = {node.name: [member.op for member in node.body.nodes] for node in fused if node.body is not None}
+    assert list(ops.values()) == [["matmul", "relu"], ["matmul", "add", "relu"]]
+    last = next(node for node in fused if node.name == list(ops)[1])
+    assert seen in last.inputs
+
+
 def test_sum_of_two_products_joins_the_later_one() -> None:
     make = GraphMaker()
     a, b = make.input(4, 4), make.input(4, 4)
