@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from birc.codegen.die_state import SENT, WHOLE, DieState, Fill
 from birc.codegen.kernel_code import descriptor, emit_kernel
-from birc.codegen.regions import Pending, Range, overlap, view_range
+from birc.codegen.regions import Range, bytes_of, half_of, overlap, part_of, view_range, whole_of
 from birc.codegen.slots import Slots
 from birc.compiler.ir.copies import copy_dims, row_major_strides
 from birc.compiler.ir.names import unused_name
-from birc.compiler.ir.plan import Boundary, Buffer, CopyStep, ExchangeStep, Kernel, KernelStep, Plan, View
+from birc.compiler.ir.plan import Boundary, Buffer, CopyStep, ExchangeStep, Kernel, KernelStep, Plan, ShareStep, View
 from birc.compiler.ir.plan_access import accesses
 from birc.runtime.conversion import memory_type
 from birc.runtime.dtypes import dtype
@@ -41,7 +42,7 @@ class Generated:
 
     def with_parts(self, data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The arrays of the plan's constants, and those that are parts of them."""
-        return {**data, **{key: _part(data[view.buffer], view) for key, view in self.parts.items()}}
+        return {**data, **{key: part_of(data[view.buffer], view) for key, view in self.parts.items()}}
 
     def weights(self, data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The contents of the program's constants, in the types that memory holds."""
@@ -50,25 +51,6 @@ class Generated:
             key: np.asarray(arrays[key]).astype(memory_type(element), copy=False)
             for key, element in self.elements.items()
         }
-
-
-@dataclass(slots=True)
-class DieState:
-    """What is known of one die while its commands are written.
-
-    `unheard` are the views, and `unheard_events` the events that it used since the other die last heard of it.
-    """
-
-    bound: dict[int, int] = field(default_factory=dict)
-    pending: Pending = field(default_factory=Pending)
-    copies: dict[str, int] = field(default_factory=dict)
-    unheard: set[View] = field(default_factory=set)
-    unheard_events: set[int] = field(default_factory=set)
-
-    def hear(self) -> None:
-        """The other die knows all that was done so far; copies on their way are still to be waited for."""
-        self.unheard.clear()
-        self.unheard_events = set(self.copies.values())
 
 
 class ProgramWriter:
@@ -88,6 +70,8 @@ class ProgramWriter:
         self.residents = {s.target for s in plan.steps if isinstance(s, CopyStep) and s.resident}
         self.dies = tuple(DieState() for _ in range(plan.dies))
         self.next_event = 0
+        self.time = 0
+        self.told: dict[int, tuple[int, int]] = {}  # by event on its way: the sender, and what it knew
         self.elements: dict[str, str] = {}
         self.parts: dict[str, View] = {}
 
@@ -157,6 +141,9 @@ class ProgramWriter:
                         self._copy(self.buffers[source], self.buffers[target], self._users(target))
                 case ExchangeStep():
                     self._exchange(step)
+                case ShareStep(name):
+                    if not self.in_loop:
+                        self._share(self.buffers[name])
 
     def _later_rounds(self, everyone: int) -> None:
         """All rounds but the first, as a loop; a round begins when the one before has ended."""
@@ -198,20 +185,26 @@ class ProgramWriter:
         """Waits and a barrier, where the kernel touches what is still on its way or in use."""
         state = self.dies[die]
         reads, writes = self._ranges(kernel)
-        for name in sorted({access.view.buffer for access in accesses(kernel)} & set(state.copies)):
-            self._wait(die, name)
+        for fill in state.fills(access.view.buffer for access in accesses(kernel)):
+            self._wait([(die, fill)])
         if state.pending.conflicts(reads, writes):
             self._barrier(1 << die)
         state.pending.add(reads, writes)
-        state.unheard |= {access.view for access in accesses(kernel)}
+        state.running |= {access.view for access in accesses(kernel)}
 
     def _barrier(self, mask: int, scope: str = "die") -> None:
         self.commands.append(Command("barrier", (scope,), mask))
+        now = self._now()
         for die, state in enumerate(self.dies):
             if mask >> die & 1:
-                state.pending.clear()
+                state.barrier(now)
                 if scope == "device":
-                    state.hear()
+                    state.hear(now)
+
+    def _now(self) -> int:
+        """The time of the next command."""
+        self.time += 1
+        return self.time
 
     def _ranges(self, kernel: Kernel) -> tuple[set[Range], set[Range]]:
         reads: set[Range] = set()
@@ -246,16 +239,35 @@ class ProgramWriter:
     def _copy(self, source: Buffer, target: Buffer, mask: int) -> None:
         """A DMA copy to be waited for by the first kernel that reads the target."""
         event = self._take_event()
-        written = _bytes_of(target)
-        states = [state for die, state in enumerate(self.dies) if mask >> die & 1]
-        if any(state.pending.conflicts((), (written,)) for state in states):
-            self._barrier(mask)
-        operands = (self._bytes(target), self._bytes(source), (), (), event)
-        self.commands.append(Command("copy", operands, mask, once=target.name in self.residents))
-        for state in states:
-            state.copies[target.name] = event
-            state.unheard |= {_whole(target), _whole(source)}
-            state.unheard_events.add(event)
+        halves = range(self.plan.dies) if source.shared else None
+        for part in (WHOLE,) if halves is None else halves:
+            dies = mask if halves is None else 1 << part
+            view = whole_of(target) if halves is None else half_of(target, part)
+            written = view_range(view, target)
+            states = [state for die, state in enumerate(self.dies) if dies >> die & 1]
+            if any(state.pending.conflicts((), (written,)) for state in states):
+                self._barrier(dies)
+            operands = (self._bytes(target, view), self._bytes(source, whole_of(source)), (), (), event)
+            self.commands.append(Command("copy", operands, dies, once=target.name in self.residents))
+            for state in states:
+                state.start((target.name, part), event, (view, whole_of(source)))
+
+    def _share(self, target: Buffer) -> None:
+        """Each die sends its half of a buffer to the other; to be waited for by the first kernel that reads it."""
+        for sender in range(self.plan.dies):
+            for fill in self.dies[sender].fills((target.name,)):
+                if fill[1] == sender:
+                    self._wait([(sender, fill)])
+        halves = [half_of(target, sender) for sender in range(self.plan.dies)]
+        if any(self._may_still_use(1 - sender, half) for sender, half in enumerate(halves)):
+            self._barrier((1 << self.plan.dies) - 1, "device")
+        for sender, half in enumerate(halves):
+            event = self._take_event(sender)
+            descriptor = self._bytes(target, half)
+            self.commands.append(Command("transfer", (descriptor, descriptor, event), 1 << sender))
+            self.told[event] = sender, self._now()
+            self.dies[sender].start((target.name, SENT), event, ())
+            self.dies[1 - sender].start((target.name, sender), event, ())
 
     def _users(self, name: str) -> int:
         """The mask of the dies whose kernels touch a buffer."""
@@ -270,44 +282,58 @@ class ProgramWriter:
             )
         )
 
-    def _take_event(self) -> int:
-        """The next event in turn that no copy is going to set; when all are, the oldest copy is waited for first."""
+    def _take_event(self, sender: int | None = None) -> int:
+        """The next event in turn that nothing is going to set; when all are, the oldest copy is waited for first.
+
+        A transfer's is to be one of which the sender knows that the other die waited for its last use.
+        """
         pending = [event for state in self.dies for event in state.copies.values()]
         if len(set(pending)) == EVENTS:
             self._await_event(pending[0])
-        while True:
-            event = self.next_event % EVENTS
-            self.next_event += 1
-            if not any(event in state.copies.values() for state in self.dies):
-                return event
+        taken = {event for state in self.dies for event in state.copies.values()}
+        unheard = self.dies[1 - sender].waited if sender is not None else {}
+        turn = [event % EVENTS for event in range(self.next_event, self.next_event + EVENTS)]
+        event = next((event for event in turn if event not in taken and event not in unheard), None)
+        if event is None:
+            self._barrier((1 << self.plan.dies) - 1, "device")
+            event = next(event for event in turn if event not in taken)
+        self.next_event = event + 1
+        return event
 
     def _await_event(self, event: int) -> None:
-        """Wait for a copy on every die that started it."""
-        for die, state in enumerate(self.dies):
-            for name in [name for name, number in state.copies.items() if number == event]:
-                self._wait(die, name)
+        """Wait for a copy or transfer on every die that is to know of it."""
+        fills = [(die, fill) for die, state in enumerate(self.dies) for fill, e in state.copies.items() if e == event]
+        self._wait(fills)
 
-    def _wait(self, die: int, name: str) -> None:
-        """Wait for the copy that fills a buffer."""
-        event = self.dies[die].copies.pop(name)
-        self.commands.append(Command("wait", (event,), 1 << die, once=name in self.residents))
+    def _wait(self, fills: Sequence[tuple[int, Fill]]) -> None:
+        """Wait on dies for what one event tells; with what came from the other die came word of what that had done."""
+        now = self._now()
+        (event,) = {self.dies[die].wait(fill, now) for die, fill in fills}
+        mask = sum(1 << die for die, _ in fills)
+        once = any(name in self.residents for _, (name, _) in fills)
+        self.commands.append(Command("wait", (event,), mask, once=once))
+        sender, known = self.told.get(event, (0, 0))
+        if event in self.told and mask >> (1 - sender) & 1:
+            self.dies[sender].hear(known)
+            del self.told[event]
 
     def _exchange(self, step: ExchangeStep) -> None:
         """Transfers between the dies, with everything before them finished and everything after them waiting."""
         everyone = (1 << self.plan.dies) - 1
         self._before_exchange(step, everyone)
-        senders: dict[int, int] = {}
-        for exchange in step.exchanges:
-            event = self._take_event()
-            if event in senders:  # All are in use: the transfers so far come first.
-                self._await_transfers(senders, everyone)
-            if event in self.dies[1 - exchange.sender].unheard_events:
-                self._await_transfers(senders, everyone)
-                self._barrier(everyone, "device")
-            descriptor = self._descriptor(exchange.view)
-            self.commands.append(Command("transfer", (descriptor, descriptor, event), 1 << exchange.sender))
-            senders[event] = exchange.sender
-        self._await_transfers(senders, everyone)
+        events = []
+        for number, exchange in enumerate(step.exchanges):
+            fill = (exchange.view.buffer, number)
+            event = self._take_event(exchange.sender)
+            view = self._descriptor(exchange.view)
+            self.commands.append(Command("transfer", (view, view, event), 1 << exchange.sender))
+            self.told[event] = exchange.sender, self._now()
+            events.append(event)
+            for state in self.dies:
+                state.start(fill, event, ())
+        for event in events:
+            if event in self.told:  # Else all were in use, and it was waited for before.
+                self._await_event(event)
 
     def _before_exchange(self, step: ExchangeStep, everyone: int) -> None:
         """Each die waits for its own work, and for the other's only where that may still use what is overwritten."""
@@ -323,30 +349,22 @@ class ProgramWriter:
 
         Of an exchanged buffer each die has parts of its own: what counts is whether the verifier can tell them apart.
         """
-        written, target = _bytes_of(self.buffers[view.buffer]), self._described(view)
-        for used in self.dies[die].unheard:
-            if not overlap(written, (_bytes_of(self.buffers[used.buffer]),)):
+        written, target = bytes_of(self.buffers[view.buffer]), self._described(view)
+        for used in self.dies[die].in_use():
+            if not overlap(written, (bytes_of(self.buffers[used.buffer]),)):
                 continue
             own = self._described(used)
             if used.buffer != view.buffer or overlaps(target, whole_view(target), own, whole_view(own)).any():
                 return True
         return False
 
-    def _await_transfers(self, senders: dict[int, int], everyone: int) -> None:
-        """Wait for transfers, by event; of what the senders did before, but not of these waits, the other has heard."""
-        self.commands += [Command("wait", (event,), everyone) for event in senders]
-        for die in set(senders.values()):
-            self.dies[die].hear()
-        for state in self.dies:
-            state.unheard_events.update(senders)
-        senders.clear()
-
-    def _bytes(self, buffer: Buffer) -> int:
-        """The descriptor of a whole buffer as bytes."""
-        dims = copy_dims(buffer, self.machine.max_dim)
+    def _bytes(self, buffer: Buffer, part: View) -> int:
+        """The descriptor of a dense part of a buffer as bytes."""
+        _, first, end = view_range(part, buffer)
+        dims = copy_dims(replace(buffer, num_bytes=end - first), self.machine.max_dim)
         if dims is None:
-            raise InternalError(f"{buffer.num_bytes} B cannot be described for a copy", where=buffer.name)
-        return self._number(Descriptor(buffer.space, buffer.address, "u8", dims, row_major_strides(dims)))
+            raise InternalError(f"{end - first} B cannot be described for a copy", where=buffer.name)
+        return self._number(Descriptor(buffer.space, first, "u8", dims, row_major_strides(dims)))
 
     def _descriptor(self, view: View, moved_bytes: int = 0) -> int:
         return self._number(self._described(view, moved_bytes))
@@ -364,21 +382,6 @@ class ProgramWriter:
         held = [self.buffers[view.buffer].dtype for _, _, view in boundary.pieces]
         element = held[0] if held else dtype(boundary.dtype).device or boundary.dtype
         return Port(boundary.name, element, boundary.shape, pieces)
-
-
-def _part(whole: np.ndarray, part: View) -> np.ndarray:
-    """A strided box of the elements of an array."""
-    first = np.ascontiguousarray(whole).reshape(-1)[part.offset :]
-    strides = [stride * whole.itemsize for stride in part.strides]
-    return np.ascontiguousarray(np.lib.stride_tricks.as_strided(first, part.dims, strides, writeable=False))
-
-
-def _whole(buffer: Buffer) -> View:
-    return View(buffer.name, 0, (buffer.num_bytes * 8 // dtype(buffer.dtype).bits,), (1,))
-
-
-def _bytes_of(buffer: Buffer) -> Range:
-    return buffer.space, buffer.address, buffer.address + buffer.num_bytes
 
 
 def generate(plan: Plan, machine: Machine) -> Generated:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from birc.compiler.ir.plan import Buffer, View
 from birc.runtime.dtypes import dtype
 
@@ -21,6 +23,29 @@ def view_range(view: View, buffer: Buffer) -> Range:
         first, last = first + min(ends), last + max(ends)
     size = dtype(buffer.dtype).bits // 8
     return buffer.space, buffer.address + first * size, buffer.address + (last + 1) * size
+
+
+def whole_of(buffer: Buffer) -> View:
+    """All elements of a buffer."""
+    return View(buffer.name, 0, (buffer.num_bytes * 8 // dtype(buffer.dtype).bits,), (1,))
+
+
+def half_of(buffer: Buffer, die: int) -> View:
+    """The half of a shared constant that a die brings onto the chip."""
+    count = buffer.num_bytes * 8 // dtype(buffer.dtype).bits // 2
+    return View(buffer.name, die * count, (count,), (1,))
+
+
+def bytes_of(buffer: Buffer) -> Range:
+    """The bytes of a buffer."""
+    return buffer.space, buffer.address, buffer.address + buffer.num_bytes
+
+
+def part_of(whole: np.ndarray, part: View) -> np.ndarray:
+    """A strided box of the elements of an array."""
+    first = np.ascontiguousarray(whole).reshape(-1)[part.offset :]
+    strides = [stride * whole.itemsize for stride in part.strides]
+    return np.ascontiguousarray(np.lib.stride_tricks.as_strided(first, part.dims, strides, writeable=False))
 
 
 @dataclass(slots=True)

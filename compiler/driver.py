@@ -140,7 +140,7 @@ class Compilation:
             return None
         self.progress("partition")
         found = found or self.search.plan(graph)
-        plan = replace(found.plan, bounds=bounds(found.lowered, self.machine).by_resource)
+        plan = replace(self.search.shared(found), bounds=bounds(found.lowered, self.machine).by_resource)
         self._dump_plan("partition", plan, found.lowered.data)
         if self._stopped("partition"):
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
 from birc.codegen.program_code import generate
 from birc.compiler.fitting import Outcome, best_outcome, least_shortage
@@ -16,12 +17,16 @@ from birc.compiler.passes.base import Pass, run_passes
 from birc.compiler.passes.lower.lower import Lowered, lower_graph
 from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.schedule import schedule
+from birc.compiler.passes.shared_constants import first_uses, share_constants
 from birc.compiler.passes.tile import Solved, tile
 from birc.runtime.errors import DoesNotFitError, InternalError
 from birc.runtime.machine import Machine
 from birc.runtime.residents import later_calls
 from birc.runtime.timing import simulate
 from birc.runtime.timing.kernels import KernelTimer
+
+SHARING_TRIALS: Final = (0, 1, 2, 3, 4, 6, 8, 12, 20)
+"""How many constants are not shared, of those that dies could share, in the order of use: tried one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,25 @@ class PlanSearch:
             raise least_shortage(failures)
         outcomes = [way.outcome for _, way in found if way.outcome is not None]
         return found[best_outcome(outcomes)]
+
+    def shared(self, found: Found) -> Plan:
+        """The found plan with constants that its dies share, the more the better, as long as it is not slower.
+
+        Below -O2, and where weights stay on the chip, nothing is shared.
+        """
+        plan = found.plan
+        uses = [] if self.opt_level < 2 or self.resident_weights else first_uses(plan, self.machine)
+        trials = [uses[place] for place in SHARING_TRIALS if place < len(uses)]
+        if not trials:
+            return plan
+        self.tell("constants that the dies share")
+        latency = self._cycles(plan) if found.outcome is None else found.outcome.latency_cycles
+        candidates = (share_constants(plan, self.machine, first) for first in trials)
+        return next((shared for shared in candidates if self._cycles(shared) <= latency), plan)
+
+    def _cycles(self, plan: Plan) -> int:
+        program = generate(self._finished(plan), self.machine).program
+        return simulate(program, self.machine, timer=self._timer).latency_cycles
 
     def _finished(self, plan: Plan) -> Plan:
         for _, step in self.steps:

@@ -180,7 +180,8 @@ class Buffer:
     `role`: input, output, constant or scratch; `home` names the constant that an on-chip copy mirrors. `space` is
     hbm, l2 or tb (one in the tensor buffer of each SPC); `address` is assigned by allocation. Of a constant of which
     each die holds a part of its own, `part_offsets` tells by die where in the whole that begins (in elements), the
-    others its extents and strides there.
+    others its extents and strides there. Of a `shared` constant each die holds one half, which it brings onto the chip
+    and sends to the other die.
     """
 
     name: str
@@ -195,6 +196,12 @@ class Buffer:
     part_offsets: tuple[int, ...] = ()
     part_dims: tuple[int, ...] = ()
     part_strides: tuple[int, ...] = ()
+    shared: bool = False
+
+    @property
+    def twin_bytes(self) -> int:
+        """The bytes of an on-chip copy, which has all parts of a shared constant."""
+        return self.num_bytes * (len(self.part_offsets) or 1) if self.shared else self.num_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +221,8 @@ class CopyStep:
     """Starts a DMA copy of a whole buffer into another on each die; whoever needs it waits for it.
 
     When the plan is repeated, a copy made `once` is made in the first round only. What a `resident` one brings stays
-    for the calls that follow: it is made in the first call only.
+    for the calls that follow: it is made in the first call only. Of a shared constant each die copies its half to
+    where that lies in the whole.
     """
 
     source: str
@@ -238,7 +246,17 @@ class ExchangeStep:
     exchanges: tuple[Exchange, ...]
 
 
-Step = KernelStep | CopyStep | ExchangeStep
+@dataclass(frozen=True, slots=True)
+class ShareStep:
+    """Starts sending each die's half of a shared constant, in the on-chip `buffer`, to the other die.
+
+    Whoever needs the buffer waits for it. When the plan is repeated, this is done in the first round only.
+    """
+
+    buffer: str
+
+
+Step = KernelStep | CopyStep | ExchangeStep | ShareStep
 
 
 @dataclass(frozen=True, slots=True)

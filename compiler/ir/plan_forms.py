@@ -28,6 +28,7 @@ from birc.compiler.ir.plan import (
     KernelStep,
     Phase,
     Plan,
+    ShareStep,
     Statement,
     Tiling,
     View,
@@ -62,6 +63,7 @@ TEMPLATES: Final = {
     ),
     KernelStep: "",
     CopyStep: "{source:value} to {target:value}",
+    ShareStep: "{buffer:value}",
     Exchange: "{view} from die {sender}",
     ExchangeStep: "",
     Boundary: "{name} : {dtype:word}{shape}",
@@ -94,6 +96,7 @@ BODIES: Final = {
         ("run", "steps", KernelStep),
         ("copy", "steps", CopyStep),
         ("exchange", "steps", ExchangeStep),
+        ("share", "steps", ShareStep),
     ),
 }
 """The statements in the bodies of blocks: keyword, field, what it holds."""

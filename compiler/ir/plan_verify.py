@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Final
 
 from birc.compiler.ir.errors import InvalidIRError
-from birc.compiler.ir.plan import Boundary, Buffer, CopyStep, ExchangeStep, KernelStep, Plan, Step
+from birc.compiler.ir.plan import Boundary, Buffer, CopyStep, ExchangeStep, KernelStep, Plan, ShareStep, Step
 from birc.compiler.ir.plan_verify_kernel import accesses_of, kernel_problems, view_problems
 from birc.compiler.ir.plan_verify_memory import memory_problems
 from birc.compiler.ir.plan_verify_tiling import tiling_problems
@@ -86,6 +86,8 @@ def _buffer_problems(plan: Plan, buffers: Mapping[str, Buffer]) -> Iterator[Plan
             yield PlanProblem(where, f"has the unknown role {buffer.role!r} (one of {', '.join(ROLES)})")
         if buffer.num_bytes < 0:
             yield PlanProblem(where, f"has {buffer.num_bytes} bytes")
+        if buffer.shared and (buffer.role != "constant" or plan.dies != 2):
+            yield PlanProblem(where, "is shared, but not a constant of two dies")
         if buffer.home:
             yield from (PlanProblem(where, what) for what in _twin_problems(buffer, buffers.get(buffer.home)))
 
@@ -93,7 +95,7 @@ def _buffer_problems(plan: Plan, buffers: Mapping[str, Buffer]) -> Iterator[Plan
 def _twin_problems(twin: Buffer, home: Buffer | None) -> Iterator[str]:
     if home is None:
         yield f"mirrors %{twin.home}, which is not declared"
-    elif home.role != "constant" or (home.dtype, home.num_bytes) != (twin.dtype, twin.num_bytes):
+    elif home.role != "constant" or (home.dtype, home.twin_bytes) != (twin.dtype, twin.num_bytes):
         yield f"mirrors %{twin.home}, which is not a constant of the same type and size"
 
 
@@ -148,6 +150,9 @@ def _step_problems(
             yield from _kernel_step_problems(where, step, plan, buffers, machine, is_tiled)
         case CopyStep():
             yield from (PlanProblem(where, what) for what in _copy_problems(step, buffers))
+        case ShareStep(name):
+            if name not in buffers or plan.dies != 2:
+                yield PlanProblem(where, f"shares %{name}, which is not declared, or not for two dies")
         case ExchangeStep():
             for exchange in step.exchanges:
                 yield from (PlanProblem(where, what) for what in view_problems(exchange.view, buffers))
@@ -173,7 +178,7 @@ def _kernel_step_problems(
 def _copy_problems(step: CopyStep, buffers: Mapping[str, Buffer]) -> Iterator[str]:
     missing = [name for name in (step.source, step.target) if name not in buffers]
     yield from (f"copies %{name}, which is not declared" for name in missing)
-    if not missing and buffers[step.source].num_bytes != buffers[step.target].num_bytes:
+    if not missing and buffers[step.source].twin_bytes != buffers[step.target].num_bytes:
         yield f"copies %{step.source} to %{step.target}, which is of another size"
 
 
@@ -181,16 +186,18 @@ def _flow_problems(plan: Plan, buffers: Mapping[str, Buffer], is_allocated: bool
     """Buffers that a die reads before they are written there, and writes to what only the host may write."""
     held = {b.name for b in plan.buffers if b.role in _READ_ONLY or (b.home and not is_allocated)}
     written = [set(held) for _ in range(plan.dies)]
+    shared = {b.name for b in plan.buffers if b.shared}
     for number, step in enumerate(plan.steps):
         for die in range(plan.dies):
-            reads, writes = _traffic(step, die)
-            for name in sorted(name for name in reads - written[die] if name in buffers):
+            reads, writes = _traffic(step, die, shared)
+            known = {*buffers, *map(_half, buffers)}
+            for name in sorted(name for name in reads - written[die] if name in known):
                 yield PlanProblem(f"step {number}, die {die}", f"reads %{name}, which is not written there yet")
             for name in sorted(name for name in writes if name in buffers):
                 if buffers[name].role in _READ_ONLY:
                     yield PlanProblem(f"step {number}, die {die}", f"writes %{name}, of role {buffers[name].role}")
         for die in range(plan.dies):
-            written[die] |= _traffic(step, die)[1]
+            written[die] |= _traffic(step, die, shared)[1]
     for boundary in plan.outputs:
         for dies, _, view in boundary.pieces:
             missing = [die for die in range(plan.dies) if dies >> die & 1 and view.buffer not in written[die]]
@@ -201,11 +208,18 @@ def _flow_problems(plan: Plan, buffers: Mapping[str, Buffer], is_allocated: bool
                 )
 
 
-def _traffic(step: Step, die: int) -> tuple[set[str], set[str]]:
-    """The buffers that a step reads and writes in the memories of a die."""
+def _half(name: str) -> str:
+    """What stands for a die's own half of a buffer."""
+    return f"half of %{name}"
+
+
+def _traffic(step: Step, die: int, shared: Set[str]) -> tuple[set[str], set[str]]:
+    """The buffers that a step reads and writes in the memories of a die; `shared` are constants held in halves."""
     match step:
         case CopyStep():
-            return {step.source}, {step.target}
+            return {step.source}, {_half(step.target) if step.source in shared else step.target}
+        case ShareStep(name):
+            return {_half(name)}, {name}
         case ExchangeStep(exchanges):
             sent = {exchange.view.buffer for exchange in exchanges if exchange.sender == die}
             return sent, {exchange.view.buffer for exchange in exchanges if exchange.sender != die}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from birc.compiler.ir.plan import Buffer, CopyStep, ExchangeStep, KernelStep, Plan, Step
+from birc.compiler.ir.plan import Buffer, CopyStep, ExchangeStep, KernelStep, Plan, ShareStep, Step
 from birc.compiler.ir.plan_verify_kernel import accesses_of
 from birc.runtime.machine import Machine
 
@@ -76,6 +76,8 @@ def _touched(step: Step) -> set[str]:
     match step:
         case CopyStep():
             return {step.source, step.target}
+        case ShareStep(name):
+            return {name}
         case ExchangeStep(exchanges):
             return {exchange.view.buffer for exchange in exchanges}
         case KernelStep(kernels):

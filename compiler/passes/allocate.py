@@ -3,6 +3,7 @@
 Tensors between kernels take L2 first, the largest first; then the twins of constants, each filled as early as there is
 room for it. What finds no room stays in, or moves to, HBM: that is how tensors spill. Room is first counted in live
 bytes alone; where no addresses are found for what that admits, every buffer is admitted to a gap of its own instead.
+What the dies share is brought onto the chip in halves, which they send each other (`shared_constants.py`).
 Weights that are to stay on the chip between calls have their places from the first step to the last; they all find
 room, or the plan does not fit.
 """
@@ -12,8 +13,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
-from birc.compiler.ir.plan import Buffer, CopyStep, KernelStep, Plan, Step
+from birc.compiler.ir.plan import Buffer, CopyStep, KernelStep, Plan, ShareStep, Step
 from birc.compiler.passes.allocation.blocks import Block, aligned
 from birc.compiler.passes.allocation.l2 import L2
 from birc.compiler.passes.allocation.place import Effort, place
@@ -22,8 +24,11 @@ from birc.compiler.passes.allocation.shortage import no_room_for_twins, shortage
 from birc.compiler.passes.allocation.stretch import Stretch, stretch_of, stretched
 from birc.compiler.passes.lifetimes import lifetimes
 from birc.compiler.passes.schedule import redirect
+from birc.compiler.passes.shared_constants import settled
 from birc.runtime.machine import Machine
 
+LEAD: Final = 2
+"""How many steps before their use the halves of shared constants are sent to the other die, at the latest."""
 LAST_RESORT = Effort(climbs=1000, pairs=10_000_000)
 """Where there is no other memory to go to."""
 
@@ -41,12 +46,17 @@ def allocate(plan: Plan, machine: Machine, *, resident_weights: bool = False) ->
     residence, in_l2 = L2(plan, spans, l2_bytes, machine.l2_line_bytes, resident_weights).place(stretch)
     if resident_weights and residence.dropped:
         raise no_room_for_twins(plan, machine, residence, l2_bytes)
+    throughout = (0, len(plan.steps))
+    plan = settled(
+        plan,
+        {name for name, stay in residence.stays.items() if plan.repeat == 1 or (stay.start, stay.end) == throughout},
+    )
     there = [b for b in plan.buffers if b.name in residence.stays]
     addresses = dict(zip(residence.stays, in_l2.addresses, strict=True))
     placed |= _placed(there, "l2", [residence.stays[b.name] for b in there], [addresses[b.name] for b in there])
     placed |= _place_in_hbm(plan, spans, residence.spilled, stretch, machine)
     buffers = tuple(placed[b.name] for b in plan.buffers if b.name in placed)
-    result = replace(plan, buffers=buffers, steps=_with_copies(plan, residence, resident_weights))
+    result = replace(plan, buffers=buffers, steps=_with_copies(plan, residence, spans, resident_weights))
     renumbered = lifetimes(result)
     if resident_weights:
         throughout = (0, len(result.steps) - 1)
@@ -109,18 +119,26 @@ def _placed(
     }
 
 
-def _with_copies(plan: Plan, residence: Residence, resident: bool) -> tuple[Step, ...]:
-    """The steps with a copy before the first one in which a twin stays, and without the twins that are not there."""
+def _with_copies(plan: Plan, residence: Residence, spans: Spans, resident: bool) -> tuple[Step, ...]:
+    """The steps with a copy before the first one in which a twin stays, and without the twins that are not there.
+
+    Halves of shared constants are sent on as soon as kernels have run for which their copy need not be waited for.
+    """
     buffers = {b.name: b for b in plan.buffers}
-    copies: Mapping[int, list[CopyStep]] = defaultdict(list)
+    copies: Mapping[int, list[Step]] = defaultdict(list)
+    shares: Mapping[int, list[Step]] = defaultdict(list)
     for name, stay in residence.stays.items():
         if buffers[name].home:
             once = plan.repeat > 1 and (stay.start, stay.end) == (0, len(plan.steps))
-            copies[0 if once else stay.start].append(CopyStep(buffers[name].home, name, once, resident))
+            start = 0 if once else stay.start
+            copies[start].append(CopyStep(buffers[name].home, name, once, resident))
+            if buffers[buffers[name].home].shared:
+                shares[max(start, spans[name][0] - LEAD)].append(ShareStep(name))
     dropped = {twin.name: twin.home for twin in residence.dropped}
     result: list[Step] = []
     for number, step in enumerate(plan.steps):
         result.extend(copies.get(number, ()))
+        result.extend(shares.get(number, ()))
         if isinstance(step, KernelStep) and dropped:
             result.append(KernelStep(tuple(kernel and redirect(kernel, dropped) for kernel in step.kernels)))
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 
-from birc.compiler.ir.plan import Boundary, CopyStep, ExchangeStep, Kernel, KernelStep, Plan, Step
+from birc.compiler.ir.plan import Boundary, CopyStep, ExchangeStep, Kernel, KernelStep, Plan, ShareStep, Step
 from birc.compiler.ir.plan_access import accesses
 from birc.compiler.passes.allocation.blocks import aligned
 from birc.runtime.dtypes import dtype
@@ -42,6 +42,8 @@ def touched(step: Step) -> set[str]:
             return {access.view.buffer for kernel in instances(step) for access in accesses(kernel)}
         case CopyStep(source, target):
             return {source, target}
+        case ShareStep(name):
+            return {name}
         case ExchangeStep(exchanges):
             return {exchange.view.buffer for exchange in exchanges}
 

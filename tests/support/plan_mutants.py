@@ -22,6 +22,7 @@ from birc.compiler.ir.plan import (
     KernelStep,
     Phase,
     Plan,
+    ShareStep,
     Statement,
     Step,
     View,
@@ -71,6 +72,8 @@ def _steps(step: Step) -> Iterator[tuple[str, str, tuple[Step, ...]]]:
     match step:
         case CopyStep(source, target):
             yield "copy", "turned round", (replace(step, source=target, target=source),)
+        case ShareStep():
+            pass
         case ExchangeStep(exchanges):
             for number, exchange in enumerate(exchanges):
                 for kind, text, changed in _exchanges(exchange):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from birc.compiler.ir.affine import Range, variable
-from birc.compiler.ir.plan import Boundary, CopyStep, Exchange, ExchangeStep, Kernel, KernelStep, Plan
+from birc.compiler.ir.plan import Boundary, CopyStep, Exchange, ExchangeStep, Kernel, KernelStep, Plan, ShareStep
 from birc.compiler.ir.plan_access import accesses
 from birc.compiler.ir.polyhedra import Elements
 from birc.compiler.ir.proof.flaw import Flaw, flaw
@@ -33,6 +33,8 @@ class Flow:
     written: list[dict[str, Elements]] = field(default_factory=list)
     complete: list[set[str]] = field(default_factory=list)
     """Buffers of which everything is written."""
+    halves: list[set[str]] = field(default_factory=list)
+    """Buffers of which the die's own half of a shared constant is written."""
 
     def flaws(self) -> Iterator[Flaw]:
         """Elements that are read or given out before they are written, and parts that overlap."""
@@ -47,6 +49,8 @@ class Flow:
                     yield from self._written_twice(f"step {number}", kernels)
                 case CopyStep(source, target):
                     self._copy(source, target)
+                case ShareStep(name):
+                    yield from self._share(f"step {number}", name)
                 case ExchangeStep(exchanges):
                     yield from self._exchange(f"step {number}", exchanges)
         for boundary in self.plan.outputs:
@@ -60,6 +64,7 @@ class Flow:
     def _begin(self) -> None:
         """Constants and inputs are there from the beginning."""
         constants = {buffer.name for buffer in self.plan.buffers if buffer.role == "constant"}
+        self.halves = [set() for _ in range(self.plan.dies)]
         self.written = [{} for _ in range(self.plan.dies)]
         self.complete = [set(constants) for _ in range(self.plan.dies)]
         for boundary in self.plan.inputs:
@@ -120,11 +125,22 @@ class Flow:
 
     def _copy(self, source: str, target: str) -> None:
         """What is written of the source is then written of the target, which has the same elements."""
+        shared = next(buffer.shared for buffer in self.plan.buffers if buffer.name == source)
         for die in range(self.plan.dies):
-            if source in self.complete[die]:
+            if shared:
+                self.halves[die].add(target)
+            elif source in self.complete[die]:
                 self.complete[die].add(target)
             elif source in self.written[die] and self.storages[source] == self.storages[target]:
                 self._add(die, target, partial(self.written[die].__getitem__, source))
+
+    def _share(self, where: str, name: str) -> Iterator[Flaw]:
+        """Each die has one half of a constant, and gets the other."""
+        missing = [die for die in range(self.plan.dies) if name not in self.halves[die]]
+        yield from (flaw(where, f"die {die} sends its half of %{name}, which is not written there") for die in missing)
+        if not missing:
+            for complete in self.complete:
+                complete.add(name)
 
     def _exchange(self, where: str, exchanges: Sequence[Exchange]) -> Iterator[Flaw]:
         sent = [(e, self.storages[e.view.buffer].viewed(e.view)) for e in exchanges]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from birc.compiler.ir.affine import Range, variable
-from birc.compiler.ir.plan import Buffer, CopyStep, ExchangeStep, KernelStep, Plan, Step
+from birc.compiler.ir.plan import Buffer, CopyStep, ExchangeStep, KernelStep, Plan, ShareStep, Step
 from birc.compiler.ir.plan_access import accesses
 from birc.compiler.ir.polyhedra import example_point
 from birc.compiler.ir.proof.flaw import Flaw, flaw
@@ -65,6 +65,8 @@ def _used(step: Step) -> set[str]:
     match step:
         case CopyStep(source, target):
             return {source, target}
+        case ShareStep(name):
+            return {name}
         case ExchangeStep(exchanges):
             return {exchange.view.buffer for exchange in exchanges}
         case KernelStep(kernels):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from birc.compiler.ir.plan import Buffer, CopyStep, ExchangeStep, KernelStep, Plan, Step
+from birc.compiler.ir.plan import Buffer, KernelStep, Plan, Step
 from birc.compiler.passes.allocation.blocks import Block, aligned
 from birc.compiler.passes.allocation.residence import Residence
 from birc.compiler.passes.allocation.room import Arena
@@ -150,7 +150,7 @@ def _writers(steps: Sequence[Step]) -> dict[str, tuple[str, ...]]:
     """The ONNX nodes that each buffer's content comes from."""
     found: dict[str, dict[str, None]] = {}
     for step in steps:
-        if isinstance(step, CopyStep | ExchangeStep):
+        if not isinstance(step, KernelStep):
             continue
         for kernel in instances(step):
             for name in writes_of(kernel):

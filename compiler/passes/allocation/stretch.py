@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from birc.compiler.ir.plan import CopyStep, ExchangeStep, Kernel, KernelStep, Plan, Step, View
+from birc.compiler.ir.plan import CopyStep, ExchangeStep, Kernel, KernelStep, Plan, ShareStep, Step, View
 from birc.compiler.passes.allocation.blocks import Block
 from birc.compiler.passes.region import region
 
@@ -115,7 +115,7 @@ def _has_barrier(step: Step, pending: list[_Pending], local: frozenset[str]) -> 
             for number in range(len(pending)):
                 pending[number] = _Pending()
             return True
-        case CopyStep():
+        case CopyStep() | ShareStep():
             return False
 
 

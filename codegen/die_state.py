@@ -1,0 +1,68 @@
+"""What is known of a die while its commands are written: what is on its way, and what the other die has heard of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from birc.codegen.regions import Pending
+from birc.compiler.ir.plan import View
+
+Fill = tuple[str, int]
+"""A buffer that a copy or transfer fills, and which part of it."""
+WHOLE = 0
+SENT = 2
+"""Parts: all of a buffer, or its halves 0 and 1; `SENT` stands for the half that a die sends, and has itself."""
+
+
+@dataclass(slots=True)
+class DieState:
+    """What is known of one die; times are the numbers of its commands.
+
+    `copies` are the events of what is on its way. `running` are the views that kernels use since the last barrier,
+    `finished` those that the die knows to be done with, and since when, but of which the other die has not heard;
+    `waited` are likewise events that it waited for.
+    """
+
+    bound: dict[int, int] = field(default_factory=dict)
+    pending: Pending = field(default_factory=Pending)
+    copies: dict[Fill, int] = field(default_factory=dict)
+    flying: dict[Fill, tuple[View, ...]] = field(default_factory=dict)
+    running: set[View] = field(default_factory=set)
+    finished: dict[View, int] = field(default_factory=dict)
+    waited: dict[int, int] = field(default_factory=dict)
+
+    def start(self, fill: Fill, event: int, views: tuple[View, ...]) -> None:
+        """A copy or transfer is on its way."""
+        self.copies[fill] = event
+        self.flying[fill] = views
+
+    def wait(self, fill: Fill, time: int) -> int:
+        """What is on its way has come; returns its event."""
+        self.finished |= dict.fromkeys(self.flying.pop(fill), time)
+        event = self.copies.pop(fill)
+        self.waited[event] = time
+        return event
+
+    def barrier(self, time: int) -> None:
+        """All kernels have ended."""
+        self.pending.clear()
+        self.finished |= dict.fromkeys(self.running, time)
+        self.running.clear()
+
+    def hear(self, time: int) -> None:
+        """The other die hears of all that this one knew at a time."""
+        self.finished = {view: since for view, since in self.finished.items() if since > time}
+        self.waited = {event: since for event, since in self.waited.items() if since > time}
+
+    def in_use(self) -> Iterator[View]:
+        """The views that, for all that the other die knows, may still be in use."""
+        yield from self.running
+        yield from self.finished
+        for views in self.flying.values():
+            yield from views
+
+    def fills(self, names: Iterable[str]) -> list[Fill]:
+        """What is on its way to these buffers."""
+        wanted = set(names)
+        return sorted(fill for fill in self.copies if fill[0] in wanted)

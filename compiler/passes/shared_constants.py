@@ -1,0 +1,86 @@
+"""Constants that both dies need whole: each loads one half, and gets the other one over the link between them.
+
+Then each byte of theirs crosses HBM once, and lies in the HBM of one die. A constant is only marked here, as early as
+the dies are known; allocation divides those whose twins are on the chip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import replace
+from typing import Final
+
+from birc.compiler.ir.copies import copy_dims
+from birc.compiler.ir.plan import Buffer, KernelStep, Plan
+from birc.compiler.passes.lifetimes import instances, lifetimes, reads_of, tables
+from birc.runtime.dtypes import dtype
+from birc.runtime.machine import Machine
+
+LEAST_BYTES: Final = 1 << 15
+"""The halves that are worth a transfer."""
+
+
+def share_constants(plan: Plan, machine: Machine, first_use: int = 0) -> Plan:
+    """The plan with the constants marked that the dies can share, of those that no step before `first_use` reads.
+
+    What the first steps need should come the shortest way. A plan for another number of dies than two is as it was.
+    """
+    if plan.dies != 2:
+        return plan
+    spans = lifetimes(plan)
+    whole = _read_by_all(plan)
+    buffers = tuple(
+        replace(b, shared=True) if b.name in whole and spans[b.name][0] >= first_use and _divides(b, machine) else b
+        for b in plan.buffers
+    )
+    return replace(plan, buffers=buffers)
+
+
+def first_uses(plan: Plan, machine: Machine) -> list[int]:
+    """The steps that are the first to read constants which can be shared."""
+    spans = lifetimes(plan)
+    return sorted({spans[b.name][0] for b in share_constants(plan, machine).buffers if b.shared})
+
+
+def _read_by_all(plan: Plan) -> set[str]:
+    """The constants that kernels of every die read tile by tile."""
+    reads: list[set[str]] = [set() for _ in range(plan.dies)]
+    indexed: set[str] = set()
+    for step in plan.steps:
+        if not isinstance(step, KernelStep):
+            continue
+        for die, kernel in enumerate(step.kernels):
+            if kernel is not None:
+                reads[die] |= reads_of(kernel)
+        indexed |= set().union(*map(tables, instances(step)))
+    return set.intersection(*reads) - indexed
+
+
+def _divides(buffer: Buffer, machine: Machine) -> bool:
+    """Whether a buffer is a constant of two equal parts that are worth it and that commands can describe."""
+    if buffer.role != "constant" or buffer.part_offsets or buffer.num_bytes < 2 * LEAST_BYTES:
+        return False
+    elements = buffer.num_bytes * 8 // dtype(buffer.dtype).bits
+    half = replace(buffer, num_bytes=buffer.num_bytes // 2)
+    limit = machine.max_dim
+    return elements % 2 == 0 and all(copy_dims(each, limit) is not None for each in (buffer, half))
+
+
+def divided(buffer: Buffer) -> Buffer:
+    """A shared constant as each die's memory holds it: die 0 the first half, die 1 the second."""
+    half = buffer.num_bytes * 8 // dtype(buffer.dtype).bits // 2
+    return replace(
+        buffer, num_bytes=buffer.num_bytes // 2, part_offsets=(0, half), part_dims=(half,), part_strides=(1,)
+    )
+
+
+def settled(plan: Plan, twins: Set[str]) -> Plan:
+    """The plan with shared constants divided; those whose twins are not among `twins` are whole after all.
+
+    `twins` are on the chip, and filled once.
+    """
+    kept = {b.home for b in plan.buffers if b.home and b.name in twins}
+    buffers = tuple(
+        (divided(b) if b.name in kept else replace(b, shared=False)) if b.shared else b for b in plan.buffers
+    )
+    return replace(plan, buffers=buffers)
