@@ -31,24 +31,29 @@ from birc.runtime import load
 from birc.runtime.machine import Machine, load_machine
 from birc.runtime.timing import simulate
 
-SMALL, MACHINE = (with_quick_link("tiny").with_values({"spc_sram_bytes": 1 << bits}) for bits in (18, 19))
+TINY, SMALL, MACHINE = (with_quick_link("tiny").with_values({"spc_sram_bytes": 1 << bits}) for bits in (17, 18, 19))
 ROWS, WIDTH = 384, 128
 WEIGHT_BYTES = WIDTH * WIDTH * 4
 
 
-def planned(count: int, first_use: int | None = 0, machine: Machine = MACHINE, planner: Machine = MACHINE) -> Compiled:
+def planned(
+    count: int, first_use: int | None = 0, machine: Machine = MACHINE, *, rows: int = ROWS, rounds: bool = False
+) -> Compiled:
     """Products of rows that the dies have halves of, with weights that both need; placed on `machine`."""
     make = GraphMaker()
-    x = make.input(ROWS, WIDTH)
+    x = make.input(rows, WIDTH)
     rng = np.random.default_rng(5)
     for _ in range(count):
         x = make("tanh", make("matmul", x, make.constant(rng.normal(0, WIDTH**-0.5, (WIDTH, WIDTH)))))
     graph = make.graph(x)
+    planner = machine if rounds else MACHINE
     lowered = lower_graph(graph, planner, "model")
     plan = next(
         p
         for p in partitions(graph, lowered, planner)
-        if p.dies == 2 and all(isinstance(s, KernelStep) and None not in s.kernels for s in p.steps)
+        if p.dies == 2
+        and (p.repeat > 1) == rounds
+        and all(isinstance(s, KernelStep) and None not in s.kernels for s in p.steps)
     )
     if first_use is not None:
         plan = share_constants(plan, planner, first_use)
@@ -136,10 +141,10 @@ def test_constants_without_twins_are_whole() -> None:
 
 def test_weights_of_many_rounds_are_shared_in_the_first() -> None:
     """Those that stay through all rounds; what each round brings again comes whole."""
-    for count in (6, 12):
-        case = planned(count, machine=SMALL, planner=SMALL)
-        assert case.plan.repeat > 1
+    for rows, count, expected in ((4096, 2, 2), (1024, 6, 0)):
+        case = planned(count, machine=TINY, rows=rows, rounds=True)
         once = [step.target for step in case.plan.steps if isinstance(step, CopyStep) and step.once]
+        assert len(once) == expected
         assert sorted(shares(case.plan)) == sorted(once)
         case.verify()
 
