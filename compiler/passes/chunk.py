@@ -15,7 +15,6 @@ from birc.compiler.ir.plan import Buffer, ExchangeStep, Kernel, KernelStep, Plan
 from birc.compiler.ir.plan_access import accesses, with_views
 from birc.compiler.passes.lifetimes import instances, lifetimes, most_at_once
 from birc.compiler.passes.region import region
-from birc.compiler.passes.restrict import restrict
 from birc.compiler.passes.segments import Segments, best_segments, in_segments, staying_constants, streamed_constants
 from birc.compiler.passes.split_search import SplitSearch, kernel_cycles
 from birc.runtime.dtypes import dtype
@@ -134,44 +133,51 @@ def constant_bytes(plan: Plan) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Die:
-    """The kernels of one die, by step, for the first two chunks."""
+    """The kernels of one die, by step, for the first, the second and the last chunk."""
 
     first: dict[int, Kernel]
     second: dict[int, Kernel]
+    last: dict[int, Kernel]
 
 
 def cut_into(plan: Plan, machine: Machine, count: int) -> Plan | None:
     """The plan in `count` chunks, or None."""
     buffers = {b.name: b for b in plan.buffers}
     steps = [step for step in plan.steps if isinstance(step, KernelStep)]
-    dies = []
+    dies: list[_Die] = []
+    before: list[tuple[int, Kernel]] = []
     for die in range(plan.dies):
         numbered = [(n, k) for n, step in enumerate(steps) if (k := step.kernels[die]) is not None]
+        if dies and numbered == before:
+            dies.append(dies[-1])
+            continue
+        before = numbered
         search = SplitSearch([k for _, k in numbered], buffers, machine, count, exchange=False)
         choices = search.best()
         if choices is None:
             return None
-        first, second = {}, {}
-        for (number, kernel), choice in zip(numbered, choices, strict=True):
-            size = kernel.dimension(choice.dimension).extent // count
-            first[number] = restrict(kernel, choice.dimension, 0, size)
-            second[number] = restrict(kernel, choice.dimension, size, size)
-        dies.append(_Die(first, second))
-    moves = [_moves(die, buffers) for die in dies if die.first]
+        columns = zip(*(choice.parts or () for choice in choices), strict=True)
+        parts = [dict(zip((n for n, _ in numbered), column, strict=True)) for column in columns]
+        dies.append(_Die(parts[0], parts[1], parts[-1]) if parts else _Die({}, {}, {}))
+    moves = [_moves(die, buffers, count) for die in dies if die.first]
     if not moves or any(m is None or m != moves[0] for m in moves) or moves[0] is None:
         return None
     return _chunked(plan, steps, dies, moves[0], count)
 
 
-def _moves(die: _Die, buffers: Mapping[str, Buffer]) -> dict[str, int] | None:
-    """Elements by which each buffer's accesses move from the first chunk to the second; None when not all alike."""
+def _moves(die: _Die, buffers: Mapping[str, Buffer], count: int) -> dict[str, int] | None:
+    """Elements by which each buffer's accesses move from chunk to chunk; None when not all alike."""
     before, after = _firsts(die.first.values()), _firsts(die.second.values())
     moves = {name: after[name] - first for name, first in before.items() if buffers[name].role != "constant"}
-    for number, kernel in die.second.items():
-        moved = with_views(kernel, lambda v: replace(v, offset=v.offset - moves.get(v.buffer, 0)))
-        if moved != die.first[number]:
-            return None
+    for times, kernels in ((1, die.second), (count - 1, die.last)):
+        for number, kernel in kernels.items():
+            if _moved(kernel, moves, -times) != die.first[number]:
+                return None
     return moves
+
+
+def _moved(kernel: Kernel, moves: Mapping[str, int], times: int) -> Kernel:
+    return with_views(kernel, lambda v: replace(v, offset=v.offset + times * moves.get(v.buffer, 0)))
 
 
 def _firsts(kernels: Iterable[Kernel]) -> dict[str, int]:

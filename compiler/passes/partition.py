@@ -12,6 +12,7 @@ from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import (
     Access,
     Boundary,
+    Buffer,
     Exchange,
     ExchangeStep,
     Kernel,
@@ -30,10 +31,13 @@ from birc.compiler.passes.per_sample import per_sample
 from birc.compiler.passes.region import region
 from birc.compiler.passes.restrict import pieces, restrict
 from birc.compiler.passes.shared_tail import shared_tail
-from birc.compiler.passes.split_search import Choice, SplitSearch
+from birc.compiler.passes.split_search import Choice, SplitSearch, kernel_cycles
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
 from birc.runtime.program import MAX_BOX_RANK
+
+CLEARLY_MORE = 20
+"""Barriers of all dies that a division must save, by a rough estimate, for one die alone not to be tried."""
 
 
 def partition(graph: Graph, lowered: Lowered, machine: Machine) -> Plan:
@@ -48,12 +52,12 @@ def partitions(graph: Graph, lowered: Lowered, machine: Machine, resident_weight
     """
     kernels = lowered.kernels
     buffers = {b.name: b for b in lowered.buffers}
-    whole = [Choice(None) for _ in kernels]
-    divisions = [whole]
-    if machine.dies == 2:
-        divided = SplitSearch(kernels, buffers, machine, machine.dies).best()
-        if divided is not None and any(choice.parts is not None for choice in divided):
-            divisions.insert(0, divided)
+    divisions = [[Choice(None) for _ in kernels]]
+    divided = SplitSearch(kernels, buffers, machine, machine.dies).best() if machine.dies == 2 else None
+    if divided is not None and any(choice.parts is not None for choice in divided):
+        divisions.insert(0, divided)
+        if _clearly_faster(kernels, divided, buffers, machine):
+            divisions.pop()
     plans: list[Plan] = []
     for choices in divisions:
         local = divide_constants(_localised(_plan(graph, lowered, kernels, choices, machine)))
@@ -61,6 +65,17 @@ def partitions(graph: Graph, lowered: Lowered, machine: Machine, resident_weight
         plans += [plan for plan in (spread, shared_tail(local, machine)) if plan is not None]
         plans += chunks(local, machine, resident_weights)
     return tuple(plans)
+
+
+def _clearly_faster(
+    kernels: Sequence[Kernel], divided: Sequence[Choice], buffers: Mapping[str, Buffer], machine: Machine
+) -> bool:
+    """Whether the dies share all work without hearing of each other, and it is more than what two of them cost."""
+    if any(choice.parts is None or choice.exchanged for choice in divided):
+        return False
+    alone = sum(kernel_cycles(kernel, buffers, machine) for kernel in kernels)
+    shared = sum(kernel_cycles(choice.parts[0], buffers, machine) for choice in divided if choice.parts is not None)
+    return alone - shared > CLEARLY_MORE * machine.die_barrier_cycles
 
 
 def _plan(

@@ -64,7 +64,11 @@ class _Option:
 
 @dataclass(slots=True)
 class SplitSearch:
-    """The search for one list of kernels. With `exchange` False only choices without exchanges count."""
+    """The search for one list of kernels.
+
+    With `exchange` False only choices without exchanges count, of which parts of equal extent are wanted: the first,
+    the second and the last stand for all.
+    """
 
     kernels: Sequence[Kernel]
     buffers: Mapping[str, Buffer]
@@ -107,7 +111,8 @@ class SplitSearch:
             part = -(-d.extent // self.parts)
             starts = range(0, d.extent, part)
             if len(starts) == self.parts:
-                yield d.name, tuple(restrict(kernel, d.name, s, min(part, d.extent - s)) for s in starts)
+                looked_at = starts if self.exchange else (starts[n] for n in sorted({0, 1, self.parts - 1}))
+                yield d.name, tuple(restrict(kernel, d.name, s, min(part, d.extent - s)) for s in looked_at)
 
     def _option(self, kernel: Kernel, number: int, division: tuple[str, tuple[Kernel, ...] | None]) -> _Option:
         dimension, parts = division
@@ -144,7 +149,7 @@ class SplitSearch:
                 continue
             if name not in split and self._first_writers[name] < position:
                 return None
-            before = split.get(name) or ((),) * self.parts
+            before = split.get(name) or ((),) * len(stores)
             split[name] = tuple(union(new, old) for old, new in zip(before, stores, strict=True))
         choice = Choice(option.parts, option.dimension, tuple(missing))
         return _State(cost, state.order * 8 + option.number, split, (*state.choices, choice))
@@ -152,7 +157,7 @@ class SplitSearch:
     def _missing(self, state: _State, option: _Option) -> set[str]:
         """Buffers of which some part needs elements that its die does not have."""
         missing = set()
-        for number in range(self.parts):
+        for number in range(self.parts if option.parts is None else len(option.parts)):
             for name, needed in option.reads[number if len(option.reads) > 1 else 0]:
                 owned = state.split.get(name)
                 if owned is not None and not any(have.contains(needed) for have in owned[number]):

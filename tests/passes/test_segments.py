@@ -39,7 +39,7 @@ from birc.compiler.passes.segments import Segments, best_segments, in_segments
 from birc.compiler.passes.tile import tile
 from birc.runtime.machine import Machine, load_machine
 
-TINY = load_machine("tiny")
+TINY, ONE_DIE = load_machine("tiny"), load_machine("br104")
 
 
 def access(name: str) -> Access:
@@ -179,3 +179,21 @@ def test_a_table_is_read_row_by_row() -> None:
     compiled = compile_graph(make.graph(norm), "br100")
     assert not any(isinstance(step, ExchangeStep) for step in compiled.plan.steps)
     assert compiled.kernels[0].dimension("d0").extent == 4
+
+
+@pytest.mark.parametrize(("rows", "pads", "is_cut"), [(8, (0, 0, 0, 1), True), (7, (0, 0, 1, 0), False)])
+def test_chunks_are_alike_up_to_the_last(rows: int, pads: tuple[int, ...], is_cut: bool) -> None:
+    """A padded row is in the last chunk alone: its kernel is another one than that of the first and the second."""
+    make = GraphMaker()
+    graph = make.graph(make("pad", make.input(rows, 23), pads=pads, value=1.5))
+    plan = next(p for p in partitions(graph, lower_graph(graph, ONE_DIE, "model"), ONE_DIE) if p.repeat == 1)
+    assert (cut_into(plan, ONE_DIE, 4) is not None) == is_cut
+
+
+@pytest.mark.parametrize(("rows", "alone"), [(64, True), (32768, False)])
+def test_one_die_alone_is_tried_where_two_might_not_pay(rows: int, alone: bool) -> None:
+    machine = load_machine("br100")
+    make = GraphMaker()
+    graph = make.graph(make("matmul", make.input(rows, 512), make.random(512, 512)))
+    plans = partitions(graph, lower_graph(graph, machine, "bf16"), machine)
+    assert any(None in step.kernels for plan in plans for step in plan.steps if isinstance(step, KernelStep)) == alone
