@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from birc.compiler.driver import PRECISIONS, Compilation
@@ -89,7 +89,15 @@ class Explanation:
             return Found(plain, (f"{plain}: {place.op_type} on the host, since {place.reason}",), (), (), ())
         found = [item for part in self.parts if (item := _found(part, plain)) is not None]
         if not found and place is None:
-            raise UsageError(f"the model has no node and no value {plain!r}", where="NODE", hint=self._hint(plain))
+            maker = next((node.name for node in self.places.values() if plain in node.outputs), None)
+            if maker is None:
+                raise UsageError(
+                    f"{plain!r} is no node of the model, nor a value that one computes",
+                    where="NODE",
+                    hint=self._hint(plain),
+                )
+            of_maker = self.find(maker)
+            return replace(of_maker, name=plain, notes=(_made_by(plain, maker), *of_maker.notes))
         title = (f"{plain}: {place.op_type}",) if place is not None else ()
         return Found(
             plain,
@@ -100,7 +108,9 @@ class Explanation:
         )
 
     def _hint(self, name: str) -> str:
-        known = dict.fromkeys((*self.places, *(name for part in self.parts for name in _names(part))))
+        values = (value for node in self.places.values() for value in node.outputs)
+        names = (name for part in self.parts for name in _names(part))
+        known = dict.fromkeys((*self.places, *values, *names))
         near = difflib.get_close_matches(name, known, n=3)
         return f"did you mean {' or '.join(near)}?" if near else "without NODE all near misses are listed, with names"
 
@@ -200,9 +210,15 @@ def _nodes(part: ExplainedPart, name: str, notes: list[str]) -> Sequence[Node]:
             continue
         before = part.imported.producer(name)
         if before is not None and before.sources:
-            notes.append(f"%{name} is of the ONNX node {', '.join(before.sources)}")
+            notes.append(_made_by(name, ", ".join(before.sources)))
             name = before.sources[0]
+        elif before is None and part.imported.has_value(name):
+            notes.append(f"%{name} is a constant or an input of the program: no kernel reads it under this name")
     return ()
+
+
+def _made_by(value: str, nodes: str) -> str:
+    return f"%{value} is of the ONNX node {nodes}"
 
 
 def _readers(graph: Graph, name: str) -> str:
@@ -212,6 +228,7 @@ def _readers(graph: Graph, name: str) -> str:
 def _names(part: ExplainedPart) -> Iterator[str]:
     for graph in (part.imported, part.graph):
         yield from (value.name for value in graph.inputs)
+        yield from graph.constants
         for node in graph.nodes:
             yield from node.sources
             yield from (value.name for value in node.outputs)

@@ -20,7 +20,7 @@ Place = Literal["device", "host", "unsupported"]
 
 @dataclass(frozen=True, slots=True)
 class PlacedNode:
-    """One ONNX node and where it runs; `reason` says why not on the device, "" where it does."""
+    """One ONNX node and where it runs; `reason` says why not on the device, "" where it does; `outputs` are values."""
 
     name: str
     op_type: str
@@ -28,6 +28,7 @@ class PlacedNode:
     opset: int
     place: Place
     reason: str = ""
+    outputs: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"node {self.name!r}: {self.op_type} ({self.domain or 'ai.onnx'} {self.opset}): {self.reason}"

@@ -254,7 +254,8 @@ class _Importer:
         return self._build.finish_node(listed, [f"{region.prefix}{name}" if name else "" for name in node.outputs])
 
     def _record(self, node: OnnxNode, place: Place, reason: str = "") -> None:
-        self._nodes.append(PlacedNode(node.name, node.op_type, node.domain, node.version, place, reason))
+        kind = node.op_type, node.domain, node.version
+        self._nodes.append(PlacedNode(node.name, *kind, place, reason, node.outputs))
 
     def _list_if_unknown(self, node: OnnxNode) -> None:
         """List a node behind an unsupported one where nobody knows its operator either."""

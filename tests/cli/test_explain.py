@@ -92,6 +92,12 @@ def test_what_a_pass_took_away_leads_to_what_stands_for_it(explain) -> None:
     assert "swish" in said["nodes"][0]["onnx_nodes"]
 
 
+def test_a_value_that_the_importer_folded_is_known_by_its_node(explain) -> None:
+    said = explain("f")
+    assert said["notes"][0] == "%f is of the ONNX node factor"
+    assert said["kernels"] == []
+
+
 def test_views_and_inputs_have_no_kernel(birc, network) -> None:
     outcome = birc("debug", "explain", network, "moved")
     assert "is a view (transpose) of %" in outcome.out
@@ -130,6 +136,6 @@ def test_without_a_node_all_near_misses_are_listed(birc, network, explain) -> No
 
 def test_a_name_that_nothing_has_is_told_with_the_nearest(fails, network) -> None:
     line = fails(2, "debug", "explain", network, "mask")
-    assert "the model has no node and no value 'mask'" in line
+    assert "'mask' is no node of the model, nor a value that one computes" in line
     assert "did you mean masked" in line
     assert "near misses" in fails(2, "debug", "explain", network, "0123456789")
