@@ -88,16 +88,17 @@ class Explanation:
         if place is not None and place.place == "host":
             return Found(plain, (f"{plain}: {place.op_type} on the host, since {place.reason}",), (), (), ())
         found = [item for part in self.parts if (item := _found(part, plain)) is not None]
-        if not found and place is None:
+        if place is None and not any(item.nodes for item in found):
             maker = next((node.name for node in self.places.values() if plain in node.outputs), None)
-            if maker is None:
+            if maker is not None:
+                of_maker = self.find(maker)
+                return replace(of_maker, name=plain, notes=(_made_by(plain, maker), *of_maker.notes))
+            if not found:
                 raise UsageError(
                     f"{plain!r} is no node of the model, nor a value that one computes",
                     where="NODE",
                     hint=self._hint(plain),
                 )
-            of_maker = self.find(maker)
-            return replace(of_maker, name=plain, notes=(_made_by(plain, maker), *of_maker.notes))
         title = (f"{plain}: {place.op_type}",) if place is not None else ()
         return Found(
             plain,
