@@ -63,16 +63,29 @@ class BlockEpilogue:
     @property
     def sums_slot(self) -> int:
         """Which of the registers of a tile holds its sums until the epilogue begins."""
-        statements = (s for phase in self.epilogue.phases for s in phase.statements if s.op == "vacc")
-        return next((self.epilogue.slots[s.result] for s in statements if s.result in self.epilogue.slots), 0)
+        return self.epilogue.slots.get(self._sums, 0)
+
+    def early_register(self, terms: Place) -> Register:
+        """The register of the sums of a tile that goes on at once."""
+        if self._sums in self.epilogue.slots:
+            return self.tile_register(terms, self.sums_slot)
+        return self.writer.register(self._sums)
+
+    @property
+    def _sums(self) -> str:
+        return next((s.result for phase in self.epilogue.phases for s in phase.statements if s.op == "vacc"), "")
 
     def ahead_of(self, statements: Iterable[Statement]) -> int:
         """How many tiles the loads among some statements go ahead; 1 without any."""
         return self.ahead if self._loads(statements) else 1
 
     def load_first(self, statements: Iterable[Statement], row: int | None) -> None:
-        """The loads of the first tiles of a row, as many as they go ahead."""
-        loads = self._loads(statements)
+        """The loads of the first tiles of a row, as many as they go ahead, or of all that hold them."""
+        statements = tuple(statements)
+        held, loads = self._held(statements), self._loads(statements)
+        if held:
+            with self.nest.loop(self.columns, self.step, self.column) as tile:
+                self._write(held, {row: self.columns, tile: 1}, [], tile)
         if loads:
             with self.nest.loop(self.ahead, self.step, self.column) as inner:
                 self._write(loads, {row: self.columns, inner: 1}, [], inner)
@@ -81,8 +94,8 @@ class BlockEpilogue:
         """What follows a tile's loads, and the loads of a tile further on, into the registers that are free now."""
         statements = tuple(statements)
         terms = {row: self.columns, outer: self.ahead_of(statements), inner: 1}
-        loads = self._loads(statements)
-        self._write([s for s in statements if s not in loads], terms, [outer, inner], inner)
+        loads, held = self._loads(statements), self._held(statements)
+        self._write([s for s in statements if s not in loads and s not in held], terms, [outer, inner], inner)
         if loads and outer is not None:
             with self.nest.moved(self.column, self.ahead * self.step):
                 self._write(loads, terms, [], inner)
@@ -153,6 +166,9 @@ class BlockEpilogue:
 
     def _loads(self, statements: Iterable[Statement]) -> list[Statement]:
         return [s for s in statements if s.result in self.epilogue.loads]
+
+    def _held(self, statements: Iterable[Statement]) -> list[Statement]:
+        return [s for s in statements if s.result in self.epilogue.held]
 
     def _load_register(self, number: int, inner: int | None) -> Register:
         """The register of a load that goes ahead, `inner` tiles after the first."""

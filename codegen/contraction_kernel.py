@@ -23,7 +23,7 @@ from birc.codegen.statements import StatementWriter
 from birc.compiler.ir.plan import BLOCK, Access, Contraction, Dimension, Kernel, Phase, Tiling
 from birc.compiler.ir.plan_patch import Patch, patch_of, slot_bytes
 from birc.compiler.ir.plan_spread import spreads
-from birc.compiler.ir.registers import epilogue
+from birc.compiler.ir.registers import epilogue_of
 from birc.runtime.machine import Machine
 from birc.runtime.program import Affine, Instruction, Register, RingAddress, Sync, Window, affine
 from birc.runtime.program import Kernel as KernelCode
@@ -85,7 +85,7 @@ class ContractionWriter:
             B_FULL, B_FREE, resident, b_bytes,
         )  # fmt: skip
         self.by_block = tiling.turns == BLOCK
-        self.epilogue = epilogue(kernel, self.by_block)
+        self.epilogue = epilogue_of(kernel, tiling, machine.vector_registers)
         registers = self.epilogue.registers
         ahead = self.epilogue.ahead(tiling.rows, tiling.columns, machine.vector_registers // tiling.programs)
         stride = self.epilogue.count(tiling.rows * tiling.columns, ahead)
@@ -284,7 +284,7 @@ class ContractionWriter:
             inner = loops.enter_context(self.nest.loop(ahead, extent, self.column, "red"))
             columns = {outer: ahead, inner: 1}
             self._product([], row, columns)
-            self._drain(self.after.tile_register({row: self.b.count, **columns}, self.after.sums_slot), 0)
+            self._drain(self.after.early_register({row: self.b.count, **columns}), 0)
             self.after.finish(phase.statements, row, outer, inner)
 
     def _leave_grid(self) -> None:

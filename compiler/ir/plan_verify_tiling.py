@@ -10,7 +10,7 @@ from birc.compiler.ir.plan import BLOCK, TILE, Access, Contraction, Index, Kerne
 from birc.compiler.ir.plan_patch import patch_of, patch_problems, slot_bytes, window_problems
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.plan_verify_kernel import accesses_of, bounds, reach
-from birc.compiler.ir.registers import epilogue, vector_registers
+from birc.compiler.ir.registers import epilogue_of, vector_registers
 from birc.runtime.machine import Machine
 
 HOISTS: Final = ("", "a", "b")
@@ -170,7 +170,7 @@ def _register_problems(kernel: Kernel, tiling: Tiling, tile: Mapping[str, int], 
         needed = tiling.programs * vector_registers(kernel.phases, tiling.once).count
     else:
         by_block, tiles = tiling.turns == BLOCK, tiling.rows * tiling.columns
-        after = epilogue(kernel, by_block)
+        after = epilogue_of(kernel, tiling, machine.vector_registers)
         needed = tiling.programs * after.count(tiles)
         streamed = kernel.red_dims[: len(kernel.red_dims) - tiling.resident]
         if not by_block and tiles > 1 and any(d.extent > tile[d.name] for d in streamed):

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from birc.compiler.ir.plan import Kernel, Phase, Statement
+from birc.compiler.ir.plan import BLOCK, Kernel, Phase, Statement, Tiling
 from birc.runtime.errors import InternalError
 
 MOST_LOADS_AHEAD = 4
 """Loads of a phase that go ahead, each with registers of its own; no program has more of them in flight."""
+
+ENOUGH_AHEAD = 4
+"""Tiles by which loads go ahead that are there in time: the T-core takes 84 cycles for one, a load some 300."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,11 @@ def _may_free(name: str, phase_number: int, phases: tuple[Phase, ...]) -> bool:
     return made_here or not phase.loops
 
 
-def tile_slots(phases: tuple[Phase, ...]) -> dict[str, int]:
+def tile_slots(phases: tuple[Phase, ...], sums_wait: bool = True) -> dict[str, int]:
     """The values of a contraction that have a register for each tile of a block, and which of that tile's it is.
 
-    They are the sums, and what one phase computes of a tile and a later one reads. A slot whose value was read for the
-    last time is taken again, first of all by the result of that statement.
+    They are the sums (unless these do not wait for each other), and what one phase computes of a tile and a later one
+    reads. A slot whose value was read for the last time is taken again, first of all by the result of that statement.
     """
     last_use: dict[str, tuple[int, int]] = {}
     crossing: set[str] = set()
@@ -91,7 +94,7 @@ def tile_slots(phases: tuple[Phase, ...]) -> dict[str, int]:
                     last_use[argument] = (p, s)
                     if origins.get(argument, p) != p:
                         crossing.add(argument)
-            if statement.op == "vacc":
+            if statement.op == "vacc" and sums_wait:
                 crossing.add(statement.result)
             if statement.result and phase.loops and not statement.op.startswith("vfold"):
                 origins[statement.result] = p
@@ -113,13 +116,15 @@ class Epilogue:
 
     When a program takes whole blocks, `slots` are those of `tile_slots`, and `loads` number the loads of a phase that
     move along the columns: they go ahead of what they are for, by several tiles. Both are empty when it takes single
-    tiles.
+    tiles. The loads in `held` go ahead by whole rows: each lies in the register of its tile, until what is computed
+    with it takes that.
     """
 
     phases: tuple[Phase, ...]
     registers: Registers
     slots: dict[str, int]
     loads: dict[str, int]
+    held: frozenset[str] = frozenset()
 
     @property
     def is_rowwise(self) -> bool:
@@ -141,21 +146,73 @@ class Epilogue:
         )
 
 
-def epilogue(kernel: Kernel, by_block: bool) -> Epilogue:
-    """The epilogue of a contraction. Loads come first in their phase, so that they overlap the T-core.
+def epilogue_of(kernel: Kernel, tiling: Tiling, registers: int) -> Epilogue:
+    """The epilogue of a contraction by a tiling, on a machine with so many registers.
 
-    When a program takes whole blocks there are registers for a few of them only; the others stay where they are read.
+    Loads are held in registers of tiles where there are none for loads that go ahead by a few tiles. (Held loads are
+    all issued before the first of them is used, and only a few are in flight.)
+    """
+    after = epilogue(kernel, tiling.turns == BLOCK)
+    most, tiles = registers // tiling.programs, tiling.rows * tiling.columns
+    is_ahead = not after.loads or after.ahead(tiling.rows, tiling.columns, most) >= min(tiling.columns, ENOUGH_AHEAD)
+    if not begins_early(kernel, tiling) or (is_ahead and after.count(tiles) <= most):
+        return after
+    return epilogue(kernel, by_block=True, holds=True)
+
+
+def begins_early(kernel: Kernel, tiling: Tiling) -> bool:
+    """Whether a tile goes through the first phase of an epilogue about whole rows as soon as its sums are there.
+
+    The depth is resident then, and a block is one row of tiles.
+    """
+    tile = dict(tiling.tile)
+    streamed = kernel.red_dims[: len(kernel.red_dims) - tiling.resident]
+    is_whole = all(d.extent <= tile.get(d.name, 1) for d in streamed)
+    return tiling.turns == BLOCK and tiling.rows == 1 and is_whole and len(kernel.phases) > 1
+
+
+def epilogue(kernel: Kernel, by_block: bool, holds: bool = False) -> Epilogue:
+    """The epilogue of a contraction, which `holds` loads if it can: only one that begins early may.
+
+    Loads come first in their phase, so that they overlap the T-core. When a program takes whole blocks there are
+    registers for a few of them only; the others stay where they are read.
     """
     if not by_block or kernel.contraction is None:
         phases = tuple(_in_front(phase, phase.statements) for phase in kernel.phases)
         return Epilogue(phases, assign(phases), {}, {})
-    slots, loads = tile_slots(kernel.phases), {}
+    held = _held(kernel.phases) if holds else {}
+    slots, loads = tile_slots(kernel.phases, sums_wait=not held) | held, {}
     ahead = [_ahead(phase, slots) for phase in kernel.phases]
     phases = tuple(_in_front(phase, first) for phase, first in zip(kernel.phases, ahead, strict=True))
     for phase, first in zip(phases, ahead, strict=True):
         if phase.loops or len(phases) == 1:
             loads.update({statement.result: number for number, statement in enumerate(first)})
-    return Epilogue(phases, assign(phases, {**slots, **loads}), slots, loads)
+    return Epilogue(phases, assign(phases, {**slots, **loads}), slots, loads, frozenset(held))
+
+
+def _held(phases: tuple[Phase, ...]) -> dict[str, int]:
+    """The loads of the first phase that can lie in registers of their tiles, and in which: at most one in each.
+
+    It is read for the last time when the first value that is computed for the register is made, or before.
+    """
+    slots = tile_slots(phases, sums_wait=False)
+    last_use = {
+        a: (p, n) for p, phase in enumerate(phases) for n, s in enumerate(phase.statements) for a in s.arguments
+    }
+    held: dict[str, int] = {}
+    begun: set[int] = set()
+    for number, statement in enumerate(phases[0].statements if phases[0].loops else ()):
+        slot = slots.get(statement.result)
+        if slot is None or slot in begun:
+            continue
+        begun.add(slot)
+        fitting = (
+            s.result
+            for s in phases[0].statements[:number]
+            if s.op == "vld" and s.result not in held and last_use[s.result] <= (0, number)
+        )
+        held.update(dict.fromkeys(list(fitting)[:1], slot))
+    return held
 
 
 def _ahead(phase: Phase, slots: Collection[str]) -> list[Statement]:

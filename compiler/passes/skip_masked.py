@@ -19,6 +19,9 @@ WEIGHTLESS = -1e30
 """A score as low as this has the share 0.0 in FP32 beside any score that a model means."""
 
 MOST_GROUPS = 8
+TOGETHER = 2
+"""Groups whose shares come before the products with the values: SPCs wait for each other once for all of them."""
+
 GROUP_TILES = 8
 """What a group of rows costs beside its tiles, in tiles: two kernels more."""
 
@@ -87,11 +90,11 @@ class SkipMasked(Pass):
           %s.2 : f32[1,8,1] = slice(%k) {starts = [0, 0, 0], ends = [1, 8, 1], steps = [1, 1, 1]}
           %s.3 : f32[1,1,1] = matmul(%s.1, %s.2)
           %p.1 : f32[1,1,1] = softmax(%s.3) {axis = 2}
-          %y.1 : f32[1,1,8] = slice(%v) {starts = [0, 0, 0], ends = [1, 1, 8], steps = [1, 1, 1]}
-          %y.2 : f32[1,1,8] = matmul(%p.1, %y.1)
           %s.4 : f32[1,1,8] = slice(%q) {starts = [0, 1, 0], ends = [1, 2, 8], steps = [1, 1, 1]}
           %s.5 : f32[1,1,2] = matmul(%s.4, %k)
           %p.2 : f32[1,1,2] = softmax(%s.5) {axis = 2}
+          %y.1 : f32[1,1,8] = slice(%v) {starts = [0, 0, 0], ends = [1, 1, 8], steps = [1, 1, 1]}
+          %y.2 : f32[1,1,8] = matmul(%p.1, %y.1)
           %y.3 : f32[1,1,8] = matmul(%p.2, %v)
           %y : f32[1,2,8] = concat(%y.2, %y.3) {axis = 1}
           output %y
@@ -214,7 +217,11 @@ def _rewrite(
 ) -> None:
     """Put an attention for each group of rows, and their results one below the other, in the place of the whole."""
     context, type = attention.context, attention.context.output.type
-    parts = [_part(editor, attention, group, masks) for group in groups]
+    parts: list[str] = []
+    for first in range(0, len(groups), TOGETHER):
+        together = groups[first : first + TOGETHER]
+        shares = [_shares(editor, attention, group, masks) for group in together]
+        parts += [_product(editor, attention, *pair) for pair in zip(shares, together, strict=True)]
     whole = parts[0]
     if len(parts) > 1:
         attributes: dict[str, AttributeValue] = {"axis": type.rank - 2}
@@ -223,31 +230,15 @@ def _rewrite(
     editor.replace(context, whole)
 
 
-def _part(editor: GraphEditor, attention: _Attention, group: _Rows, masks: dict[tuple[str, _Rows], str]) -> str:
-    """The attention of one group of rows."""
-    rank, context = len(attention.sizes), attention.context
+def _shares(editor: GraphEditor, attention: _Attention, group: _Rows, masks: dict[tuple[str, _Rows], str]) -> str:
+    """The shares of one group of rows."""
     product, *factors = attention.scores
-
-    def add(node: Node, *inputs: str) -> str:
-        return editor.add(node.op, inputs, node.attributes, stem=node.name, sources=node.sources, before=context)
-
-    def cut(name: str, node: Node, rows: tuple[int, int] | None = None, columns: tuple[int, int] | None = None) -> str:
-        """Rows and columns of an operand."""
-        sizes = editor.type_of(name).sizes
-        bounds = [*((0, size) for size in sizes[:-2]), rows or (0, sizes[-2]), columns or (0, sizes[-1])]
-        if bounds == [(0, size) for size in sizes]:
-            return name
-        attributes: dict[str, AttributeValue] = {
-            "starts": tuple(start for start, _ in bounds),
-            "ends": tuple(end for _, end in bounds),
-            "steps": (1,) * rank,
-        }
-        return editor.add("slice", (name,), attributes, stem=node.name, sources=node.sources, before=context)
-
     rows, columns = (group.first, group.last), (group.left, group.right)
-    value = add(product, cut(product.inputs[0], product, rows=rows), cut(product.inputs[1], product, columns=columns))
+    q = _cut(editor, attention, product, 0, rows, None)
+    k = _cut(editor, attention, product, 1, None, columns)
+    value = _again(editor, attention, product, q, k)
     for factor in factors:
-        value = add(factor, value, factor.inputs[1])
+        value = _again(editor, attention, factor, value, factor.inputs[1])
     condition, *options = attention.choice.inputs
     kept = attention.keeps[..., slice(*rows) if attention.keeps.shape[-2] > 1 else slice(None), slice(*columns)]
     if not kept.all():
@@ -255,12 +246,46 @@ def _part(editor: GraphEditor, attention: _Attention, group: _Rows, masks: dict[
         if key not in masks:
             is_kept = np.array_equal(attention.keeps, editor.constants[condition].data)
             masks[key] = editor.add_constant(np.ascontiguousarray(kept if is_kept else ~kept), condition)
-        scores = attention.scores[-1].name
-        value = add(attention.choice, masks[key], *(value if name == scores else name for name in options))
-    value = add(attention.softmax, value)
-    value = add(context, value, cut(context.inputs[1], context, rows=columns))
-    _lay_out(editor, value, context.output.type.layout)
-    return value
+        chosen = (value if name == attention.scores[-1].name else name for name in options)
+        value = _again(editor, attention, attention.choice, masks[key], *chosen)
+    return _again(editor, attention, attention.softmax, value)
+
+
+def _product(editor: GraphEditor, attention: _Attention, shares: str, group: _Rows) -> str:
+    """The shares of one group of rows by the values that they are of."""
+    context = attention.context
+    values = _cut(editor, attention, context, 1, (group.left, group.right), None)
+    result = _again(editor, attention, context, shares, values)
+    _lay_out(editor, result, context.output.type.layout)
+    return result
+
+
+def _again(editor: GraphEditor, attention: _Attention, node: Node, *inputs: str) -> str:
+    """A node of the attention with other operands."""
+    before = attention.context
+    return editor.add(node.op, inputs, node.attributes, stem=node.name, sources=node.sources, before=before)
+
+
+def _cut(
+    editor: GraphEditor,
+    attention: _Attention,
+    node: Node,
+    place: int,
+    rows: tuple[int, int] | None,
+    columns: tuple[int, int] | None,
+) -> str:
+    """Some rows and columns (None: all) of an operand of a product."""
+    name, before = node.inputs[place], attention.context
+    sizes = editor.type_of(name).sizes
+    bounds = [*((0, size) for size in sizes[:-2]), rows or (0, sizes[-2]), columns or (0, sizes[-1])]
+    if bounds == [(0, size) for size in sizes]:
+        return name
+    attributes: dict[str, AttributeValue] = {
+        "starts": tuple(start for start, _ in bounds),
+        "ends": tuple(end for _, end in bounds),
+        "steps": (1,) * len(sizes),
+    }
+    return editor.add("slice", (name,), attributes, stem=node.name, sources=node.sources, before=before)
 
 
 def _lay_out(editor: GraphEditor, name: str, layout: tuple[int, ...] | None) -> None:

@@ -119,10 +119,25 @@ def _narrowed(
 
 
 def _tilings(shape: Shape) -> Iterator[tuple[Shape, Tiling]]:
-    by_tile, by_block = epilogue(shape.kernel, by_block=False), epilogue(shape.kernel, by_block=True)
-    for spcs in _spc_splits(shape, shape.machine.spcs_per_die, by_block.is_rowwise):
-        for tiling in _blockings(shape, spcs, by_tile, by_block):
+    kernel = shape.kernel
+    after = _Epilogues(epilogue(kernel, False), epilogue(kernel, True), epilogue(kernel, True, holds=True))
+    for spcs in _spc_splits(shape, shape.machine.spcs_per_die, after.is_rowwise):
+        for tiling in _blockings(shape, spcs, after):
             yield shape, tiling
+
+
+@dataclass(frozen=True, slots=True)
+class _Epilogues:
+    """The epilogue of a kernel: when programs take single tiles, whole blocks, or blocks whose tiles hold loads."""
+
+    by_tile: Epilogue
+    by_block: Epilogue
+    held: Epilogue
+
+    @property
+    def is_rowwise(self) -> bool:
+        """Whether it is about whole rows, which are a block each."""
+        return self.by_block.is_rowwise
 
 
 def _spc_splits(shape: Shape, spcs: int, whole_rows: bool) -> list[tuple[tuple[str, int], ...]]:
@@ -192,22 +207,20 @@ def _row_tiles(dims: list[Dimension], most: int) -> list[dict[str, int]]:
     return [dict(zip((d.name for d in dims), extents, strict=True)) for _, _, extents in scored[:2]]
 
 
-def _blockings(
-    shape: Shape, spcs: tuple[tuple[str, int], ...], by_tile: Epilogue, by_block: Epilogue
-) -> Iterator[Tiling]:
+def _blockings(shape: Shape, spcs: tuple[tuple[str, int], ...], after: _Epilogues) -> Iterator[Tiling]:
     """Every way to block that fits input buffers and registers."""
     row_share, column_share = shape.share(shape.blocked, dict(spcs)), shape.share(shape.column, dict(spcs))
     blocks = [(rows, columns) for rows, columns in BLOCKS if rows <= row_share and columns <= column_share]
-    if by_block.is_rowwise:
+    if after.is_rowwise:
         whole = shape.count(shape.column)
         blocks = [(1, whole)] if column_share == whole else []
     for rows, columns in blocks:
-        yield from _blocked(shape, spcs, rows, columns, by_tile, by_block, stream=False)
+        yield from _blocked(shape, spcs, rows, columns, after, stream=False)
         if columns > 1:
-            yield from _blocked(shape, spcs, rows, columns, by_tile, by_block, stream=True)
-    if not by_block.is_rowwise:
+            yield from _blocked(shape, spcs, rows, columns, after, stream=True)
+    if not after.is_rowwise:
         for rows in range(1, min(row_share, MOST_STREAMED_ROWS) + 1):
-            yield from _blocked(shape, spcs, rows, 1, by_tile, by_block, stream=True)
+            yield from _blocked(shape, spcs, rows, 1, after, stream=True)
 
 
 def _blocked(
@@ -215,20 +228,21 @@ def _blocked(
     spcs: tuple[tuple[str, int], ...],
     rows: int,
     columns: int,
-    by_tile: Epilogue,
-    by_block: Epilogue,
+    after: _Epilogues,
     stream: bool,
 ) -> Iterator[Tiling]:
     """The tilings with blocks of `rows` x `columns` tiles: how much depth is resident, which operand is hoisted."""
     machine = shape.machine
     tile = tuple(shape.tile.items())
     depth = len(shape.steps)
-    for_tiles = 0 if by_tile.is_rowwise else _programs(shape, dict(spcs), rows, columns, by_tile.count(1))
-    for_blocks = _block_programs(shape, dict(spcs), rows, columns, by_block)
+    by_tile = after.by_tile
+    for_tiles = 0 if after.is_rowwise else _programs(shape, dict(spcs), rows, columns, by_tile.count(1))
     a_bytes, b_bytes = shape.slot_bytes
     for resident in range(1, depth) if shape.is_cut else range(len(shape.taps), depth + 1):
         chunks = math.prod(shape.steps[: depth - resident])
         partial = rows * columns if chunks > 1 and rows * columns > 1 else 0
+        kinds = (after.by_block, after.held) if after.is_rowwise and chunks == 1 else (after.by_block,)
+        for_blocks = max(_block_programs(shape, dict(spcs), rows, columns, kind) for kind in kinds)
         turns = [(BLOCK, for_blocks)] if for_blocks else []
         needed = for_tiles * by_tile.count(1) + partial
         if 0 < for_tiles <= machine.vector_programs and needed <= machine.vector_registers:

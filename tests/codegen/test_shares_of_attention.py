@@ -63,7 +63,7 @@ def check(
     return plans
 
 
-@pytest.mark.parametrize("columns", [1, 63, 64, 66, 128, 320, 512])
+@pytest.mark.parametrize("columns", [1, 63, 64, 66, 128, 320, 512, 640, 896])
 def test_rows_of_some_tiles(columns: int) -> None:
     (compiled, *_) = check(attention(columns))
     last = compiled.kernels[0].phases[-1]

@@ -14,7 +14,8 @@ from op_cases import LARGE, OpCase
 from pipeline import compile_graph
 
 from birc.compiler.ir.plan import RED, Access, Contraction, Dimension, Index, Kernel, Phase, Statement, View
-from birc.compiler.ir.registers import Epilogue, assign, epilogue
+from birc.compiler.ir.registers import Epilogue, assign, epilogue, epilogue_of
+from birc.runtime.machine import load_machine
 
 OPERATIONS = (("vld",), ("vneg", "vabs", "vexp2"), ("vadd", "vmul", "vmax"))
 LOOPS = st.sampled_from(((), ("d0",)))
@@ -231,3 +232,17 @@ def test_what_is_the_same_for_a_row_is_computed_once() -> None:
     once = [s.op for phase in kernel.phases for s in phase.statements if not phase.loops]
     assert not {"vld", "vrcp", "vredmax", "vredsum"} & set(looped)
     assert sorted(once) == ["vld", "vrcp", "vredmax", "vredsum"]
+
+
+@pytest.mark.parametrize(("columns", "holds"), [(512, False), (640, True), (896, True), (1024, False)])
+def test_long_rows_hold_their_mask_where_that_leaves_more_programs_or_time(columns: int, holds: bool) -> None:
+    make = GraphMaker()
+    scores = make("mul", make("matmul", make.input(4, 1024, 64), make.input(4, 64, columns)), make.constant(0.5))
+    graph = make.graph(make("softmax", make("add", scores, make.input(1024, columns)), axis=2))
+    machine = load_machine("br100")
+    (kernel, *_) = compile_graph(graph, machine, "bf16").kernels
+    assert kernel.tiling is not None
+    after = epilogue_of(kernel, kernel.tiling, machine.vector_registers)
+    assert bool(after.held) == holds
+    assert all(after.slots[name] == 0 for name in after.held)
+    assert kernel.tiling.programs * after.count(columns // 64) <= machine.vector_registers

@@ -23,7 +23,7 @@ from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import BLOCK, TILE, Contraction, Dimension, Kernel, KernelStep, Tiling
 from birc.compiler.ir.plan_verify import verify_plan
 from birc.compiler.ir.plan_verify_tiling import tiling_problems
-from birc.compiler.ir.registers import epilogue
+from birc.compiler.ir.registers import epilogue, epilogue_of
 from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.base import run_passes
 from birc.compiler.passes.fuse import Fuse
@@ -63,7 +63,7 @@ class TiledProduct:
     @property
     def goes_by_parts(self) -> bool:
         """Whether the epilogue goes through a few tiles of a row at a time: loads ahead of the rest, powers of sums."""
-        after = epilogue(self.kernel, self.tiling.turns == BLOCK)
+        after = epilogue_of(self.kernel, self.tiling, MACHINE.vector_registers)
         registers = MACHINE.vector_registers // self.tiling.programs
         ahead = after.ahead(self.tiling.rows, self.tiling.columns, registers)
         least = 0 if after.is_rowwise else 1
