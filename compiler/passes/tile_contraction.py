@@ -173,7 +173,7 @@ def _tile(kernel: Kernel, contraction: Contraction, machine: Machine, rows: dict
     tile[deepest.name] = min(deepest.extent, -(-even // format.k_unit) * format.k_unit)
     for outer in reversed(kernel.red_dims[:-1]):
         depth = math.prod(tile[d.name] for d in kernel.red_dims) * outer.extent
-        if depth > most or not _whole_inside(kernel, outer, tile) or _shares_axis(contraction, outer.name, tile):
+        if depth > most or not _whole_inside(kernel, outer, tile) or not _is_depth_alone(contraction, outer.name, tile):
             break
         tile[outer.name] = outer.extent
     return tile
@@ -185,11 +185,14 @@ def _whole_inside(kernel: Kernel, outer: Dimension, tile: dict[str, int]) -> boo
     return all(tile[d.name] == d.extent for d in inside)
 
 
-def _shares_axis(contraction: Contraction, name: str, tile: dict[str, int]) -> bool:
-    """Whether an operand has an axis along which a dimension and another one that is tiled both move."""
-    indices = (index for access in (contraction.a, contraction.b) for index in access.index)
-    terms = ([other for other, _ in index.terms] for index in indices)
-    return any(name in names and any(tile[other] > 1 for other in names if other != name) for names in terms)
+def _is_depth_alone(contraction: Contraction, name: str, tile: dict[str, int]) -> bool:
+    """Whether a dimension moves no axis of rows or columns, and none along which one that is tiled moves, too."""
+    a, b = contraction.a.index, contraction.b.index
+    others = (*a[: contraction.rows], *b[contraction.depth :])
+    if any(name in dict(index.terms) for index in others):
+        return False
+    names = (dict(index.terms) for index in (*a, *b))
+    return not any(name in axis and any(tile[other] > 1 for other in axis if other != name) for axis in names)
 
 
 def _row_tiles(dims: list[Dimension], most: int) -> list[dict[str, int]]:

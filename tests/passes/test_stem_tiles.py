@@ -98,3 +98,16 @@ def test_tiles_are_shorter_where_more_programs_share_them(rows: int, height: int
     space = (Dimension(SPC, 2), Dimension("h", rows), Dimension("w", 690))
     tiling = tile_vector_kernel(Kernel("copy", space, (Phase(statements),)), load_machine("tiny"))
     assert (dict(tiling.tile)["h"], tiling.programs) == (height, programs)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_taps_that_move_rows_stay_one_by_one(size: int) -> None:
+    """On a map of one pixel the tiles do not move, the taps do: they choose the rows that an operation takes."""
+    make = GraphMaker()
+    form = {"stride": (1, 1), "pads": (1, 1, 1, 1), "dilation": (1, 1), "group": 1}
+    weights = np.random.default_rng(1).integers(-2, 3, (64, 64, 3, 3)).astype(np.float32)
+    graph = make.graph(make("conv2d", make.input(2, 64, size, size), make.constant(weights), **form))
+    case = compile_graph(graph, "br100", "bf16")
+    x = np.random.default_rng(2).integers(-3, 4, (2, 64, size, size)).astype(np.float32)
+    (found,) = case.values({"x0": x}).values()
+    np.testing.assert_array_equal(found, convolved(x, weights, 1, (1, 1, 1, 1), 1))
