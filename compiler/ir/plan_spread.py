@@ -39,16 +39,23 @@ def spreads(kernel: Kernel, tiling: Tiling) -> dict[str, Spread]:
     """The spread of every dimension by name.
 
     Dimensions that phases loop over, and reduced ones, stay on their SPC; blocks of row and column tiles are not cut.
+    Where the programs of a vector kernel can share no dimension evenly, they share the one with most tiles, and the
+    last round has too few.
     """
     tile = {d.name: 1 for d in kernel.space} | dict(tiling.tile)
     spcs = dict(tiling.spcs)
     blocks = _blocks(kernel, tiling, tile)
     looped = {name for phase in kernel.phases for name in phase.loops} if kernel.contraction is None else set()
     outer = {d.name for d in kernel.par_dims} - looped
-    return {
+    found = {
         d.name: _spread(d, tile[d.name], spcs.get(d.name, 1) if d.name in outer else 1, blocks.get(d.name, 1))
         for d in kernel.space
     }
+    shared = [found[d.name] for d in kernel.par_dims if d.name in outer]
+    if kernel.contraction is not None or not shared or any(one.share % tiling.programs == 0 for one in shared):
+        return found
+    name = max((d.name for d in kernel.par_dims if d.name in outer), key=lambda name: found[name].share)
+    return found | {name: _spread(kernel.dimension(name), tile[name], found[name].spcs, tiling.programs)}
 
 
 def _spread(dimension: Dimension, tile: int, spcs: int, block: int) -> Spread:

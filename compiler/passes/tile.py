@@ -8,7 +8,7 @@ from dataclasses import replace
 from birc.compiler.ir.plan import Access, Kernel, KernelStep, Plan
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.tile_contraction import TiledDepth, contraction_tilings
-from birc.compiler.passes.tile_vector import tile_vector_kernel
+from birc.compiler.passes.tile_vector import tile_vector_kernel, with_most_programs
 from birc.compiler.passes.tile_window import TiledWindow, window_tilings
 from birc.runtime.machine import Machine
 
@@ -53,10 +53,11 @@ def _solve(kernel: Kernel, machine: Machine, memories: Memories, clock: Clock | 
     else:
         tilings += window_tilings(kernel, machine, memories, most)
         if not tilings or clock is not None:
-            tilings.append(TiledDepth(0, tile_vector_kernel(kernel, machine)))
+            whole = tile_vector_kernel(kernel, machine)
+            tilings += [TiledDepth(0, tiling) for tiling in (whole, with_most_programs(kernel, whole, machine))]
     if clock is None or len(tilings) == 1:
         return tilings[0]
-    return min(tilings, key=lambda tiling: clock(tiling.of(kernel), memories))
+    return min(dict.fromkeys(tilings), key=lambda tiling: clock(tiling.of(kernel), memories))
 
 
 def signature(kernel: Kernel, memories: Memories) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from birc.compiler.ir.plan import SPC, Dimension, Kernel, Tiling
 from birc.compiler.ir.registers import assign
@@ -59,6 +60,19 @@ def _mapped(kernel: Kernel, machine: Machine, tile: dict[str, int], registers: i
         tuple(mapping.items()),
         programs=shared_programs(shares, most),
     )
+
+
+def with_most_programs(kernel: Kernel, tiling: Tiling, machine: Machine) -> Tiling:
+    """The tiling with the fewest vector programs that leave each as little to do as all of them would.
+
+    They need not share a dimension evenly: in the last round some have nothing to do.
+    """
+    tile, spcs = dict(tiling.tile), dict(tiling.spcs)
+    counts = {d.name: -(-d.extent // tile[d.name]) for d in _outer(kernel)}
+    shares = [-(-count // spcs.get(name, 1)) for name, count in counts.items()]
+    most = min(machine.vector_programs, machine.vector_registers // max(1, assign(kernel.phases).count))
+    longest = max(shares, default=1)
+    return replace(tiling, programs=min(range(1, most + 1), key=lambda programs: (-(-longest // programs), programs)))
 
 
 def _outer(kernel: Kernel) -> list[Dimension]:

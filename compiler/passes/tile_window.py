@@ -150,10 +150,12 @@ def _tilings(work: WindowWork, tile: Mapping[str, int], programs: Sequence[int])
     if any(share > 1 and is_fixed for share, is_fixed in zip(shares, fixed, strict=True)):
         return  # what a program loads once is the same in all its tiles
     mapping = samples or [(d.name, s) for d, s in zip(work.dims, split, strict=True) if s > 1]
+    tiles = math.prod(shares)
+    longest = max(shares)
     for number in programs:
-        if number == 1 or any(share % number == 0 for share in shares):
-            tiling = Tiling(tuple(tile.items()), tuple(mapping), programs=number, once=bool(work.once))
-            yield tiling, math.prod(shares)
+        evenly = any(share % number == 0 for share in shares)
+        taken = tiles if evenly else tiles // longest * -(-longest // number) * number
+        yield Tiling(tuple(tile.items()), tuple(mapping), programs=number, once=bool(work.once)), taken
 
 
 @cache
