@@ -100,8 +100,11 @@ class ContractionWriter:
         """The code and the slots."""
         with ExitStack() as loops:
             self._spc_loops(loops)
+            taken_apart = self._taken_apart()
+            programs = {d.name: self.tiling.programs if d.name == taken_apart else 1 for d in self._independent()}
             for d in self._independent():
-                loops.enter_context(self.nest.loop(self.shares[d.name], self.tile[d.name], d.name))
+                count, step = self.shares[d.name] // programs[d.name], programs[d.name] * self.tile[d.name]
+                loops.enter_context(self.nest.loop(count, step, d.name))
             if self.tiling.hoist == "a":
                 self._row_loops(loops)
                 self._loads(self.a)
@@ -117,6 +120,11 @@ class ContractionWriter:
             else:
                 self._row_loops(loops)
                 self._column_loop(loops)
+                if taken_apart:
+                    step, count = self.tile[taken_apart], self.tiling.programs
+                    self.writer.program_depth = loops.enter_context(
+                        self.nest.loop(count, step, taken_apart, level="program")
+                    )
                 self._chunks()
         return KernelCode(self.kernel.name, tuple(self.nest.nests), self._semaphores()), self.slots
 
@@ -172,6 +180,14 @@ class ContractionWriter:
         blocks = {self.row: tiling.rows, self.column: tiling.columns}
         counts = {name: self.shares[name] // blocks.get(name, 1) for name in order}
         return next((name for name in reversed(order) if counts[name] % tiling.programs == 0), "")
+
+    def _taken_apart(self) -> str:
+        """The dimension of independent products of which vector programs take the rows of one each; "" for none."""
+        tiling = self.tiling
+        names = [d.name for d in self._independent()]
+        if tiling.programs == 1 or tiling.hoist or not self.epilogue.is_rowwise or self._program_dimension():
+            return ""
+        return next((name for name in reversed(names) if self.shares[name] % tiling.programs == 0), "")
 
     def _loads(self, operand: Operand) -> None:
         """Load a block's tiles of one operand, for the depth that is resident."""

@@ -245,17 +245,17 @@ def _blocked(
         chunks = math.prod(shape.steps[: depth - resident])
         partial = rows * columns if chunks > 1 and rows * columns > 1 else 0
         kinds = (after.by_block, after.held) if after.is_rowwise and chunks == 1 else (after.by_block,)
-        for_blocks = max(_block_programs(shape, dict(spcs), rows, columns, kind) for kind in kinds)
-        turns = [(BLOCK, for_blocks)] if for_blocks else []
         needed = for_tiles * by_tile.count(1) + partial
-        if 0 < for_tiles <= machine.vector_programs and needed <= machine.vector_registers:
-            turns.insert(0, (TILE, for_tiles))
+        has_tiles = 0 < for_tiles <= machine.vector_programs and needed <= machine.vector_registers
         steps = math.prod(shape.steps[depth - resident :])
         a_steps = steps // shape.windows
         hoists = ["", "a", "b"] if chunks == 1 else [""]
         if stream:
             hoists = ["", "b"] if chunks == 1 and (rows == 1 or columns == 1) else [""]
         for hoist in hoists:
+            blocks = _blocks(shape, dict(spcs), rows, columns, apart=after.is_rowwise and not hoist)
+            for_blocks = max(_block_programs(machine, blocks, rows * columns, kind) for kind in kinds)
+            turns = [(TILE, for_tiles)] * has_tiles + [(BLOCK, for_blocks)] * (for_blocks > 0)
             if stream and columns > 1:
                 a_slots = _slots(machine, a_steps, machine.gib_a_bytes // a_bytes, held=a_steps)
             else:
@@ -296,17 +296,17 @@ def _programs(shape: Shape, spcs: dict[str, int], rows: int, columns: int, regis
     return shared_programs(_blocks(shape, spcs, rows, columns), most)
 
 
-def _block_programs(shape: Shape, spcs: dict[str, int], rows: int, columns: int, after: Epilogue) -> int:
+def _block_programs(machine: Machine, blocks: list[int], tiles: int, after: Epilogue) -> int:
     """Vector programs that take blocks of several tiles in turn, with registers for all sums; 0 for none."""
-    tiles = rows * columns
-    most = min(shape.machine.vector_programs, shape.machine.vector_registers // after.count(tiles))
+    most = min(machine.vector_programs, machine.vector_registers // after.count(tiles))
     if tiles == 1 or most == 0 or (most == 1 and not after.is_rowwise):
         return 0
-    return shared_programs(_blocks(shape, spcs, rows, columns), most)
+    return shared_programs(blocks, most)
 
 
-def _blocks(shape: Shape, spcs: dict[str, int], rows: int, columns: int) -> list[int]:
-    """Blocks of an SPC along the dimensions of rows and columns."""
+def _blocks(shape: Shape, spcs: dict[str, int], rows: int, columns: int, apart: bool = False) -> list[int]:
+    """Blocks of an SPC along the dimensions of rows and columns, and those along which products are `apart`."""
     sizes = {shape.column.name: columns} | ({shape.blocked.name: rows} if shape.blocked is not None else {})
-    names = (*shape.contraction.row_dims, *shape.contraction.column_dims)
+    names = [*shape.contraction.row_dims, *shape.contraction.column_dims]
+    names += [d.name for d in shape.kernel.par_dims if apart and d.name not in names]
     return [-(-shape.share(shape.kernel.dimension(name), spcs) // sizes.get(name, 1)) for name in names]

@@ -115,3 +115,12 @@ def test_shares_that_others_read_are_divided_at_once(reader: str) -> None:
         compiled.verify()
         for actual, one in zip(compiled.values(inputs).values(), wanted, strict=True):
             np.testing.assert_allclose(actual, one, rtol=0, atol=ERRORS["model"])
+
+
+def test_programs_take_a_head_each_where_rows_are_too_few() -> None:
+    """Three heads of one block of rows on each SPC: the rows of one head wait for no program of another."""
+    graph = attention(128, heads=48, rows=64)
+    machine = load_machine("br100").with_values({"dies": 1})
+    tilings = [compiled.kernels[0].tiling for compiled in check(graph, machine, "bf16")]
+    found = [(dict(tiling.spcs), tiling.programs, tiling.hoist) for tiling in tilings if tiling is not None]
+    assert ({"b0": 16}, 3, "") in found
