@@ -89,17 +89,47 @@ def _candidates(
 
 
 def _tiled(how: Unrolling, work: WindowWork) -> Iterator[tuple[float, TiledWindow]]:
-    """The tilings of one unrolled kernel, with their estimated cycles."""
+    """For each number of programs the best tiling of one unrolled kernel, with its estimated cycles."""
     machine = work.machine
     if any(len(i.terms) > 1 for access in accesses(work.kernel) for i in access.index):
         return  # a box moves along an axis with one tiled dimension only
     forms = _by_programs(how, work)
+    best: dict[int, tuple[float, dict[str, int], tuple[int, ...]]] = {}
     for tile in _tiles(work.dims, machine.vector_tile_elements):
+        split = _on_spcs(work, tile)
+        if split is None:
+            continue
         of_tile = work.of_tile(tile)
-        for tiling, tiles in _tilings(work, tile, list(forms)):
-            form = forms[tiling.programs]
-            cycles = of_tile.cycles(tiling.programs, min(machine.outstanding_loads_per_warp, form.ahead + 1))
-            yield tiles * cycles + work.begin_cycles, TiledWindow(form, tiling)
+        counts = [-(-d.extent // tile[d.name]) for d in work.dims]
+        shares = [-(-count // s) for count, s in zip(counts, split, strict=True)]
+        for programs, form in forms.items():
+            slots = min(machine.outstanding_loads_per_warp, form.ahead + 1)
+            cycles = _tiles_taken(shares, programs) * of_tile.cycles(programs, slots)
+            if programs not in best or cycles < best[programs][0]:
+                best[programs] = cycles, tile, split
+    for programs, (cycles, tile, split) in best.items():
+        mapping = [(d.name, s) for d, s in zip(work.dims, split, strict=True) if s > 1]
+        mapping += [(d.name, d.extent) for d in work.kernel.par_dims if d.name == SPC]
+        tiling = Tiling(tuple(tile.items()), tuple(mapping), programs=programs, once=how.once)
+        yield cycles + work.begin_cycles, TiledWindow(forms[programs], tiling)
+
+
+def _on_spcs(work: WindowWork, tile: Mapping[str, int]) -> tuple[int, ...] | None:
+    """SPCs per dimension; None when a program would have several tiles of what it loads once."""
+    counts = tuple(-(-d.extent // tile[d.name]) for d in work.dims)
+    per_sample = any(d.name == SPC for d in work.kernel.par_dims)
+    split = (1,) * len(counts) if per_sample else _split(counts, work.fixed, work.machine.spcs_per_die)
+    if any(count > s and is_fixed for count, s, is_fixed in zip(counts, split, work.fixed, strict=True)):
+        return None
+    return split
+
+
+def _tiles_taken(shares: Sequence[int], programs: int) -> int:
+    """The tiles of an SPC, rounded up where the programs cannot share a dimension evenly."""
+    tiles, longest = math.prod(shares), max(shares)
+    if any(share % programs == 0 for share in shares):
+        return tiles
+    return tiles // longest * -(-longest // programs) * programs
 
 
 def _loads_floats(statement: Statement, memories: Memories) -> bool:
@@ -137,25 +167,6 @@ def _by_programs(how: Unrolling, work: WindowWork) -> dict[int, Unrolling]:
         for programs in range(1, min(machine.vector_programs, machine.vector_registers // registers) + 1):
             found[programs] = replace(how, ahead=ahead)
     return found
-
-
-def _tilings(work: WindowWork, tile: Mapping[str, int], programs: Sequence[int]) -> Iterator[tuple[Tiling, int]]:
-    """The tilings by these tiles, with the number of tiles on the busiest SPC."""
-    counts = tuple(-(-d.extent // tile[d.name]) for d in work.dims)
-    moving = {name for s in work.once for i in (s.access.index if s.access else ()) for name, _ in i.terms}
-    fixed = tuple(d.name in moving for d in work.dims)
-    samples = [(d.name, d.extent) for d in work.kernel.par_dims if d.name == SPC]
-    split = (1,) * len(counts) if samples else _split(counts, fixed, work.machine.spcs_per_die)
-    shares = [-(-count // s) for count, s in zip(counts, split, strict=True)]
-    if any(share > 1 and is_fixed for share, is_fixed in zip(shares, fixed, strict=True)):
-        return  # what a program loads once is the same in all its tiles
-    mapping = samples or [(d.name, s) for d, s in zip(work.dims, split, strict=True) if s > 1]
-    tiles = math.prod(shares)
-    longest = max(shares)
-    for number in programs:
-        evenly = any(share % number == 0 for share in shares)
-        taken = tiles if evenly else tiles // longest * -(-longest // number) * number
-        yield Tiling(tuple(tile.items()), tuple(mapping), programs=number, once=bool(work.once)), taken
 
 
 @cache

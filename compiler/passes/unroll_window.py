@@ -99,6 +99,7 @@ class _Unroller:
     how: Unrolling
     written: list[Statement] = field(default_factory=list)
     names: dict[Key, str] = field(default_factory=dict)
+    loaded: dict[tuple[str, Point], str] = field(default_factory=dict)
 
     def statements(self) -> list[Statement]:
         """What one group computes, equal values once."""
@@ -161,6 +162,15 @@ class _Unroller:
 
     def _write(self, statement: Statement, point: Point, known: Mapping[str, str | float]) -> str:
         """The statement at one point; an equal one is not written again."""
+        if statement.op != "vld":
+            return self._write_new(statement, point, known)
+        moving = _moving(statement)
+        place = statement.result, tuple(one for one in point if one[0] in moving)
+        if place not in self.loaded:
+            self.loaded[place] = self._write_new(statement, point, known)
+        return self.loaded[place]
+
+    def _write_new(self, statement: Statement, point: Point, known: Mapping[str, str | float]) -> str:
         arguments = tuple(known[a] if isinstance(a, str) else a for a in statement.arguments)
         access = statement.access
         if access is not None:

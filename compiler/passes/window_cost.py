@@ -73,6 +73,12 @@ class WindowWork:
         """The loads that a program makes once for all of its tiles."""
         return self.kernel.phases[0].statements if len(self.kernel.phases) > 1 else ()
 
+    @cached_property
+    def fixed(self) -> tuple[bool, ...]:
+        """For each of `dims` whether what a program loads once moves along it."""
+        moving = {name for s in self.once for i in (s.access.index if s.access else ()) for name, _ in i.terms}
+        return tuple(d.name in moving for d in self.dims)
+
     @property
     def begin_cycles(self) -> float:
         """Cycles until these loads have arrived."""
