@@ -8,6 +8,7 @@ from dataclasses import replace
 from birc.compiler.ir.plan import Access, Kernel, KernelStep, Plan
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.tile_contraction import TiledDepth, contraction_tilings
+from birc.compiler.passes.tile_slots import fewer_slots
 from birc.compiler.passes.tile_vector import tile_vector_kernel, with_most_programs
 from birc.compiler.passes.tile_window import TiledWindow, window_tilings
 from birc.runtime.machine import Machine
@@ -23,7 +24,7 @@ def tile(plan: Plan, machine: Machine, solved: Solved | None = None, clock: Cloc
     """The plan with a tiling on every kernel; kernels of equal structure are solved once.
 
     What is `solved` for a machine is kept there, for other plans. A `clock` gives the cycles of a tiled kernel: it
-    decides between the tilings of a product that are estimated best, else the estimate does.
+    decides between the tilings of a product that are estimated best, and on its slots, else the estimate does.
     """
     memories = Memories(
         {b.name: b.dtype for b in plan.buffers}, frozenset(b.name for b in plan.buffers if b.space == "tb")
@@ -55,9 +56,18 @@ def _solve(kernel: Kernel, machine: Machine, memories: Memories, clock: Clock | 
         if not tilings or clock is not None:
             whole = tile_vector_kernel(kernel, machine)
             tilings += [TiledDepth(0, tiling) for tiling in (whole, with_most_programs(kernel, whole, machine))]
-    if clock is None or len(tilings) == 1:
-        return tilings[0]
-    return min(dict.fromkeys(tilings), key=lambda tiling: clock(tiling.of(kernel), memories))
+    candidates = list(dict.fromkeys(tilings))
+    if clock is None or (kernel.contraction is None and len(candidates) == 1):
+        return candidates[0]
+
+    def cycles(tiling: TiledDepth | TiledWindow) -> int:
+        return clock(tiling.of(kernel), memories)
+
+    measured = {tiling: cycles(tiling) for tiling in candidates}
+    chosen = min(measured, key=lambda tiling: measured[tiling])
+    if kernel.contraction is None or not isinstance(chosen, TiledDepth):
+        return chosen
+    return fewer_slots(kernel, chosen, measured[chosen], machine, cycles)
 
 
 def signature(kernel: Kernel, memories: Memories) -> object:
