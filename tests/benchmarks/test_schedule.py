@@ -51,6 +51,10 @@ def test_table(schedule: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "small, batch 1: latency us" in " ".join(capsys.readouterr().out.split())
 
 
+def _goals(**limits: float) -> object:
+    return sys.modules["schedule_rows"].Goals(**limits)
+
+
 PRODUCT = """
     <ir_version: 8, opset_import: ["" : 18]>
     product (float[64, 512] x, float[512, 512] w) => (float[64, 512] y) { y = MatMul(x, w) }
@@ -60,7 +64,7 @@ PRODUCT = """
 def test_other_ports_have_a_table_of_their_own(
     schedule: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    row = schedule.Row("small", 1, None, lambda _: onnx.parser.parse_model(PRODUCT))
+    row = schedule.Row("small", 1, _goals(), lambda _: onnx.parser.parse_model(PRODUCT))
     monkeypatch.setattr(schedule, "rows", lambda: (row,))
     assert schedule.main(("--target", "tiny", "--all-dies", "--output", str(tmp_path), "--ports", "4", "8")) == 0
     first, ports = (tmp_path / "schedule.md").read_text(encoding="utf-8").split("## Other NoC ports")
@@ -74,7 +78,7 @@ def test_other_ports_have_a_table_of_their_own(
 
 def test_a_row_without_goals_and_one_of_warm_calls(schedule: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     row = schedule.rows()[0]
-    warm = schedule.Row("warm", 1, None, row.make, resident=True)
+    warm = schedule.Row("warm", 1, _goals(latency_us=1e9), row.make, resident=True)
     machine = schedule.load_machine("br100")
     result = schedule.measure(warm, machine, None, False, lambda _: None)
     assert result.report.warm is not None
@@ -84,6 +88,7 @@ def test_a_row_without_goals_and_one_of_warm_calls(schedule: ModuleType, monkeyp
         zip([name for name, _ in schedule.COLUMNS], [cell(result) for _, cell in schedule.COLUMNS], strict=True)
     )
     assert cells["goal"] == cells["goal "] == cells["two dies"] == "-"
+    assert cells["goal us"] == "<= 1000000000.00 yes"
 
 
 def test_what_cannot_be_compiled_is_told(schedule: ModuleType, tmp_path: Path) -> None:
