@@ -79,6 +79,19 @@ def bert_base() -> Sample:
     return Sample(_example("bert").build(sequence=sequence, vocab=vocabulary), inputs)
 
 
+def bert_of_nodes(nodes: int) -> onnx.ModelProto:
+    """A narrow BERT of as many layers as have about so many nodes."""
+    one, two = (_narrow_bert(layers) for layers in (1, 2))
+    first, layer = len(one.graph.node), len(two.graph.node) - len(one.graph.node)
+    return _narrow_bert(max(1, round((nodes - first) / layer) + 1))
+
+
+def _narrow_bert(layers: int) -> onnx.ModelProto:
+    sizes = {"hidden": 64, "heads": 4, "sequence": 32, "vocab": 100}
+    model: onnx.ModelProto = _example("bert").build(layers=layers, **sizes)
+    return model
+
+
 def exported(name: str) -> Sample:
     """A network of the test data, on the inputs that lie beside it."""
     folder = ROOT / "tests" / "data"

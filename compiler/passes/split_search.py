@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from birc.compiler.ir.plan import Access, Buffer, Kernel
-from birc.compiler.ir.plan_access import accesses
+from birc.compiler.ir.plan import Access, Buffer, Kernel, View
+from birc.compiler.ir.plan_access import accesses, with_views
 from birc.compiler.passes.lifetimes import writes_of
 from birc.compiler.passes.region import Region, region, union
 from birc.compiler.passes.restrict import restrict
@@ -38,28 +38,48 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
-    """A choice for each kernel so far, their cost, and the buffers that are in parts; `order` breaks ties."""
-
-    cost: float
-    order: int
-    split: Mapping[str, Owned]
-    choices: tuple[Choice, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _Option:
     """A way to divide a kernel, with what the search asks of it for every state.
 
-    `reads` are by part the buffers that the kernel does not write itself, `stores` by buffer and part what it writes.
+    `parts` is how many of them are looked at; 0 when it is not divided. `reads` are by part the tensors that the kernel
+    does not write itself, `stores` by buffer and part what it writes.
     """
 
     number: int
     dimension: str
-    parts: tuple[Kernel, ...] | None
+    parts: int
     cycles: float
     reads: tuple[tuple[tuple[str, Region], ...], ...]
     stores: Mapping[str, tuple[tuple[Region, ...], ...]]
+
+    def renamed(self, names: Mapping[str, str]) -> _Option:
+        """The same for a kernel of the same form."""
+
+        def other(box: Region) -> Region:
+            return Region(names[box.buffer], box.offset, box.dims)
+
+        return replace(
+            self,
+            reads=tuple(tuple((names[name], other(box)) for name, box in part) for part in self.reads),
+            stores={
+                names[name]: tuple(tuple(map(other, part)) for part in parts) for name, parts in self.stores.items()
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """An option for the last kernel, and the state before it; the cost so far, and the buffers that are in parts.
+
+    `order` breaks ties.
+    """
+
+    cost: float
+    order: int
+    split: Mapping[str, Owned]
+    before: _State | None = None
+    option: _Option | None = None
+    exchanged: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -77,6 +97,7 @@ class SplitSearch:
     exchange: bool = True
     _first_writers: dict[str, int] = field(default_factory=dict)
     _last_users: dict[str, int] = field(default_factory=dict)
+    _solved: dict[object, tuple[tuple[str, ...], list[_Option]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for number, kernel in enumerate(self.kernels):
@@ -86,9 +107,9 @@ class SplitSearch:
 
     def best(self) -> list[Choice] | None:
         """A choice for every kernel; None when exchanges are forbidden and some kernel would need one."""
-        states = [_State(0.0, 0, {}, ())]
+        states = [_State(0.0, 0, {})]
         for position, kernel in enumerate(self.kernels):
-            options = [self._option(kernel, *option) for option in enumerate(self._divisions(kernel))]
+            options = self._options(kernel)
             grown = [
                 extended
                 for state in states
@@ -98,33 +119,72 @@ class SplitSearch:
             states = sorted(grown, key=lambda s: (s.cost, s.order))[:BEAM_WIDTH]
             if not states:
                 return None
-        return list(states[0].choices)
+        choices: list[Choice] = []
+        state: _State | None = states[0]
+        for kernel in reversed(self.kernels):
+            if state is not None and state.option is not None:
+                dimension = state.option.dimension
+                choices.append(Choice(self._parts(kernel, dimension), dimension, state.exchanged))
+                state = state.before
+        return choices[::-1]
 
-    def _divisions(self, kernel: Kernel) -> Iterator[tuple[str, tuple[Kernel, ...] | None]]:
-        if self.exchange:
-            yield "", None
+    def _options(self, kernel: Kernel) -> list[_Option]:
+        """All options of a kernel; kernels that differ in names and in places of constants alone are looked at once."""
+        names = tuple(dict.fromkeys(access.view.buffer for access in accesses(kernel)))
+        places = {name: str(number) for number, name in enumerate(names)}
+
+        def like(view: View) -> View:
+            is_constant = self.buffers[view.buffer].role == "constant"
+            return replace(view, buffer=places[view.buffer], offset=0 if is_constant else view.offset)
+
+        form = with_views(replace(kernel, name="", sources=()), like)
+        key = (form, tuple((self.buffers[name].role, self.buffers[name].dtype) for name in names))
+        if key not in self._solved:
+            undivided = [""] if self.exchange else []
+            options = [self._option(kernel, *o) for o in enumerate((*undivided, *self._dimensions(kernel)))]
+            self._solved[key] = names, options
+            return options
+        known, options = self._solved[key]
+        renamed = dict(zip(known, names, strict=True))
+        return [option.renamed(renamed) for option in options]
+
+    def _dimensions(self, kernel: Kernel) -> Iterator[str]:
+        """The dimensions along which a kernel can be divided."""
         named = {n for phase in kernel.phases for s in phase.statements for n in s.dims}
         named |= {n for phase in kernel.phases for n in phase.loops}
         for d in kernel.par_dims:
             if d.name in named or d.extent < self.parts or (not self.exchange and d.extent % self.parts):
                 continue
-            part = -(-d.extent // self.parts)
-            starts = range(0, d.extent, part)
-            if len(starts) == self.parts:
-                looked_at = starts if self.exchange else (starts[n] for n in sorted({0, 1, self.parts - 1}))
-                yield d.name, tuple(restrict(kernel, d.name, s, min(part, d.extent - s)) for s in looked_at)
+            if -(-d.extent // -(-d.extent // self.parts)) == self.parts:
+                yield d.name
 
-    def _option(self, kernel: Kernel, number: int, division: tuple[str, tuple[Kernel, ...] | None]) -> _Option:
-        dimension, parts = division
+    def _parts(self, kernel: Kernel, dimension: str) -> tuple[Kernel, ...] | None:
+        """The parts of a kernel that are looked at; None when it is not divided."""
+        if not dimension:
+            return None
+        extent = kernel.dimension(dimension).extent
+        part = -(-extent // self.parts)
+        numbers = range(self.parts) if self.exchange else sorted({0, 1, self.parts - 1})
+        return tuple(restrict(kernel, dimension, n * part, min(part, extent - n * part)) for n in numbers)
+
+    def _option(self, kernel: Kernel, number: int, dimension: str) -> _Option:
+        parts = self._parts(kernel, dimension)
         written = writes_of(kernel)
         readers = (kernel,) * self.parts if parts is None else parts
+        tensors = {a.view.buffer for a in accesses(kernel) if self.buffers[a.view.buffer].role != "constant"}
         return _Option(
             number,
             dimension,
-            parts,
+            len(parts or ()),
             self._cycles(readers[0]),
             tuple(
-                tuple({(a.view.buffer, region(a.view)): None for a in accesses(reader) if a.view.buffer not in written})
+                tuple(
+                    {
+                        (a.view.buffer, region(a.view)): None
+                        for a in accesses(reader)
+                        if a.view.buffer in tensors - written
+                    }
+                )
                 for reader in dict.fromkeys(readers)
             ),
             {name: tuple(tuple(region(a.view) for a in _stores(part, name)) for part in readers) for name in written},
@@ -143,7 +203,7 @@ class SplitSearch:
             if name not in missing and self._last_users[name] >= position
         }
         for name, stores in option.stores.items():
-            if option.parts is None:
+            if not option.parts:
                 if name in split:
                     return None
                 continue
@@ -151,13 +211,12 @@ class SplitSearch:
                 return None
             before = split.get(name) or ((),) * len(stores)
             split[name] = tuple(union(new, old) for old, new in zip(before, stores, strict=True))
-        choice = Choice(option.parts, option.dimension, tuple(missing))
-        return _State(cost, state.order * 8 + option.number, split, (*state.choices, choice))
+        return _State(cost, state.order * 8 + option.number, split, state, option, tuple(missing))
 
     def _missing(self, state: _State, option: _Option) -> set[str]:
         """Buffers of which some part needs elements that its die does not have."""
         missing = set()
-        for number in range(self.parts if option.parts is None else len(option.parts)):
+        for number in range(option.parts or self.parts):
             for name, needed in option.reads[number if len(option.reads) > 1 else 0]:
                 owned = state.split.get(name)
                 if owned is not None and not any(have.contains(needed) for have in owned[number]):

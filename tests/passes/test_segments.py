@@ -34,8 +34,10 @@ from birc.compiler.passes.fuse import fuse_for
 from birc.compiler.passes.legalize import LEGALIZE
 from birc.compiler.passes.lower.lower import lower_graph
 from birc.compiler.passes.partition import partitions
+from birc.compiler.passes.restrict import restrict
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.segments import Segments, best_segments, in_segments
+from birc.compiler.passes.split_search import SplitSearch
 from birc.compiler.passes.tile import tile
 from birc.runtime.machine import Machine, load_machine
 
@@ -197,3 +199,26 @@ def test_one_die_alone_is_tried_where_two_might_not_pay(rows: int, alone: bool) 
     graph = make.graph(make("matmul", make.input(rows, 512), make.random(512, 512)))
     plans = partitions(graph, lower_graph(graph, machine, "bf16"), machine)
     assert any(None in step.kernels for plan in plans for step in plan.steps if isinstance(step, KernelStep)) == alone
+
+
+@pytest.mark.parametrize("exchange", [False, True])
+def test_layers_of_one_form_are_divided_alike(exchange: bool) -> None:
+    """Every layer has a weight and a bias of its own, and parts that are those of its own kernel."""
+    make = GraphMaker()
+    x = make.input(32, 64)
+    for _ in range(3):
+        x = make("relu", make("add", make("matmul", x, make.random(64, 64)), make.random(64)))
+    fused = run_passes(make.graph(x), (*LEGALIZE, fuse_for(TINY, "model")))
+    lowered = lower_graph(fused, TINY, "model")
+    buffers = {b.name: b for b in lowered.buffers}
+    found = SplitSearch(lowered.kernels, buffers, TINY, 4 if not exchange else 2, exchange).best()
+    assert found is not None
+    assert len(found) == 3
+    assert any(choice.dimension for choice in found)
+    for kernel, choice in zip(lowered.kernels, found, strict=True):
+        if not choice.dimension:
+            assert choice.parts is None
+            continue
+        extent = kernel.dimension(choice.dimension).extent // (2 if exchange else 4)
+        starts = (0, extent) if exchange else (0, extent, 3 * extent)
+        assert choice.parts == tuple(restrict(kernel, choice.dimension, start, extent) for start in starts)
