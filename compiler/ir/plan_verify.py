@@ -95,8 +95,8 @@ def _buffer_problems(plan: Plan, buffers: Mapping[str, Buffer]) -> Iterator[Plan
 def _twin_problems(twin: Buffer, home: Buffer | None) -> Iterator[str]:
     if home is None:
         yield f"mirrors %{twin.home}, which is not declared"
-    elif home.role != "constant" or (home.dtype, home.twin_bytes) != (twin.dtype, twin.num_bytes):
-        yield f"mirrors %{twin.home}, which is not a constant of the same type and size"
+    elif home.role not in _READ_ONLY or (home.dtype, home.twin_bytes) != (twin.dtype, twin.num_bytes):
+        yield f"mirrors %{twin.home}, which is not a constant or input of the same type and size"
 
 
 def _round_problems(plan: Plan, buffers: Mapping[str, Buffer]) -> Iterator[str]:

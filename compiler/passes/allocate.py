@@ -44,7 +44,8 @@ def allocate(plan: Plan, machine: Machine, *, resident_weights: bool = False) ->
     stretch = stretch_of(plan)
     l2_bytes = machine.spcs_per_die * (machine.spc_sram_bytes - plan.tensor_buffer_bytes)
     residence, in_l2 = L2(plan, spans, l2_bytes, machine.l2_line_bytes, resident_weights).place(stretch)
-    if resident_weights and residence.dropped:
+    constants = {b.name for b in plan.buffers if b.role == "constant"}
+    if resident_weights and any(twin.home in constants for twin in residence.dropped):
         raise no_room_for_twins(plan, machine, residence, l2_bytes)
     throughout = (0, len(plan.steps))
     plan = settled(
@@ -131,8 +132,9 @@ def _with_copies(plan: Plan, residence: Residence, spans: Spans, resident: bool)
         if buffers[name].home:
             once = plan.repeat > 1 and (stay.start, stay.end) == (0, len(plan.steps))
             start = 0 if once else stay.start
-            copies[start].append(CopyStep(buffers[name].home, name, once, resident))
-            if buffers[buffers[name].home].shared:
+            home = buffers[buffers[name].home]
+            copies[start].append(CopyStep(home.name, name, once, resident and home.role == "constant"))
+            if home.shared:
                 shares[max(start, spans[name][0] - LEAD)].append(ShareStep(name))
     dropped = {twin.name: twin.home for twin in residence.dropped}
     result: list[Step] = []

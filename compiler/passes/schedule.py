@@ -1,4 +1,7 @@
-"""The schedule phase: constants that the T-core streams are copied to the chip ahead of their use."""
+"""The schedule phase: constants that the T-core streams are copied to the chip ahead of their use.
+
+So are inputs of the graph that products would load from HBM several times.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,23 @@ from birc.compiler.ir.copies import copy_dims
 from birc.compiler.ir.plan import Buffer, Kernel, KernelStep, Plan, Step
 from birc.compiler.ir.plan_access import accesses, with_views
 from birc.compiler.passes.lifetimes import instances, reads_of, tables
+from birc.compiler.passes.reloads import inputs_to_copy
 from birc.runtime.machine import Machine
 
 L2_SUFFIX = ".l2"
 
 
 def schedule(plan: Plan, machine: Machine) -> Plan:
-    """The plan with an on-chip twin for each constant that kernels read tile by tile.
+    """The plan with an on-chip twin for each constant that kernels read tile by tile, and for inputs read repeatedly.
 
     Where the twins lie, and when they are filled, is decided by allocation; a twin that finds no room goes again.
     """
     limit, streamed = machine.max_dim, _streamed(plan)
+    copied = {b.name for b in plan.buffers if b.role == "constant"} | inputs_to_copy(plan, machine)
     wanted = {
         buffer.name: Buffer(buffer.name + L2_SUFFIX, buffer.dtype, buffer.num_bytes, "scratch", "l2", home=buffer.name)
         for buffer in plan.buffers
-        if buffer.role == "constant" and copy_dims(buffer, limit) is not None and buffer.name in streamed
+        if buffer.name in copied and copy_dims(buffer, limit) is not None and buffer.name in streamed
     }
     steps = tuple(_redirected(step, {name: twin.name for name, twin in wanted.items()}) for step in plan.steps)
     return replace(plan, buffers=(*plan.buffers, *wanted.values()), steps=steps)

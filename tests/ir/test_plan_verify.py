@@ -115,7 +115,7 @@ BUFFERS = (
     ),
     Mistake("%t : f32 1024", "%t : f32 -4", "buffer %t", "has -4 bytes"),
     Mistake("mirrors %w\n", "mirrors %v\n", "buffer %w.l2", "mirrors %v, which is not declared"),
-    Mistake("mirrors %w\n", "mirrors %t\n", "buffer %w.l2", "not a constant of the same type and size"),
+    Mistake("mirrors %w\n", "mirrors %t\n", "buffer %w.l2", "not a constant or input of the same type and size"),
     Mistake("macs 16384 {\n  b", "macs 16384 repeat 0 {\n  b", "rounds", "run 0 times"),
     Mistake(
         "macs 16384 {\n  b",
