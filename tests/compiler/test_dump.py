@@ -102,10 +102,10 @@ def test_a_plan_with_divided_constants_gives_the_same_package(tmp_path: Path) ->
     """Program and weights are the same bytes, whichever text of the plan they come from."""
     machine = with_quick_link("tiny")
     make = GraphMaker()
-    x = make.input(4, 96)
+    x = make.input(4, 192)
     for _ in range(2):
-        x = make("tanh", make("matmul", x, make.random(96, 97)))
-        x = make("slice", x, starts=(0, 0), ends=(4, 96), steps=(1, 1))
+        x = make("tanh", make("matmul", x, make.random(192, 193)))
+        x = make("slice", x, starts=(0, 0), ends=(4, 192), steps=(1, 1))
     graph = make.graph(make("neg", x))
     compilation = Compilation(machine, dump=DumpWriter(tmp_path / "texts"))
     compiled = compilation.compile_graph(graph, "import")
