@@ -62,7 +62,7 @@ DILATED = [Window((size, size), pads=(min(3, size - 1),) * 4, dilation=2, shape=
 OTHERS = [
     Window((7, 7), pads=(3, 2, 1, 0), dilation=2, shape=(2, 3, 12, 14)),
     Window((1, 7), pads=(0, 3, 0, 3)),
-    Window((5, 1), pads=(2, 0, 1, 0), shape=(3, 4, 9, 5)),
+    Window((5, 1), pads=(2, 0, 1, 0), shape=(3, 8, 9, 5)),
     Window((3, 3), pads=(1, 1, 1, 1), shape=(2, 8, 16, 16), filters=16),
     Window((3, 3), pads=(1, 1, 1, 1), shape=(2, 40, 17, 7), filters=70),
     Window((3, 3), pads=(1, 1, 1, 1), shape=(1, 12, 10, 9), filters=6, group=3),
