@@ -10,7 +10,7 @@ import typer
 from birc import compiler
 from birc.cli.output import Format, FormatOption, count, print_json, print_table, print_text
 from birc.cli.progress import progress
-from birc.cli.sizes import one_size
+from birc.cli.sizes import BatchOption, DimensionOption, one_size
 from birc.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 
 def check_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An ONNX model.")],
-    dim: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=N", help="Fix a symbolic dimension; may be repeated.")
-    ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Fix the first dimension of the inputs.")] = None,
+    dim: DimensionOption = None,
+    batch: BatchOption = None,
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Say for every node whether it runs on the device, on the host or not at all, by which rule, and the remedy.

@@ -12,7 +12,7 @@ from birc import compiler
 from birc.cli.compile import Precision, PrecisionOption
 from birc.cli.output import Format, FormatOption, count, print_json, print_table, print_text, size
 from birc.cli.progress import progress
-from birc.cli.sizes import one_size
+from birc.cli.sizes import BatchOption, DimensionOption, one_size
 
 if TYPE_CHECKING:
     from birc.compiler.explain import ExplainedKernel, Explanation, Found, Miss
@@ -29,10 +29,8 @@ def explain_command(
     ] = None,
     target: Annotated[str, typer.Option(help="A name from `birc targets`, or the path of a .toml file.")] = "br100",
     precision: PrecisionOption = Precision.MODEL,
-    dim: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=N", help="Fix a symbolic dimension; may be repeated.")
-    ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Fix the first dimension of the inputs.")] = None,
+    dim: DimensionOption = None,
+    batch: BatchOption = None,
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Say in which kernel a node ended, with which others, and for every neighbour outside why it is not in it.

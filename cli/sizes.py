@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
+
+import typer
 
 from birc.runtime.errors import UsageError
+
+DimensionOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=N", help="Fix a symbolic dimension; may be repeated.")
+]
+BatchOption = Annotated[int | None, typer.Option(min=1, help="Fix the first dimension of the inputs.")]
+"""Options of the commands that take one size of each dimension."""
 
 
 def several_sizes(options: Sequence[str]) -> dict[str, list[int]]:

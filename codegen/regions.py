@@ -27,12 +27,12 @@ def view_range(view: View, buffer: Buffer) -> Range:
 
 def whole_of(buffer: Buffer) -> View:
     """All elements of a buffer."""
-    return View(buffer.name, 0, (buffer.num_bytes * 8 // dtype(buffer.dtype).bits,), (1,))
+    return View(buffer.name, 0, (buffer.num_elements,), (1,))
 
 
 def half_of(buffer: Buffer, die: int) -> View:
     """The half of a shared constant that a die brings onto the chip."""
-    count = buffer.num_bytes * 8 // dtype(buffer.dtype).bits // 2
+    count = buffer.num_elements // 2
     return View(buffer.name, die * count, (count,), (1,))
 
 

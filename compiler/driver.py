@@ -482,6 +482,12 @@ def run_named_passes(path: str | Path, names: list[str]) -> str:
     return print_graph(graph)
 
 
+def require_precision(precision: str) -> None:
+    """Raises `UsageError` for one that is not in `PRECISIONS`."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision {precision!r} is not available", hint=f"one of {', '.join(PRECISIONS)}")
+
+
 def _compilation(
     target: str | Path | Machine,
     precision: str,
@@ -491,8 +497,7 @@ def _compilation(
     prove: Prover | bool,
     resident_weights: bool,
 ) -> Compilation:
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision {precision!r} is not available", hint=f"one of {', '.join(PRECISIONS)}")
+    require_precision(precision)
     if stop_after is not None and stop_after not in PHASES:
         raise UsageError(f"there is no phase {stop_after!r}", hint=f"one of {', '.join(PHASES)}")
     return Compilation(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from birc.compiler.driver import PRECISIONS, Compilation
+from birc.compiler.driver import Compilation, require_precision
 from birc.compiler.importer.imported import PlacedNode
 from birc.compiler.importer.importer import import_parts
 from birc.compiler.importer.placement import DevicePart
@@ -127,8 +127,7 @@ def explain_model(
 
     Raises what `compile_model` raises: an unreadable model, unsupported operators.
     """
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision {precision!r} is not available", hint=f"one of {', '.join(PRECISIONS)}")
+    require_precision(precision)
     machine = load_machine(target)
     imported = import_parts(model, dims, batch, device_problem)
     imported.require_supported()

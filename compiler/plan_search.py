@@ -21,6 +21,7 @@ from birc.compiler.passes.shared_constants import first_uses, share_constants
 from birc.compiler.passes.tile import Solved, tile
 from birc.runtime.errors import DoesNotFitError, InternalError
 from birc.runtime.machine import Machine
+from birc.runtime.program import Program
 from birc.runtime.residents import later_calls
 from birc.runtime.timing import simulate
 from birc.runtime.timing.kernels import KernelTimer
@@ -80,14 +81,13 @@ class PlanSearch:
         for number, plan in enumerate(plans):
             self.tell(f"plan {number + 1} of {len(plans)}")
             try:
-                program = generate(self._finished(plan), self.machine).program
+                program = self._program(plan)
             except DoesNotFitError as error:
                 failures.append(error)
                 continue
             if self.opt_level < 2:
                 return Found(lowered, plan, None)
-            timing = simulate(later_calls(program), self.machine, timer=self._timer)
-            found.append((Outcome(timing.latency_cycles, timing.traffic["hbm"]), plan))
+            found.append((self._outcome(program), plan))
         if not found:
             raise least_shortage(failures) if failures else InternalError("there is no plan")
         outcome, best = found[best_outcome([outcome for outcome, _ in found])]
@@ -121,15 +121,18 @@ class PlanSearch:
         if not trials:
             return plan
         self.tell("constants that the dies share")
-        latency = self._cycles(plan) if found.outcome is None else found.outcome.latency_cycles
-        candidates = (share_constants(plan, self.machine, first) for first in trials)
-        return next((shared for shared in candidates if self._cycles(shared) <= latency), plan)
+        unshared = found.outcome or self._outcome(self._program(plan))
+        for first in trials:
+            shared = share_constants(plan, self.machine, first)
+            if self._outcome(self._program(shared)).latency_cycles <= unshared.latency_cycles:
+                return shared
+        return plan
 
-    def _cycles(self, plan: Plan) -> int:
-        program = generate(self._finished(plan), self.machine).program
-        return simulate(program, self.machine, timer=self._timer).latency_cycles
-
-    def _finished(self, plan: Plan) -> Plan:
+    def _program(self, plan: Plan) -> Program:
         for _, step in self.steps:
             plan = step(plan, self.machine)
-        return plan
+        return generate(plan, self.machine).program
+
+    def _outcome(self, program: Program) -> Outcome:
+        timing = simulate(later_calls(program), self.machine, timer=self._timer)
+        return Outcome(timing.latency_cycles, timing.traffic["hbm"])

@@ -212,6 +212,10 @@ class Machine:
         """Raw HBM rate of the whole chip."""
         return self.hbm_sections * self.hbm_bytes_per_cycle_per_section
 
+    def streamed_hbm_bytes_per_cycle(self) -> float:
+        """Rate of the HBM of one die in a long stream."""
+        return self.hbm_bytes_per_cycle() / self.dies * self.hbm_efficiency
+
     def tile_gap_cycles(self) -> int:
         """From the last operation of a tile to the first of the next: the sum leaves the array, is drained, is free."""
         if self.accumulator_banks > 1:

@@ -158,6 +158,11 @@ class Graph:
         """The nodes that read `name`, each once, in order; being an output of the graph is not among them."""
         return tuple(self._users.get(name, ()))
 
+    def only_user(self, node: Node) -> Node | None:
+        """The one node that reads a result which the graph does not give out."""
+        users = self.users(node.name)
+        return users[0] if len(users) == 1 and node.name not in self.outputs else None
+
     def input_types(self, node: Node) -> tuple[TensorType, ...]:
         """The types of the present inputs of `node`, as the rows' rules take them."""
         return tuple(self.type_of(name) for name in node.present_inputs)

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from birc.runtime.dtypes import dtype
+
 PAR = "par"
 RED = "red"
 TILE, BLOCK = "tile", "block"
@@ -197,6 +199,11 @@ class Buffer:
     part_dims: tuple[int, ...] = ()
     part_strides: tuple[int, ...] = ()
     shared: bool = False
+
+    @property
+    def num_elements(self) -> int:
+        """How many elements it holds. Raises `BircError` for an element type that is not known."""
+        return self.num_bytes * 8 // dtype(self.dtype).bits
 
     @property
     def twin_bytes(self) -> int:

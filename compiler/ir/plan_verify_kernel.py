@@ -129,7 +129,7 @@ def _can_be_seen(view: View, buffer: Buffer) -> bool:
 def _elements(buffer: Buffer) -> int | None:
     """How many elements a buffer holds; None when its element type is not known."""
     try:
-        return buffer.num_bytes * 8 // dtype(buffer.dtype).bits
+        return buffer.num_elements
     except BircError:
         return None
 

@@ -74,14 +74,10 @@ def chunks(plan: Plan, machine: Machine, resident_weights: bool = False) -> tupl
         ways += _ways(cut, machine, computing, resident_weights)
     least = min(cuts, key=peak_bytes)
     fitting = (cut for cut in cuts if peak_bytes(cut) <= _capacity(machine) and not resident_weights)
-    best = min(ways, key=_order, default=None)
+    best = min(ways, key=lambda way: way.order, default=None)
     chosen = best.cut if best is not None else next(fitting, least)
     fewer = (cut for cut in cuts[: cuts.index(chosen)] if peak_bytes(cut) <= SPILLING * _capacity(machine))
     return (best.plan() if best is not None else chosen, *islice(fewer, 1))
-
-
-def _order(way: _Way) -> tuple[float, int, int]:
-    return way.order
 
 
 def _capacity(machine: Machine) -> float:
@@ -94,7 +90,7 @@ def _ways(cut: Plan, machine: Machine, computing: float, resident_weights: bool)
     staying = staying_constants(cut, capacity)
     every = constant_bytes(cut)
     constants = every if resident_weights else sum(b.num_bytes for b in cut.buffers if b.name in staying)
-    rate = machine.hbm_bytes_per_cycle() / machine.dies * machine.hbm_efficiency
+    rate = machine.streamed_hbm_bytes_per_cycle()
 
     def way(rounds: int, together: int, segments: Segments | None) -> _Way:
         loaded = constants * rounds + (every - constants) * cut.repeat

@@ -108,7 +108,7 @@ def _regions(buffer: Buffer, views: Sequence[dict[View, None]]) -> tuple[Region,
         return ()
     boxes = _alike([regions[0] for regions in read])
     part = math.prod(extent for _, extent in boxes[0].dims) if boxes else 0
-    whole = buffer.num_bytes * 8 // dtype(buffer.dtype).bits
+    whole = buffer.num_elements
     return boxes if part < whole and len(set(boxes)) == len(boxes) else ()
 
 

@@ -30,6 +30,13 @@ def tables(kernel: Kernel) -> set[str]:
     return {s.access.view.buffer for p in kernel.phases for s in p.statements if s.op == "vldx" and s.access}
 
 
+def streamed(plan: Plan) -> set[str]:
+    """The buffers that kernels read tile by tile, and not row by row at indices that only the data tells."""
+    kernels = [k for step in plan.steps if isinstance(step, KernelStep) for k in instances(step)]
+    read, indexed = (set().union(*map(of, kernels)) for of in (reads_of, tables))
+    return read - indexed
+
+
 def instances(step: KernelStep) -> Iterator[Kernel]:
     """The kernels of a step, one a die that takes part."""
     return (kernel for kernel in step.kernels if kernel is not None)

@@ -87,7 +87,7 @@ def _branch(graph: Graph, product: Node) -> _Branch | None:
     constant = graph.constants.get(weights)
     if constant is None or constant.type.rank != 2 or constant.is_splat or not constant.type.dtype.is_float:
         return None
-    user = _only_user(graph, product)
+    user = graph.only_user(product)
     total, bias = None, ""
     if user is not None and user.op == "add":
         total = user
@@ -95,18 +95,12 @@ def _branch(graph: Graph, product: Node) -> _Branch | None:
         given = graph.constants.get(bias)
         if given is None or given.type.sizes != constant.type.sizes[1:] or user.output.type != product.output.type:
             return None
-        user = _only_user(graph, total)
+        user = graph.only_user(total)
     if user is None or user.op != "reshape":
         return None
     shape, sizes = integers(user.attributes, "shape"), product.output.type.sizes
     is_split = len(shape) == len(sizes) + 1 and shape[: len(sizes) - 1] == sizes[:-1]
     return _Branch(product, total, user, weights, bias) if is_split else None
-
-
-def _only_user(graph: Graph, node: Node) -> Node | None:
-    """The one node that reads a result which the graph does not give out."""
-    users = graph.users(node.name)
-    return users[0] if len(users) == 1 and node.name not in graph.outputs else None
 
 
 def _merge(editor: GraphEditor, branches: list[_Branch]) -> None:

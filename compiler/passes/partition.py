@@ -286,7 +286,7 @@ def _localised(plan: Plan) -> Plan:
     for buffer in plan.buffers:
         ranges = [touched.get((buffer.name, die)) for die in range(plan.dies)]
         used = [r for r in ranges if r is not None]
-        whole = buffer.num_bytes * 8 // dtype(buffer.dtype).bits
+        whole = buffer.num_elements
         longest = max((r.end - r.first for r in used), default=whole)
         view = boundary_views.get(buffer.name)
         rows = _row_parts(view, ranges) if view is not None and len(used) == plan.dies > 1 else None

@@ -41,7 +41,7 @@ def inputs_to_copy(plan: Plan, machine: Machine) -> set[str]:
         if isinstance(step, KernelStep):
             for name, times in _loads(step).items():
                 loads[name] += times
-    rate = machine.hbm_bytes_per_cycle() / machine.dies * machine.hbm_efficiency
+    rate = machine.streamed_hbm_bytes_per_cycle()
     fixed = machine.dma_start_cycles + machine.hbm_latency_cycles
     return {
         b.name

@@ -10,7 +10,7 @@ from dataclasses import replace
 from birc.compiler.ir.copies import copy_dims
 from birc.compiler.ir.plan import Buffer, Kernel, KernelStep, Plan, Step
 from birc.compiler.ir.plan_access import accesses, with_views
-from birc.compiler.passes.lifetimes import instances, reads_of, tables
+from birc.compiler.passes.lifetimes import streamed
 from birc.compiler.passes.reloads import inputs_to_copy
 from birc.runtime.machine import Machine
 
@@ -22,22 +22,15 @@ def schedule(plan: Plan, machine: Machine) -> Plan:
 
     Where the twins lie, and when they are filled, is decided by allocation; a twin that finds no room goes again.
     """
-    limit, streamed = machine.max_dim, _streamed(plan)
+    limit, read = machine.max_dim, streamed(plan)
     copied = {b.name for b in plan.buffers if b.role == "constant"} | inputs_to_copy(plan, machine)
     wanted = {
         buffer.name: Buffer(buffer.name + L2_SUFFIX, buffer.dtype, buffer.num_bytes, "scratch", "l2", home=buffer.name)
         for buffer in plan.buffers
-        if buffer.name in copied and copy_dims(buffer, limit) is not None and buffer.name in streamed
+        if buffer.name in copied and copy_dims(buffer, limit) is not None and buffer.name in read
     }
     steps = tuple(_redirected(step, {name: twin.name for name, twin in wanted.items()}) for step in plan.steps)
     return replace(plan, buffers=(*plan.buffers, *wanted.values()), steps=steps)
-
-
-def _streamed(plan: Plan) -> set[str]:
-    """The buffers that kernels read tile by tile, and not row by row at indices that only the data tells."""
-    kernels = [k for step in plan.steps if isinstance(step, KernelStep) for k in instances(step)]
-    read, indexed = (set().union(*map(of, kernels)) for of in (reads_of, tables))
-    return read - indexed
 
 
 def _redirected(step: Step, names: dict[str, str]) -> Step:

@@ -15,7 +15,7 @@ import numpy as np
 from birc.compiler.ir.names import unused_name
 from birc.compiler.ir.plan import Buffer, Kernel, KernelStep, Plan, View
 from birc.compiler.ir.plan_access import with_views
-from birc.compiler.passes.lifetimes import instances, lifetimes, reads_of, tables
+from birc.compiler.passes.lifetimes import lifetimes, streamed
 from birc.runtime.dtypes import dtype
 
 LARGEST = 0.75
@@ -99,16 +99,14 @@ class _Memory:
 
 
 def streamed_constants(plan: Plan) -> set[str]:
-    """The constants that kernels read tile by tile, and not row by row at indices that only the data tells."""
-    kernels = [k for step in plan.steps if isinstance(step, KernelStep) for k in instances(step)]
-    read, indexed = (set().union(*map(of, kernels)) for of in (reads_of, tables))
-    return {b.name for b in plan.buffers if b.role == "constant"} & (read - indexed)
+    """The constants that kernels read tile by tile."""
+    return {b.name for b in plan.buffers if b.role == "constant"} & streamed(plan)
 
 
 def staying_constants(plan: Plan, capacity_bytes: float) -> set[str]:
     """The streamed constants that leave room for others; larger ones are not meant to stay."""
-    streamed = streamed_constants(plan)
-    return {b.name for b in plan.buffers if b.name in streamed and b.num_bytes <= LARGEST * capacity_bytes}
+    constants = streamed_constants(plan)
+    return {b.name for b in plan.buffers if b.name in constants and b.num_bytes <= LARGEST * capacity_bytes}
 
 
 def in_segments(cut: Plan, count: int, segments: Segments) -> Plan:

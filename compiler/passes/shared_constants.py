@@ -12,8 +12,7 @@ from typing import Final
 
 from birc.compiler.ir.copies import copy_dims
 from birc.compiler.ir.plan import Buffer, KernelStep, Plan
-from birc.compiler.passes.lifetimes import instances, lifetimes, reads_of, tables
-from birc.runtime.dtypes import dtype
+from birc.compiler.passes.lifetimes import lifetimes, reads_of, streamed
 from birc.runtime.machine import Machine
 
 LEAST_BYTES: Final = 1 << 15
@@ -43,24 +42,18 @@ def first_uses(plan: Plan, machine: Machine) -> list[int]:
 
 
 def _read_by_all(plan: Plan) -> set[str]:
-    """The constants that kernels of every die read tile by tile."""
-    reads: list[set[str]] = [set() for _ in range(plan.dies)]
-    indexed: set[str] = set()
-    for step in plan.steps:
-        if not isinstance(step, KernelStep):
-            continue
-        for die, kernel in enumerate(step.kernels):
-            if kernel is not None:
-                reads[die] |= reads_of(kernel)
-        indexed |= set().union(*map(tables, instances(step)))
-    return set.intersection(*reads) - indexed
+    """The buffers that kernels of every die read tile by tile."""
+    steps = [step for step in plan.steps if isinstance(step, KernelStep)]
+    columns = zip(*(step.kernels for step in steps), strict=True)
+    reads = (set().union(*(reads_of(kernel) for kernel in column if kernel is not None)) for column in columns)
+    return streamed(plan).intersection(*reads)
 
 
 def _divides(buffer: Buffer, machine: Machine) -> bool:
     """Whether a buffer is a constant of two equal parts that are worth it and that commands can describe."""
     if buffer.role != "constant" or buffer.part_offsets or buffer.num_bytes < 2 * LEAST_BYTES:
         return False
-    elements = buffer.num_bytes * 8 // dtype(buffer.dtype).bits
+    elements = buffer.num_elements
     half = replace(buffer, num_bytes=buffer.num_bytes // 2)
     limit = machine.max_dim
     return elements % 2 == 0 and all(copy_dims(each, limit) is not None for each in (buffer, half))
@@ -68,7 +61,7 @@ def _divides(buffer: Buffer, machine: Machine) -> bool:
 
 def divided(buffer: Buffer) -> Buffer:
     """A shared constant as each die's memory holds it: die 0 the first half, die 1 the second."""
-    half = buffer.num_bytes * 8 // dtype(buffer.dtype).bits // 2
+    half = buffer.num_elements // 2
     return replace(
         buffer, num_bytes=buffer.num_bytes // 2, part_offsets=(0, half), part_dims=(half,), part_strides=(1,)
     )

@@ -160,11 +160,11 @@ def _attention(graph: Graph, softmax: Node) -> _Attention | None:
     """The attention around a softmax; None when it is not of this form, or something else reads of it."""
     if softmax.op != "softmax" or integer(softmax.attributes, "axis") != softmax.output.type.rank - 1:
         return None
-    context = _only_user(graph, softmax)
+    context = graph.only_user(softmax)
     choice = graph.producer(softmax.inputs[0])
     if context is None or context.op != "matmul" or context.inputs[0] != softmax.name or choice is None:
         return None
-    if choice.op != "where" or _only_user(graph, choice) is not softmax:
+    if choice.op != "where" or graph.only_user(choice) is not softmax:
         return None
     condition, *options = choice.inputs
     place = next((n for n, name in enumerate(options) if _is_weightless(graph, name)), None)
@@ -186,7 +186,7 @@ def _scores(graph: Graph, name: str, reader: Node) -> tuple[Node, ...]:
     nodes: list[Node] = []
     while True:
         node = graph.producer(name)
-        if node is None or _only_user(graph, node) is not reader:
+        if node is None or graph.only_user(node) is not reader:
             return ()
         nodes.append(node)
         if node.op == "matmul":
@@ -204,12 +204,6 @@ def _is_scalar(graph: Graph, name: str) -> bool:
 def _is_weightless(graph: Graph, name: str) -> bool:
     """Whether a value is one number, so low that it gets no share."""
     return _is_scalar(graph, name) and float(graph.constants[name].data) <= WEIGHTLESS
-
-
-def _only_user(graph: Graph, node: Node) -> Node | None:
-    """The one node that reads a result which the graph does not give out."""
-    users = graph.users(node.name)
-    return users[0] if len(users) == 1 and node.name not in graph.outputs else None
 
 
 def _rewrite(

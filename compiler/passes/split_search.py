@@ -229,7 +229,7 @@ class SplitSearch:
         constants = sum(
             num_bytes for name, num_bytes in _moved(kernel, self.buffers) if self.buffers[name].role == "constant"
         )
-        hbm = machine.hbm_bytes_per_cycle() / machine.dies * machine.hbm_efficiency
+        hbm = machine.streamed_hbm_bytes_per_cycle()
         return max(kernel_cycles(kernel, self.buffers, machine), constants / hbm + KERNEL_OVERHEAD_CYCLES)
 
     def _exchange_cycles(self, buffer: Buffer) -> float:
