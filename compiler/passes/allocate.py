@@ -10,12 +10,13 @@ room, or the plan does not fit.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from birc.compiler.ir.plan import Buffer, CopyStep, KernelStep, Plan, ShareStep, Step
+from birc.compiler.ir.plan import Buffer, CopyStep, ExchangeStep, KernelStep, Plan, ShareStep, Step
 from birc.compiler.passes.allocation.blocks import Block, aligned
 from birc.compiler.passes.allocation.l2 import L2
 from birc.compiler.passes.allocation.place import Effort, place
@@ -27,8 +28,8 @@ from birc.compiler.passes.schedule import redirect
 from birc.compiler.passes.shared_constants import settled
 from birc.runtime.machine import Machine
 
-LEAD: Final = 2
-"""How many steps before their use the halves of shared constants are sent to the other die, at the latest."""
+SHORT_KERNEL_CYCLES: Final = 2000
+"""What a kernel takes at least, nearly always: as long the link has for each step between sending and first use."""
 LAST_RESORT = Effort(climbs=1000, pairs=10_000_000)
 """Where there is no other memory to go to."""
 
@@ -57,7 +58,7 @@ def allocate(plan: Plan, machine: Machine, *, resident_weights: bool = False) ->
     placed |= _placed(there, "l2", [residence.stays[b.name] for b in there], [addresses[b.name] for b in there])
     placed |= _place_in_hbm(plan, spans, residence.spilled, stretch, machine)
     buffers = tuple(placed[b.name] for b in plan.buffers if b.name in placed)
-    result = replace(plan, buffers=buffers, steps=_with_copies(plan, residence, spans, resident_weights))
+    result = replace(plan, buffers=buffers, steps=_with_copies(plan, residence, spans, machine, resident_weights))
     renumbered = lifetimes(result)
     if resident_weights:
         throughout = (0, len(result.steps) - 1)
@@ -120,11 +121,8 @@ def _placed(
     }
 
 
-def _with_copies(plan: Plan, residence: Residence, spans: Spans, resident: bool) -> tuple[Step, ...]:
-    """The steps with a copy before the first one in which a twin stays, and without the twins that are not there.
-
-    Halves of shared constants are sent on as soon as kernels have run for which their copy need not be waited for.
-    """
+def _with_copies(plan: Plan, residence: Residence, spans: Spans, machine: Machine, resident: bool) -> tuple[Step, ...]:
+    """The steps with a copy before the first one in which a twin stays, and without the twins that are not there."""
     buffers = {b.name: b for b in plan.buffers}
     copies: Mapping[int, list[Step]] = defaultdict(list)
     shares: Mapping[int, list[Step]] = defaultdict(list)
@@ -135,7 +133,8 @@ def _with_copies(plan: Plan, residence: Residence, spans: Spans, resident: bool)
             home = buffers[buffers[name].home]
             copies[start].append(CopyStep(home.name, name, once, resident and home.role == "constant"))
             if home.shared:
-                shares[max(start, spans[name][0] - LEAD)].append(ShareStep(name))
+                sent = sent_at(plan.steps, spans[name][0], buffers[name].num_bytes / plan.dies, machine)
+                shares[max(start, sent)].append(ShareStep(name))
     dropped = {twin.name: twin.home for twin in residence.dropped}
     result: list[Step] = []
     for number, step in enumerate(plan.steps):
@@ -146,3 +145,14 @@ def _with_copies(plan: Plan, residence: Residence, spans: Spans, resident: bool)
         else:
             result.append(step)
     return tuple(result)
+
+
+def sent_at(steps: Sequence[Step], first_use: int, num_bytes: float, machine: Machine) -> int:
+    """Before which step the halves of a shared constant that is first used in a step are sent to the other die.
+
+    It is right after an exchange, the last one that leaves time until that use: nothing waits for the link then.
+    """
+    cycles = machine.dma_start_cycles + num_bytes / machine.d2d_bytes_per_cycle + machine.cross_die_flag_cycles
+    latest = max(0, first_use - max(2, math.ceil(cycles / SHORT_KERNEL_CYCLES)))
+    exchanges = (number for number in reversed(range(latest)) if isinstance(steps[number], ExchangeStep))
+    return next((number + 1 for number in exchanges), latest)

@@ -22,6 +22,8 @@ from birc.runtime.machine import Machine
 BEAM_WIDTH = 12
 KERNEL_OVERHEAD_CYCLES = 1500
 """Start, first loads and barrier of a kernel, which splitting does not shorten."""
+STREAM_SHARE = 0.5
+"""What a cycle in which constants stream from HBM counts beside one of a kernel: kernels before may hide it or not."""
 
 Owned = tuple[tuple[Region, ...], ...]
 """For each part the regions of a buffer that it holds."""
@@ -224,13 +226,14 @@ class SplitSearch:
         return missing
 
     def _cycles(self, kernel: Kernel) -> float:
-        """What the kernel takes, unless its constants take longer to come from HBM."""
+        """What the kernel takes, unless its constants take longer to come from HBM; and a share of that stream."""
         machine = self.machine
         constants = sum(
             num_bytes for name, num_bytes in _moved(kernel, self.buffers) if self.buffers[name].role == "constant"
         )
-        hbm = machine.streamed_hbm_bytes_per_cycle()
-        return max(kernel_cycles(kernel, self.buffers, machine), constants / hbm + KERNEL_OVERHEAD_CYCLES)
+        stream = constants / machine.streamed_hbm_bytes_per_cycle()
+        alone = max(kernel_cycles(kernel, self.buffers, machine), stream + KERNEL_OVERHEAD_CYCLES)
+        return alone + STREAM_SHARE * stream
 
     def _exchange_cycles(self, buffer: Buffer) -> float:
         machine = self.machine

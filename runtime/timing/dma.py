@@ -2,7 +2,8 @@
 
 The jobs of a lane (the DMA engines of a die, or one direction of the link) start in the order in which they
 were issued. A job moves as fast as its lane allows and as HBM is left by kernels and by jobs issued before
-it. It is fixed when the command stream waits for it: by then everything that can run beside it is known.
+it. It is fixed when the command stream waits for it, or for one that starts when it has ended: by then everything
+that can run beside it is known.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Job:
     hbm: tuple[int, ...]
     rate: Fraction
     done_after: int = 0
+    number: int = 0  # in the order of issue
     start: int = 0
     moved: int = 0  # the time of its last byte
     is_fixed: bool = False
@@ -49,7 +51,8 @@ class Copies:
     hbm_rate: Fraction  # of one die
     lanes: dict[tuple[str, int], int]
     _open: list[Job] = field(default_factory=list)
-    _lane_ends: defaultdict[tuple[str, int], list[int]] = field(default_factory=lambda: defaultdict(list))
+    _submitted: int = 0
+    _lanes: defaultdict[tuple[str, int], list[Job]] = field(default_factory=lambda: defaultdict(list))  # fixed jobs
     _uses: defaultdict[int, list[Use]] = field(default_factory=lambda: defaultdict(list))
 
     def kernel_uses(self, die: int, start: int, end: int, num_bytes: Fraction) -> None:
@@ -59,6 +62,8 @@ class Copies:
 
     def submit(self, job: Job) -> None:
         """Add a job."""
+        job.number = self._submitted
+        self._submitted += 1
         self._open.append(job)
 
     def finish(self, jobs: list[Job]) -> None:
@@ -67,36 +72,38 @@ class Copies:
         if not wanted:
             return
         uses = defaultdict(list, {die: list(entries) for die, entries in self._uses.items()})
-        ends = defaultdict(list, {lane: list(times) for lane, times in self._lane_ends.items()})
-        for job in list(self._open):
-            pieces = self._place(job, uses, ends)
+        lanes = defaultdict(list, {lane: list(jobs) for lane, jobs in self._lanes.items()})
+        placed: dict[Job, list[Use]] = {}
+        for job in self._open:
+            placed[job] = self._place(job, uses, lanes)
             if job in wanted:
-                self._fix(job, pieces)
                 wanted.remove(job)
+                for earlier in [j for j in placed if j is job or (j.lane == job.lane and j.moved <= job.start)]:
+                    self._fix(earlier, placed.pop(earlier))
             if not wanted:
-                return
+                break
+        self._open = [job for job in self._open if not job.is_fixed]
 
     def finish_all(self) -> None:
         """Fix all jobs."""
         self.finish(list(self._open))
 
-    def _place(self, job: Job, uses: dict[int, list[Use]], ends: dict[tuple[str, int], list[int]]) -> list[Use]:
+    def _place(self, job: Job, uses: dict[int, list[Use]], lanes: dict[tuple[str, int], list[Job]]) -> list[Use]:
         """Give a job its times, take what it uses and return that."""
-        busy = sorted(ends[job.lane])[-self.lanes[job.lane] :]
+        busy = sorted(other.moved for other in lanes[job.lane] if other.number < job.number)[-self.lanes[job.lane] :]
         free = busy[0] if len(busy) == self.lanes[job.lane] else 0
         job.start = max(job.issued, free)
         begin = job.start + job.setup_cycles
         pieces = self._pieces(job, begin, uses)
         job.moved = pieces[-1][1] if pieces else begin
-        ends[job.lane].append(job.moved)
+        lanes[job.lane].append(job)
         for die in job.hbm:
             uses[die].extend(pieces)
         return pieces
 
     def _fix(self, job: Job, pieces: list[Use]) -> None:
         job.is_fixed = True
-        self._open.remove(job)
-        self._lane_ends[job.lane].append(job.moved)
+        self._lanes[job.lane].append(job)
         for die in job.hbm:
             self._uses[die].extend(pieces)
 

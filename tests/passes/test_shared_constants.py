@@ -16,11 +16,11 @@ from birc.codegen.program_code import generate
 from birc.compiler import driver, plan_search
 from birc.compiler.ir.errors import InvalidIRError
 from birc.compiler.ir.interpreter import run_graph
-from birc.compiler.ir.plan import CopyStep, KernelStep, Plan, ShareStep
+from birc.compiler.ir.plan import CopyStep, ExchangeStep, KernelStep, Plan, ShareStep
 from birc.compiler.ir.plan_parser import parse_plan
 from birc.compiler.ir.plan_printer import print_plan
 from birc.compiler.ir.plan_verify import verify_plan
-from birc.compiler.passes.allocate import allocate
+from birc.compiler.passes.allocate import allocate, sent_at
 from birc.compiler.passes.lower.lower import lower_graph
 from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.schedule import schedule
@@ -184,3 +184,28 @@ def test_the_compiler_shares_what_costs_no_time(monkeypatch: pytest.MonkeyPatch)
     assert found.program.hbm_bytes < apart.program.hbm_bytes
     inputs = {"x0": np.random.default_rng(1).normal(size=(512, 256)).astype(np.float32)}
     np.testing.assert_array_equal(load(found).run(inputs)["x4"], load(apart).run(inputs)["x4"])
+
+
+def test_halves_are_sent_right_after_an_exchange_that_leaves_time() -> None:
+    link = MACHINE.with_values({"d2d_bytes_per_cycle": WEIGHT_BYTES // 2 / 2500})
+    plan = planned(9).plan
+    kernels = [step for step in plan.steps if isinstance(step, KernelStep)]
+    exchange = ExchangeStep(())
+    steps = (*kernels[:3], exchange, *kernels[3:7], exchange, *kernels[7:])
+    assert sent_at(steps, 9, WEIGHT_BYTES // 2, link) == 4
+    assert sent_at(steps, 10, WEIGHT_BYTES // 2, link) == 4
+    assert sent_at(steps, 11, WEIGHT_BYTES // 2, link) == 9
+    assert sent_at(steps, 2, WEIGHT_BYTES // 2, link) == 0
+
+
+def test_a_product_with_more_weights_than_activations_divides_its_weights() -> None:
+    make = GraphMaker()
+    x = make.input(1024, WIDTH)
+    for width in (WIDTH, WIDTH, 8 * WIDTH):
+        x = make("matmul", make("tanh", x), make.constant(np.zeros((WIDTH, width)) + WIDTH**-0.5))
+    graph = make.graph(x)
+    lowered = lower_graph(graph, MACHINE, "model")
+    (plan, *_) = (p for p in partitions(graph, lowered, MACHINE) if p.dies == 2)
+    last = next(step for step in reversed(plan.steps) if isinstance(step, KernelStep))
+    columns = [kernel.contraction.b.view for kernel in last.kernels if kernel is not None and kernel.contraction]
+    assert [view.dims[-1] for view in columns] == [4 * WIDTH, 4 * WIDTH]

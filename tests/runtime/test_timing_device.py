@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -227,6 +228,19 @@ def test_transfers_take_the_link_and_a_flag(num_bytes):
     assert result.traffic["d2d"] == 2 * num_bytes
     assert result.traffic["d2d one way"] == num_bytes
     check_invariants(result, MACHINE)
+
+
+def test_transfers_go_in_the_order_of_issue_whichever_is_waited_for_first():
+    sends = [command("transfer", 1, 0, event, dies=BOTH) for event in range(3)]
+    in_order = [command("wait", event, dies=BOTH) for event in range(3)]
+    expected, *others = (
+        simulate(copying(1 << 16, *sends, *(in_order[n] for n in waits), dies=2), MACHINE)
+        for waits in itertools.permutations(range(3))
+    )
+    ends = [copy.end_cycles for copy in expected.copies]
+    assert ends == sorted(ends)
+    for result in others:
+        assert [copy.end_cycles for copy in result.copies] == ends
 
 
 def test_a_slower_link_costs_time():
