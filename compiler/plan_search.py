@@ -10,15 +10,17 @@ from typing import Final
 from birc.codegen.program_code import generate
 from birc.compiler.fitting import Outcome, best_outcome, least_shortage
 from birc.compiler.ir.graph import Graph
-from birc.compiler.ir.plan import Plan
+from birc.compiler.ir.plan import Kernel, Plan
 from birc.compiler.kernel_clock import KernelClock
 from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.base import Pass, run_passes
+from birc.compiler.passes.contraction_cost import Memories
+from birc.compiler.passes.local_pairs import local_pairs
 from birc.compiler.passes.lower.lower import Lowered, lower_graph
 from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.shared_constants import first_uses, share_constants
-from birc.compiler.passes.tile import Solved, tile
+from birc.compiler.passes.tile import Solved, tile, tiled
 from birc.runtime.errors import DoesNotFitError, InternalError
 from birc.runtime.machine import Machine
 from birc.runtime.program import Program
@@ -74,6 +76,8 @@ class PlanSearch:
         """
         lowered = lower_graph(graph, self.machine, self.precision)
         plans = partitions(graph, lowered, self.machine, self.resident_weights)
+        if self.opt_level >= 2:
+            plans += tuple(pairs for plan in plans if (pairs := local_pairs(plan, self.machine, self._cycles)))
         if len(plans) == 1 and not timed:
             return Found(lowered, plans[0], None)
         found: list[tuple[Outcome, Plan]] = []
@@ -127,6 +131,10 @@ class PlanSearch:
             if self._outcome(self._program(shared)).latency_cycles <= unshared.latency_cycles:
                 return shared
         return plan
+
+    def _cycles(self, kernel: Kernel, memories: Memories) -> int:
+        clock = KernelClock(self.machine, self._timer).cycles
+        return clock(tiled(kernel, self.machine, memories, self._tilings, clock), memories)
 
     def _program(self, plan: Plan) -> Program:
         for _, step in self.steps:

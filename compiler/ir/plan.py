@@ -19,6 +19,9 @@ TILE, BLOCK = "tile", "block"
 """What the vector programs of a contraction take in turn."""
 SPC = "spc"
 """The name of a dimension that is spread over SPCs, one iteration each, when every SPC has its own sample."""
+SPC_COLUMNS = "spc_columns"
+"""The same, when every SPC has its own columns of a tensor; it comes behind the one over samples."""
+OWN_DIMENSIONS = frozenset({SPC, SPC_COLUMNS})
 
 
 @dataclass(frozen=True, slots=True)

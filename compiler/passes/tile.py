@@ -31,19 +31,21 @@ def tile(plan: Plan, machine: Machine, solved: Solved | None = None, clock: Cloc
     )
     known: Solved = {} if solved is None else solved
 
-    def tiled(kernel: Kernel | None) -> Kernel | None:
-        if kernel is None:
-            return None
-        key = signature(kernel, memories)
-        if key not in known:
-            known[key] = _solve(kernel, machine, memories, clock)
-        return known[key].of(kernel)
-
     steps = tuple(
-        KernelStep(tuple(tiled(kernel) for kernel in step.kernels)) if isinstance(step, KernelStep) else step
+        KernelStep(tuple(kernel and tiled(kernel, machine, memories, known, clock) for kernel in step.kernels))
+        if isinstance(step, KernelStep)
+        else step
         for step in plan.steps
     )
     return replace(plan, steps=steps)
+
+
+def tiled(kernel: Kernel, machine: Machine, memories: Memories, solved: Solved, clock: Clock | None) -> Kernel:
+    """A kernel with its tiling, which is looked up in `solved` and added to it."""
+    key = signature(kernel, memories)
+    if key not in solved:
+        solved[key] = _solve(kernel, machine, memories, clock)
+    return solved[key].of(kernel)
 
 
 def _solve(kernel: Kernel, machine: Machine, memories: Memories, clock: Clock | None) -> TiledDepth | TiledWindow:

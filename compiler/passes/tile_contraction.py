@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from birc.compiler.ir.plan import BLOCK, SPC, TILE, Contraction, Dimension, Kernel, Tiling
+from birc.compiler.ir.plan import BLOCK, OWN_DIMENSIONS, TILE, Contraction, Dimension, Kernel, Tiling
 from birc.compiler.ir.plan_patch import patch_of, patch_problems
 from birc.compiler.ir.registers import Epilogue, epilogue
 from birc.compiler.passes.contraction_cost import Memories, Shape, estimate
@@ -146,8 +146,9 @@ def _spc_splits(shape: Shape, spcs: int, whole_rows: bool) -> list[tuple[tuple[s
     Equally good ones that split outer dimensions come first. With `whole_rows` columns are not split.
     """
     dims = shape.kernel.par_dims
-    if any(d.name == SPC for d in dims):
-        return [((SPC, shape.kernel.dimension(SPC).extent),)]
+    own = tuple((d.name, d.extent) for d in dims if d.name in OWN_DIMENSIONS)
+    if own:
+        return [own]
     counts = [shape.count(d) for d in dims]
     most = [1 if whole_rows and d == shape.column else count for d, count in zip(dims, counts, strict=True)]
     best: dict[tuple[int, ...], tuple[int, ...]] = {}

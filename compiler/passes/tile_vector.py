@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from birc.compiler.ir.plan import SPC, Dimension, Kernel, Tiling
+from birc.compiler.ir.plan import OWN_DIMENSIONS, Dimension, Kernel, Tiling
 from birc.compiler.ir.registers import assign
 from birc.compiler.passes.restrict import even_part
 from birc.runtime.errors import DoesNotFitError
@@ -23,7 +23,7 @@ def tile_vector_kernel(kernel: Kernel, machine: Machine) -> Tiling:
     if registers > machine.vector_registers:
         raise DoesNotFitError(f"{registers} vector registers, there are {machine.vector_registers}", where=kernel.name)
     tile = _tile(kernel, machine.vector_tile_elements)
-    per_sample = any(d.name == SPC for d in kernel.par_dims)
+    per_sample = any(d.name in OWN_DIMENSIONS for d in kernel.par_dims)
     outer = _outer(kernel)
     reduced = _reduced(kernel)
     free = [d for d in outer if d.name not in reduced]
@@ -48,13 +48,13 @@ def _mapped(kernel: Kernel, machine: Machine, tile: dict[str, int], registers: i
     """The tiles on SPCs and vector programs."""
     outer = _outer(kernel)
     counts = [-(-d.extent // tile[d.name]) for d in outer]
-    per_sample = any(d.name == SPC for d in kernel.par_dims)
+    per_sample = any(d.name in OWN_DIMENSIONS for d in kernel.par_dims)
     spcs = (1,) * len(counts) if per_sample else best_split(counts, machine.spcs_per_die)
     shares = [-(-count // split) for count, split in zip(counts, spcs, strict=True)]
     most = min(machine.vector_programs, machine.vector_registers // max(1, registers))
     mapping = {d.name: split for d, split in zip(outer, spcs, strict=True) if split > 1}
     if per_sample:
-        mapping = {SPC: kernel.dimension(SPC).extent}
+        mapping = {d.name: d.extent for d in kernel.par_dims if d.name in OWN_DIMENSIONS}
     return Tiling(
         tuple(tile.items()),
         tuple(mapping.items()),
@@ -77,7 +77,7 @@ def with_most_programs(kernel: Kernel, tiling: Tiling, machine: Machine) -> Tili
 
 def _outer(kernel: Kernel) -> list[Dimension]:
     looped = {name for phase in kernel.phases for name in phase.loops}
-    return [d for d in kernel.par_dims if d.name not in looped and d.name != SPC]
+    return [d for d in kernel.par_dims if d.name not in looped and d.name not in OWN_DIMENSIONS]
 
 
 def _elements_of_a_program(kernel: Kernel, tiling: Tiling) -> float:
@@ -126,7 +126,7 @@ def _tile(kernel: Kernel, capacity: int) -> dict[str, int]:
     order = [d for d in reversed(kernel.par_dims) if d.name in reduced]
     order += [d for d in reversed(kernel.par_dims) if d.name not in reduced]
     for d in order:
-        tile[d.name] = 1 if d.name == SPC else even_part(d.extent, max(1, budget))
+        tile[d.name] = 1 if d.name in OWN_DIMENSIONS else even_part(d.extent, max(1, budget))
         budget //= tile[d.name]
     return tile
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from birc.compiler.ir.plan import SPC, Dimension, Kernel, Statement, Tiling
+from birc.compiler.ir.plan import OWN_DIMENSIONS, Dimension, Kernel, Statement, Tiling
 from birc.compiler.ir.plan_access import accesses
 from birc.compiler.ir.registers import vector_registers
 from birc.compiler.passes.contraction_cost import Memories
@@ -109,7 +109,7 @@ def _tiled(how: Unrolling, work: WindowWork) -> Iterator[tuple[float, TiledWindo
                 best[programs] = cycles, tile, split
     for programs, (cycles, tile, split) in best.items():
         mapping = [(d.name, s) for d, s in zip(work.dims, split, strict=True) if s > 1]
-        mapping += [(d.name, d.extent) for d in work.kernel.par_dims if d.name == SPC]
+        mapping += [(d.name, d.extent) for d in work.kernel.par_dims if d.name in OWN_DIMENSIONS]
         tiling = Tiling(tuple(tile.items()), tuple(mapping), programs=programs, once=how.once)
         yield cycles + work.begin_cycles, TiledWindow(forms[programs], tiling)
 
@@ -117,7 +117,7 @@ def _tiled(how: Unrolling, work: WindowWork) -> Iterator[tuple[float, TiledWindo
 def _on_spcs(work: WindowWork, tile: Mapping[str, int]) -> tuple[int, ...] | None:
     """SPCs per dimension; None when a program would have several tiles of what it loads once."""
     counts = tuple(-(-d.extent // tile[d.name]) for d in work.dims)
-    per_sample = any(d.name == SPC for d in work.kernel.par_dims)
+    per_sample = any(d.name in OWN_DIMENSIONS for d in work.kernel.par_dims)
     split = (1,) * len(counts) if per_sample else _split(counts, work.fixed, work.machine.spcs_per_die)
     if any(count > s and is_fixed for count, s, is_fixed in zip(counts, split, work.fixed, strict=True)):
         return None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from birc.compiler.ir.plan import SPC, Access, Dimension, Index, Kernel, Statement
+from birc.compiler.ir.plan import OWN_DIMENSIONS, Access, Dimension, Index, Kernel, Statement
 from birc.compiler.passes.contraction_cost import Memories
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.machine import Machine
@@ -47,7 +47,7 @@ class WindowWork:
     @cached_property
     def dims(self) -> tuple[Dimension, ...]:
         """The dimensions that are cut into tiles."""
-        return tuple(d for d in self.kernel.par_dims if d.name != SPC)
+        return tuple(d for d in self.kernel.par_dims if d.name not in OWN_DIMENSIONS)
 
     def of_tile(self, tile: Mapping[str, int]) -> TileWork:
         """What a tile of these extents takes."""

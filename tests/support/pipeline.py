@@ -128,11 +128,11 @@ def compiled_plans(
     """The graph compiled by every plan that fits; each plan is checked after every phase."""
     machine = target if isinstance(target, Machine) else load_machine(target)
     cleaned = canonicalize(graph) if clean else graph
-    fused = run_passes(cleaned, (*LEGALIZE, *(_fusing(machine, precision) if fuse else ())))
+    fused = run_passes(cleaned, (*LEGALIZE, *(fusing(machine, precision) if fuse else ())))
     yield from plans_of(fused, lower_graph(fused, machine, precision), machine)
 
 
-def _fusing(machine: Machine, precision: str) -> tuple[Pass, ...]:
+def fusing(machine: Machine, precision: str) -> tuple[Pass, ...]:
     return skip_masked_for(machine), MergeProducts(), fuse_for(machine, precision)
 
 
@@ -141,13 +141,17 @@ def plans_of(fused: Graph, lowered: Lowered, machine: Machine) -> Iterator[Compi
     plans = partitions(fused, lowered, machine)
     for number, plan in enumerate(plans):
         try:
-            scheduled = _scheduled(plan, machine)
+            yield finished(fused, lowered, plan, machine)
         except DoesNotFitError:
             if number == len(plans) - 1:
                 raise
-            continue
-        generated = generate(scheduled, machine)
-        yield Compiled(fused, lowered, scheduled, generated.program, generated.weights(lowered.data), machine)
+
+
+def finished(fused: Graph, lowered: Lowered, plan: Plan, machine: Machine) -> Compiled:
+    """The lowered kernels compiled by a plan that is partitioned. Raises `DoesNotFitError`."""
+    scheduled = _scheduled(plan, machine)
+    generated = generate(scheduled, machine)
+    return Compiled(fused, lowered, scheduled, generated.program, generated.weights(lowered.data), machine)
 
 
 def _scheduled(plan: Plan, machine: Machine) -> Plan:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from birc.compiler.ir.affine import Range, below, equal, renamed, variable
-from birc.compiler.ir.plan import SPC, Index
+from birc.compiler.ir.plan import OWN_DIMENSIONS, Index
 from birc.compiler.ir.polyhedra import Elements, example_point
 from birc.compiler.ir.proof.flaw import Flaw, flaw
 from birc.compiler.ir.proof.storage import Storage
@@ -71,7 +71,7 @@ def share_flaws(space: Space, most_spcs: int) -> Iterator[Flaw]:
     used = 1
     for name, spread in space.spreads.items():
         used *= spread.spcs
-        if name == SPC and spread.points > 1:
+        if name in OWN_DIMENSIONS and spread.points > 1:
             yield flaw(f"dimension {name}", f"an SPC takes {spread.points} points, it has memory for its own alone")
         if spread.spcs == 1 and spread.reached >= spread.extent:
             continue

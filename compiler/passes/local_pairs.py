@@ -1,0 +1,187 @@
+"""Pairs of kernels between which a tensor stays in the tensor buffers: every SPC makes the part that it then reads.
+
+Of a product and of what follows it on the vector cores, a depthwise convolution for one, each SPC takes the same
+samples and columns. Then no barrier of the die is needed between the two, and the second kernel loads from a memory
+that is nearer than L2 and has a port of its own. Rows of a window lie in one sample, so nothing else is cut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Plan
+from birc.compiler.ir.plan_access import accesses
+from birc.compiler.passes.allocation.blocks import aligned
+from birc.compiler.passes.contraction_cost import Memories
+from birc.compiler.passes.lifetimes import instances, reads_of, touched, writes_of
+from birc.compiler.passes.lower.frame import unit
+from birc.compiler.passes.own_parts import Parts, in_own_parts
+from birc.runtime.dtypes import dtype
+from birc.runtime.machine import Machine
+
+MOST_WAYS = 1
+"""Ways to share out a pair that are timed: fewer parts of rows and more of columns have not been found faster."""
+Cycles = Callable[[Kernel, Memories], int]
+"""The cycles of a kernel that is not tiled yet, by its best tiling."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Two steps with a tensor between them that lies in the tensor buffers, and the cycles that this gains."""
+
+    first: KernelStep
+    second: KernelStep
+    buffer: Buffer
+    gain: int
+
+
+def local_pairs(plan: Plan, machine: Machine, cycles: Cycles) -> Plan | None:
+    """The plan with the pairs that gain time; None when there are none, or it uses the tensor buffers already."""
+    if plan.tensor_buffer_bytes:
+        return None
+    users: dict[str, list[int]] = {}
+    for number, step in enumerate(plan.steps):
+        for name in touched(step):
+            users.setdefault(name, []).append(number)
+    buffers = {b.name: b for b in plan.buffers}
+    search = _Search(machine, buffers, cycles, {})
+    steps, number, largest = list(plan.steps), 0, 0
+    while number + 1 < len(steps):
+        first, second = steps[number : number + 2]
+        best: _Pair | None = None
+        if isinstance(first, KernelStep) and isinstance(second, KernelStep):
+            between = [
+                buffers[name] for name in touched(first) & touched(second) if users[name] == [number, number + 1]
+            ]
+            best = search.best(first, second, between)
+        if best is None:
+            number += 1
+            continue
+        steps[number : number + 2] = [best.first, best.second]
+        buffers[best.buffer.name] = best.buffer
+        largest = max(largest, aligned(best.buffer.num_bytes, machine.l2_line_bytes))
+        number += 2
+    if not largest:
+        return None
+    return replace(
+        plan, steps=tuple(steps), buffers=tuple(buffers[b.name] for b in plan.buffers), tensor_buffer_bytes=largest
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """Looks for pairs in one plan; what kernels take is remembered."""
+
+    machine: Machine
+    buffers: Mapping[str, Buffer]
+    cycles: Cycles
+    known: dict[tuple[Kernel, str], int]
+
+    def best(self, first: KernelStep, second: KernelStep, between: list[Buffer]) -> _Pair | None:
+        """The fastest way to keep one of the tensors between two steps local; None when that gains nothing."""
+        ways = [
+            pair
+            for buffer in between
+            if buffer.role == "scratch" and buffer.space != "tb"
+            for pair in self._pairs(first, second, buffer)
+        ]
+        return max((pair for pair in ways if pair.gain > 0), key=lambda pair: pair.gain, default=None)
+
+    def _pairs(self, first: KernelStep, second: KernelStep, buffer: Buffer) -> Iterator[_Pair]:
+        if [k is None for k in first.kernels] != [k is None for k in second.kernels]:
+            return
+        if second.kernel.contraction is not None or buffer.name not in writes_of(first.kernel) & reads_of(
+            second.kernel
+        ):
+            return
+        before = self._most(first, "") + self._most(second, "") + self.machine.die_barrier_cycles
+        for of_first, of_second in islice(_ways(first.kernel, second.kernel, buffer, self.machine), MOST_WAYS):
+            share = first.kernel.dimension(of_first.column).extent // of_first.columns
+            rows = _rows(buffer, of_first.pitch) // of_first.rows
+            num_bytes = rows * share * dtype(buffer.dtype).bits // 8
+            if aligned(num_bytes, self.machine.l2_line_bytes) > self.machine.spc_sram_bytes // 2:
+                continue
+            made = _in_parts(first, of_first, buffer.name)
+            read = _in_parts(second, of_second, buffer.name)
+            if made is None or read is None:
+                continue
+            local = replace(buffer, num_bytes=num_bytes, space="tb")
+            after = self._most(made, buffer.name) + self._most(read, buffer.name) + self.machine.spc_barrier_cycles
+            yield _Pair(made, read, local, before - after)
+
+    def _most(self, step: KernelStep, local: str) -> int:
+        """The cycles of the slowest of a step's kernels."""
+        return max(self._of_kernel(kernel, local) for kernel in dict.fromkeys(instances(step)))
+
+    def _of_kernel(self, kernel: Kernel, local: str) -> int:
+        key = (kernel, local)
+        if key not in self.known:
+            types = {name: buffer.dtype for name, buffer in self.buffers.items()}
+            self.known[key] = self.cycles(kernel, Memories(types, frozenset({local} if local else ())))
+        return self.known[key]
+
+
+def _in_parts(step: KernelStep, parts: Parts, local: str) -> KernelStep | None:
+    """The step with a part an SPC; None when one of its kernels cannot be cut so."""
+    kernels = [kernel and in_own_parts(kernel, parts, local) for kernel in step.kernels]
+    if any(made is None and kernel is not None for made, kernel in zip(kernels, step.kernels, strict=True)):
+        return None
+    return KernelStep(tuple(kernels))
+
+
+def _ways(first: Kernel, second: Kernel, buffer: Buffer, machine: Machine) -> Iterator[tuple[Parts, Parts]]:
+    """The parts of both kernels that may go together, most parts of rows first.
+
+    Of the tensor between them each SPC then has the same.
+    """
+    made = [access for access in accesses(first) if access.view.buffer == buffer.name]
+    read = [access for access in accesses(second) if access.view.buffer == buffer.name]
+    if len(made) != 1:
+        return
+    columns, column = _along(second, read[0], 1)
+    same, of_first = _along(first, made[0], 1)
+    pitch = math.gcd(*(step for access in (*made, *read) for step in access.view.strides if step > 1))
+    if (
+        not pitch
+        or not column
+        or not of_first
+        or columns != same
+        or any(_along(second, a, 1) != (columns, column) for a in read)
+    ):
+        return
+    elements = _rows(buffer, pitch) * pitch
+    row, row_of_first = _outermost(second, read[0], elements), _outermost(first, made[0], elements)
+    if not row_of_first or any(_outermost(second, access, elements) != row for access in read):
+        row = ""
+    for rows in range(machine.spcs_per_die, 0, -1):
+        if rows > 1 and (not row or first.dimension(row_of_first).extent % rows or second.dimension(row).extent % rows):
+            continue
+        number = max(n for n in range(1, machine.spcs_per_die // rows + 1) if columns % n == 0)
+        if rows * number > 1:
+            yield Parts(row_of_first, rows, of_first, number, pitch), Parts(row, rows, column, number, pitch)
+
+
+def _along(kernel: Kernel, access: Access, stride: int) -> tuple[int, str]:
+    """The extent and the name of the dimension that alone moves an access by so many elements; "" when none does."""
+    for index, dim, step in zip(access.index, access.view.dims, access.view.strides, strict=True):
+        for d in kernel.par_dims:
+            if index == unit(d.name) and step == stride and dim == d.extent:
+                return d.extent, d.name
+    return 0, ""
+
+
+def _rows(buffer: Buffer, pitch: int) -> int:
+    """The rows of a tensor, of which the last one may lack what is in none of its columns."""
+    return -(-buffer.num_bytes * 8 // (dtype(buffer.dtype).bits * pitch))
+
+
+def _outermost(kernel: Kernel, access: Access, elements: int) -> str:
+    """The dimension that alone moves an access over all of a tensor, part after part; "" when there is none."""
+    for index, dim, step in zip(access.index, access.view.dims, access.view.strides, strict=True):
+        for d in kernel.par_dims:
+            if index == unit(d.name) and dim == d.extent and step * dim == elements:
+                return d.name
+    return ""

@@ -1,0 +1,115 @@
+"""Pairs of kernels between which a tensor stays in the tensor buffers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from graph_maker import GraphMaker
+from pipeline import Compiled, finished, fusing
+
+from birc.compiler.ir.graph import Graph
+from birc.compiler.ir.plan import OWN_DIMENSIONS, SPC, SPC_COLUMNS, Kernel, Plan
+from birc.compiler.passes.base import run_passes
+from birc.compiler.passes.canonicalize import canonicalize
+from birc.compiler.passes.contraction_cost import Memories
+from birc.compiler.passes.legalize import LEGALIZE
+from birc.compiler.passes.local_pairs import local_pairs
+from birc.compiler.passes.lower.lower import lower_graph
+from birc.compiler.passes.partition import partitions
+from birc.compiler.prove import new_prover
+from birc.runtime.machine import load_machine
+
+DEPTH, WIDTH, SIDE = 8, 16, 6
+
+
+def integers(*shape: int) -> np.ndarray:
+    """Small integers, of which every precision gives the same sums."""
+    return np.random.default_rng(list(shape)).integers(-2, 3, shape).astype(np.float32)
+
+
+def block(samples: int, stride: int, pooled: bool = False, depth: int = DEPTH) -> Graph:
+    """A product over the channels, and a window on each of them."""
+    make = GraphMaker()
+    pixels = make.input(samples, depth, SIDE, SIDE)
+    point = {"stride": (1, 1), "pads": (0, 0, 0, 0), "dilation": (1, 1), "group": 1}
+    wide = make("relu", make("conv2d", pixels, make.constant(integers(WIDTH, depth, 1, 1)), **point))
+    window = {"stride": (stride, stride), "pads": (1, 1, 1, 1), "dilation": (1, 1)}
+    if pooled:
+        return make.graph(make("max_pool2d", wide, kernel=(3, 3), **window))
+    filters = make.constant(integers(WIDTH, 1, 3, 3))
+    return make.graph(make("relu", make("conv2d", wide, filters, group=WIDTH, **window)))
+
+
+def expected(pixels: np.ndarray, stride: int, pooled: bool) -> np.ndarray:
+    """The same in double precision."""
+    products = np.einsum("ncyx,oc->noyx", pixels.astype(np.float64), integers(WIDTH, pixels.shape[1], 1, 1)[:, :, 0, 0])
+    padded = np.pad(np.maximum(products, 0), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    taps = [
+        padded[:, :, r : r + SIDE : stride, s : s + SIDE : stride]
+        * (1.0 if pooled else integers(WIDTH, 1, 3, 3)[:, 0, r, s][:, None, None])
+        for r in range(3)
+        for s in range(3)
+    ]
+    return np.max(taps, axis=0) if pooled else np.maximum(np.sum(taps, axis=0), 0)
+
+
+def local_is_faster(_: Kernel, memories: Memories) -> int:
+    """Cycles by which every pair pays."""
+    return 1 if memories.local else 10
+
+
+def paired(graph: Graph, target: str = "tiny") -> Compiled | None:
+    """The graph by its first plan with pairs."""
+    machine = load_machine(target)
+    fused = run_passes(canonicalize(graph), (*LEGALIZE, *fusing(machine, "model")))
+    lowered = lower_graph(fused, machine, "model")
+    plans = (local_pairs(plan, machine, local_is_faster) for plan in partitions(fused, lowered, machine))
+    plan: Plan | None = next((plan for plan in plans if plan is not None), None)
+    return None if plan is None else finished(fused, lowered, plan, machine)
+
+
+def own(kernel: Kernel) -> dict[str, int]:
+    """The parts of a kernel that SPCs have of their own."""
+    return {d.name: d.extent for d in kernel.space if d.name in OWN_DIMENSIONS}
+
+
+@pytest.mark.parametrize(
+    ("target", "samples", "parts"),
+    [("tiny", 1, {SPC_COLUMNS: 2}), ("tiny", 4, {SPC: 2}), ("br100", 8, {SPC: 4, SPC_COLUMNS: 4})],
+)
+@pytest.mark.parametrize(("stride", "pooled"), [(1, False), (2, False), (2, True)])
+def test_every_spc_reads_what_it_made(
+    target: str, samples: int, parts: dict[str, int], stride: int, pooled: bool
+) -> None:
+    """In samples as far as there are, else in columns; proved, verified, and with the values of the network."""
+    found = paired(block(samples, stride, pooled), target)
+    assert found is not None
+    assert [own(kernel) for kernel in found.kernels if own(kernel)] == [parts] * 2 * found.plan.dies
+    (between,) = (b for b in found.plan.buffers if b.space == "tb")
+    assert between.num_elements == samples * WIDTH * SIDE * SIDE // found.plan.dies // found.machine.spcs_per_die
+    found.verify()
+    assert not list(new_prover().flaws(found.plan, found.machine))
+    pixels = integers(samples, DEPTH, SIDE, SIDE)
+    for outputs in (found.step({"x0": pixels}, "random"), found.values({"x0": pixels})):
+        (actual,) = outputs.values()
+        np.testing.assert_array_equal(actual, expected(pixels, stride, pooled))
+
+
+def test_a_tensor_that_others_read_stays_in_shared_memory() -> None:
+    make = GraphMaker()
+    x = make.input(4, DEPTH, SIDE, SIDE)
+    point = {"stride": (1, 1), "pads": (0, 0, 0, 0), "dilation": (1, 1), "group": 1}
+    wide = make("conv2d", x, make.constant(integers(WIDTH, DEPTH, 1, 1)), **point)
+    window = {"kernel": (3, 3), "stride": (1, 1), "pads": (1, 1, 1, 1), "dilation": (1, 1)}
+    pooled = make("max_pool2d", wide, **window)
+    again = make("conv2d", wide, make.constant(integers(DEPTH, WIDTH, 1, 1)), **point)
+    assert paired(make.graph(pooled, again)) is None
+
+
+def test_pairs_that_take_longer_stay_apart() -> None:
+    machine = load_machine("tiny")
+    fused = run_passes(canonicalize(block(4, 1)), (*LEGALIZE, *fusing(machine, "model")))
+    lowered = lower_graph(fused, machine, "model")
+    barrier = machine.die_barrier_cycles
+    for plan in partitions(fused, lowered, machine):
+        assert local_pairs(plan, machine, lambda _, memories: barrier if memories.local else 0) is None
