@@ -3,7 +3,8 @@
 The nest has, from the outside in: SPC loops; loops over blocks of row and column tiles, the loads of a hoisted
 operand between them; loops over depth chunks; the loads of a block; the grid of tiles of the block, each accumulated
 over the resident depth. When a block has several tiles and the depth several chunks, or one vector program takes the
-whole block, tiles keep their sums in registers until all of the block's are done.
+whole block, tiles keep their sums in registers until all of the block's are done; where programs take tiles, each
+tile is finished in the last chunk, in which the rest of its sum arrives.
 
 A convolution by windows loads a patch of pixels in place of an a tile: the loops over taps are inside its load, and
 each of their iterations multiplies another window of it.
@@ -14,10 +15,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
 from birc.codegen.block_epilogue import BlockEpilogue, Place
 from birc.codegen.nest import NestBuilder, mask
+from birc.codegen.operand_ring import Operand, Rounds, Steps, ring_address
 from birc.codegen.slots import Slots
 from birc.codegen.statements import StatementWriter
 from birc.compiler.ir.plan import BLOCK, Access, Contraction, Dimension, Kernel, Phase, Tiling
@@ -28,33 +29,9 @@ from birc.runtime.machine import Machine
 from birc.runtime.program import Affine, Instruction, Register, RingAddress, Sync, Window, affine
 from birc.runtime.program import Kernel as KernelCode
 
-Steps = dict[str, int | None]
-"""The depth of the loop over each of some reduced dimensions; None where it has one step."""
-
 NOWHERE: Place = {}
 
 A_FULL, A_FREE, B_FULL, B_FREE, ACC_FREE, ACC_FULL = range(6)
-
-
-@dataclass(slots=True)
-class Operand:
-    """One operand's share of a block: `count` tiles along `dimension`, and where its loads stand.
-
-    A tile for each step of the dimensions `resident` stays in the input buffer, each in one of `slots` of
-    `slot_bytes`.
-    """
-
-    access: Access
-    split: int
-    mnemonic: str
-    dimension: str
-    count: int
-    slots: int
-    full: int
-    free: int
-    resident: tuple[Dimension, ...]
-    slot_bytes: int
-    scope: list[int] = field(default_factory=list)
 
 
 class ContractionWriter:
@@ -95,6 +72,7 @@ class ContractionWriter:
             self.by_block, self._programs(), ahead,
         )  # fmt: skip
         self.shares: dict[str, int] = {}
+        self.rounds: Rounds | None = None
 
     def emit(self) -> tuple[KernelCode, Slots]:
         """The code and the slots."""
@@ -222,27 +200,20 @@ class ContractionWriter:
         self.nest.append(Instruction(operand.mnemonic, operands, waits, posts))
 
     def _ring(self, operand: Operand, tile: Place, steps: Steps) -> RingAddress:
-        """Where a tile lies in its input buffer: slots are taken in the order of loads (block, tile, depth step)."""
-        terms: dict[int, int] = {}
-        tiles = 1
-        for dimension in reversed(operand.resident):
-            depth = steps[dimension.name]
-            if depth is not None:
-                terms[depth] = tiles
-            tiles *= self._steps(dimension)
+        """Where a tile lies in its input buffer."""
+        inside = [(steps[d.name], self._steps(d)) for d in operand.resident]
         if not (self.tiling.stream and operand is self.a):  # the scope of what is streamed is a row tile
-            terms.update((depth, factor * tiles) for depth, factor in tile.items() if depth is not None)
-            tiles *= operand.count
-        inside = affine(0, terms)
-        if operand.slots == tiles or not operand.scope:
-            return RingAddress(inside * operand.slot_bytes)
-        number = self.nest.counter(operand.scope) * tiles + inside
-        return RingAddress(Affine(), operand.slot_bytes, number, operand.slots)
+            return ring_address(operand, self.nest, tile, inside, self.rounds)
+        return ring_address(operand, self.nest, None, inside, self.rounds)
 
     def _chunks(self) -> None:
         """Loop over depth chunks, load each, and accumulate in the T-core or in registers."""
         is_chunked = any(self._steps(dimension) > 1 for dimension in self.chunked)
         in_registers = (is_chunked or self.by_block) and self.tiling.rows * self.tiling.columns > 1
+        several = [dimension for dimension in self.chunked if self._steps(dimension) > 1]
+        if in_registers and not self.by_block and len(several) == 1:
+            self._chunks_and_last(several[0])
+            return
         with ExitStack() as loops:
             chunks = list(self._depth_loops(loops, self.chunked).values())
             self._loads(self.a)
@@ -259,6 +230,21 @@ class ContractionWriter:
         else:
             self._drain_and_finish()
 
+    def _chunks_and_last(self, dimension: Dimension) -> None:
+        """All chunks but the last go into registers; in the last one each tile is finished as soon as it is summed."""
+        count, extent, at = self._steps(dimension), self.tile[dimension.name], len(self.nest.stack)
+        with self.nest.loop(count - 1, extent, dimension.name, kind="red") as chunk:
+            self.rounds = Rounds(at, chunk, affine(0, {} if chunk is None else {chunk: 1}), count)
+            self._loads(self.a)
+            self._loads(self.b)
+            self._grid([chunk], in_registers=True)
+        with self.nest.moved(dimension.name, (count - 1) * extent):
+            self.rounds = Rounds(at, None, Affine(count - 1), count)
+            self._loads(self.a)
+            self._loads(self.b)
+            self._grid([], in_registers=False, adds=True)
+        self.rounds = None
+
     def _tiles(self) -> None:
         """The tiles of a block whose whole depth is resident: each finished at once, or all together at the end."""
         self._grid([], in_registers=self.by_block)
@@ -273,7 +259,8 @@ class ContractionWriter:
         """The phases that wait until all sums of a block are there."""
         return self.epilogue.phases[1 if self._early(chunks) is not None else 0 :]
 
-    def _grid(self, chunks: list[int | None], in_registers: bool) -> None:
+    def _grid(self, chunks: list[int | None], in_registers: bool, adds: bool = False) -> None:
+        """The tiles of a block, their sums left `in_registers` or finished; `adds` what other chunks left there."""
         early = self._early(chunks) if in_registers else None
         with ExitStack() as loops:
             row = self._row_loop(loops)
@@ -284,11 +271,11 @@ class ContractionWriter:
                 return
             column = self._column_tiles(loops)
             self._product([], row, {column: 1})
+            register = self.after.tile_register({row: self.b.count, column: 1}, self.after.sums_slot)
             if in_registers:
-                register = self.after.tile_register({row: self.b.count, column: 1}, self.after.sums_slot)
                 self._drain(register, mask(chunks))
             else:
-                self._drain_and_finish()
+                self._drain_and_finish(register if adds else None)
         self._leave_grid()
 
     def _early_tiles(self, phase: Phase, row: int | None) -> None:
@@ -374,11 +361,14 @@ class ContractionWriter:
         waits = (Sync(self._accumulator_full()),)
         self.writer.write_drain(destination, first, waits, (Sync(Affine(ACC_FREE)),))
 
-    def _drain_and_finish(self) -> None:
-        """Loads of the epilogue (they overlap the T-core), the drain, the rest."""
+    def _drain_and_finish(self, others: Register | None = None) -> None:
+        """Loads of the epilogue (they overlap the T-core), the drain, the rest; sums of `others` chunks are added."""
         for statement in self.epilogue.phases[0].statements:
             if statement.op == "vacc":
-                self._drain(self.writer.register(statement.result), 0)
+                sums = self.writer.register(statement.result)
+                self._drain(sums, 0)
+                if others is not None:
+                    self.nest.append(Instruction("vadd", (sums, others, sums)))
             else:
                 self.writer.write(statement)
 
