@@ -21,7 +21,7 @@ from birc.codegen.nest import NestBuilder, mask
 from birc.codegen.operand_ring import Operand, Rounds, Steps, ring_address
 from birc.codegen.slots import Slots
 from birc.codegen.statements import StatementWriter
-from birc.compiler.ir.plan import BLOCK, Access, Contraction, Dimension, Kernel, Phase, Tiling
+from birc.compiler.ir.plan import BLOCK, Contraction, Dimension, Kernel, Phase, Tiling
 from birc.compiler.ir.plan_patch import Patch, patch_of, slot_bytes
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.registers import epilogue_of

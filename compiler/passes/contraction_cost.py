@@ -189,8 +189,6 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     turns = tiles * (latency_b + vector + extra_loads) / tiling.programs
     if by_block:
         turns = tiles * (chunks * drain + vector + extra_loads + stores) / tiling.programs
-    elif partial:  # The programs that finish a block take no sums of the next one.
-        exposed += tiles * (vector + extra_loads + stores + latency_b) / tiling.programs
     limits = (tcore + exposed, *ports, tiles * stores, tiles * vector + added, turns, a_time, b_time)
     first = latency_b + load_a * a_resident + tiling.columns * load_b * resident
     last = vector + extra_loads + stores
