@@ -32,6 +32,7 @@ from birc.compiler.passes.region import region
 from birc.compiler.passes.restrict import pieces, restrict
 from birc.compiler.passes.shared_tail import shared_tail
 from birc.compiler.passes.split_search import Choice, SplitSearch, kernel_cycles
+from birc.compiler.passes.trim_exchanges import trim_exchanges
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
 from birc.runtime.program import MAX_BOX_RANK
@@ -60,7 +61,8 @@ def partitions(graph: Graph, lowered: Lowered, machine: Machine, resident_weight
             divisions.pop()
     plans: list[Plan] = []
     for choices in divisions:
-        local = divide_constants(_localised(_plan(graph, lowered, kernels, choices, machine)))
+        local = trim_exchanges(_localised(_plan(graph, lowered, kernels, choices, machine)))
+        local = divide_constants(local)
         spread = per_sample(local, machine)
         plans += [plan for plan in (spread, shared_tail(local, machine)) if plan is not None]
         plans += chunks(local, machine, resident_weights)

@@ -1,0 +1,96 @@
+"""Exchanges send no more than what the other die goes on to read.
+
+A die that divides the rows of a product of queries, keys and values, say, needs the keys and values of the other one's
+rows, but not their queries.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from birc.compiler.ir.plan import Exchange, ExchangeStep, KernelStep, Plan, Step, View
+from birc.compiler.ir.plan_access import accesses
+from birc.compiler.passes.region import Region, region
+from birc.runtime.program import MAX_BOX_RANK
+
+Axis = tuple[int, int]  # stride and extent
+Interval = tuple[int, int]  # the first digit, and one past the last
+
+
+def trim_exchanges(plan: Plan) -> Plan:
+    """The plan whose exchanges send boxes around what is read later on; those of which nothing is read are gone."""
+    steps: list[Step] = []
+    for number, step in enumerate(plan.steps):
+        if not isinstance(step, ExchangeStep):
+            steps.append(step)
+            continue
+        trimmed = (_trimmed(exchange, _reads(plan, number, exchange)) for exchange in step.exchanges)
+        exchanges = tuple(exchange for exchange in trimmed if exchange is not None)
+        if exchanges:
+            steps.append(ExchangeStep(exchanges))
+    return replace(plan, steps=tuple(steps))
+
+
+def _reads(plan: Plan, number: int, exchange: Exchange) -> Iterator[Region]:
+    """What the receiver of an exchange in a step reads of its buffer after that step, or gives out."""
+    name, receiver = exchange.view.buffer, 1 - exchange.sender
+    for step in plan.steps[number + 1 :]:
+        kernel = step.kernels[receiver] if isinstance(step, KernelStep) else None
+        for access in accesses(kernel) if kernel is not None else ():
+            if access.view.buffer == name:
+                yield region(access.view)
+    for output in plan.outputs:
+        for dies, _, view in output.pieces:
+            if view.buffer == name and dies >> receiver & 1:
+                yield region(view)
+
+
+def _trimmed(exchange: Exchange, reads: Iterable[Region]) -> Exchange | None:
+    """The exchange of the box around what is read of its view; None when that is nothing."""
+    sent, found = region(exchange.view), tuple(dict.fromkeys(reads))
+    axes = _split(sent.dims, found)
+    boxes = [box for read in found if (box := _common(sent.offset, axes, read)) is not None]
+    if not boxes:
+        return None
+    box = [(min(low for low, _ in sides), max(high for _, high in sides)) for sides in zip(*boxes, strict=True)]
+    offset = sent.offset + sum(low * stride for (low, _), (stride, _) in zip(box, axes, strict=True))
+    strides, extents = tuple(stride for stride, _ in axes) or (1,), tuple(high - low for low, high in box) or (1,)
+    dims = region(View(sent.buffer, offset, extents, strides)).dims or ((1, 1),)
+    view = View(sent.buffer, offset, tuple(extent for _, extent in dims), tuple(stride for stride, _ in dims))
+    return replace(exchange, view=view) if len(dims) <= MAX_BOX_RANK else exchange
+
+
+def _split(axes: Sequence[Axis], reads: Sequence[Region]) -> list[Axis]:
+    """The axes, those that hold several of the strides or distances of what is read cut in two at each."""
+    result = list(axes)
+    offsets = sorted({read.offset for read in reads})
+    strides = {stride for read in reads for stride, _ in read.dims}
+    strides |= {later - earlier for earlier, later in itertools.pairwise(offsets)}
+    for row in sorted(strides, reverse=True):
+        for place, (stride, extent) in enumerate(result):
+            if stride < row < stride * extent and row % stride == 0 and stride * extent % row == 0:
+                result[place : place + 1] = [(row, stride * extent // row), (stride, row // stride)]
+                break
+    return result
+
+
+def _common(offset: int, axes: Sequence[Axis], read: Region) -> list[Interval] | None:
+    """By axis, from the largest stride down, the digits outside which nothing of a region lies; None for none."""
+    box = [(0, extent) for _, extent in axes]
+    first, dims = read.offset - offset, read.dims
+    for place, (stride, extent) in enumerate(axes):
+        inside = sum((e - 1) * s for s, e in axes[place + 1 :])
+        last = first + sum((e - 1) * s for s, e in dims)
+        low, high = max(0, -((inside - first) // stride)), min(extent, last // stride + 1)
+        if low >= high:
+            return None
+        box[place] = low, high
+        # What lies within one step of this axis goes on to the axes inside it, where it is the same at every step.
+        outer = [s for s, _ in dims if s >= stride]
+        dims = tuple((s, e) for s, e in dims if s < stride)
+        first %= stride
+        if any(s % stride for s in outer) or first + sum((e - 1) * s for s, e in dims) >= stride:
+            break
+    return box
