@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from birc.codegen.kernel_code import descriptor, emit_kernel
-from birc.compiler.ir.plan import Buffer, Kernel
+from birc.compiler.ir.plan import OWN_DIMENSIONS, Buffer, Kernel
 from birc.compiler.passes.contraction_cost import Memories
 from birc.runtime.machine import Machine
 from birc.runtime.timing.kernels import KernelTimer
@@ -35,5 +35,9 @@ class KernelClock:
             )
             for slot, view in enumerate(slots.views)
         }
-        classes = self.timer.classes(code, bindings, tuple(range(self.machine.spcs_per_die)))
+        last = self.machine.spcs_per_die - 1
+        # Parts that SPCs have of their own are alike, but for those at the edges of an image.
+        is_own = any(d.name in OWN_DIMENSIONS for d in kernel.space)
+        spcs = sorted({0, min(1, last), last}) if is_own else range(last + 1)
+        classes = self.timer.classes(code, bindings, tuple(spcs))
         return max((c.result.cycles for c in classes), default=0)

@@ -21,7 +21,9 @@ SPC = "spc"
 """The name of a dimension that is spread over SPCs, one iteration each, when every SPC has its own sample."""
 SPC_COLUMNS = "spc_columns"
 """The same, when every SPC has its own columns of a tensor; it comes behind the one over samples."""
-OWN_DIMENSIONS = frozenset({SPC, SPC_COLUMNS})
+SPC_BANDS = "spc_bands"
+"""The same, when every SPC has its own rows of an image, and those beside them that windows reach."""
+OWN_DIMENSIONS = frozenset({SPC, SPC_BANDS, SPC_COLUMNS})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,16 @@
 """Pairs of kernels between which a tensor stays in the tensor buffers: every SPC makes the part that it then reads.
 
 Of a product and of what follows it on the vector cores, a depthwise convolution for one, each SPC takes the same
-samples and columns. Then no barrier of the die is needed between the two, and the second kernel loads from a memory
-that is nearer than L2 and has a port of its own. Rows of a window lie in one sample, so nothing else is cut.
+samples, and of these the same columns or rows of the image. Then no barrier of the die is needed between the two, and
+the second kernel loads from a memory that is nearer than L2 and has a port of its own. Rows that the windows of two
+SPCs reach are made on both.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
 from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Plan
 from birc.compiler.ir.plan_access import accesses
@@ -18,12 +18,13 @@ from birc.compiler.passes.allocation.blocks import aligned
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.lifetimes import instances, reads_of, touched, writes_of
 from birc.compiler.passes.lower.frame import unit
-from birc.compiler.passes.own_parts import Parts, in_own_parts
+from birc.compiler.passes.own_parts import Bands, Parts, in_own_parts
+from birc.compiler.passes.region import region
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
 
-MOST_WAYS = 1
-"""Ways to share out a pair that are timed: fewer parts of rows and more of columns have not been found faster."""
+MOST_BEYOND = 1.2
+"""How many rows of an image an SPC may make for each of its own: the windows of neighbours need the same ones."""
 Cycles = Callable[[Kernel, Memories], int]
 """The cycles of a kernel that is not tiled yet, by its best tiling."""
 
@@ -98,15 +99,14 @@ class _Search:
         ):
             return
         before = self._most(first, "") + self._most(second, "") + self.machine.die_barrier_cycles
-        for of_first, of_second in islice(_ways(first.kernel, second.kernel, buffer, self.machine), MOST_WAYS):
-            share = first.kernel.dimension(of_first.column).extent // of_first.columns
-            rows = _rows(buffer, of_first.pitch) // of_first.rows
-            num_bytes = rows * share * dtype(buffer.dtype).bits // 8
-            if aligned(num_bytes, self.machine.l2_line_bytes) > self.machine.spc_sram_bytes // 2:
-                continue
+        for of_first, of_second in _ways(first.kernel, second.kernel, buffer, self.machine):
             made = _in_parts(first, of_first, buffer.name)
             read = _in_parts(second, of_second, buffer.name)
             if made is None or read is None:
+                continue
+            elements = max(_reached(step, buffer.name) for step in (made, read))
+            num_bytes = elements * dtype(buffer.dtype).bits // 8
+            if aligned(num_bytes, self.machine.l2_line_bytes) > self.machine.spc_sram_bytes // 2:
                 continue
             local = replace(buffer, num_bytes=num_bytes, space="tb")
             after = self._most(made, buffer.name) + self._most(read, buffer.name) + self.machine.spc_barrier_cycles
@@ -124,6 +124,12 @@ class _Search:
         return self.known[key]
 
 
+def _reached(step: KernelStep, name: str) -> int:
+    """The elements of a buffer up to the last one that a step reaches."""
+    views = [access.view for kernel in instances(step) for access in accesses(kernel)]
+    return max(region(view).end for view in views if view.buffer == name)
+
+
 def _in_parts(step: KernelStep, parts: Parts, local: str) -> KernelStep | None:
     """The step with a part an SPC; None when one of its kernels cannot be cut so."""
     kernels = [kernel and in_own_parts(kernel, parts, local) for kernel in step.kernels]
@@ -133,9 +139,9 @@ def _in_parts(step: KernelStep, parts: Parts, local: str) -> KernelStep | None:
 
 
 def _ways(first: Kernel, second: Kernel, buffer: Buffer, machine: Machine) -> Iterator[tuple[Parts, Parts]]:
-    """The parts of both kernels that may go together, most parts of rows first.
+    """The parts of both kernels that may go together: of the tensor between them each SPC then has the same.
 
-    Of the tensor between them each SPC then has the same.
+    They are as many parts of the samples as there can be, and of these columns, or bands of rows.
     """
     made = [access for access in accesses(first) if access.view.buffer == buffer.name]
     read = [access for access in accesses(second) if access.view.buffer == buffer.name]
@@ -156,12 +162,63 @@ def _ways(first: Kernel, second: Kernel, buffer: Buffer, machine: Machine) -> It
     row, row_of_first = _outermost(second, read[0], elements), _outermost(first, made[0], elements)
     if not row_of_first or any(_outermost(second, access, elements) != row for access in read):
         row = ""
-    for rows in range(machine.spcs_per_die, 0, -1):
-        if rows > 1 and (not row or first.dimension(row_of_first).extent % rows or second.dimension(row).extent % rows):
+    most, rows = machine.spcs_per_die, 1
+    if row:
+        samples = math.gcd(second.dimension(row).extent, first.dimension(row_of_first).extent)
+        rows = max(n for n in range(1, most + 1) if samples % n == 0)
+    number = max(n for n in range(1, most // rows + 1) if columns % n == 0)
+    whole = Parts(row_of_first, rows, of_first, 1, pitch), Parts(row, rows, column, 1, pitch)
+    if rows * number > 1:
+        yield replace(whole[0], columns=number), replace(whole[1], columns=number)
+    if not row or rows == second.dimension(row).extent:
+        for of_first_bands, bands in _bands(first, second, (made[0], *read), most // rows, elements // rows):
+            yield replace(whole[0], bands=of_first_bands), replace(whole[1], bands=bands)
+
+
+def _bands(
+    first: Kernel, second: Kernel, reached: Sequence[Access], most: int, elements: int
+) -> Iterator[tuple[Bands, Bands]]:
+    """Bands of rows, as many as there can be, of what the first kernel makes for them, and of what the second one does.
+
+    `reached` are their accesses to the images between them, of so many elements each.
+    """
+    made, *read = reached
+    reduced = {d.name: d.extent for d in second.red_dims}
+    for place, index in enumerate(read[0].index):
+        (own,) = [term for term in index.terms if term[0] not in reduced] or [("", 0)]
+        reach = 1 + sum(factor * (reduced[name] - 1) for name, factor in index.terms if name in reduced)
+        extent, stride = read[0].view.dims[place], read[0].view.strides[place]
+        name, width = _rows_of(first, made, stride, extent)
+        if (
+            stride * extent != elements
+            or len(index.terms) < 2
+            or not name
+            or any(index not in access.index for access in read)
+        ):
             continue
-        number = max(n for n in range(1, machine.spcs_per_die // rows + 1) if columns % n == 0)
-        if rows * number > 1:
-            yield Parts(row_of_first, rows, of_first, number, pitch), Parts(row, rows, column, number, pitch)
+        total = second.dimension(own[0]).extent
+        count = max(n for n in range(1, most + 1) if total % n == 0)
+        share = total // count
+        needed = own[1] * (share - 1) + reach
+        before = max(0, -index.constant)
+        after = max(0, own[1] * (total - share) + index.constant + needed - extent)
+        if count > 1 and needed <= MOST_BEYOND * own[1] * share:
+            of_first = (own[1] * share, needed, index.constant, before, after)
+            yield (
+                Bands(name, count, *(rows * width for rows in of_first)),
+                Bands(own[0], count, share, share, 0, before, after),
+            )
+            return
+
+
+def _rows_of(kernel: Kernel, access: Access, stride: int, extent: int) -> tuple[str, int]:
+    """The dimension that moves an access over images of so many rows, and the points of it in a row; "" for none."""
+    for index, dim, step in zip(access.index, access.view.dims, access.view.strides, strict=True):
+        width = stride // step if step and not stride % step else 0
+        for d in kernel.par_dims:
+            if width and index == unit(d.name) and dim == d.extent and not dim % (extent * width):
+                return d.name, width
+    return "", 0
 
 
 def _along(kernel: Kernel, access: Access, stride: int) -> tuple[int, str]:

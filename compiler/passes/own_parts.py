@@ -1,7 +1,7 @@
-"""Kernels of which every SPC takes a part of its own: some of the rows, some of the columns.
+"""Kernels of which every SPC takes a part of its own: some of the samples, and of these bands of rows or columns.
 
-Two dimensions over SPCs, one iteration each, come in front of the others; what a part has in the SPC's tensor buffer
-lies there without the rest.
+Dimensions over SPCs, one iteration each, come in front of the others. In an SPC's tensor buffer lies what it has of a
+tensor: its samples and columns without the others, and its bands where they are in the whole image.
 """
 
 from __future__ import annotations
@@ -9,9 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from birc.compiler.ir.plan import OWN_DIMENSIONS, SPC, SPC_COLUMNS, Access, Dimension, Index, Kernel, View
+from birc.compiler.ir.plan import OWN_DIMENSIONS, SPC, SPC_BANDS, SPC_COLUMNS, Access, Dimension, Index, Kernel, View
 from birc.compiler.ir.plan_access import accesses
 from birc.compiler.passes.lower.frame import unit
+
+
+@dataclass(frozen=True, slots=True)
+class Bands:
+    """How a dimension is cut into bands that may overlap.
+
+    Of band number b they are the `extent` points from `b * step + start` on. What lies on the SPCs has room for
+    `before` rows in front of those of the image, and `after` behind them, which are made and never read.
+    """
+
+    name: str
+    count: int
+    step: int
+    extent: int
+    start: int
+    before: int
+    after: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +43,7 @@ class Parts:
     column: str
     columns: int
     pitch: int
+    bands: Bands | None = None
 
 
 def in_own_parts(kernel: Kernel, parts: Parts, local: str) -> Kernel | None:
@@ -40,12 +58,24 @@ def in_own_parts(kernel: Kernel, parts: Parts, local: str) -> Kernel | None:
         if not _can_be_cut(kernel, name, count):
             return None
         kernel = _cut(kernel, name, count, over)
+    if parts.bands is not None:
+        if not _has_bands(kernel, parts.bands):
+            return None
+        kernel = _in_bands(kernel, parts.bands)
     reached = [access for access in accesses(kernel) if access.view.buffer == local]
     if any(access.view.offset >= parts.pitch or access.view.seen for access in reached):
         return None
     if any(s > 1 and s % parts.pitch for access in reached for s, own in _strides(access) if not own):
         return None
-    return _changed(kernel, lambda access: _without_others(access, parts.pitch, share) if access in reached else access)
+    made = {s.access for phase in kernel.phases for s in phase.statements if s.op == "vst"}
+
+    def on_its_own(access: Access) -> Access:
+        if access not in reached:
+            return access
+        alone = _without_others(access, parts.pitch, share)
+        return alone if parts.bands is None else _with_margin(alone, parts.bands, access in made)
+
+    return _changed(kernel, on_its_own)
 
 
 def _can_be_cut(kernel: Kernel, name: str, count: int) -> bool:
@@ -73,6 +103,48 @@ def _can_be_cut(kernel: Kernel, name: str, count: int) -> bool:
         for access in accesses(kernel)
         for axis in _axes(access, name)
     )
+
+
+def _has_bands(kernel: Kernel, bands: Bands) -> bool:
+    """Whether a dimension can be cut into bands: nothing is computed over the whole of it."""
+    statements = [s for phase in kernel.phases for s in phase.statements]
+    named = any(bands.name in phase.loops for phase in kernel.phases) or any(bands.name in s.dims for s in statements)
+    of_contraction = kernel.contraction is None or bands.name in kernel.contraction.row_dims
+    vector = [s.access for s in statements if s.access is not None]
+    plain = all(len(access.index) == len(kernel.par_dims) for access in vector)
+    return of_contraction and plain and not named and not any(s.op == "vldx" for s in statements)
+
+
+def _in_bands(kernel: Kernel, bands: Bands) -> Kernel:
+    """The kernel with bands of a dimension; the one that counts them comes behind that over samples."""
+
+    def moved(index: Index) -> Index:
+        factor = dict(index.terms).get(bands.name)
+        if factor is None:
+            return index
+        return Index(((SPC_BANDS, factor * bands.step), *index.terms), index.constant + factor * bands.start)
+
+    def shifted(access: Access) -> Access:
+        return replace(access, index=tuple(map(moved, access.index)))
+
+    place = int(any(d.name == SPC for d in kernel.space))
+
+    def wider(access: Access) -> Access:
+        view, index = access.view, tuple(map(moved, access.index))
+        view = replace(
+            view,
+            dims=(*view.dims[:place], 1, *view.dims[place:]),
+            strides=(*view.strides[:place], 0, *view.strides[place:]),
+            lower=(*view.lower[:place], 0, *view.lower[place:]) if view.lower else (),
+        )
+        return replace(access, view=view, index=(*index[:place], Index(), *index[place:]))
+
+    space = [replace(d, extent=bands.extent) if d.name == bands.name else d for d in kernel.space]
+    contraction = kernel.contraction
+    if contraction is not None:
+        contraction = replace(contraction, a=shifted(contraction.a), b=shifted(contraction.b))
+    space.insert(place, Dimension(SPC_BANDS, bands.count))
+    return replace(_changed(kernel, wider), space=tuple(space), contraction=contraction)
 
 
 def _axes(access: Access, name: str) -> list[int]:
@@ -117,7 +189,7 @@ def _cut(kernel: Kernel, name: str, count: int, over: str) -> Kernel:
 def _strides(access: Access) -> list[tuple[int, bool]]:
     """The stride of each axis, and whether it counts parts."""
     return [
-        (stride, bool(dict(index.terms).keys() & OWN_DIMENSIONS))
+        (stride, bool(index.terms) and OWN_DIMENSIONS.issuperset(dict(index.terms)))
         for stride, index in zip(access.view.strides, access.index, strict=True)
     ]
 
@@ -133,6 +205,18 @@ def _without_others(access: Access, pitch: int, share: int) -> Access:
     )
     index = tuple(Index() if own else index for (_, own), index in zip(strides, access.index, strict=True))
     return Access(view, index, access.fill)
+
+
+def _with_margin(access: Access, bands: Bands, is_made: bool) -> Access:
+    """The access to what has room beside the rows of the image; where it is made that belongs to it."""
+    view, index = access.view, list(access.index)
+    (axis,) = _axes(access, SPC_BANDS)
+    if not is_made:
+        return replace(access, view=replace(view, offset=bands.before * view.strides[axis]))
+    dims = list(view.dims)
+    dims[axis] += bands.before + bands.after
+    index[axis] = replace(index[axis], constant=index[axis].constant + bands.before)
+    return replace(access, view=replace(view, dims=tuple(dims)), index=tuple(index))
 
 
 def _changed(kernel: Kernel, change: Callable[[Access], Access]) -> Kernel:

@@ -9,7 +9,7 @@ from birc.compiler.ir.plan import Access, Kernel, KernelStep, Plan
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.tile_contraction import TiledDepth, contraction_tilings
 from birc.compiler.passes.tile_slots import fewer_slots
-from birc.compiler.passes.tile_vector import tile_vector_kernel, with_most_programs
+from birc.compiler.passes.tile_vector import in_bands, keeps_to_bands, tile_vector_kernel, with_most_programs
 from birc.compiler.passes.tile_window import TiledWindow, window_tilings
 from birc.runtime.machine import Machine
 
@@ -58,6 +58,8 @@ def _solve(kernel: Kernel, machine: Machine, memories: Memories, clock: Clock | 
         if not tilings or clock is not None:
             whole = tile_vector_kernel(kernel, machine)
             tilings += [TiledDepth(0, tiling) for tiling in (whole, with_most_programs(kernel, whole, machine))]
+            kept = [t for t in tilings if isinstance(t, TiledWindow) or keeps_to_bands(kernel, t.tiling)]
+            tilings = kept or [TiledDepth(0, in_bands(kernel, whole))]
     candidates = list(dict.fromkeys(tilings))
     if clock is None or (kernel.contraction is None and len(candidates) == 1):
         return candidates[0]

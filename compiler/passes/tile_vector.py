@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from birc.compiler.ir.plan import OWN_DIMENSIONS, Dimension, Kernel, Tiling
+from birc.compiler.ir.plan import OWN_DIMENSIONS, SPC_BANDS, Dimension, Kernel, Tiling
+from birc.compiler.ir.plan_access import accesses
+from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.registers import assign
 from birc.compiler.passes.restrict import even_part
 from birc.runtime.errors import DoesNotFitError
@@ -73,6 +75,25 @@ def with_most_programs(kernel: Kernel, tiling: Tiling, machine: Machine) -> Tili
     most = min(machine.vector_programs, machine.vector_registers // max(1, assign(kernel.phases).count))
     longest = max(shares, default=1)
     return replace(tiling, programs=min(range(1, most + 1), key=lambda programs: (-(-longest // programs), programs)))
+
+
+def banded(kernel: Kernel) -> set[str]:
+    """The dimensions of which an SPC has a band."""
+    axes = [index for access in accesses(kernel) for index in access.index if SPC_BANDS in dict(index.terms)]
+    return {d.name for d in _outer(kernel) if any(d.name in dict(index.terms) for index in axes)}
+
+
+def keeps_to_bands(kernel: Kernel, tiling: Tiling) -> bool:
+    """Whether no tile reaches beyond a band, where what it would read lies on another SPC."""
+    spread = spreads(kernel, tiling)
+    return all(spread[name].reached == spread[name].extent for name in banded(kernel))
+
+
+def in_bands(kernel: Kernel, tiling: Tiling) -> Tiling:
+    """A tiling that keeps to the bands, made from one that does not."""
+    narrow = banded(kernel)
+    tile = tuple((name, 1 if name in narrow else extent) for name, extent in tiling.tile)
+    return replace(tiling, tile=tile, programs=1)
 
 
 def _outer(kernel: Kernel) -> list[Dimension]:

@@ -13,7 +13,7 @@ from birc.compiler.ir.plan_access import accesses
 from birc.compiler.ir.registers import vector_registers
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.restrict import even_part
-from birc.compiler.passes.tile_vector import best_split
+from birc.compiler.passes.tile_vector import banded, best_split
 from birc.compiler.passes.unroll_window import Unrolling, Window, unrolled, window_of, with_loads_ahead
 from birc.compiler.passes.window_cost import WindowWork
 from birc.runtime.dtypes import dtype
@@ -91,18 +91,21 @@ def _candidates(
 def _tiled(how: Unrolling, work: WindowWork) -> Iterator[tuple[float, TiledWindow]]:
     """For each number of programs the best tiling of one unrolled kernel, with its estimated cycles."""
     machine = work.machine
-    if any(len(i.terms) > 1 for access in accesses(work.kernel) for i in access.index):
+    if any(len(dict(i.terms).keys() - OWN_DIMENSIONS) > 1 for access in accesses(work.kernel) for i in access.index):
         return  # a box moves along an axis with one tiled dimension only
     forms = _by_programs(how, work)
     best: dict[int, tuple[float, dict[str, int], tuple[int, ...]]] = {}
+    of_bands = banded(work.kernel)
     for tile in _tiles(work.dims, machine.vector_tile_elements):
         split = _on_spcs(work, tile)
-        if split is None:
+        if split is None or any(d.extent % tile[d.name] for d in work.dims if d.name in of_bands):
             continue
         of_tile = work.of_tile(tile)
         counts = [-(-d.extent // tile[d.name]) for d in work.dims]
         shares = [-(-count // s) for count, s in zip(counts, split, strict=True)]
         for programs, form in forms.items():
+            if of_bands and all(share % programs for share in shares):
+                continue
             slots = min(machine.outstanding_loads_per_warp, form.ahead + 1)
             cycles = _tiles_taken(shares, programs) * of_tile.cycles(programs, slots)
             if programs not in best or cycles < best[programs][0]:
@@ -150,7 +153,7 @@ def _sliding(kernel: Kernel, window: Window) -> tuple[Dimension, ...]:
         if any(name in reduced for name, _ in index.terms)
         for name, _ in index.terms
     }
-    return tuple(d for d in kernel.par_dims if d.name in names)
+    return tuple(d for d in kernel.par_dims if d.name in names - OWN_DIMENSIONS)
 
 
 def _groups(extent: int) -> list[int]:

@@ -8,18 +8,19 @@ from graph_maker import GraphMaker
 from pipeline import Compiled, finished, fusing
 
 from birc.compiler.ir.graph import Graph
-from birc.compiler.ir.plan import OWN_DIMENSIONS, SPC, SPC_COLUMNS, Kernel, Plan
+from birc.compiler.ir.plan import OWN_DIMENSIONS, SPC, SPC_BANDS, SPC_COLUMNS, Kernel, Plan
 from birc.compiler.passes.base import run_passes
 from birc.compiler.passes.canonicalize import canonicalize
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.legalize import LEGALIZE
-from birc.compiler.passes.local_pairs import local_pairs
+from birc.compiler.passes.local_pairs import Cycles, local_pairs
 from birc.compiler.passes.lower.lower import lower_graph
 from birc.compiler.passes.partition import partitions
 from birc.compiler.prove import new_prover
 from birc.runtime.machine import load_machine
 
 DEPTH, WIDTH, SIDE = 8, 16, 6
+BANDED_SIDE = 20
 
 
 def integers(*shape: int) -> np.ndarray:
@@ -27,12 +28,12 @@ def integers(*shape: int) -> np.ndarray:
     return np.random.default_rng(list(shape)).integers(-2, 3, shape).astype(np.float32)
 
 
-def block(samples: int, stride: int, pooled: bool = False, depth: int = DEPTH) -> Graph:
+def block(samples: int, stride: int, pooled: bool = False, side: int = SIDE) -> Graph:
     """A product over the channels, and a window on each of them."""
     make = GraphMaker()
-    pixels = make.input(samples, depth, SIDE, SIDE)
+    pixels = make.input(samples, DEPTH, side, side)
     point = {"stride": (1, 1), "pads": (0, 0, 0, 0), "dilation": (1, 1), "group": 1}
-    wide = make("relu", make("conv2d", pixels, make.constant(integers(WIDTH, depth, 1, 1)), **point))
+    wide = make("relu", make("conv2d", pixels, make.constant(integers(WIDTH, DEPTH, 1, 1)), **point))
     window = {"stride": (stride, stride), "pads": (1, 1, 1, 1), "dilation": (1, 1)}
     if pooled:
         return make.graph(make("max_pool2d", wide, kernel=(3, 3), **window))
@@ -42,10 +43,11 @@ def block(samples: int, stride: int, pooled: bool = False, depth: int = DEPTH) -
 
 def expected(pixels: np.ndarray, stride: int, pooled: bool) -> np.ndarray:
     """The same in double precision."""
+    side = pixels.shape[2]
     products = np.einsum("ncyx,oc->noyx", pixels.astype(np.float64), integers(WIDTH, pixels.shape[1], 1, 1)[:, :, 0, 0])
     padded = np.pad(np.maximum(products, 0), ((0, 0), (0, 0), (1, 1), (1, 1)))
     taps = [
-        padded[:, :, r : r + SIDE : stride, s : s + SIDE : stride]
+        padded[:, :, r : r + side : stride, s : s + side : stride]
         * (1.0 if pooled else integers(WIDTH, 1, 3, 3)[:, 0, r, s][:, None, None])
         for r in range(3)
         for s in range(3)
@@ -58,12 +60,17 @@ def local_is_faster(_: Kernel, memories: Memories) -> int:
     return 1 if memories.local else 10
 
 
-def paired(graph: Graph, target: str = "tiny") -> Compiled | None:
+def bands_are_faster(kernel: Kernel, memories: Memories) -> int:
+    """Cycles by which bands of rows pay most."""
+    return 0 if any(d.name == SPC_BANDS for d in kernel.space) else local_is_faster(kernel, memories)
+
+
+def paired(graph: Graph, target: str = "tiny", cycles: Cycles = local_is_faster) -> Compiled | None:
     """The graph by its first plan with pairs."""
     machine = load_machine(target)
     fused = run_passes(canonicalize(graph), (*LEGALIZE, *fusing(machine, "model")))
     lowered = lower_graph(fused, machine, "model")
-    plans = (local_pairs(plan, machine, local_is_faster) for plan in partitions(fused, lowered, machine))
+    plans = (local_pairs(plan, machine, cycles) for plan in partitions(fused, lowered, machine))
     plan: Plan | None = next((plan for plan in plans if plan is not None), None)
     return None if plan is None else finished(fused, lowered, plan, machine)
 
@@ -93,6 +100,19 @@ def test_every_spc_reads_what_it_made(
     for outputs in (found.step({"x0": pixels}, "random"), found.values({"x0": pixels})):
         (actual,) = outputs.values()
         np.testing.assert_array_equal(actual, expected(pixels, stride, pooled))
+
+
+@pytest.mark.parametrize(("stride", "pooled"), [(1, False), (1, True), (2, False), (2, True)])
+def test_bands_of_rows_hold_what_windows_reach(stride: int, pooled: bool) -> None:
+    """Rows at their edges are made on both SPCs; what lies beside the image is not read."""
+    found = paired(block(2, stride, pooled, BANDED_SIDE), cycles=bands_are_faster)
+    assert found is not None
+    assert [own(kernel) for kernel in found.kernels if own(kernel)] == [{SPC_BANDS: 2}] * 4
+    found.verify()
+    assert not list(new_prover().flaws(found.plan, found.machine))
+    pixels = integers(2, DEPTH, BANDED_SIDE, BANDED_SIDE)
+    (actual,) = found.values({"x0": pixels}).values()
+    np.testing.assert_array_equal(actual, expected(pixels, stride, pooled))
 
 
 def test_a_tensor_that_others_read_stays_in_shared_memory() -> None:
