@@ -21,10 +21,14 @@ from birc.compiler.passes.lower.frame import unit
 from birc.compiler.passes.own_parts import Bands, Parts, in_own_parts
 from birc.compiler.passes.region import region
 from birc.runtime.dtypes import dtype
+from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
 
 MOST_BEYOND = 1.2
 """How many rows of an image an SPC may make for each of its own: the windows of neighbours need the same ones."""
+ROWS_TOGETHER = 4
+"""Rows that are made are a multiple of it, so that tiles come out even."""
+
 Cycles = Callable[[Kernel, Memories], int]
 """The cycles of a kernel that is not tiled yet, by its best tiling."""
 
@@ -108,9 +112,12 @@ class _Search:
             num_bytes = elements * dtype(buffer.dtype).bits // 8
             if aligned(num_bytes, self.machine.l2_line_bytes) > self.machine.spc_sram_bytes // 2:
                 continue
+            try:
+                taken = self._most(made, buffer.name) + self._most(read, buffer.name)
+            except DoesNotFitError:
+                continue
             local = replace(buffer, num_bytes=num_bytes, space="tb")
-            after = self._most(made, buffer.name) + self._most(read, buffer.name) + self.machine.spc_barrier_cycles
-            yield _Pair(made, read, local, before - after)
+            yield _Pair(made, read, local, before - taken - self.machine.spc_barrier_cycles)
 
     def _most(self, step: KernelStep, local: str) -> int:
         """The cycles of the slowest of a step's kernels."""
@@ -199,7 +206,7 @@ def _bands(
         total = second.dimension(own[0]).extent
         count = max(n for n in range(1, most + 1) if total % n == 0)
         share = total // count
-        needed = own[1] * (share - 1) + reach
+        needed = -(-(own[1] * (share - 1) + reach) // ROWS_TOGETHER) * ROWS_TOGETHER
         before = max(0, -index.constant)
         after = max(0, own[1] * (total - share) + index.constant + needed - extent)
         if count > 1 and needed <= MOST_BEYOND * own[1] * share:

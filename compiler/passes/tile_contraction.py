@@ -14,7 +14,7 @@ from birc.compiler.ir.registers import Epilogue, epilogue
 from birc.compiler.passes.contraction_cost import Memories, Shape, estimate
 from birc.compiler.passes.restrict import even_part
 from birc.compiler.passes.split_depth import inner_depths, split_depth
-from birc.compiler.passes.tile_vector import factorisations, shared_programs
+from birc.compiler.passes.tile_vector import banded, factorisations, keeps_to_bands, shared_programs
 from birc.compiler.passes.windows import taps_innermost, window_tiles
 from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
@@ -39,10 +39,13 @@ def contraction_tilings(
 ) -> list[TiledDepth]:
     """The tilings with the least estimated cycles, best first, one of those that are estimated alike, at most `most`.
 
-    Raises `DoesNotFitError` when no tile fits the input buffers.
+    Raises `DoesNotFitError` when no tile fits the input buffers, or the bands of rows that SPCs have.
     """
     found: dict[float, TiledDepth] = {}
+    has_bands = bool(banded(kernel))
     for shape, tiling in _candidates(kernel, contraction, machine, memories):
+        if has_bands and not keeps_to_bands(kernel, tiling):
+            continue
         inner = shape.kernel.red_dims[-1].extent if shape.is_cut else 0
         found.setdefault(estimate(shape, tiling), TiledDepth(inner, tiling))
     if not found:
