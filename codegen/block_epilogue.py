@@ -7,22 +7,18 @@ along the columns go ahead of their use by some tiles; at the end of a row they 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from birc.codegen.columns import Part, Place
 from birc.codegen.nest import NestBuilder
 from birc.codegen.statements import StatementWriter
+from birc.compiler.ir.late_choice import LateChoice, late_choice
 from birc.compiler.ir.plan import Phase, Statement
 from birc.compiler.ir.registers import Epilogue
-from birc.runtime.isa import BY_MNEMONIC
+from birc.compiler.ir.row_overlap import powers_apart
 from birc.runtime.program import Register, affine
-
-MOST_IN_TURN = 4
-"""Tiles that go through one part of a phase before the next part: as many as a program has stores in flight."""
-
-Place = Mapping[int | None, int]
-"""The number of a tile along one dimension of its block, by the depths of loops; None where there is no loop."""
 
 
 @dataclass(slots=True)
@@ -50,26 +46,51 @@ class BlockEpilogue:
         phase = self.epilogue.phases[0]
         return phase if self.by_block and self.epilogue.is_rowwise and self.rows == 1 and phase.loops else None
 
-    def tile_register(self, terms: Place, slot: int = 0) -> Register:
+    @property
+    def late(self) -> LateChoice | None:
+        """The mask of the first phase that begins at some column, if only the tiles that it covers load it."""
+        late = late_choice(self.first, self.column) if self.first is not None else None
+        return late if late is not None and self._is_loaded_late(late) else None
+
+    def _is_loaded_late(self, late: LateChoice) -> bool:
+        if self.epilogue.loads_ahead:
+            return late.mask.result in self.epilogue.loads
+        return late.mask.result in self.epilogue.held and late.score not in self.epilogue.slots
+
+    @property
+    def plain(self) -> int:
+        """Column tiles at the beginning of a row that a late mask does not cover."""
+        return min(self.late.begin // self.step, self.columns - 1) if self.late is not None else 0
+
+    @property
+    def masked(self) -> Part:
+        """The column tiles of a row that a late mask covers."""
+        return Part(self.plain, self.columns - self.plain, self.columns)
+
+    def tile_register(self, terms: Place, slot: int = 0, first: int = 0) -> Register:
         """The register that holds something of a tile of the block: the sums, or what the epilogue keeps in `slot`.
 
-        `terms` give the number of the tile in the block, by the depths of loops.
+        `terms` give the number of the tile in the block behind the `first`, by the depths of loops.
         """
         base = self.writer.registers.count
         if not self.by_block:
             return _register(base * self.programs, terms)
-        return _register(base + slot * self.rows * self.columns, {**dict(self.writer.in_program(0).terms), **terms})
+        base += slot * self.rows * self.columns + first
+        return _register(base, {**dict(self.writer.in_program(0).terms), **terms})
 
     @property
     def sums_slot(self) -> int:
         """Which of the registers of a tile holds its sums until the epilogue begins."""
         return self.epilogue.slots.get(self._sums, 0)
 
-    def early_register(self, terms: Place) -> Register:
-        """The register of the sums of a tile that goes on at once."""
+    def early_register(self, terms: Place, part: Part | None = None) -> Register:
+        """The register of the sums of a tile that goes on at once; of one in a `part` of its row."""
+        first = part.first if part is not None else 0
+        if part is not None and first < self.plain and self.late is not None and self.late.score == self._sums:
+            return self.tile_register(terms, self.epilogue.slots[self.late.choice.result], first)
         if self._sums in self.epilogue.slots:
-            return self.tile_register(terms, self.sums_slot)
-        return self.writer.register(self._sums)
+            return self.tile_register(terms, self.sums_slot, first)
+        return Register(self.writer.in_program(self.writer.registers.numbers[self._sums]))
 
     @property
     def _sums(self) -> str:
@@ -84,21 +105,34 @@ class BlockEpilogue:
         statements = tuple(statements)
         held, loads = self._held(statements), self._loads(statements)
         if held:
-            with self.nest.loop(self.columns, self.step, self.column) as tile:
-                self._write(held, {row: self.columns, tile: 1}, [], tile)
+            first, count = self.masked.first, self.masked.count
+            with self.nest.moved(self.column, first * self.step), self.nest.loop(count, self.step, self.column) as tile:
+                self.write(held, {row: self.columns, tile: 1}, [], tile, first)
         if loads:
-            with self.nest.loop(self.ahead, self.step, self.column) as inner:
-                self._write(loads, {row: self.columns, inner: 1}, [], inner)
+            first = self.plain if self.epilogue.loads_ahead else 0
+            with (
+                self.nest.moved(self.column, first * self.step),
+                self.nest.loop(self.ahead, self.step, self.column) as inner,
+            ):
+                self.write(loads, {row: self.columns, inner: 1}, [], inner, first)
 
     def finish(self, statements: Iterable[Statement], row: int | None, outer: int | None, inner: int | None) -> None:
         """What follows a tile's loads, and the loads of a tile further on, into the registers that are free now."""
         statements = tuple(statements)
         terms = {row: self.columns, outer: self.ahead_of(statements), inner: 1}
         loads, held = self._loads(statements), self._held(statements)
-        self._write([s for s in statements if s not in loads and s not in held], terms, [outer, inner], inner)
+        self.write([s for s in statements if s not in loads and s not in held], terms, [outer, inner], inner)
         if loads and outer is not None:
             with self.nest.moved(self.column, self.ahead * self.step):
-                self._write(loads, terms, [], inner)
+                self.write(loads, terms, [], inner)
+
+    def finish_part(self, statements: Sequence[Statement], row: int | None, tile: int | None, part: Part) -> None:
+        """What follows the loads of a tile, in a `part` of the row that a late mask covers, or does not."""
+        late, loads = self.late, [*self._loads(statements), *self._held(statements)]
+        rest = [s for s in statements if s not in loads]
+        if late is not None and part.first < self.plain:
+            rest.remove(late.choice)
+        self.write(rest, {row: self.columns, tile: 1}, [tile], tile, part.first)
 
     def walk(self, row: int | None, phases: Iterable[Phase]) -> None:
         """Phases one after the other for the tiles of a row of the block, or (without loops) for the row as a whole."""
@@ -106,13 +140,13 @@ class BlockEpilogue:
             if not self.epilogue.is_rowwise:
                 self._walk_block(phase, row)
             elif phase.loops:
-                parts = self._in_turns(phase.statements)
+                parts = self.in_turns(phase.statements)
                 if len(parts) == 1:
                     self._walk_row(phase.statements, row)
                 else:
                     self._walk_in_turns(parts, row)
             else:
-                self._write(phase.statements, {row: self.columns}, [], None)
+                self.write(phase.statements, {row: self.columns}, [], None)
 
     def _walk_row(self, statements: Sequence[Statement], row: int | None) -> None:
         """Some statements for every tile of a row, which ends where the columns do."""
@@ -125,13 +159,19 @@ class BlockEpilogue:
             self.finish(statements, row, outer, inner)
 
     def _walk_in_turns(self, parts: Sequence[Sequence[Statement]], row: int | None) -> None:
-        """The parts of a phase in turn, each for a few tiles of a row."""
-        few = max(n for n in range(1, MOST_IN_TURN + 1) if self.columns % n == 0)
-        kind = _kind(statement for part in parts for statement in part)
-        with self.nest.loop(self.columns // few, few * self.step, self.column, kind) as outer:
-            for statements in parts:
-                with self.nest.loop(few, self.step, self.column, _kind(statements)) as inner:
-                    self._write(statements, {row: self.columns, outer: few, inner: 1}, [outer, inner], inner)
+        """The two parts of a phase for the tiles of a row, the second one a tile behind the first."""
+        ahead, behind = parts
+        with ExitStack() as loops:
+            self.write(ahead, {row: self.columns}, [], None)
+            tile = loops.enter_context(
+                self.nest.loop(self.columns - 1, self.step, self.column, _kind([*ahead, *behind], ahead))
+            )
+            with self.nest.moved(self.column, self.step):
+                self.write(ahead, {row: self.columns, tile: 1}, [], tile, first=1)
+            self.write(behind, {row: self.columns, tile: 1}, [tile], tile)
+        last = self.columns - 1
+        with self.nest.moved(self.column, last * self.step):
+            self.write(behind, {row: self.columns}, [], None, last)
 
     def _walk_block(self, phase: Phase, row: int | None) -> None:
         """The only phase for the tiles of one row of a block, the loads of a few tiles before all else of these."""
@@ -147,22 +187,11 @@ class BlockEpilogue:
                 self.writer.program_depth = outer
             for statements in filter(None, parts):
                 with self.nest.loop(ahead, self.step, self.column, kind) as inner:
-                    self._write(statements, {row: self.columns, outer: ahead, inner: 1}, [outer, inner], inner)
+                    self.write(statements, {row: self.columns, outer: ahead, inner: 1}, [outer, inner], inner)
 
-    def _in_turns(self, statements: tuple[Statement, ...]) -> list[tuple[Statement, ...]]:
-        """A phase cut in two behind its last special function, if all that the rest reads of a tile has a register.
-
-        Queues issue in order: a sum of powers would wait for each power, and the next tile behind it. And there are
-        only a few stores in flight.
-        """
-        special = [n for n, s in enumerate(statements) if BY_MNEMONIC[s.op].pipe == "sfu"]
-        if not special or special[-1] + 1 == len(statements) or self._loads(statements):
-            return [statements]
-        before, after = statements[: special[-1] + 1], statements[special[-1] + 1 :]
-        made = {s.result for s in before} - self.epilogue.slots.keys()
-        if any(argument in made for s in after for argument in s.arguments):
-            return [statements]
-        return [before, after]
+    def in_turns(self, statements: tuple[Statement, ...]) -> list[tuple[Statement, ...]]:
+        """A phase cut in two behind its last special function, if all that the rest reads of a tile has a register."""
+        return powers_apart(statements, self.epilogue.slots, self._loads(statements))
 
     def _loads(self, statements: Iterable[Statement]) -> list[Statement]:
         return [s for s in statements if s.result in self.epilogue.loads]
@@ -170,23 +199,33 @@ class BlockEpilogue:
     def _held(self, statements: Iterable[Statement]) -> list[Statement]:
         return [s for s in statements if s.result in self.epilogue.held]
 
-    def _load_register(self, number: int, inner: int | None) -> Register:
-        """The register of a load that goes ahead, `inner` tiles after the first."""
-        base = self.epilogue.count(self.rows * self.columns, 0) + number * self.ahead
+    def _load_register(self, number: int, inner: int | None, first: int) -> Register:
+        """The register of a load that goes ahead, for a tile of a part of its row that begins with the `first`."""
+        base = self.epilogue.registers_of_tiles(self.rows * self.columns) + number * self.ahead
+        if self.epilogue.loads_ahead:
+            base += max(0, first - self.plain)
         return _register(base, {**dict(self.writer.in_program(0).terms), inner: 1})
 
-    def _write(
-        self, statements: Iterable[Statement], terms: Place, folds: Sequence[int | None], inner: int | None
+    def write(
+        self,
+        statements: Iterable[Statement],
+        terms: Place,
+        folds: Sequence[int | None],
+        inner: int | None,
+        first: int = 0,
     ) -> None:
-        """Statements about the tile that `terms` number in its block."""
+        """Statements about the tile that `terms` number in its block, behind the `first`."""
         statements = tuple(statements)
         sums = (s.result for s in statements if s.op == "vacc")
         kept = self.epilogue.slots or dict.fromkeys(sums, 0)
-        self.writer.aliases = {name: self.tile_register(terms, slot) for name, slot in kept.items()}
-        self.writer.aliases |= {name: self._load_register(n, inner) for name, n in self.epilogue.loads.items()}
+        self.writer.aliases = {name: self.tile_register(terms, slot, first) for name, slot in kept.items()}
+        self.writer.aliases |= {name: self._load_register(n, inner, first) for name, n in self.epilogue.loads.items()}
+        late = self.late
+        if late is not None and late.score not in kept and late.choice not in statements and not first:
+            self.writer.aliases[late.score] = self.writer.aliases[late.choice.result]
         for statement in statements:
             if statement.op != "vacc":
-                self.writer.write(statement, folds)
+                self.writer.write(statement, folds, goes_on=first > 0)
 
 
 def _kind(statements: Iterable[Statement], loaded: Iterable[Statement] = ()) -> str:

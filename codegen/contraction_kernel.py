@@ -16,20 +16,21 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from birc.codegen.block_epilogue import BlockEpilogue, Place
+from birc.codegen.block_epilogue import BlockEpilogue
+from birc.codegen.columns import NOWHERE, WHOLE, Part, Place
 from birc.codegen.nest import NestBuilder, mask
 from birc.codegen.operand_ring import Operand, Rounds, Steps, ring_address
+from birc.codegen.overlapped_rows import OverlappedRows
 from birc.codegen.slots import Slots
 from birc.codegen.statements import StatementWriter
 from birc.compiler.ir.plan import BLOCK, Contraction, Dimension, Kernel, Phase, Tiling
 from birc.compiler.ir.plan_patch import Patch, patch_of, slot_bytes
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.registers import epilogue_of
+from birc.compiler.ir.row_overlap import overlapped_dimension
 from birc.runtime.machine import Machine
 from birc.runtime.program import Affine, Instruction, Register, RingAddress, Sync, Window, affine
 from birc.runtime.program import Kernel as KernelCode
-
-NOWHERE: Place = {}
 
 A_FULL, A_FREE, B_FULL, B_FREE, ACC_FREE, ACC_FULL = range(6)
 
@@ -78,33 +79,39 @@ class ContractionWriter:
         """The code and the slots."""
         with ExitStack() as loops:
             self._spc_loops(loops)
-            taken_apart = self._taken_apart()
-            programs = {d.name: self.tiling.programs if d.name == taken_apart else 1 for d in self._independent()}
-            for d in self._independent():
-                count, step = self.shares[d.name] // programs[d.name], programs[d.name] * self.tile[d.name]
-                loops.enter_context(self.nest.loop(count, step, d.name))
-            if self.tiling.hoist == "a":
-                self._row_loops(loops)
-                self._loads(self.a)
-                self._column_loop(loops)
-                self._loads(self.b)
-                self._tiles()
-            elif self.tiling.hoist == "b":
-                self._column_loop(loops)
-                self._loads(self.b)
-                self._row_loops(loops)
-                self._loads(self.a)
-                self._tiles()
+            if self.tiling.overlap:
+                self._overlapped_rows(loops)
             else:
-                self._row_loops(loops)
-                self._column_loop(loops)
-                if taken_apart:
-                    step, count = self.tile[taken_apart], self.tiling.programs
-                    self.writer.program_depth = loops.enter_context(
-                        self.nest.loop(count, step, taken_apart, level="program")
-                    )
-                self._chunks()
+                self._blocks(loops)
         return KernelCode(self.kernel.name, tuple(self.nest.nests), self._semaphores()), self.slots
+
+    def _blocks(self, loops: ExitStack) -> None:
+        """Blocks of tiles one after the other, loads of a hoisted operand outside of the others."""
+        taken_apart = self._taken_apart()
+        programs = {d.name: self.tiling.programs if d.name == taken_apart else 1 for d in self._independent()}
+        for d in self._independent():
+            count, step = self.shares[d.name] // programs[d.name], programs[d.name] * self.tile[d.name]
+            loops.enter_context(self.nest.loop(count, step, d.name))
+        if self.tiling.hoist == "a":
+            self._row_loops(loops)
+            self._loads(self.a)
+            self._column_loop(loops)
+            self._loads(self.b)
+            self._tiles()
+        elif self.tiling.hoist == "b":
+            self._column_loop(loops)
+            self._loads(self.b)
+            self._row_loops(loops)
+            self._loads(self.a)
+            self._tiles()
+        else:
+            self._row_loops(loops)
+            self._column_loop(loops)
+            if taken_apart:
+                step, count = self.tile[taken_apart], self.tiling.programs
+                depth = loops.enter_context(self.nest.loop(count, step, taken_apart, level="program"))
+                self.writer.program_depth = depth
+            self._chunks()
 
     def _semaphores(self) -> tuple[int, ...]:
         return (0, self.a.slots, 0, self.b.slots, 1, *(0 for _ in range(self._programs())))
@@ -199,11 +206,11 @@ class ContractionWriter:
         waits, posts = (Sync(Affine(operand.free)),), (Sync(Affine(operand.full)),)
         self.nest.append(Instruction(operand.mnemonic, operands, waits, posts))
 
-    def _ring(self, operand: Operand, tile: Place, steps: Steps) -> RingAddress:
-        """Where a tile lies in its input buffer."""
+    def _ring(self, operand: Operand, tile: Place, steps: Steps, first: int = 0) -> RingAddress:
+        """Where a tile lies in its input buffer; `first` is the one at which the loops over tiles begin."""
         inside = [(steps[d.name], self._steps(d)) for d in operand.resident]
         if not (self.tiling.stream and operand is self.a):  # the scope of what is streamed is a row tile
-            return ring_address(operand, self.nest, tile, inside, self.rounds)
+            return ring_address(operand, self.nest, tile, inside, self.rounds, first)
         return ring_address(operand, self.nest, None, inside, self.rounds)
 
     def _chunks(self) -> None:
@@ -216,8 +223,7 @@ class ContractionWriter:
             return
         with ExitStack() as loops:
             chunks = list(self._depth_loops(loops, self.chunked).values())
-            self._loads(self.a)
-            self._loads(self.b)
+            self._load_both()
             if in_registers:
                 self._grid(chunks, in_registers=True)
             elif any(depth is not None for depth in chunks):
@@ -235,13 +241,11 @@ class ContractionWriter:
         count, extent, at = self._steps(dimension), self.tile[dimension.name], len(self.nest.stack)
         with self.nest.loop(count - 1, extent, dimension.name, kind="red") as chunk:
             self.rounds = Rounds(at, chunk, affine(0, {} if chunk is None else {chunk: 1}), count)
-            self._loads(self.a)
-            self._loads(self.b)
+            self._load_both()
             self._grid([chunk], in_registers=True)
         with self.nest.moved(dimension.name, (count - 1) * extent):
             self.rounds = Rounds(at, None, Affine(count - 1), count)
-            self._loads(self.a)
-            self._loads(self.b)
+            self._load_both()
             self._grid([], in_registers=False, adds=True)
         self.rounds = None
 
@@ -282,6 +286,10 @@ class ContractionWriter:
         """The tiles of a row, each going through the first phase of the epilogue while the next is multiplied."""
         ahead, extent = self.after.ahead_of(phase.statements), self.tile[self.column]
         self.after.load_first(phase.statements, row)
+        if self.after.plain:
+            for part in (Part(0, self.after.plain, self.b.count), self.after.masked):
+                self._early_part(phase, row, part)
+            return
         with ExitStack() as loops:
             outer = loops.enter_context(self.nest.loop(self.b.count // ahead, ahead * extent, self.column, "red"))
             inner = loops.enter_context(self.nest.loop(ahead, extent, self.column, "red"))
@@ -289,6 +297,36 @@ class ContractionWriter:
             self._product([], row, columns)
             self._drain(self.after.early_register({row: self.b.count, **columns}), 0)
             self.after.finish(phase.statements, row, outer, inner)
+
+    def _overlapped_rows(self, loops: ExitStack) -> None:
+        """Rows of tiles, each finished while the next is multiplied."""
+        overlapped = overlapped_dimension(self.kernel, self.tiling)
+        for name in (*(d.name for d in self._independent()), *self.contraction.row_dims):
+            if name == overlapped:
+                break
+            loops.enter_context(self.nest.loop(self.shares[name], self.tile[name], name))
+        rows = OverlappedRows(self.nest, self.after, self._load_both, self._early_tile, self._stand_at)
+        rows.write(overlapped, self.shares[overlapped], self.tile[overlapped])
+
+    def _stand_at(self, rounds: Rounds | None) -> None:
+        self.rounds = rounds
+
+    def _load_both(self) -> None:
+        self._loads(self.a)
+        self._loads(self.b)
+
+    def _early_tile(self, tile: int | None, part: Part) -> None:
+        self._product([], None, {tile: 1}, part)
+        self._drain(self.after.early_register({tile: 1}, part), 0)
+
+    def _early_part(self, phase: Phase, row: int | None, part: Part) -> None:
+        """Those tiles of a row that a late mask covers, or does not."""
+        extent = self.tile[self.column]
+        with ExitStack() as loops:
+            loops.enter_context(self.nest.moved(self.column, part.first * extent))
+            tile = loops.enter_context(self.nest.loop(part.count, extent, self.column, "red"))
+            self._early_tile(tile, part)
+            self.after.finish_part(phase.statements, row, tile, part)
 
     def _leave_grid(self) -> None:
         """Tiles that programs take in turn are behind."""
@@ -312,8 +350,14 @@ class ContractionWriter:
             self.writer.program_depth = column
         return column
 
-    def _product(self, chunks: list[int | None], row: int | None = None, column: Place = NOWHERE) -> None:
-        """The T-core operations of one tile over the resident depth."""
+    def _product(
+        self,
+        chunks: list[int | None],
+        row: int | None = None,
+        column: Place = NOWHERE,
+        part: Part = WHOLE,
+    ) -> None:
+        """The T-core operations of one tile over the resident depth; the loops are over a `part` of the columns."""
         with ExitStack() as loops:
             around = self.nest.inner_depths()
             streamed = self.tiling.stream and self.b.count == 1
@@ -326,19 +370,20 @@ class ContractionWriter:
             accumulated = mask([*chunks, *steps.values(), *taps.values()])
             a_reuse = mask([*(d for d in around if d not in self.a.scope and d != row), *taps.values()])
             b_reuse = mask([d for d in around if d not in self.b.scope and d not in column])
-            a, b = self._ring(self.a, {row: 1}, steps), self._ring(self.b, column, {**steps, **taps})
+            a, b = self._ring(self.a, {row: 1}, steps), self._ring(self.b, column, {**steps, **taps}, part.first)
             k = math.prod(self.tile[d.name] for d in self.kernel.red_dims)
             form = (self.tile[self.column], k, self.contraction.format, accumulated)
-            waits = (
+            waits: tuple[Sync, ...] = (
                 Sync(Affine(A_FULL), first=a_reuse),
                 Sync(Affine(B_FULL), first=b_reuse),
                 Sync(Affine(ACC_FREE), first=accumulated),
             )
-            posts = (
+            posts: tuple[Sync, ...] = (
                 Sync(Affine(A_FREE), last=a_reuse),
                 Sync(Affine(B_FREE), last=b_reuse),
                 Sync(self._accumulator_full(), last=accumulated),
             )
+            waits, posts = waits[not part.begins :], posts[not part.ends :]
             if self.patch is None:
                 rows = math.prod(self.tile[name] for name in self.contraction.row_dims)
                 self.nest.append(Instruction("tmma", (a, b, rows, *form), waits, posts))

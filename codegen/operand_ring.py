@@ -61,11 +61,12 @@ def ring_address(
     tile: Mapping[int | None, int] | None,
     steps: Sequence[tuple[int | None, int]],
     rounds: Rounds | None,
+    first: int = 0,
 ) -> RingAddress:
     """Where a tile lies in its input buffer: slots are taken in the order of loads (block, tile, depth step).
 
     `steps` are the loops over resident depth, each with its trip count; `tile` numbers the tile in its block by the
-    depths of loops, or is None where a scope has only one.
+    depths of loops, from the `first` on, or is None where a scope has only one.
     """
     terms: dict[int, int] = {}
     tiles = 1
@@ -75,8 +76,9 @@ def ring_address(
         tiles *= count
     if tile is not None:
         terms.update((depth, factor * tiles) for depth, factor in tile.items() if depth is not None)
+        first *= tiles
         tiles *= operand.count
-    inside = affine(0, terms)
+    inside = affine(first, terms)
     before = nest.counter(operand.scope) if rounds is None else rounds.counter(nest, operand.scope)
     if operand.slots == tiles or before == Affine():
         return RingAddress(inside * operand.slot_bytes)

@@ -12,6 +12,9 @@ from birc.compiler.ir.registers import Registers
 from birc.runtime.errors import InternalError
 from birc.runtime.program import Affine, Instruction, Operand, Register, Sync, affine
 
+FOLDED = {"vfoldsum": "vadd", "vfoldmax": "vmax", "vfoldmin": "vmin", "vfoldprod": "vmul"}
+"""What a fold does with its register and its argument."""
+
 
 @dataclass(slots=True)
 class StatementWriter:
@@ -40,8 +43,13 @@ class StatementWriter:
             return Affine(number)
         return affine(number, {self.program_depth: self.stride or self.registers.count})
 
-    def write(self, statement: Statement, fold_loops: Sequence[int | None] = ()) -> None:
-        """Append the instruction of a statement; folds restart in the first iteration of `fold_loops`."""
+    def write(self, statement: Statement, fold_loops: Sequence[int | None] = (), *, goes_on: bool = False) -> None:
+        """Append the instruction of a statement; folds restart in the first iteration of `fold_loops`, or go on."""
+        if goes_on and statement.op in FOLDED:
+            result = self.register(statement.result)
+            operands = (result, result, *(self._source(a) for a in statement.arguments))
+            self.nest.append(Instruction(FOLDED[statement.op], operands))
+            return
         self.nest.append(Instruction(statement.op, self._operands(statement, fold_loops)))
 
     def write_drain(self, destination: Register, first: int, waits: tuple[Sync, ...], posts: tuple[Sync, ...]) -> None:

@@ -126,7 +126,8 @@ class Tiling:
     input buffer holds, a ring in the order of their loads; `programs`: vector programs that take tiles in turn, or
     (`turns` is "block") whole blocks, whose sums wait in registers until the last is there; `taps`: the innermost
     depth loops, which move a window over a patch that an a tile brings for all of them (plan_patch.py); `once`: each
-    vector program executes the first phase of a vector kernel, loads all, once for all of its tiles.
+    vector program executes the first phase of a vector kernel, loads all, once for all of its tiles; `overlap`: the
+    only vector program finishes a row of tiles while it takes the sums of the next.
     """
 
     tile: tuple[tuple[str, int], ...]
@@ -142,6 +143,7 @@ class Tiling:
     turns: str = TILE
     taps: tuple[str, ...] = ()
     once: bool = False
+    overlap: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from birc.compiler.ir.plan import BLOCK, TILE, Access, Contraction, Index, Kerne
 from birc.compiler.ir.plan_patch import patch_of, patch_problems, slot_bytes, window_problems
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.plan_verify_kernel import accesses_of, bounds, reach
-from birc.compiler.ir.registers import epilogue_of, vector_registers
+from birc.compiler.ir.registers import begins_early, epilogue, epilogue_of, vector_registers
+from birc.compiler.ir.row_overlap import can_overlap, overlapped_dimension
 from birc.runtime.machine import Machine
 
 HOISTS: Final = ("", "a", "b")
@@ -78,8 +79,20 @@ def _program_problems(kernel: Kernel, tiling: Tiling, machine: Machine) -> Itera
         yield f"vector programs take {tiling.turns!r} in turn, must be {TILE}, or {BLOCK} where it has several tiles"
     if tiling.once and kernel.contraction is not None:
         yield "executes a phase once for all tiles, which products do not"
+    if tiling.overlap:
+        yield from _overlap_problems(kernel, tiling)
     if tiling.programs > machine.vector_programs:
         yield f"uses {tiling.programs} vector programs, an SPC has {machine.vector_programs}"
+
+
+def _overlap_problems(kernel: Kernel, tiling: Tiling) -> Iterator[str]:
+    """One program finishes rows of tiles while it takes the sums of others, all of whose operands are loaded before."""
+    if tiling.programs != 1 or tiling.hoist or tiling.stream or not begins_early(kernel, tiling):
+        yield "overlaps rows: one program takes them, whole and with a resident depth, neither hoisted nor streamed"
+        return
+    after = epilogue(kernel, by_block=True)
+    if not can_overlap(after.phases, after.slots) or not overlapped_dimension(kernel, tiling):
+        yield "overlaps rows, but has one row, or an epilogue other than sums reduced and powers summed"
 
 
 def _box_problems(access: Access, tile: Mapping[str, int]) -> Iterator[str]:

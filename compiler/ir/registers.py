@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from birc.compiler.ir.late_choice import late_choice
 from birc.compiler.ir.plan import BLOCK, Kernel, Phase, Statement, Tiling
 from birc.runtime.errors import InternalError
 
@@ -117,7 +118,7 @@ class Epilogue:
     When a program takes whole blocks, `slots` are those of `tile_slots`, and `loads` number the loads of a phase that
     move along the columns: they go ahead of what they are for, by several tiles. Both are empty when it takes single
     tiles. The loads in `held` go ahead by whole rows: each lies in the register of its tile, until what is computed
-    with it takes that.
+    with it takes that. Where rows overlap, the loads of the `loads_ahead` last tiles of a row go ahead, all at once.
     """
 
     phases: tuple[Phase, ...]
@@ -125,22 +126,34 @@ class Epilogue:
     slots: dict[str, int]
     loads: dict[str, int]
     held: frozenset[str] = frozenset()
+    loads_ahead: int = 0
 
     @property
     def is_rowwise(self) -> bool:
         """Whether some of it is about whole rows: it walks the columns more than once."""
         return len(self.phases) > 1
 
+    @property
+    def holds_late_mask(self) -> bool:
+        """Whether what tiles hold is a mask of the last columns alone."""
+        first = self.phases[0]
+        late = late_choice(first, first.loops[0]) if len(first.loops) == 1 else None
+        return late is not None and late.mask.result in self.held
+
     def count(self, tiles: int, ahead: int = 1) -> int:
         """Registers of one vector program that takes blocks of so many tiles, with loads so many tiles ahead."""
-        of_tiles = max(self.slots.values()) + 1 if self.slots else 0
         of_loads = max(self.loads.values()) + 1 if self.loads else 0
-        return self.registers.count + tiles * of_tiles + ahead * of_loads
+        return self.registers_of_tiles(tiles) + max(ahead, self.loads_ahead) * of_loads
+
+    def registers_of_tiles(self, tiles: int) -> int:
+        """Of these, those that hold no loads that go ahead."""
+        of_tiles = max(self.slots.values()) + 1 if self.slots else 0
+        return self.registers.count + tiles * of_tiles
 
     def ahead(self, rows: int, columns: int, most: int) -> int:
         """How many column tiles of a block loads go ahead when a program has `most` registers."""
-        if not self.loads:
-            return 1
+        if not self.loads or self.loads_ahead:
+            return self.loads_ahead or 1
         return max(
             n for n in range(1, columns + 1) if columns % n == 0 and (n == 1 or self.count(rows * columns, n) <= most)
         )
@@ -150,14 +163,33 @@ def epilogue_of(kernel: Kernel, tiling: Tiling, registers: int) -> Epilogue:
     """The epilogue of a contraction by a tiling, on a machine with so many registers.
 
     Loads are held in registers of tiles where there are none for loads that go ahead by a few tiles. (Held loads are
-    all issued before the first of them is used, and only a few are in flight.)
+    all issued before the first of them is used, and only a few are in flight.) A mask that begins late is held by the
+    tiles that it covers: the others have none.
     """
+    if tiling.overlap and kernel.contraction is not None:
+        (column,) = kernel.contraction.column_dims
+        return overlapped_epilogue(kernel, tiling.columns, dict(tiling.tile).get(column, 1))
     after = epilogue(kernel, tiling.turns == BLOCK)
     most, tiles = registers // tiling.programs, tiling.rows * tiling.columns
     is_ahead = not after.loads or after.ahead(tiling.rows, tiling.columns, most) >= min(tiling.columns, ENOUGH_AHEAD)
-    if not begins_early(kernel, tiling) or (is_ahead and after.count(tiles) <= most):
+    if not begins_early(kernel, tiling):
         return after
-    return epilogue(kernel, by_block=True, holds=True)
+    holding = epilogue(kernel, by_block=True, holds=True)
+    if is_ahead and after.count(tiles) <= most and not holding.holds_late_mask:
+        return after
+    return holding
+
+
+def overlapped_epilogue(kernel: Kernel, columns: int, step: int) -> Epilogue:
+    """The epilogue of rows of `columns` tiles of `step` that overlap: what belongs to a row has its own register."""
+    after = epilogue(kernel, by_block=True)
+    elsewhere = {**after.slots, **after.loads, "": 0}
+    results = (s.result for phase in after.phases for s in phase.statements)
+    numbers = {name: number for number, name in enumerate(r for r in results if r not in elsewhere)}
+    late = late_choice(after.phases[0], next(iter(after.phases[0].loops), ""))
+    plain = min(late.begin // step, columns - 1) if late is not None else 0
+    ahead = columns - plain if after.loads else 0
+    return replace(after, registers=Registers(numbers, len(numbers)), loads_ahead=ahead)
 
 
 def begins_early(kernel: Kernel, tiling: Tiling) -> bool:

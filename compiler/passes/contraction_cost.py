@@ -9,6 +9,8 @@ from functools import cached_property
 
 from birc.compiler.ir.plan import BLOCK, Access, Contraction, Dimension, Kernel, Tiling
 from birc.compiler.ir.plan_patch import loaded_pixels, patch_of, slot_bytes
+from birc.compiler.ir.plan_spread import spreads
+from birc.compiler.ir.row_overlap import overlapped_dimension
 from birc.runtime.dtypes import dtype
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.machine import Machine
@@ -187,7 +189,11 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     local = shape.memories.is_local(shape.contraction.a)
     ports = (b_loads * load_b + (0.0 if local else a_loads * load_a) + tiles * extra_loads, a_loads * load_a)
     turns = tiles * (latency_b + vector + extra_loads) / tiling.programs
-    if by_block:
+    if tiling.overlap:  # Only the first row of those that overlap is multiplied without another one's epilogue.
+        along = spreads(shape.kernel, tiling)[overlapped_dimension(shape.kernel, tiling)].share
+        exposed += tiles / along * (vector + stores)
+        turns = tiles * (drain + stores)
+    elif by_block:
         turns = tiles * (chunks * drain + vector + extra_loads + stores) / tiling.programs
     limits = (tcore + exposed, *ports, tiles * stores, tiles * vector + added, turns, a_time, b_time)
     first = latency_b + load_a * a_resident + tiling.columns * load_b * resident

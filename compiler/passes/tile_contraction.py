@@ -14,6 +14,7 @@ from birc.compiler.ir.registers import Epilogue, epilogue
 from birc.compiler.passes.contraction_cost import Memories, Shape, estimate
 from birc.compiler.passes.restrict import even_part
 from birc.compiler.passes.split_depth import inner_depths, split_depth
+from birc.compiler.passes.tile_overlap import overlapped
 from birc.compiler.passes.tile_vector import banded, factorisations, keeps_to_bands, shared_programs
 from birc.compiler.passes.windows import taps_innermost, window_tiles
 from birc.runtime.errors import DoesNotFitError
@@ -267,7 +268,7 @@ def _blocked(
             b_slots = _slots(machine, columns * steps, machine.gib_b_bytes // b_bytes)
             if a_slots and b_slots:
                 for what, programs in turns:
-                    yield Tiling(
+                    tiling = Tiling(
                         tile,
                         spcs,
                         rows,
@@ -281,6 +282,9 @@ def _blocked(
                         what,
                         shape.taps,
                     )
+                    yield tiling
+                    if after.is_rowwise and chunks == 1 and (other := overlapped(shape.kernel, tiling, machine)):
+                        yield other
 
 
 def _slots(machine: Machine, tiles: int, fitting: int, held: int = 0) -> int:

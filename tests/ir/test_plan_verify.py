@@ -297,6 +297,7 @@ TILINGS = (
         "kernel 'product'",
         "take 'block' in turn, must be tile, or block where it has several tiles",
     ),
+    Mistake("programs 2", "overlap true", "kernel 'product'", "overlaps rows: one program takes them, whole"),
     Mistake("programs 2", "programs 2 turns row", "kernel 'product'", "take 'row' in turn, must be tile"),
     Mistake(
         "programs 2",

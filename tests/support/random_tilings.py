@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from machines import with_input_buffers
 from pipeline import Compiled
 
-from birc.codegen.block_epilogue import MOST_IN_TURN
 from birc.codegen.program_code import generate
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import BLOCK, TILE, Contraction, Dimension, Kernel, KernelStep, Tiling
@@ -62,13 +61,13 @@ class TiledProduct:
 
     @property
     def goes_by_parts(self) -> bool:
-        """Whether the epilogue goes through a few tiles of a row at a time: loads ahead of the rest, powers of sums."""
+        """Whether the epilogue goes through a few tiles at a time: loads before the rest, powers before sums."""
         after = epilogue_of(self.kernel, self.tiling, MACHINE.vector_registers)
         registers = MACHINE.vector_registers // self.tiling.programs
         ahead = after.ahead(self.tiling.rows, self.tiling.columns, registers)
         least = 0 if after.is_rowwise else 1
         loads_by_part = bool(after.loads) and least < ahead < self.tiling.columns
-        return loads_by_part or (after.is_rowwise and self.tiling.columns > MOST_IN_TURN)
+        return loads_by_part or (after.is_rowwise and self.tiling.columns > 1)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from birc.compiler.passes.lower.expression import Builder, Expression, Store, ph
 from birc.compiler.passes.lower.frame import Frame, unit, word_of
 from birc.compiler.passes.lower.integers import INTEGER_MACROS, is_word, select
 from birc.compiler.passes.lower.macros import MACROS
+from birc.compiler.passes.lower.masks import late_mask
 from birc.compiler.passes.lower.ranges import Ranges, body_inputs, graph_ranges
 from birc.compiler.passes.lower.views import reshape
 from birc.compiler.passes.lower.wide import WIDE_MACROS, Wide, choose, extended
@@ -218,6 +219,8 @@ def element_wise(lowering: GroupLowering, node: Node) -> Expression | float | Wi
         result = _of_words(lowering, node, source)
         return result.low if isinstance(result, Wide) and not lowering.is_wide(node.name) else result
     operands = tuple(lowering.operand(name) for name in node.inputs)
+    if node.op == "where" and lowering.contraction is not None:
+        operands = (_condition(lowering, node.inputs[0], *operands), *operands[1:])
     if node.op in CASTS:
         return cast(lowering.builder, lowering.expression(node.inputs[0]), source, node)
     if node.op == "where" and not node.output.type.dtype.is_float:
@@ -225,6 +228,21 @@ def element_wise(lowering: GroupLowering, node: Node) -> Expression | float | Wi
     if source.is_integer and node.op in INTEGER_MACROS:
         return INTEGER_MACROS[node.op](lowering.builder, operands, node.attributes, source)
     return MACROS[node.op](lowering.builder, operands, node.attributes)
+
+
+def _condition(lowering: GroupLowering, name: str, *operands: Expression | float) -> Expression | float:
+    """The condition of a choice between the products and a number; of a constant one the columns that matter."""
+    load, *choices = operands
+    constant = lowering.env.graph.constants.get(lowering.outer.get(name, ""))
+    choosing = [isinstance(choice, Expression) for choice in choices]
+    columns = lowering.frame.shape[-1]
+    if constant is None or name in lowering.values or choosing.count(True) != 1 or not isinstance(load, Expression):
+        return load
+    if constant.data.shape[-1:] != (columns,) or columns <= lowering.env.tile_columns:
+        return load
+    (column,) = lowering.frame.names_of_axis(len(lowering.frame.shape) - 1)
+    step = lowering.env.tile_columns
+    return late_mask(lowering.builder, constant.data, load, column, step, keeps_first=choosing[0])
 
 
 def _of_words(lowering: GroupLowering, node: Node, source: DType) -> Expression | Wide:

@@ -11,6 +11,7 @@ from birc.compiler.passes.lower.frame import Frame
 from birc.compiler.passes.lower.group import GroupLowering, node_name
 from birc.compiler.passes.lower.integers import is_word, mean, register, turned
 from birc.compiler.passes.lower.macros import exp, log
+from birc.compiler.passes.lower.powers import powers, unscaled
 from birc.compiler.passes.lower.ranges import LANE_BITS, Range
 from birc.compiler.passes.lower.views import factorised
 from birc.compiler.passes.lower.wide import Wide, divide, extreme, known, summed
@@ -28,18 +29,20 @@ REDUCTIONS = {
 
 def softmax(lowering: GroupLowering, node: Node) -> Expression:
     """exp(x - max) / sum, along one axis; the division is left to the reader where the sums are kept for it."""
-    shifted, dims = _shifted(lowering, node)
-    powers = exp(lowering.builder, shifted)
-    total = lowering.reduce("vredsum", powers, dims)
+    b = lowering.builder
+    scores, factor = unscaled(b, lowering.expression(node.inputs[0]))
+    shifted, dims = _shifted(lowering, node, scores)
+    shares = powers(b, shifted, factor)
+    total = lowering.reduce("vredsum", shares, dims)
     if lowering.keeps_sums:
         lowering.row_sums = total
-        return powers
-    return lowering.builder.op("vmul", powers, lowering.builder.op("vrcp", total))
+        return shares
+    return b.op("vmul", shares, b.op("vrcp", total))
 
 
 def log_softmax(lowering: GroupLowering, node: Node) -> Expression:
     """x - max - log(sum(exp(x - max))), along one axis."""
-    shifted, dims = _shifted(lowering, node)
+    shifted, dims = _shifted(lowering, node, lowering.expression(node.inputs[0]))
     total = lowering.reduce("vredsum", exp(lowering.builder, shifted), dims)
     return lowering.builder.op("vsub", shifted, log(lowering.builder, total))
 
@@ -142,8 +145,8 @@ def kept_frame(frame: Frame, axes: tuple[int, ...]) -> Frame:
     return Frame(shape, factors, frame.order, frame.names)
 
 
-def _shifted(lowering: GroupLowering, node: Node) -> tuple[Expression, tuple[str, ...]]:
-    x = lowering.expression(node.inputs[0])
+def _shifted(lowering: GroupLowering, node: Node, x: Expression) -> tuple[Expression, tuple[str, ...]]:
+    """Scores without the maximum of their row, and the dimensions along which that runs."""
     dims = lowering.frame.names_of_axis(integer(node.attributes, "axis"))
     return lowering.builder.op("vsub", x, lowering.reduce("vredmax", x, dims)), dims
 

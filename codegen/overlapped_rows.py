@@ -1,0 +1,94 @@
+"""Rows of tiles of which a vector program finishes one while it takes the sums of the next.
+
+The first row's sums and the last row's powers are outside of the loop over rows; inside, the powers of a tile are
+computed two tiles before they are stored and added, and its register goes to the next row's sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from birc.codegen.block_epilogue import BlockEpilogue
+from birc.codegen.columns import Part
+from birc.codegen.nest import NestBuilder
+from birc.codegen.operand_ring import Rounds
+from birc.compiler.ir.plan import Phase, Statement
+from birc.compiler.ir.row_overlap import TILES_AHEAD
+from birc.runtime.program import Affine, affine
+
+
+@dataclass(slots=True)
+class OverlappedRows:
+    """Writes the rows of tiles of an SPC along one dimension.
+
+    `load` writes the loads of a row's operands, `multiply` the product of a tile in the loop over a part of the columns
+    and the drain of its sums; both have to know at which row the code that they write `stands`.
+    """
+
+    nest: NestBuilder
+    after: BlockEpilogue
+    load: Callable[[], None]
+    multiply: Callable[[int | None, Part], None]
+    stands: Callable[[Rounds | None], None]
+
+    def write(self, dimension: str, count: int, step: int) -> None:
+        """`count` rows, `step` apart along a dimension."""
+        first, *others = self.after.epilogue.phases
+        second = next(n for n, phase in enumerate(others) if phase.loops)
+        at = len(self.nest.stack)
+        self.stands(Rounds(at, None, Affine(), count))
+        self._load(first)
+        for part in self._parts({0, self.after.plain}):
+            with ExitStack() as loops:
+                self._sums(first, part, self._tiles(loops, part))
+        with self.nest.loop(count - 1, step, dimension, "seq") as row:
+            self.stands(Rounds(at, row, affine(1, {} if row is None else {row: 1}), count))
+            self.after.walk(None, others[:second])
+            with self.nest.moved(dimension, step):
+                self._load(first)
+            self._together(first, self.after.in_turns(others[second].statements), dimension, step)
+            self.after.walk(None, others[second + 1 :])
+        self.stands(None)
+        with self.nest.moved(dimension, (count - 1) * step):
+            self.after.walk(None, others)
+
+    def _load(self, phase: Phase) -> None:
+        """The loads of a row: of the operands, and of masks."""
+        self.load()
+        self.after.load_first(phase.statements, None)
+
+    def _together(self, first: Phase, turns: Sequence[Sequence[Statement]], dimension: str, step: int) -> None:
+        """The powers of a row, and the sums of the next one."""
+        ahead, behind = turns
+        columns = self.after.columns
+        lead = min(TILES_AHEAD, columns)
+        with self.nest.loop(lead, self.after.step, self.after.column) as tile:
+            self.after.write(ahead, {tile: 1}, [], tile)
+        for part in self._parts({0, self.after.plain, columns - lead}):
+            with ExitStack() as loops:
+                tile = self._tiles(loops, part)
+                if part.first + part.count <= columns - lead:
+                    with self.nest.moved(self.after.column, lead * self.after.step):
+                        self.after.write(ahead, {tile: 1}, [], tile, part.first + lead)
+                self.after.write(behind, {tile: 1}, [tile], tile, part.first)
+                with self.nest.moved(dimension, step):
+                    self._sums(first, part, tile)
+
+    def _sums(self, phase: Phase, part: Part, tile: int | None) -> None:
+        """The sums of a tile, and its share of the first phase."""
+        self.multiply(tile, part)
+        self.after.finish_part(phase.statements, None, tile, part)
+
+    def _parts(self, cuts: set[int]) -> Iterator[Part]:
+        """The column tiles, cut at some."""
+        columns = self.after.columns
+        firsts = sorted(cut for cut in cuts if cut < columns)
+        for first, end in zip(firsts, [*firsts[1:], columns], strict=True):
+            yield Part(first, end - first, columns)
+
+    def _tiles(self, loops: ExitStack, part: Part) -> int | None:
+        """Open the loop over the tiles of a part."""
+        loops.enter_context(self.nest.moved(self.after.column, part.first * self.after.step))
+        return loops.enter_context(self.nest.loop(part.count, self.after.step, self.after.column, "red"))
