@@ -22,11 +22,20 @@ MOST_GROUPS = 8
 TOGETHER = 2
 """Groups whose shares come before the products with the values: SPCs wait for each other once for all of them."""
 
-GROUP_TILES = 8
-"""What a group of rows costs beside its tiles, in tiles: two kernels more."""
+GROUP_TILES = 28
+"""What a group of rows costs beside its tiles, in tiles: two kernels that begin, and wait for each other."""
 
-EASY_TILES = 8
-"""Tiles of a row that leave vector registers for several programs; longer rows take longer for each tile."""
+FINISHED_TILES = 0.8
+"""What each tile of a row costs once more, in tiles: a kernel's last row is finished while nothing is multiplied."""
+
+EASY_TILES = 14
+"""Tiles of a row that leave vector registers for two programs."""
+
+REGISTER_TILES = 27
+"""Tiles of a row, and of its mask, that leave registers for a program that finishes a row while it takes the next."""
+
+LONG_ROWS, LONGEST_ROWS = 1.15, 2.2
+"""How much longer a tile takes in rows that one program takes, with the next one at the same time or after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +59,16 @@ class _Attention:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """The rows [first, last) of the scores, and the columns [left, right) outside of which the mask covers them."""
+    """The rows [first, last) of the scores, and the columns [left, right) outside of which the mask covers them.
+
+    In those from `begin` on it covers some, or none if that is the end.
+    """
 
     first: int
     last: int
     left: int
     right: int
+    begin: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +134,7 @@ class SkipMasked(Pass):
     def _groups(self, attention: _Attention) -> list[_Rows]:
         """The groups of rows that take least; none when that is all rows with all columns."""
         *batch, rows, columns = attention.sizes
-        whole = _Rows(0, rows, 0, columns)
+        whole = _Rows(0, rows, 0, columns, 0)
         best = [whole]
         for count in range(1, MOST_GROUPS + 1):
             if rows % (count * self.tile) and count > 1:
@@ -130,24 +143,31 @@ class SkipMasked(Pass):
             groups = [self._kept(attention.keeps, n * size, (n + 1) * size) for n in range(count)]
             if self._cost(groups, math.prod(batch)) < self._cost(best, math.prod(batch)):
                 best = groups
-        return [] if best == [whole] else best
+        return [] if [(group.left, group.right) for group in best] == [(0, columns)] else best
 
     def _kept(self, keeps: np.ndarray, first: int, last: int) -> _Rows:
         """A group with its columns, whole tiles of them."""
         columns = keeps.shape[-1]
         rows = keeps[..., first:last, :] if keeps.shape[-2] > 1 else keeps
-        used = np.flatnonzero(rows.reshape(-1, columns).any(axis=0))
+        rows = rows.reshape(-1, columns)
+        used = np.flatnonzero(rows.any(axis=0))
         left = int(used[0]) // self.tile * self.tile
-        right = -(-(int(used[-1]) + 1) // self.tile) * self.tile
-        return _Rows(first, last, left, min(right, columns))
+        right = min(-(-(int(used[-1]) + 1) // self.tile) * self.tile, columns)
+        covered = np.flatnonzero(~rows[:, left:right].all(axis=0))
+        return _Rows(first, last, left, right, left + int(covered[0]) if len(covered) else right)
 
     def _cost(self, groups: Sequence[_Rows], batch: int) -> float:
-        """Tiles of the SPC with most of them, longer rows weighted, and what the groups cost."""
-        total = float(self.group_tiles * len(groups))
+        """Tiles of the SPC with most of them, those of longer rows weighted, and what the groups cost."""
+        total = 0.0
         for group in groups:
             blocks = batch * -(-(group.last - group.first) // self.tile)
             tiles = -(-(group.right - group.left) // self.tile)
-            total += -(-blocks // self.spcs) * tiles * max(1.0, tiles / EASY_TILES)
+            masked = -(-(group.right - group.begin) // self.tile)
+            weight = 1.0
+            if tiles > EASY_TILES:
+                weight = LONG_ROWS if tiles + masked <= REGISTER_TILES else LONGEST_ROWS
+            total += -(-blocks // self.spcs) * tiles * weight
+            total += self.group_tiles + (FINISHED_TILES * tiles if self.group_tiles else 0.0)
         return total
 
 
