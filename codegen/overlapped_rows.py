@@ -37,22 +37,27 @@ class OverlappedRows:
         """`count` rows, `step` apart along a dimension."""
         first, *others = self.after.epilogue.phases
         second = next(n for n, phase in enumerate(others) if phase.loops)
+        heads, tails = others[:second], others[second + 1 :]
         at = len(self.nest.stack)
         self.stands(Rounds(at, None, Affine(), count))
         self._load(first)
         for part in self._parts({0, self.after.plain}):
             with ExitStack() as loops:
                 self._sums(first, part, self._tiles(loops, part))
+        self.after.walk(None, heads)
         with self.nest.loop(count - 1, step, dimension, "seq") as row:
             self.stands(Rounds(at, row, affine(1, {} if row is None else {row: 1}), count))
-            self.after.walk(None, others[:second])
             with self.nest.moved(dimension, step):
                 self._load(first)
             self._together(first, self.after.in_turns(others[second].statements), dimension, step)
-            self.after.walk(None, others[second + 1 :])
+            computed, stored = _stores_apart(tails)
+            self.after.walk(None, computed)
+            with self.nest.moved(dimension, step):
+                self.after.walk(None, heads)
+            self.after.walk(None, stored)
         self.stands(None)
         with self.nest.moved(dimension, (count - 1) * step):
-            self.after.walk(None, others)
+            self.after.walk(None, others[second:])
 
     def _load(self, phase: Phase) -> None:
         """The loads of a row: of the operands, and of masks."""
@@ -69,12 +74,12 @@ class OverlappedRows:
         for part in self._parts({0, self.after.plain, columns - lead}):
             with ExitStack() as loops:
                 tile = self._tiles(loops, part)
-                if part.first + part.count <= columns - lead:
-                    with self.nest.moved(self.after.column, lead * self.after.step):
-                        self.after.write(ahead, {tile: 1}, [], tile, part.first + lead)
                 self.after.write(behind, {tile: 1}, [tile], tile, part.first)
                 with self.nest.moved(dimension, step):
                     self._sums(first, part, tile)
+                if part.first + part.count <= columns - lead:
+                    with self.nest.moved(self.after.column, lead * self.after.step):
+                        self.after.write(ahead, {tile: 1}, [], tile, part.first + lead)
 
     def _sums(self, phase: Phase, part: Part, tile: int | None) -> None:
         """The sums of a tile, and its share of the first phase."""
@@ -92,3 +97,10 @@ class OverlappedRows:
         """Open the loop over the tiles of a part."""
         loops.enter_context(self.nest.moved(self.after.column, part.first * self.after.step))
         return loops.enter_context(self.nest.loop(part.count, self.after.step, self.after.column, "red"))
+
+
+def _stores_apart(phases: Sequence[Phase]) -> tuple[list[Phase], list[Phase]]:
+    """What phases about whole rows compute before their first store, and the rest: a store waits for its value."""
+    statements = [s for phase in phases for s in phase.statements]
+    first = next((n for n, s in enumerate(statements) if s.op == "vst"), len(statements))
+    return [Phase(tuple(statements[:first]))], [Phase(tuple(statements[first:]))]
