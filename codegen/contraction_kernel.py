@@ -4,7 +4,8 @@ The nest has, from the outside in: SPC loops; loops over blocks of row and colum
 operand between them; loops over depth chunks; the loads of a block; the grid of tiles of the block, each accumulated
 over the resident depth. When a block has several tiles and the depth several chunks, or one vector program takes the
 whole block, tiles keep their sums in registers until all of the block's are done; where programs take tiles, each
-tile is finished in the last chunk, in which the rest of its sum arrives.
+tile is finished in the last chunk, in which the rest of its sum arrives. Where the tiling says so the last rows of a
+block go column by column.
 
 A convolution by windows loads a patch of pixels in place of an a tile: the loops over taps are inside its load, and
 each of their iterations multiplies another window of it.
@@ -19,17 +20,18 @@ from contextlib import ExitStack
 from birc.codegen.block_epilogue import BlockEpilogue
 from birc.codegen.columns import NOWHERE, WHOLE, Part, Place
 from birc.codegen.nest import NestBuilder, mask
-from birc.codegen.operand_ring import Operand, Rounds, Steps, ring_address
+from birc.codegen.operand_loads import OperandLoads, RowsPart
+from birc.codegen.operand_ring import Operand, Rounds
 from birc.codegen.overlapped_rows import OverlappedRows
 from birc.codegen.slots import Slots
 from birc.codegen.statements import StatementWriter
-from birc.compiler.ir.plan import BLOCK, Contraction, Dimension, Kernel, Phase, Tiling
+from birc.compiler.ir.plan import BLOCK, LAST_ROWS, Contraction, Dimension, Kernel, Phase, Tiling
 from birc.compiler.ir.plan_patch import Patch, patch_of, slot_bytes
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.registers import epilogue_of
 from birc.compiler.ir.row_overlap import overlapped_dimension
 from birc.runtime.machine import Machine
-from birc.runtime.program import Affine, Instruction, Register, RingAddress, Sync, Window, affine
+from birc.runtime.program import Affine, Instruction, Register, Sync, Window, affine
 from birc.runtime.program import Kernel as KernelCode
 
 A_FULL, A_FREE, B_FULL, B_FREE, ACC_FREE, ACC_FULL = range(6)
@@ -62,6 +64,10 @@ class ContractionWriter:
             contraction.b, contraction.depth, "tldb", self.column, tiling.columns, tiling.b_slots,
             B_FULL, B_FREE, resident, b_bytes,
         )  # fmt: skip
+        reach = {d.name: d.extent for d in self.taps}
+        self.loads = OperandLoads(
+            self.a, self.b, tiling, self.tile, self.nest, self.slots, contraction.format, reach
+        )  # fmt: skip
         self.by_block = tiling.turns == BLOCK
         self.epilogue = epilogue_of(kernel, tiling, machine.vector_registers)
         registers = self.epilogue.registers
@@ -73,7 +79,6 @@ class ContractionWriter:
             self.by_block, self._programs(), ahead,
         )  # fmt: skip
         self.shares: dict[str, int] = {}
-        self.rounds: Rounds | None = None
 
     def emit(self) -> tuple[KernelCode, Slots]:
         """The code and the slots."""
@@ -94,15 +99,15 @@ class ContractionWriter:
             loops.enter_context(self.nest.loop(count, step, d.name))
         if self.tiling.hoist == "a":
             self._row_loops(loops)
-            self._loads(self.a)
+            self.loads.block(self.a)
             self._column_loop(loops)
-            self._loads(self.b)
+            self.loads.block(self.b)
             self._tiles()
         elif self.tiling.hoist == "b":
             self._column_loop(loops)
-            self._loads(self.b)
+            self.loads.block(self.b)
             self._row_loops(loops)
-            self._loads(self.a)
+            self.loads.block(self.a)
             self._tiles()
         else:
             self._row_loops(loops)
@@ -122,9 +127,6 @@ class ContractionWriter:
         if self.b.count > 1:
             return self.b.count
         return self.a.count if self.a.count > 1 else self.tiling.programs
-
-    def _steps(self, dimension: Dimension) -> int:
-        return -(-dimension.extent // self.tile[dimension.name])
 
     def _independent(self) -> list[Dimension]:
         """Par dimensions that are neither rows nor columns: independent products."""
@@ -174,55 +176,16 @@ class ContractionWriter:
             return ""
         return next((name for name in reversed(names) if self.shares[name] % tiling.programs == 0), "")
 
-    def _loads(self, operand: Operand) -> None:
-        """Load a block's tiles of one operand, for the depth that is resident."""
-        if self.tiling.stream and operand is self.a:
-            return
-        operand.scope = self.nest.inner_depths()
-        with ExitStack() as loops:
-            tile = loops.enter_context(
-                self.nest.loop(operand.count, self.tile.get(operand.dimension, 1), operand.dimension)
-            )
-            self._load(operand, self._ring(operand, {tile: 1}, self._depth_loops(loops, operand.resident)))
-
-    def _load_row(self) -> None:
-        """Load the current row tile of a streamed operand, for the depth that is resident."""
-        self.a.scope = self.nest.inner_depths()
-        with ExitStack() as loops:
-            self._load(self.a, self._ring(self.a, {}, self._depth_loops(loops, self.a.resident)))
-
-    def _depth_loops(self, loops: ExitStack, dimensions: Sequence[Dimension]) -> Steps:
-        """Open the loops over the steps of reduced dimensions."""
-        return {
-            d.name: loops.enter_context(self.nest.loop(self._steps(d), self.tile[d.name], d.name, kind="red"))
-            for d in dimensions
-        }
-
-    def _load(self, operand: Operand, address: RingAddress) -> None:
-        """Load the current tile of one operand."""
-        taps = {d.name: d.extent for d in self.taps} if operand is self.a else {}
-        box = self.nest.box(self.slots.number(operand.access.view), operand.access, self.tile, taps)
-        operands = (address, box, operand.split, self.contraction.format)
-        waits, posts = (Sync(Affine(operand.free)),), (Sync(Affine(operand.full)),)
-        self.nest.append(Instruction(operand.mnemonic, operands, waits, posts))
-
-    def _ring(self, operand: Operand, tile: Place, steps: Steps, first: int = 0) -> RingAddress:
-        """Where a tile lies in its input buffer; `first` is the one at which the loops over tiles begin."""
-        inside = [(steps[d.name], self._steps(d)) for d in operand.resident]
-        if not (self.tiling.stream and operand is self.a):  # the scope of what is streamed is a row tile
-            return ring_address(operand, self.nest, tile, inside, self.rounds, first)
-        return ring_address(operand, self.nest, None, inside, self.rounds)
-
     def _chunks(self) -> None:
         """Loop over depth chunks, load each, and accumulate in the T-core or in registers."""
-        is_chunked = any(self._steps(dimension) > 1 for dimension in self.chunked)
+        is_chunked = any(self.loads.steps(dimension) > 1 for dimension in self.chunked)
         in_registers = (is_chunked or self.by_block) and self.tiling.rows * self.tiling.columns > 1
-        several = [dimension for dimension in self.chunked if self._steps(dimension) > 1]
+        several = [dimension for dimension in self.chunked if self.loads.steps(dimension) > 1]
         if in_registers and not self.by_block and len(several) == 1:
             self._chunks_and_last(several[0])
             return
         with ExitStack() as loops:
-            chunks = list(self._depth_loops(loops, self.chunked).values())
+            chunks = list(self.loads.depth_loops(loops, self.chunked).values())
             self._load_both()
             if in_registers:
                 self._grid(chunks, in_registers=True)
@@ -238,16 +201,16 @@ class ContractionWriter:
 
     def _chunks_and_last(self, dimension: Dimension) -> None:
         """All chunks but the last go into registers; in the last one each tile is finished as soon as it is summed."""
-        count, extent, at = self._steps(dimension), self.tile[dimension.name], len(self.nest.stack)
+        count, extent, at = self.loads.steps(dimension), self.tile[dimension.name], len(self.nest.stack)
         with self.nest.loop(count - 1, extent, dimension.name, kind="red") as chunk:
-            self.rounds = Rounds(at, chunk, affine(0, {} if chunk is None else {chunk: 1}), count)
+            self.loads.rounds = Rounds(at, chunk, affine(0, {} if chunk is None else {chunk: 1}), count)
             self._load_both()
             self._grid([chunk], in_registers=True)
         with self.nest.moved(dimension.name, (count - 1) * extent):
-            self.rounds = Rounds(at, None, Affine(count - 1), count)
+            self.loads.rounds = Rounds(at, None, Affine(count - 1), count)
             self._load_both()
             self._grid([], in_registers=False, adds=True)
-        self.rounds = None
+        self.loads.rounds = None
 
     def _tiles(self) -> None:
         """The tiles of a block whose whole depth is resident: each finished at once, or all together at the end."""
@@ -266,21 +229,56 @@ class ContractionWriter:
     def _grid(self, chunks: list[int | None], in_registers: bool, adds: bool = False) -> None:
         """The tiles of a block, their sums left `in_registers` or finished; `adds` what other chunks left there."""
         early = self._early(chunks) if in_registers else None
+        if self.tiling.by_columns:
+            self._grid_by_parts(chunks, in_registers, adds)
+            return
         with ExitStack() as loops:
-            row = self._row_loop(loops)
+            row = self._row_loop(loops, self.a.count)
             if self.tiling.stream and self.b.count > 1:
-                self._load_row()
+                self.loads.row()
             if early is not None:
                 self._early_tiles(early, row)
                 return
             column = self._column_tiles(loops)
-            self._product([], row, {column: 1})
-            register = self.after.tile_register({row: self.b.count, column: 1}, self.after.sums_slot)
-            if in_registers:
-                self._drain(register, mask(chunks))
-            else:
-                self._drain_and_finish(register if adds else None)
+            self._tile(chunks, row, column, in_registers, adds)
         self._leave_grid()
+
+    def _grid_by_parts(self, chunks: list[int | None], in_registers: bool, adds: bool) -> None:
+        """The tiles of a block row after row, those of its last rows column after column.
+
+        The slots of the first columns are free the earlier: what comes next is loaded while the T-core is busy.
+        """
+        first = self.a.count - LAST_ROWS
+        self.a.scope = self.nest.inner_depths()
+        with ExitStack() as loops:
+            self.loads.part = RowsPart(0, first)
+            row = self._row_loop(loops, first)
+            self.loads.rows(row)
+            column = self._column_tiles(loops)
+            self._tile(chunks, row, column, in_registers, adds)
+        self._leave_grid()
+        with ExitStack() as loops:
+            self.loads.part = RowsPart(first, LAST_ROWS)
+            loops.enter_context(self.nest.moved(self.row, first * self.tile.get(self.row, 1)))
+            with ExitStack() as loaded:
+                self.loads.rows(self._row_loop(loaded, LAST_ROWS))
+            column = self._column_tiles(loops)
+            row = self._row_loop(loops, LAST_ROWS)
+            self._tile(chunks, row, column, in_registers, adds)
+        self._leave_grid()
+        self.loads.part = None
+
+    def _tile(
+        self, chunks: list[int | None], row: int | None, column: int | None, in_registers: bool, adds: bool
+    ) -> None:
+        """The product of a tile, and its sum in its register or finished."""
+        self._product([], row, {column: 1})
+        first = 0 if self.loads.part is None else self.loads.part.first * self.b.count
+        number = self.after.tile_register({row: self.b.count, column: 1}, self.after.sums_slot).number
+        if in_registers:
+            self._drain(Register(number + first), mask(chunks))
+        else:
+            self._drain_and_finish(Register(number + first) if adds else None)
 
     def _early_tiles(self, phase: Phase, row: int | None) -> None:
         """The tiles of a row, each going through the first phase of the epilogue while the next is multiplied."""
@@ -309,11 +307,11 @@ class ContractionWriter:
         rows.write(overlapped, self.shares[overlapped], self.tile[overlapped])
 
     def _stand_at(self, rounds: Rounds | None) -> None:
-        self.rounds = rounds
+        self.loads.rounds = rounds
 
     def _load_both(self) -> None:
-        self._loads(self.a)
-        self._loads(self.b)
+        self.loads.block(self.a)
+        self.loads.block(self.b)
 
     def _early_tile(self, tile: int | None, part: Part) -> None:
         self._product([], None, {tile: 1}, part)
@@ -333,11 +331,11 @@ class ContractionWriter:
         if self.tiling.rows * self.tiling.columns > 1 and not self.by_block:
             self.writer.program_depth = None
 
-    def _row_loop(self, loops: ExitStack) -> int | None:
-        """The loop over the row tiles of a block; vector programs take them in turn when there is one column."""
+    def _row_loop(self, loops: ExitStack, count: int) -> int | None:
+        """The loop over `count` row tiles of a block; vector programs take them in turn when there is one column."""
         spread = not self.by_block and self.b.count == 1
         level = "program" if spread else "tile"
-        row = loops.enter_context(self.nest.loop(self.a.count, self.tile.get(self.row, 1), self.row, level=level))
+        row = loops.enter_context(self.nest.loop(count, self.tile.get(self.row, 1), self.row, level=level))
         if row is not None and spread:
             self.writer.program_depth = row
         return row
@@ -363,27 +361,28 @@ class ContractionWriter:
             streamed = self.tiling.stream and self.b.count == 1
             if streamed:
                 self.a.scope = around
-            steps = self._depth_loops(loops, self.a.resident)
+            steps = self.loads.depth_loops(loops, self.a.resident)
             if streamed:
-                self._load(self.a, self._ring(self.a, {row: 1}, steps))
-            taps = self._depth_loops(loops, self.taps)
+                self.loads.load(self.a, {row: 1}, steps)
+            taps = self.loads.depth_loops(loops, self.taps)
             accumulated = mask([*chunks, *steps.values(), *taps.values()])
             a_reuse = mask([*(d for d in around if d not in self.a.scope and d != row), *taps.values()])
             b_reuse = mask([d for d in around if d not in self.b.scope and d not in column])
-            a, b = self._ring(self.a, {row: 1}, steps), self._ring(self.b, column, {**steps, **taps}, part.first)
+            a, b = (
+                self.loads.ring(self.a, {row: 1}, steps),
+                self.loads.ring(self.b, column, {**steps, **taps}, part.first),
+            )
             k = math.prod(self.tile[d.name] for d in self.kernel.red_dims)
             form = (self.tile[self.column], k, self.contraction.format, accumulated)
-            waits: tuple[Sync, ...] = (
-                Sync(Affine(A_FULL), first=a_reuse),
-                Sync(Affine(B_FULL), first=b_reuse),
-                Sync(Affine(ACC_FREE), first=accumulated),
-            )
-            posts: tuple[Sync, ...] = (
-                Sync(Affine(A_FREE), last=a_reuse),
-                Sync(Affine(B_FREE), last=b_reuse),
+            begins, ends = self.loads.edges
+            a_full, b_full = Sync(Affine(A_FULL), first=a_reuse), Sync(Affine(B_FULL), first=b_reuse)
+            a_free, b_free = Sync(Affine(A_FREE), last=a_reuse), Sync(Affine(B_FREE), last=b_reuse)
+            waits = (*[a_full][: part.begins], *[b_full][:begins], Sync(Affine(ACC_FREE), first=accumulated))
+            posts = (
+                *(a_free, *self.loads.given_back(self.a, around, column))[: 2 * part.ends],
+                *(b_free, *self.loads.given_back(self.b, around, {row: 1}))[: 2 * ends],
                 Sync(self._accumulator_full(), last=accumulated),
             )
-            waits, posts = waits[not part.begins :], posts[not part.ends :]
             if self.patch is None:
                 rows = math.prod(self.tile[name] for name in self.contraction.row_dims)
                 self.nest.append(Instruction("tmma", (a, b, rows, *form), waits, posts))
@@ -420,7 +419,7 @@ class ContractionWriter:
     def _epilogues(self, phases: Sequence[Phase]) -> None:
         """Finish the sums of a block, row after row, with the phases that are left."""
         with ExitStack() as loops:
-            row = self._row_loop(loops)
+            row = self._row_loop(loops, self.a.count)
             self.after.walk(row, phases)
         self._leave_grid()
 

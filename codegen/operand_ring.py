@@ -80,6 +80,6 @@ def ring_address(
         tiles *= operand.count
     inside = affine(first, terms)
     before = nest.counter(operand.scope) if rounds is None else rounds.counter(nest, operand.scope)
-    if operand.slots == tiles or before == Affine():
+    if operand.slots == tiles or (before == Affine() and operand.slots > tiles):
         return RingAddress(inside * operand.slot_bytes)
     return RingAddress(Affine(), operand.slot_bytes, before * tiles + inside, operand.slots)

@@ -114,6 +114,10 @@ class Phase:
     loops: tuple[str, ...] = ()
 
 
+LAST_ROWS = 2
+"""Rows of a block that may go column by column: what is loaded of them stays until the last column."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tiling:
     """How the iteration space is cut.
@@ -127,7 +131,8 @@ class Tiling:
     (`turns` is "block") whole blocks, whose sums wait in registers until the last is there; `taps`: the innermost
     depth loops, which move a window over a patch that an a tile brings for all of them (plan_patch.py); `once`: each
     vector program executes the first phase of a vector kernel, loads all, once for all of its tiles; `overlap`: the
-    only vector program finishes a row of tiles while it takes the sums of the next.
+    only vector program finishes a row of tiles while it takes the sums of the next; `by_columns`: the last `LAST_ROWS`
+    rows of a block go column by column, so that the slots of its first columns are free the earlier.
     """
 
     tile: tuple[tuple[str, int], ...]
@@ -144,6 +149,7 @@ class Tiling:
     taps: tuple[str, ...] = ()
     once: bool = False
     overlap: bool = False
+    by_columns: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from birc.compiler.ir.plan import BLOCK, TILE, Access, Contraction, Index, Kernel, Statement, Tiling
+from birc.compiler.ir.plan import BLOCK, LAST_ROWS, TILE, Access, Contraction, Index, Kernel, Statement, Tiling
 from birc.compiler.ir.plan_patch import patch_of, patch_problems, slot_bytes, window_problems
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.plan_verify_kernel import accesses_of, bounds, reach
@@ -150,6 +150,14 @@ def _product_problems(
             yield f"operand {operand} needs {slots * num_bytes} B of its input buffer, there are {capacity}"
         if slots < tiles:
             yield f"operand {operand} has {slots} slots, {tiles} of its tiles are in use at once"
+    if tiling.by_columns:
+        chunks = sum(count > 1 for count in steps[: len(steps) - tiling.resident])
+        is_row = tiling.stream and tiling.columns > 1 and tiling.turns == TILE
+        if not is_row or chunks > 1 or tiling.rows <= LAST_ROWS or tiling.a_slots < LAST_ROWS * row:
+            yield (
+                f"its last {LAST_ROWS} rows go column by column, which takes more rows of several columns, streamed and"
+                " finished tile by tile, slots for these rows, and one loop over chunks of the depth at most"
+            )
     if tiling.hoist and resident != math.prod(steps):
         yield f"hoists {tiling.hoist}, but the depth is not resident"
 

@@ -22,6 +22,9 @@ SECONDARY_WEIGHT = 0.05
 SINGLE_BUFFER_EXPOSED = 0.4
 """Share of the loads of a block without a second buffer that the T-core waits for: slots become free one by one."""
 
+BY_COLUMNS_EXPOSED = 0.25
+"""The same when a block ends column by column."""
+
 
 @dataclass(frozen=True, slots=True)
 class Memories:
@@ -180,7 +183,8 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     if tiling.stream:
         a_tiles = 1 if tiling.columns == 1 else a_resident
     a_short, b_short = _shortage(tiling.a_slots, a_tiles), _shortage(tiling.b_slots, tiling.columns * resident)
-    exposed = SINGLE_BUFFER_EXPOSED * (a_short * a_time + b_short * b_time)
+    b_exposed = BY_COLUMNS_EXPOSED if tiling.by_columns else SINGLE_BUFFER_EXPOSED
+    exposed = SINGLE_BUFFER_EXPOSED * a_short * a_time + b_exposed * b_short * b_time
     drains = tiles * (chunks if partial else 1)
     drain = machine.accumulator_drain_cycles + 2 * machine.semaphore_cycles + machine.tcore_fill_cycles
     vector, extra_loads, stores = shape.epilogue

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from birc.compiler.ir.plan import BLOCK, OWN_DIMENSIONS, TILE, Contraction, Dimension, Kernel, Tiling
+from birc.compiler.ir.plan import BLOCK, LAST_ROWS, OWN_DIMENSIONS, TILE, Contraction, Dimension, Kernel, Tiling
 from birc.compiler.ir.plan_patch import patch_of, patch_problems
 from birc.compiler.ir.registers import Epilogue, epilogue
 from birc.compiler.passes.contraction_cost import Memories, Shape, estimate
@@ -28,6 +28,9 @@ BLOCKS = tuple(
     for columns in (1, 2, 3, 4, 6)
     if rows * columns <= MOST_BLOCK_TILES
 )
+MOST_BLOCK_ROWS = max(rows for rows, _ in BLOCKS)
+STATIONARY = (2, 3)
+"""Columns of blocks that all rows of an SPC go past."""
 MOST_STREAMED_ROWS = 7
 NARROWER = (2, 4)
 """How much narrower tiles may be where there are SPCs without one."""
@@ -219,6 +222,8 @@ def _blockings(shape: Shape, spcs: tuple[tuple[str, int], ...], after: _Epilogue
     """Every way to block that fits input buffers and registers."""
     row_share, column_share = shape.share(shape.blocked, dict(spcs)), shape.share(shape.column, dict(spcs))
     blocks = [(rows, columns) for rows, columns in BLOCKS if rows <= row_share and columns <= column_share]
+    if row_share > MOST_BLOCK_ROWS:  # no registers hold them: only where all of the depth is resident
+        blocks += [(row_share, columns) for columns in STATIONARY if columns <= column_share]
     if after.is_rowwise:
         whole = shape.count(shape.column)
         blocks = [(1, whole)] if column_share == whole else []
@@ -285,6 +290,17 @@ def _blocked(
                     yield tiling
                     if after.is_rowwise and chunks == 1 and (other := overlapped(shape.kernel, tiling, machine)):
                         yield other
+                    has_others = chunks * math.prod(blocks) > 1
+                    if has_others and _may_end_by_columns(shape, tiling, a_steps):
+                        yield replace(tiling, by_columns=True)
+
+
+def _may_end_by_columns(shape: Shape, tiling: Tiling, a_steps: int) -> bool:
+    """Whether the last rows of a block may go column by column, and are few of them."""
+    chunked = shape.steps[: len(shape.steps) - tiling.resident]
+    is_row = tiling.stream and tiling.columns > 1 and tiling.turns == TILE
+    has_slots = tiling.a_slots >= LAST_ROWS * a_steps
+    return is_row and has_slots and tiling.rows > LAST_ROWS + 1 and sum(count > 1 for count in chunked) <= 1
 
 
 def _slots(machine: Machine, tiles: int, fitting: int, held: int = 0) -> int:

@@ -11,6 +11,7 @@ from random_tilings import MACHINE, TiledProduct, lowered_product, tiled_product
 
 from birc.compiler.ir.interpreter import run_graph
 from birc.compiler.ir.plan import BLOCK, TILE, Tiling
+from birc.compiler.passes.split_depth import split_depth
 from birc.runtime.timing import simulate
 from birc.runtime.values.engine import ValuesEngine
 
@@ -67,6 +68,34 @@ def test_registers_hold_no_sums_of_a_depth_that_is_one_step() -> None:
     tile = (("m", 3), ("n", 4), ("k0", 4))
     tiling = Tiling(tile, (), 3, 6, resident=0, a_slots=3, b_slots=6, programs=6)
     check(with_tiling(fused, lowered, kernel, tiling), 1)
+
+
+@pytest.mark.parametrize("depth", [4, 8, 12])
+@pytest.mark.parametrize(("rows", "columns"), [(3, 2), (7, 3)])
+def test_the_last_rows_go_by_columns(rows: int, columns: int, depth: int) -> None:
+    """With the depth in one, two or three chunks; blocks on every SPC, the last one not full."""
+    fused, lowered, kernel = product(3 * 11, depth, 4 * 5)
+    tile = (("m", 3), ("n", 4), ("k0", 2))
+    if depth > 4:
+        kernel = split_depth(kernel, 4)
+        tile = (("m", 3), ("n", 4), ("k0", 1), ("k0_in", 2))
+    spcs = (("n", 2),)
+    tiling = Tiling(tile, spcs, rows, columns, 1, "", True, 5, 2 * columns, programs=columns, by_columns=True)
+    check(with_tiling(fused, lowered, kernel, tiling), 1)
+
+
+@pytest.mark.parametrize("turns", [TILE, BLOCK])
+@pytest.mark.parametrize("hoist", ["a", "b"])
+def test_the_first_tiles_of_what_goes_past_others_come_first(hoist: str, turns: str) -> None:
+    """They hold two slots each, whose number need not be twice theirs."""
+    fused, lowered, kernel = product(3 * 6, 6, 4 * 6)
+    tile = (("m", 3), ("n", 4), ("k0", 2))
+    block, slots = ((3, 1), (9, 7)) if hoist == "a" else ((1, 3), (7, 9))
+    tiling = Tiling(tile, (), *block, 1, hoist, False, *slots, programs=3 if turns == TILE else 2, turns=turns)
+    case = with_tiling(fused, lowered, kernel, tiling)
+    loads = [i for k in case.compiled.program.kernels for i in k.instructions() if i.mnemonic.startswith("tld")]
+    assert sorted(len(load.waits) for load in loads) == [1, 2]
+    check(case, 1)
 
 
 @pytest.mark.parametrize("columns", [8, 12, 20])

@@ -306,6 +306,12 @@ TILINGS = (
         "operand a has 3 slots, 4 of its tiles are in use at once",
     ),
     Mistake(
+        "programs 2",
+        "block 3 by 2 resident 1 slots 4 and 8 stream true by_columns true",
+        "kernel 'product'",
+        "its last 2 rows go column by column, which takes",
+    ),
+    Mistake(
         "phase {\n        v0 = vacc\n        v1 = vmax(v0, 0.0)",
         "phase (o) {\n        v0 = vacc\n        v8 = vfoldmax(v0) over [o]\n      }\n"
         "      phase (o) {\n        v1 = vsub(v0, v8)",

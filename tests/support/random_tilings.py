@@ -191,7 +191,7 @@ def _tilings(draw: st.DrawFn, kernel: Kernel, mode: str) -> Tiling:
     if stream and columns == 1:
         least = 1
     by_block = whole_rows or (rows * columns > 1 and (mode in ("block", "large") or draw(st.booleans())))
-    return Tiling(
+    tiling = Tiling(
         tuple(tile.items()),
         tuple(cut.spcs.items()),
         rows,
@@ -204,6 +204,9 @@ def _tilings(draw: st.DrawFn, kernel: Kernel, mode: str) -> Tiling:
         programs=draw(_programs(cut, rows, columns, by_block=by_block)),
         turns=BLOCK if by_block else TILE,
     )
+    by_columns = replace(tiling, by_columns=True)
+    is_legal = not list(tiling_problems(replace(kernel, tiling=by_columns), MACHINE))
+    return by_columns if is_legal and draw(st.booleans()) else tiling
 
 
 @st.composite

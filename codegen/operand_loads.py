@@ -1,0 +1,131 @@
+"""Loads of a contraction's operands: of whole blocks, of rows that are streamed, of what has to be there first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from birc.codegen.nest import NestBuilder, mask
+from birc.codegen.operand_ring import Operand, Rounds, Steps, ring_address
+from birc.codegen.slots import Slots
+from birc.compiler.ir.plan import Dimension, Tiling
+from birc.runtime.program import Affine, Instruction, RingAddress, Sync
+
+MOST_ROWS_AHEAD = 4
+"""With slots for so many rows there is no point in holding some of them back."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowsPart:
+    """The rows of a block that are written together: `count` of them from `first` on."""
+
+    first: int
+    count: int
+
+
+@dataclass(slots=True)
+class OperandLoads:
+    """Writes the loads of operands; the boxes of `a` have the `reach` of taps.
+
+    `rounds` is set in chunks of the depth of which the last is written apart, `part` in rows written apart.
+    """
+
+    a: Operand
+    b: Operand
+    tiling: Tiling
+    tile: Mapping[str, int]
+    nest: NestBuilder
+    slots: Slots
+    format: str
+    reach: Mapping[str, int]
+    rounds: Rounds | None = None
+    part: RowsPart | None = None
+
+    @property
+    def edges(self) -> tuple[bool, bool]:
+        """Whether the first and the last rows of the block are among those that are written now."""
+        part = self.part
+        return part is None or part.first == 0, part is None or part.first + part.count == self.a.count
+
+    def steps(self, dimension: Dimension) -> int:
+        """How many tiles there are along a dimension."""
+        return -(-dimension.extent // self.tile[dimension.name])
+
+    def depth_loops(self, loops: ExitStack, dimensions: Sequence[Dimension]) -> Steps:
+        """Open the loops over the steps of reduced dimensions."""
+        return {
+            d.name: loops.enter_context(self.nest.loop(self.steps(d), self.tile[d.name], d.name, kind="red"))
+            for d in dimensions
+        }
+
+    def block(self, operand: Operand) -> None:
+        """Load a block's tiles of one operand, for the depth that is resident."""
+        if self.tiling.stream and operand is self.a:
+            return
+        operand.scope = self.nest.inner_depths()
+        with ExitStack() as loops:
+            extent = self.tile.get(operand.dimension, 1)
+            tile = loops.enter_context(self.nest.loop(operand.count, extent, operand.dimension))
+            self.load(operand, {tile: 1}, self.depth_loops(loops, operand.resident))
+
+    def row(self) -> None:
+        """Load the current row tile of a streamed operand, for the depth that is resident."""
+        self.a.scope = self.nest.inner_depths()
+        self.rows(None)
+
+    def rows(self, row: int | None) -> None:
+        """Load the row tile of a streamed operand that the loop at depth `row` has come to."""
+        with ExitStack() as loops:
+            self.load(self.a, {row: 1}, self.depth_loops(loops, self.a.resident))
+
+    def load(self, operand: Operand, tile: Mapping[int | None, int], steps: Steps) -> None:
+        """Load the current tile of one operand, which `tile` numbers in its block."""
+        reach = self.reach if operand is self.a else {}
+        box = self.nest.box(self.slots.number(operand.access.view), operand.access, self.tile, reach)
+        operands = (self.ring(operand, tile, steps), box, operand.split, self.format)
+        waits = [Sync(Affine(operand.free))]
+        if self._comes_first(operand):
+            around = [depth for depth in self.nest.inner_depths() if depth not in steps.values()]
+            waits.append(Sync(Affine(operand.free), first=mask([*around])))
+        self.nest.append(Instruction(operand.mnemonic, operands, tuple(waits), (Sync(Affine(operand.full)),)))
+
+    def given_back(self, operand: Operand, around: Sequence[int], others: Mapping[int | None, int]) -> tuple[Sync, ...]:
+        """The second slot of a tile of an operand that comes first, when the last of its products is there.
+
+        `around` are the loops around the product, `others` those over the tiles of the other operand in the block.
+        """
+        if not self._comes_first(operand):
+            return ()
+        first = [depth for depth in around if depth not in others]
+        return (Sync(Affine(operand.free), first=mask([*first]), last=mask([*others])),)
+
+    def _comes_first(self, operand: Operand) -> bool:
+        """Whether loads of an operand's first row (or column) take two slots each.
+
+        It is the operand that goes past several tiles of the other. With a slot for each load its queue would load
+        the second row while the T-core still waits for the other tiles of the first.
+        """
+        tiling, is_a = self.tiling, operand is self.a
+        goes_past = self.b.count > 1 and (tiling.stream or (tiling.hoist == "b" and self.a.count == 1))
+        if not is_a:
+            goes_past = tiling.hoist == "a" and self.b.count == 1 and self.a.count > 1
+        goes_past = goes_past and not tiling.overlap
+        is_first = (self.part is None or self.part.first == 0) and (
+            self.rounds is None or self.rounds.number.constant == 0
+        )
+        tiles = math.prod(self.steps(d) for d in operand.resident)
+        return goes_past and is_first and 2 * tiles <= operand.slots < MOST_ROWS_AHEAD * tiles
+
+    def ring(self, operand: Operand, tile: Mapping[int | None, int], steps: Steps, first: int = 0) -> RingAddress:
+        """Where a tile lies in its input buffer.
+
+        `tile` numbers it in its block by the depths of loops, which begin at the `first` one.
+        """
+        inside = [(steps[d.name], self.steps(d)) for d in operand.resident]
+        if operand is self.a and self.part is not None:
+            return ring_address(operand, self.nest, tile, inside, self.rounds, self.part.first)
+        if operand is self.a and self.tiling.stream:  # the scope of what is streamed is a row tile
+            return ring_address(operand, self.nest, None, inside, self.rounds)
+        return ring_address(operand, self.nest, tile, inside, self.rounds, first)
