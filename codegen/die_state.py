@@ -13,6 +13,8 @@ Fill = tuple[str, int]
 WHOLE = 0
 SENT = 2
 """Parts: all of a buffer, or its halves 0 and 1; `SENT` stands for the half that a die sends, and has itself."""
+PIECES = 3
+"""The number of the first of several pieces."""
 
 
 @dataclass(slots=True)

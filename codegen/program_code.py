@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from birc.codegen.die_state import SENT, WHOLE, DieState, Fill
+from birc.codegen.die_state import PIECES, SENT, WHOLE, DieState, Fill
 from birc.codegen.kernel_code import descriptor, emit_kernel
-from birc.codegen.regions import Range, bytes_of, half_of, overlap, part_of, view_range, whole_of
+from birc.codegen.pieces import pieces_read
+from birc.codegen.regions import Touch, bytes_of, half_of, overlap, part_of, view_range, whole_of
 from birc.codegen.slots import Slots
 from birc.compiler.ir.copies import copy_dims, row_major_strides
 from birc.compiler.ir.names import unused_name
@@ -184,13 +185,27 @@ class ProgramWriter:
     def _order(self, die: int, kernel: Kernel) -> None:
         """Waits and a barrier, where the kernel touches what is still on its way or in use."""
         state = self.dies[die]
-        reads, writes = self._ranges(kernel)
+        reads, writes = self._touches(kernel)
         for fill in state.fills(access.view.buffer for access in accesses(kernel)):
-            self._wait([(die, fill)])
-        if state.pending.conflicts(reads, writes):
+            if fill[1] < PIECES or self._reads(kernel, state.flying[fill][0]):
+                self._wait([(die, fill)])
+        if state.pending.conflicts(reads, writes, self._may_meet):
             self._barrier(1 << die)
         state.pending.add(reads, writes)
         state.running |= {access.view for access in accesses(kernel)}
+
+    def _reads(self, kernel: Kernel, piece: View) -> bool:
+        """Whether a kernel may read elements of a piece of a buffer."""
+        return any(a.view.buffer == piece.buffer and self._meet(a.view, piece) for a in accesses(kernel))
+
+    def _meet(self, one: View, other: View) -> bool:
+        """Whether two views may have elements in common, as the verifier can tell."""
+        left, right = self._described(one), self._described(other)
+        return bool(overlaps(left, whole_view(left), right, whole_view(right)).any())
+
+    def _may_meet(self, one: View, other: View) -> bool:
+        """The same of what SPCs touch of the views, which the verifier tells apart where the strides are the same."""
+        return one.strides != other.strides or self._meet(one, other)
 
     def _barrier(self, mask: int, scope: str = "die") -> None:
         self.commands.append(Command("barrier", (scope,), mask))
@@ -206,20 +221,15 @@ class ProgramWriter:
         self.time += 1
         return self.time
 
-    def _ranges(self, kernel: Kernel) -> tuple[set[Range], set[Range]]:
-        reads: set[Range] = set()
-        writes: set[Range] = set()
-        for phase in kernel.phases:
-            for statement in phase.statements:
-                if statement.access is not None:
-                    view = statement.access.view
-                    if self.buffers[view.buffer].space == "tb":
-                        continue  # Seen by one SPC only, which runs its kernels in order.
-                    (writes if statement.op == "vst" else reads).add(view_range(view, self.buffers[view.buffer]))
-        if kernel.contraction is not None:
-            for access in (kernel.contraction.a, kernel.contraction.b):
-                if self.buffers[access.view.buffer].space != "tb":
-                    reads.add(view_range(access.view, self.buffers[access.view.buffer]))
+    def _touches(self, kernel: Kernel) -> tuple[set[Touch], set[Touch]]:
+        """What a kernel reads and writes; in tensor buffers each SPC sees its own alone, and runs kernels in order."""
+        reads: set[Touch] = set()
+        writes: set[Touch] = set()
+        stored = [s.access for phase in kernel.phases for s in phase.statements if s.op == "vst"]
+        for access in accesses(kernel):
+            buffer = self.buffers[access.view.buffer]
+            if buffer.space != "tb":
+                (writes if access in stored else reads).add((view_range(access.view, buffer), access.view))
         return reads, writes
 
     def _bind(self, mask: int, views: Sequence[View]) -> None:
@@ -238,19 +248,36 @@ class ProgramWriter:
 
     def _copy(self, source: Buffer, target: Buffer, mask: int) -> None:
         """A DMA copy to be waited for by the first kernel that reads the target."""
-        event = self._take_event()
-        halves = range(self.plan.dies) if source.shared else None
-        for part in (WHOLE,) if halves is None else halves:
-            dies = mask if halves is None else 1 << part
-            view = whole_of(target) if halves is None else half_of(target, part)
-            written = view_range(view, target)
+        for part, dies, written, read in self._parts(source, target, mask):
+            event = self._take_event()
             states = [state for die, state in enumerate(self.dies) if dies >> die & 1]
-            if any(state.pending.conflicts((), (written,)) for state in states):
+            touch = view_range(written, target), written
+            if any(state.pending.conflicts((), (touch,), self._may_meet) for state in states):
                 self._barrier(dies)
-            operands = (self._bytes(target, view), self._bytes(source, whole_of(source)), (), (), event)
-            self.commands.append(Command("copy", operands, dies, once=target.name in self.residents))
+            views = [
+                self._descriptor(view) if part >= PIECES else self._bytes(buffer, view)
+                for buffer, view in ((target, written), (source, read))
+            ]
+            self.commands.append(Command("copy", (*views, (), (), event), dies, once=target.name in self.residents))
             for state in states:
-                state.start((target.name, part), event, (view, whole_of(source)))
+                state.start((target.name, part), event, (written, read))
+
+    def _parts(self, source: Buffer, target: Buffer, mask: int) -> Iterator[tuple[int, int, View, View]]:
+        """The copies that fill a buffer: for each its part, the dies, and what is written and read."""
+        if source.shared:
+            yield from ((die, 1 << die, half_of(target, die), whole_of(source)) for die in range(self.plan.dies))
+            return
+        users = [die for die in range(self.plan.dies) if mask >> die & 1]
+        pieces = {die: pieces_read(self.plan, target, die, self.machine) for die in users}
+        if not all(pieces.values()):
+            yield WHOLE, mask, whole_of(target), whole_of(source)
+        elif len(set(pieces.values())) == 1:
+            for part, piece in enumerate(pieces[users[0]], PIECES):
+                yield part, mask, piece, replace(piece, buffer=source.name)
+        else:
+            for die, of_die in pieces.items():
+                for part, piece in enumerate(of_die, PIECES):
+                    yield part, 1 << die, piece, replace(piece, buffer=source.name)
 
     def _share(self, target: Buffer) -> None:
         """Each die sends its half of a buffer to the other; to be waited for by the first kernel that reads it."""
@@ -349,12 +376,11 @@ class ProgramWriter:
 
         Of an exchanged buffer each die has parts of its own: what counts is whether the verifier can tell them apart.
         """
-        written, target = bytes_of(self.buffers[view.buffer]), self._described(view)
+        written = bytes_of(self.buffers[view.buffer])
         for used in self.dies[die].in_use():
-            if not overlap(written, (bytes_of(self.buffers[used.buffer]),)):
-                continue
-            own = self._described(used)
-            if used.buffer != view.buffer or overlaps(target, whole_view(target), own, whole_view(own)).any():
+            if overlap(written, (bytes_of(self.buffers[used.buffer]),)) and (
+                used.buffer != view.buffer or self._meet(view, used)
+            ):
                 return True
         return False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,8 @@ from birc.runtime.dtypes import dtype
 
 Range = tuple[str, int, int]
 """Space, first byte, end byte."""
+Touch = tuple[Range, View]
+"""What an access reaches at most, and its view."""
 
 
 def view_range(view: View, buffer: Buffer) -> Range:
@@ -52,16 +54,24 @@ def part_of(whole: np.ndarray, part: View) -> np.ndarray:
 class Pending:
     """What has been read and written on a die since its last barrier."""
 
-    reads: set[Range] = field(default_factory=set)
-    writes: set[Range] = field(default_factory=set)
+    reads: set[Touch] = field(default_factory=set)
+    writes: set[Touch] = field(default_factory=set)
 
-    def conflicts(self, reads: Iterable[Range], writes: Iterable[Range]) -> bool:
-        """Whether an access must wait for one before it."""
-        return any(overlap(r, self.writes) for r in reads) or any(
-            overlap(w, self.writes) or overlap(w, self.reads) for w in writes
+    def conflicts(self, reads: Iterable[Touch], writes: Iterable[Touch], meet: Callable[[View, View], bool]) -> bool:
+        """Whether an access must wait for one before it; `meet` tells of two views of a buffer."""
+
+        def awaited(touch: Touch, others: set[Touch]) -> bool:
+            (reached, view) = touch
+            return any(
+                overlap(reached, (other,)) and (view.buffer != seen.buffer or meet(view, seen))
+                for other, seen in others
+            )
+
+        return any(awaited(r, self.writes) for r in reads) or any(
+            awaited(w, self.writes) or awaited(w, self.reads) for w in writes
         )
 
-    def add(self, reads: Iterable[Range], writes: Iterable[Range]) -> None:
+    def add(self, reads: Iterable[Touch], writes: Iterable[Touch]) -> None:
         """Record accesses."""
         self.reads.update(reads)
         self.writes.update(writes)

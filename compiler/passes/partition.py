@@ -32,6 +32,7 @@ from birc.compiler.passes.region import region
 from birc.compiler.passes.restrict import pieces, restrict
 from birc.compiler.passes.shared_tail import shared_tail
 from birc.compiler.passes.split_search import Choice, SplitSearch, kernel_cycles
+from birc.compiler.passes.stream_tail import cut_stream_tail
 from birc.compiler.passes.trim_exchanges import trim_exchanges
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
@@ -61,8 +62,8 @@ def partitions(graph: Graph, lowered: Lowered, machine: Machine, resident_weight
             divisions.pop()
     plans: list[Plan] = []
     for choices in divisions:
-        local = trim_exchanges(_localised(_plan(graph, lowered, kernels, choices, machine)))
-        local = divide_constants(local)
+        local = _localised(_plan(graph, lowered, kernels, choices, machine))
+        local = divide_constants(cut_stream_tail(trim_exchanges(local), machine))
         spread = per_sample(local, machine)
         plans += [plan for plan in (spread, shared_tail(local, machine)) if plan is not None]
         plans += chunks(local, machine, resident_weights)

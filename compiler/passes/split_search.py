@@ -228,10 +228,7 @@ class SplitSearch:
     def _cycles(self, kernel: Kernel) -> float:
         """What the kernel takes, unless its constants take longer to come from HBM; and a share of that stream."""
         machine = self.machine
-        constants = sum(
-            num_bytes for name, num_bytes in _moved(kernel, self.buffers) if self.buffers[name].role == "constant"
-        )
-        stream = constants / machine.streamed_hbm_bytes_per_cycle()
+        stream = constant_bytes(kernel, self.buffers) / machine.streamed_hbm_bytes_per_cycle()
         alone = max(kernel_cycles(kernel, self.buffers, machine), stream + KERNEL_OVERHEAD_CYCLES)
         return alone + STREAM_SHARE * stream
 
@@ -248,6 +245,11 @@ def kernel_cycles(kernel: Kernel, buffers: Mapping[str, Buffer], machine: Machin
     compute = 2.0 * kernel.macs / (rate * spcs) if kernel.contraction else 0.0
     moved = sum(num_bytes for _, num_bytes in _moved(kernel, buffers))
     return max(compute, 1.5 * moved / (spcs * machine.noc_bytes_per_cycle)) + KERNEL_OVERHEAD_CYCLES
+
+
+def constant_bytes(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
+    """The bytes of constants that a kernel reads; of a table no more than one row an index."""
+    return sum(num_bytes for name, num_bytes in _moved(kernel, buffers) if buffers[name].role == "constant")
 
 
 def _moved(kernel: Kernel, buffers: Mapping[str, Buffer]) -> Iterator[tuple[str, float]]:
