@@ -7,7 +7,7 @@ from typing import Final
 
 from birc.compiler.ir.plan import Buffer, KernelStep, Plan, View
 from birc.compiler.ir.plan_access import accesses
-from birc.compiler.passes.region import Region, region, union
+from birc.compiler.ir.region import Region, region, union
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
 from birc.runtime.program import MAX_BOX_RANK

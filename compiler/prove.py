@@ -5,7 +5,7 @@ from __future__ import annotations
 from birc.codegen.regions import view_range
 from birc.compiler.ir.proof.boxes import FastPath
 from birc.compiler.ir.proof.prover import Prover
-from birc.compiler.passes.region import region, tight
+from birc.compiler.ir.region import region, tight
 
 
 def new_prover() -> Prover:

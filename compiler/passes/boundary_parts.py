@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from birc.compiler.ir.copies import row_major_strides
 from birc.compiler.ir.plan import Kernel, KernelStep, Step, View
-from birc.compiler.passes.region import Region, region, union
+from birc.compiler.ir.region import Region, region, union
 
 Piece = tuple[int, tuple[int, ...], View]
 """A mask of dies, where the piece begins in the tensor, and where it lies."""

@@ -13,8 +13,8 @@ from itertools import islice
 
 from birc.compiler.ir.plan import Buffer, ExchangeStep, Kernel, KernelStep, Plan
 from birc.compiler.ir.plan_access import accesses, with_views
+from birc.compiler.ir.region import region
 from birc.compiler.passes.lifetimes import instances, lifetimes, most_at_once
-from birc.compiler.passes.region import region
 from birc.compiler.passes.segments import Segments, best_segments, in_segments, staying_constants, streamed_constants
 from birc.compiler.passes.split_search import SplitSearch, kernel_cycles
 from birc.runtime.dtypes import dtype

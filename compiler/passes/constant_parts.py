@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from birc.compiler.ir.copies import row_major_strides
 from birc.compiler.ir.plan import Buffer, Kernel, KernelStep, Plan, View
 from birc.compiler.ir.plan_access import accesses, with_views
+from birc.compiler.ir.region import Region, region, union
 from birc.compiler.passes.lifetimes import tables
-from birc.compiler.passes.region import Region, region, union
 from birc.runtime.dtypes import dtype
 
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 
 from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Plan
 from birc.compiler.ir.plan_access import accesses
+from birc.compiler.ir.region import region
 from birc.compiler.passes.allocation.blocks import aligned
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.lifetimes import instances, reads_of, touched, writes_of
 from birc.compiler.passes.lower.frame import unit
 from birc.compiler.passes.own_parts import Bands, Parts, in_own_parts
-from birc.compiler.passes.region import region
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine

@@ -22,13 +22,13 @@ from birc.compiler.ir.plan import (
     View,
 )
 from birc.compiler.ir.plan_access import accesses, with_views
+from birc.compiler.ir.region import region
 from birc.compiler.passes.boundary_parts import written_pieces
 from birc.compiler.passes.chunk import chunks
 from birc.compiler.passes.constant_parts import divide_constants
 from birc.compiler.passes.lifetimes import reads_of, writes_of
 from birc.compiler.passes.lower.lower import Lowered
 from birc.compiler.passes.per_sample import per_sample
-from birc.compiler.passes.region import region
 from birc.compiler.passes.restrict import pieces, restrict
 from birc.compiler.passes.shared_tail import shared_tail
 from birc.compiler.passes.split_search import Choice, SplitSearch, kernel_cycles

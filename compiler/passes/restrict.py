@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from birc.compiler.ir.plan import Access, Dimension, Index, Kernel, Phase
-from birc.compiler.passes.region import tight
+from birc.compiler.ir.region import tight
 
 
 def restrict(kernel: Kernel, name: str, start: int, extent: int, suffix: str = "") -> Kernel:

@@ -14,10 +14,10 @@ from itertools import accumulate
 
 from birc.compiler.ir.plan import KernelStep, Plan, Step
 from birc.compiler.ir.plan_access import accesses
+from birc.compiler.ir.region import region
 from birc.compiler.passes.chunk import cut_into
 from birc.compiler.passes.lifetimes import instances, touched
 from birc.compiler.passes.per_sample import most_axes, on_each_spc, rounds_of, tensor_buffer_bytes
-from birc.compiler.passes.region import region
 from birc.compiler.passes.split_search import KERNEL_OVERHEAD_CYCLES
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 
 from birc.compiler.ir.plan import Access, Buffer, Kernel, View
 from birc.compiler.ir.plan_access import accesses, with_views
+from birc.compiler.ir.region import Region, region, union
 from birc.compiler.passes.lifetimes import writes_of
-from birc.compiler.passes.region import Region, region, union
 from birc.compiler.passes.restrict import restrict
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from birc.compiler.ir.plan import Exchange, ExchangeStep, KernelStep, Plan, Step, View
 from birc.compiler.ir.plan_access import accesses
-from birc.compiler.passes.region import Region, region
+from birc.compiler.ir.region import Region, region
 from birc.runtime.program import MAX_BOX_RANK
 
 Axis = tuple[int, int]  # stride and extent

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from birc.compiler.ir.plan import CopyStep, ExchangeStep, Kernel, KernelStep, Plan, ShareStep, Step, View
+from birc.compiler.ir.region import region
 from birc.compiler.passes.allocation.blocks import Block
-from birc.compiler.passes.region import region
 
 
 @dataclass(slots=True)
