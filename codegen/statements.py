@@ -20,7 +20,8 @@ FOLDED = {"vfoldsum": "vadd", "vfoldmax": "vmax", "vfoldmin": "vmin", "vfoldprod
 class StatementWriter:
     """Writes statements into a nest.
 
-    `program_depth` is the loop whose iterations run on different vector programs, each with `stride` registers;
+    `program_depth` is the loop whose iterations run on different vector programs, each with `stride` registers, of
+    which those from `first` on are written;
     `aliases` are values that lie in another register than their own.
     """
 
@@ -31,11 +32,12 @@ class StatementWriter:
     registers: Registers
     program_depth: int | None = None
     stride: int = 0
+    first: int = 0
     aliases: dict[str, Register] = field(default_factory=dict)
 
     def register(self, name: str) -> Register:
         """The register of a value in the current vector program."""
-        return self.aliases.get(name) or Register(self.in_program(self.registers.numbers[name]))
+        return self.aliases.get(name) or Register(self.in_program(self.first + self.registers.numbers[name]))
 
     def in_program(self, number: int) -> Affine:
         """A register number of the first vector program, in the current one."""

@@ -22,7 +22,9 @@ def emit_vector_kernel(kernel: Kernel, tiling: Tiling) -> tuple[KernelCode, Slot
     spread = spreads(kernel, tiling)
     counts = {d.name: spread[d.name].share for d in outer}
     writer = StatementWriter(kernel, nest, slots, tile, vector_registers(kernel.phases, tiling.once))
-    divided = _program_dimension(kernel, tiling, counts) if tiling.programs > 1 else ""
+    turns = tiling.programs * tiling.rows
+    divided = _program_dimension(kernel, turns, counts) if turns > 1 else ""
+    writer.stride = tiling.rows * writer.registers.count
     with ExitStack() as loops:
         for d in outer:
             loops.enter_context(nest.loop(spread[d.name].spcs, spread[d.name].points, d.name, level="spc"))
@@ -32,15 +34,16 @@ def emit_vector_kernel(kernel: Kernel, tiling: Tiling) -> tuple[KernelCode, Slot
             _write_phase(kernel, kernel.phases[0], writer, tile)
         for d in outer:
             if d.name == divided:
-                loops.enter_context(
-                    nest.loop(counts[d.name] // tiling.programs, tiling.programs * tile[d.name], d.name)
-                )
+                loops.enter_context(nest.loop(counts[d.name] // turns, turns * tile[d.name], d.name))
                 if not tiling.once:
                     writer.program_depth = _enter_programs(loops, nest, divided, tiling, tile)
             else:
                 loops.enter_context(nest.loop(counts[d.name], tile[d.name], d.name))
         for phase in kernel.phases[int(tiling.once) :]:
-            _write_phase(kernel, phase, writer, tile)
+            if tiling.rows > 1:
+                _write_together(phase, writer, tiling, divided)
+            else:
+                _write_phase(kernel, phase, writer, tile)
     return KernelCode(kernel.name, tuple(nest.nests)), slots
 
 
@@ -51,10 +54,20 @@ def _enter_programs(
     return loops.enter_context(nest.loop(tiling.programs, tile[divided], divided, level="program"))
 
 
-def _program_dimension(kernel: Kernel, tiling: Tiling, counts: dict[str, int]) -> str:
-    """The innermost dimension whose tiles the programs can share evenly."""
-    shared = (d.name for d in reversed(kernel.par_dims) if d.name in counts and counts[d.name] % tiling.programs == 0)
+def _program_dimension(kernel: Kernel, turns: int, counts: dict[str, int]) -> str:
+    """The innermost dimension whose tiles come out even in so many turns."""
+    shared = (d.name for d in reversed(kernel.par_dims) if d.name in counts and counts[d.name] % turns == 0)
     return next(shared, "")
+
+
+def _write_together(phase: Phase, writer: StatementWriter, tiling: Tiling, divided: str) -> None:
+    """Each statement for several tiles, so that their loads are under way together."""
+    for statement in phase.statements:
+        for number in range(tiling.rows):
+            writer.first = number * writer.registers.count
+            with writer.nest.moved(divided, number * tiling.programs * writer.tile[divided]):
+                writer.write(statement)
+    writer.first = 0
 
 
 def _write_phase(kernel: Kernel, phase: Phase, writer: StatementWriter, tile: dict[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""How long a tiled kernel takes alone on a die with its operands on the chip: what decides between tilings."""
+"""How long a tiled kernel takes alone on a die with its operands where they lie: what decides between tilings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class KernelClock:
                     memories.elements[view.buffer],
                     0,
                     "scratch",
-                    space="tb" if view.buffer in memories.local else "l2",
+                    space=_space(view.buffer, memories),
                     address=0,
                 ),
             )
@@ -41,3 +41,10 @@ class KernelClock:
         spcs = sorted({0, min(1, last), last}) if is_own else range(last + 1)
         classes = self.timer.classes(code, bindings, tuple(spcs))
         return max((c.result.cycles for c in classes), default=0)
+
+
+def _space(name: str, memories: Memories) -> str:
+    """The memory that a buffer lies in."""
+    if name in memories.local:
+        return "tb"
+    return "hbm" if name in memories.far else "l2"

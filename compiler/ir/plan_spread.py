@@ -39,8 +39,8 @@ def spreads(kernel: Kernel, tiling: Tiling) -> dict[str, Spread]:
     """The spread of every dimension by name.
 
     Dimensions that phases loop over, and reduced ones, stay on their SPC; blocks of row and column tiles are not cut.
-    Where the programs of a vector kernel can share no dimension evenly, they share the one with most tiles, and the
-    last round has too few.
+    Where the programs of a vector kernel, each with all tiles that it has under way, can share no dimension evenly,
+    they share the one with most tiles, and the last round has too few.
     """
     tile = {d.name: 1 for d in kernel.space} | dict(tiling.tile)
     spcs = dict(tiling.spcs)
@@ -52,10 +52,11 @@ def spreads(kernel: Kernel, tiling: Tiling) -> dict[str, Spread]:
         for d in kernel.space
     }
     shared = [found[d.name] for d in kernel.par_dims if d.name in outer]
-    if kernel.contraction is not None or not shared or any(one.share % tiling.programs == 0 for one in shared):
+    turns = tiling.programs * tiling.rows
+    if kernel.contraction is not None or not shared or any(one.share % turns == 0 for one in shared):
         return found
     name = max((d.name for d in kernel.par_dims if d.name in outer), key=lambda name: found[name].share)
-    return found | {name: _spread(kernel.dimension(name), tile[name], found[name].spcs, tiling.programs)}
+    return found | {name: _spread(kernel.dimension(name), tile[name], found[name].spcs, turns)}
 
 
 def _spread(dimension: Dimension, tile: int, spcs: int, block: int) -> Spread:

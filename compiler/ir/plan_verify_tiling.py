@@ -188,7 +188,7 @@ def _register_problems(kernel: Kernel, tiling: Tiling, tile: Mapping[str, int], 
         yield from problems
         if problems:
             return
-        needed = tiling.programs * vector_registers(kernel.phases, tiling.once).count
+        needed = tiling.programs * tiling.rows * vector_registers(kernel.phases, tiling.once).count
     else:
         by_block, tiles = tiling.turns == BLOCK, tiling.rows * tiling.columns
         after = epilogue_of(kernel, tiling, machine.vector_registers)

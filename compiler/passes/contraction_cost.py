@@ -28,10 +28,14 @@ BY_COLUMNS_EXPOSED = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Memories:
-    """Where buffers lie as far as a tiling cares: their element types, and which lie in the SPC's tensor buffer."""
+    """Where buffers lie as far as a tiling cares: their element types, and which lie in the SPC's tensor buffer.
+
+    Those in `far` lie in HBM when a kernel of the vector cores reads them.
+    """
 
     elements: Mapping[str, str]
     local: frozenset[str]
+    far: frozenset[str] = frozenset()
 
     def element_bytes(self, access: Access) -> int:
         """Bytes of one element of an operand."""

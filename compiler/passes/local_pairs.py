@@ -26,6 +26,8 @@ from birc.runtime.machine import Machine
 
 MOST_BEYOND = 1.2
 """How many rows of an image an SPC may make for each of its own: the windows of neighbours need the same ones."""
+LARGEST = 0.65
+"""Share of an SPC's memory that what stays there may take: the rest is L2."""
 ROWS_TOGETHER = 4
 """Rows that are made are a multiple of it, so that tiles come out even."""
 
@@ -110,7 +112,7 @@ class _Search:
                 continue
             elements = max(_reached(step, buffer.name) for step in (made, read))
             num_bytes = elements * dtype(buffer.dtype).bits // 8
-            if aligned(num_bytes, self.machine.l2_line_bytes) > self.machine.spc_sram_bytes // 2:
+            if aligned(num_bytes, self.machine.l2_line_bytes) > LARGEST * self.machine.spc_sram_bytes:
                 continue
             try:
                 taken = self._most(made, buffer.name) + self._most(read, buffer.name)

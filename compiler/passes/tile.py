@@ -7,9 +7,16 @@ from dataclasses import replace
 
 from birc.compiler.ir.plan import Access, Kernel, KernelStep, Plan
 from birc.compiler.passes.contraction_cost import Memories
+from birc.compiler.passes.lifetimes import streamed
 from birc.compiler.passes.tile_contraction import TiledDepth, contraction_tilings
 from birc.compiler.passes.tile_slots import fewer_slots
-from birc.compiler.passes.tile_vector import in_bands, keeps_to_bands, tile_vector_kernel, with_most_programs
+from birc.compiler.passes.tile_vector import (
+    in_bands,
+    keeps_to_bands,
+    tile_vector_kernel,
+    with_most_programs,
+    with_tiles_together,
+)
 from birc.compiler.passes.tile_window import TiledWindow, window_tilings
 from birc.runtime.machine import Machine
 
@@ -26,8 +33,11 @@ def tile(plan: Plan, machine: Machine, solved: Solved | None = None, clock: Cloc
     What is `solved` for a machine is kept there, for other plans. A `clock` gives the cycles of a tiled kernel: it
     decides between the tilings of a product that are estimated best, and on its slots, else the estimate does.
     """
+    read = streamed(plan)
     memories = Memories(
-        {b.name: b.dtype for b in plan.buffers}, frozenset(b.name for b in plan.buffers if b.space == "tb")
+        {b.name: b.dtype for b in plan.buffers},
+        frozenset(b.name for b in plan.buffers if b.space == "tb"),
+        frozenset(b.name for b in plan.buffers if b.role == "input" or (b.role == "constant" and b.name not in read)),
     )
     known: Solved = {} if solved is None else solved
 
@@ -42,6 +52,8 @@ def tile(plan: Plan, machine: Machine, solved: Solved | None = None, clock: Cloc
 
 def tiled(kernel: Kernel, machine: Machine, memories: Memories, solved: Solved, clock: Clock | None) -> Kernel:
     """A kernel with its tiling, which is looked up in `solved` and added to it."""
+    if kernel.contraction is not None:  # what products read again and again is copied to the chip
+        memories = replace(memories, far=frozenset())
     key = signature(kernel, memories)
     if key not in solved:
         solved[key] = _solve(kernel, machine, memories, clock)
@@ -57,7 +69,10 @@ def _solve(kernel: Kernel, machine: Machine, memories: Memories, clock: Clock | 
         tilings += window_tilings(kernel, machine, memories, most)
         if not tilings or clock is not None:
             whole = tile_vector_kernel(kernel, machine)
-            tilings += [TiledDepth(0, tiling) for tiling in (whole, with_most_programs(kernel, whole, machine))]
+            ways = [whole, with_most_programs(kernel, whole, machine)]
+            if clock is not None:
+                ways += [more for way in tuple(ways) for more in with_tiles_together(kernel, way, machine)]
+            tilings += [TiledDepth(0, tiling) for tiling in ways]
             kept = [t for t in tilings if isinstance(t, TiledWindow) or keeps_to_bands(kernel, t.tiling)]
             tilings = kept or [TiledDepth(0, in_bands(kernel, whole))]
     candidates = list(dict.fromkeys(tilings))
@@ -81,7 +96,7 @@ def signature(kernel: Kernel, memories: Memories) -> object:
         if access is None:
             return None
         view = access.view
-        place = (memories.elements[view.buffer], memories.is_local(access))
+        place = (memories.elements[view.buffer], memories.is_local(access), view.buffer in memories.far)
         return (view.dims, view.strides, view.lower, access.index, *place)
 
     contraction = kernel.contraction

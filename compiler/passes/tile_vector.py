@@ -77,6 +77,17 @@ def with_most_programs(kernel: Kernel, tiling: Tiling, machine: Machine) -> Tili
     return replace(tiling, programs=min(range(1, most + 1), key=lambda programs: (-(-longest // programs), programs)))
 
 
+def with_tiles_together(kernel: Kernel, tiling: Tiling, machine: Machine) -> Iterator[Tiling]:
+    """The tiling with several tiles of a program under way together, as far as there are registers."""
+    spread = spreads(kernel, tiling)
+    tiles = max((spread[d.name].share for d in _outer(kernel)), default=1)
+    if any(phase.loops for phase in kernel.phases) or tiling.once:
+        return
+    most = machine.vector_registers // (tiling.programs * max(1, assign(kernel.phases).count))
+    for together in range(2, min(machine.outstanding_loads_per_warp, most, tiles // tiling.programs) + 1):
+        yield replace(tiling, rows=together)
+
+
 def banded(kernel: Kernel) -> set[str]:
     """The dimensions of which an SPC has a band."""
     axes = [index for access in accesses(kernel) for index in access.index if SPC_BANDS in dict(index.terms)]
