@@ -83,6 +83,33 @@ def test_values_that_heads_share_and_what_follows(shared: bool, then: str) -> No
     check(attention(128, shared=shared, then=then), then=then)
 
 
+@pytest.mark.parametrize("target", ["tiny", "br100"])
+def test_a_mask_for_all_rows_is_scaled_once(target: str) -> None:
+    """Samples whose keys are all shut, by the lowest number or a large one, are even; a bias weighs as it should."""
+    columns, samples = 192, 6
+    make = GraphMaker()
+    scores = make("matmul", make.input(samples, 70, DEPTH), make.input(samples, DEPTH, columns))
+    scores = make("add", make("mul", scores, make.constant(0.25)), make.input(samples, 1, columns))
+    graph = make.graph(make("matmul", make("softmax", scores, axis=2), make.input(samples, columns, FEATURES)))
+    inputs = random_inputs(graph)
+    mask = inputs["x2"]
+    lowest = float(ml_dtypes.finfo(ml_dtypes.bfloat16).min)
+    mask[1, :, 7:], mask[2, :, ::2], mask[3], mask[4, :, 50:] = lowest, -1e4, -3e38, -math.inf
+    mask[0], mask[5, :, 9] = lowest, -lowest
+    inputs = as_held(inputs, "bf16")
+    q, k, mask, v = (np.asarray(a, np.float64) for a in inputs.values())
+    scores = (q @ k * 0.25).astype(np.float32) + mask.astype(np.float32)
+    powers = np.exp(scores.astype(np.float64) - scores.max(axis=-1, keepdims=True))
+    wanted = powers / powers.sum(axis=-1, keepdims=True) @ v
+    machine = WIDE if target == "tiny" else load_machine(target)
+    for compiled in compiled_plans(graph, machine, "bf16"):
+        compiled.verify()
+        assert any(s.op == "vlt" for phase in compiled.kernels[0].phases for s in phase.statements)
+        for outputs in (compiled.step(inputs, "random", 3), compiled.values(inputs)):
+            (actual,) = outputs.values()
+            np.testing.assert_allclose(actual, wanted, rtol=0, atol=ERRORS["bf16"])
+
+
 @pytest.mark.parametrize("columns", [64, 192])
 def test_rows_that_are_masked(columns: int) -> None:
     """A row of nothing but the lowest number is even; of nothing but -inf it is no number, and nobody else's."""

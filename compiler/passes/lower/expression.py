@@ -167,6 +167,24 @@ def _kept_for_rows(before: list[Statement], inside: list[Statement]) -> set[int]
     return once
 
 
+def moving(root: Expression) -> frozenset[str]:
+    """The dimensions along which a value may differ."""
+    found: dict[Expression, frozenset[str]] = {}
+    pending = [root]
+    while pending:
+        expression = pending[-1]
+        waiting = [e for e in expression.inputs if e not in found]
+        if waiting:
+            pending.extend(waiting)
+            continue
+        pending.pop()
+        names = frozenset().union(*(found[e] for e in expression.inputs))
+        if expression.access is not None:
+            names |= {name for index in expression.access.index for name, _ in index.terms}
+        found[expression] = names - set(expression.dims)
+    return found[root]
+
+
 def _multiplied_and_added(stores: Iterable[Store]) -> tuple[Store, ...]:
     """The stores with products that only a sum reads made one operation with it, where rows are reduced.
 

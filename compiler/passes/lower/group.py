@@ -11,7 +11,7 @@ from birc.compiler.ir.plan import Access, Contraction, Dimension, Index, Kernel,
 from birc.compiler.ir.types import TensorType
 from birc.compiler.passes.lower.casts import EXACT, cast, rounded, wide_cast
 from birc.compiler.passes.lower.environment import Environment
-from birc.compiler.passes.lower.expression import Builder, Expression, Store, phases
+from birc.compiler.passes.lower.expression import Builder, Expression, Store, moving, phases
 from birc.compiler.passes.lower.frame import Frame, unit, word_of
 from birc.compiler.passes.lower.integers import INTEGER_MACROS, is_word, select
 from birc.compiler.passes.lower.macros import MACROS
@@ -266,21 +266,3 @@ def node_name(node: Node) -> str:
 def is_element_wise(node: Node) -> bool:
     """Whether a node computes each element of its output from the same element of its inputs."""
     return node.op in MACROS or node.op in INTEGER_MACROS or node.op in CASTS
-
-
-def moving(root: Expression) -> frozenset[str]:
-    """The dimensions along which a value may differ."""
-    found: dict[Expression, frozenset[str]] = {}
-    pending = [root]
-    while pending:
-        expression = pending[-1]
-        waiting = [e for e in expression.inputs if e not in found]
-        if waiting:
-            pending.extend(waiting)
-            continue
-        pending.pop()
-        names = frozenset().union(*(found[e] for e in expression.inputs))
-        if expression.access is not None:
-            names |= {name for index in expression.access.index for name, _ in index.terms}
-        found[expression] = names - set(expression.dims)
-    return found[root]

@@ -10,8 +10,8 @@ from birc.compiler.passes.lower.expression import Expression
 from birc.compiler.passes.lower.frame import Frame
 from birc.compiler.passes.lower.group import GroupLowering, node_name
 from birc.compiler.passes.lower.integers import is_word, mean, register, turned
-from birc.compiler.passes.lower.macros import exp, log
-from birc.compiler.passes.lower.powers import powers, unscaled
+from birc.compiler.passes.lower.macros import LOG2_E, exp, log
+from birc.compiler.passes.lower.powers import in_octaves, unscaled
 from birc.compiler.passes.lower.ranges import LANE_BITS, Range
 from birc.compiler.passes.lower.views import factorised
 from birc.compiler.passes.lower.wide import Wide, divide, extreme, known, summed
@@ -30,9 +30,9 @@ REDUCTIONS = {
 def softmax(lowering: GroupLowering, node: Node) -> Expression:
     """exp(x - max) / sum, along one axis; the division is left to the reader where the sums are kept for it."""
     b = lowering.builder
-    scores, factor = unscaled(b, lowering.expression(node.inputs[0]))
+    scores, octaves = _scores(lowering, node)
     shifted, dims = _shifted(lowering, node, scores)
-    shares = powers(b, shifted, factor)
+    shares = b.op("vexp2", shifted if octaves == 1.0 else b.op("vmul", shifted, octaves))
     total = lowering.reduce("vredsum", shares, dims)
     if lowering.keeps_sums:
         lowering.row_sums = total
@@ -143,6 +143,20 @@ def kept_frame(frame: Frame, axes: tuple[int, ...]) -> Frame:
     shape = tuple(1 if axis in axes else extent for axis, extent in enumerate(frame.shape))
     factors = tuple((1,) * len(f) if axis in axes else f for axis, f in enumerate(frame.factors))
     return Frame(shape, factors, frame.order, frame.names)
+
+
+def _scores(lowering: GroupLowering, node: Node) -> tuple[Expression, float]:
+    """What is as much more or less for each score, and by how much the power of two rises with it.
+
+    Masks that are added are scaled in BF16 alone: a sum of larger numbers has fewer digits behind the point.
+    """
+    x = lowering.expression(node.inputs[0])
+    if lowering.contraction is not None and lowering.env.storage(node.output.type) == "bf16":
+        scaled = in_octaves(lowering.builder, x, lowering.contraction.row_dims)
+        if scaled is not None:
+            return scaled, 1.0
+    scores, factor = unscaled(lowering.builder, x)
+    return scores, factor * LOG2_E
 
 
 def _shifted(lowering: GroupLowering, node: Node, x: Expression) -> tuple[Expression, tuple[str, ...]]:
