@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Final
 
 from birc.compiler.ir.plan import Buffer, KernelStep, Plan, View
@@ -16,26 +17,31 @@ LEAST_BYTES: Final = 1 << 20
 """The pieces that are worth a copy of their own, on average."""
 
 
-def pieces_read(plan: Plan, target: Buffer, die: int, machine: Machine) -> tuple[View, ...]:
-    """The parts of a buffer that the kernels of a die read one after the other, as views that a copy can move.
+def views_by_buffer(plan: Plan) -> dict[str, list[dict[View, None]]]:
+    """The views that the kernels of each die have of each buffer that they touch, in the order of the steps."""
+    found: dict[str, list[dict[View, None]]] = {}
+    for step in plan.steps:
+        for die, kernel in enumerate(step.kernels if isinstance(step, KernelStep) else ()):
+            for access in accesses(kernel) if kernel is not None else ():
+                by_die = found.setdefault(access.view.buffer, [{} for _ in range(plan.dies)])
+                by_die[die][access.view] = None
+    return found
+
+
+def pieces_of(target: Buffer, views: Iterable[View], machine: Machine) -> tuple[View, ...]:
+    """The parts of a buffer that the kernels of a die see, as views that a copy can move.
 
     Nothing where these are not several disjoint boxes that are all of the buffer, and large.
     """
-    boxes = _boxes(plan, target.name, die)
+    boxes = list(dict.fromkeys(map(region, views)))
     total = target.num_elements
     if len(boxes) < 2 or target.num_bytes < len(boxes) * LEAST_BYTES or dtype(target.dtype).bits % 8:
         return ()
     (first, *others) = union(boxes)
     if others or (first.offset, first.end) != (0, total) or sum(map(_size, boxes)) != total:
         return ()
-    views = [_view(box, machine.max_dim) for box in boxes]
-    return tuple(view for view in views if view is not None) if None not in views else ()
-
-
-def _boxes(plan: Plan, name: str, die: int) -> list[Region]:
-    steps = (step.kernels[die] for step in plan.steps if isinstance(step, KernelStep))
-    reads = (access.view for kernel in steps if kernel is not None for access in accesses(kernel))
-    return list(dict.fromkeys(region(view) for view in reads if view.buffer == name))
+    moved = [_view(box, machine.max_dim) for box in boxes]
+    return tuple(view for view in moved if view is not None) if None not in moved else ()
 
 
 def _size(box: Region) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from birc.codegen.die_state import PIECES, SENT, WHOLE, DieState, Fill
 from birc.codegen.kernel_code import descriptor, emit_kernel
-from birc.codegen.pieces import pieces_read
+from birc.codegen.pieces import pieces_of, views_by_buffer
 from birc.codegen.regions import Touch, bytes_of, half_of, overlap, part_of, view_range, whole_of
 from birc.codegen.slots import Slots
 from birc.compiler.ir.copies import copy_dims, row_major_strides
@@ -61,6 +61,7 @@ class ProgramWriter:
         self.plan = plan
         self.machine = machine
         self.buffers: Mapping[str, Buffer] = {b.name: b for b in plan.buffers}
+        self.views = views_by_buffer(plan)
         self.descriptors: dict[Descriptor, int] = {}
         self.kernels: dict[tuple[object, ...], int] = {}
         self.kernel_codes: list[KernelCode] = []
@@ -268,7 +269,7 @@ class ProgramWriter:
             yield from ((die, 1 << die, half_of(target, die), whole_of(source)) for die in range(self.plan.dies))
             return
         users = [die for die in range(self.plan.dies) if mask >> die & 1]
-        pieces = {die: pieces_read(self.plan, target, die, self.machine) for die in users}
+        pieces = {die: pieces_of(target, self.views[target.name][die], self.machine) for die in users}
         if not all(pieces.values()):
             yield WHOLE, mask, whole_of(target), whole_of(source)
         elif len(set(pieces.values())) == 1:
@@ -298,16 +299,7 @@ class ProgramWriter:
 
     def _users(self, name: str) -> int:
         """The mask of the dies whose kernels touch a buffer."""
-        return sum(
-            1 << die
-            for die in range(self.plan.dies)
-            if any(
-                access.view.buffer == name
-                for step in self.plan.steps
-                if isinstance(step, KernelStep) and (kernel := step.kernels[die]) is not None
-                for access in accesses(kernel)
-            )
-        )
+        return sum(1 << die for die, views in enumerate(self.views.get(name, ())) if views)
 
     def _take_event(self, sender: int | None = None) -> int:
         """The next event in turn that nothing is going to set; when all are, the oldest copy is waited for first.

@@ -187,10 +187,10 @@ def _flow_problems(plan: Plan, buffers: Mapping[str, Buffer], is_allocated: bool
     held = {b.name for b in plan.buffers if b.role in _READ_ONLY or (b.home and not is_allocated)}
     written = [set(held) for _ in range(plan.dies)]
     shared = {b.name for b in plan.buffers if b.shared}
+    known = {*buffers, *map(_half, buffers)}
     for number, step in enumerate(plan.steps):
         for die in range(plan.dies):
             reads, writes = _traffic(step, die, shared)
-            known = {*buffers, *map(_half, buffers)}
             for name in sorted(name for name in reads - written[die] if name in known):
                 yield PlanProblem(f"step {number}, die {die}", f"reads %{name}, which is not written there yet")
             for name in sorted(name for name in writes if name in buffers):

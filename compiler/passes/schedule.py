@@ -29,7 +29,8 @@ def schedule(plan: Plan, machine: Machine) -> Plan:
         for buffer in plan.buffers
         if buffer.name in copied and copy_dims(buffer, limit) is not None and buffer.name in read
     }
-    steps = tuple(_redirected(step, {name: twin.name for name, twin in wanted.items()}) for step in plan.steps)
+    twins = {name: twin.name for name, twin in wanted.items()}
+    steps = tuple(_redirected(step, twins) for step in plan.steps)
     return replace(plan, buffers=(*plan.buffers, *wanted.values()), steps=steps)
 
 

@@ -8,7 +8,7 @@ from graph_maker import GraphMaker
 from pipeline import Compiled, compile_graph
 
 from birc.codegen import pieces
-from birc.codegen.pieces import pieces_read
+from birc.codegen.pieces import pieces_of, views_by_buffer
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import KernelStep, View
 from birc.compiler.passes import stream_tail
@@ -85,9 +85,9 @@ def test_sums_over_the_columns_stay_whole():
 def test_pieces_are_all_of_the_constant_or_none(monkeypatch: pytest.MonkeyPatch):
     case = compile_graph(wide_end(), SLOW)
     (name,) = {step.kernel.contraction.b.view.buffer for step in ends(case) if step.kernel.contraction}
-    twin = case.plan.buffer(name)
+    twin, views = case.plan.buffer(name), views_by_buffer(case.plan)[name]
     for die in range(2):
-        found = pieces_read(case.plan, twin, die, SLOW)
+        found = pieces_of(twin, views[die], SLOW)
         assert len(found) == 4
         touched = np.zeros(twin.num_elements, int)
         for view in found:
@@ -96,7 +96,7 @@ def test_pieces_are_all_of_the_constant_or_none(monkeypatch: pytest.MonkeyPatch)
                 touched[view.offset :], view.dims, [stride * touched.itemsize for stride in view.strides]
             )[...] += 1
         assert (touched == 1).all()
-    assert pieces_read(case.plan, case.plan.buffer(name.removesuffix(".l2")), 0, SLOW) == ()
+    assert pieces_of(twin, list(views[0])[1:], SLOW) == ()
     monkeypatch.setattr(pieces, "LEAST_BYTES", twin.num_bytes)
-    assert pieces_read(case.plan, twin, 0, SLOW) == ()
+    assert pieces_of(twin, views[0], SLOW) == ()
     assert isinstance(found[0], View)
