@@ -30,11 +30,23 @@ def tables(kernel: Kernel) -> set[str]:
     return {s.access.view.buffer for p in kernel.phases for s in p.statements if s.op == "vldx" and s.access}
 
 
+def gathered(plan: Plan) -> dict[str, int]:
+    """By table the elements that kernels read of it at indices from data, in all rounds."""
+    found: dict[str, int] = {}
+    for step in plan.steps:
+        for kernel in instances(step) if isinstance(step, KernelStep) else ():
+            for name in tables(kernel):
+                elements = math.prod(d.extent for d in kernel.par_dims) * plan.repeat
+                found[name] = found.get(name, 0) + elements
+    return found
+
+
 def streamed(plan: Plan) -> set[str]:
-    """The buffers that kernels read tile by tile, and not row by row at indices that only the data tells."""
+    """The buffers that kernels read tile by tile; and small tables, of which they read at indices more than all."""
     kernels = [k for step in plan.steps if isinstance(step, KernelStep) for k in instances(step)]
-    read, indexed = (set().union(*map(of, kernels)) for of in (reads_of, tables))
-    return read - indexed
+    read = set().union(*map(reads_of, kernels))
+    elements = {b.name: b.num_elements for b in plan.buffers}
+    return read - {name for name, count in gathered(plan).items() if count <= elements[name]}
 
 
 def instances(step: KernelStep) -> Iterator[Kernel]:
@@ -97,17 +109,12 @@ def most_at_once(lives: Iterable[tuple[int, int, int]]) -> int:
 
 def compulsory_bytes(plan: Plan) -> int:
     """Bytes that must cross HBM once: constants, inputs and outputs; of a table read at indices only the rows read."""
-    whole: set[str] = set()
-    gathered: dict[str, int] = {}
-    for step in plan.steps:
-        for kernel in instances(step) if isinstance(step, KernelStep) else ():
-            rows = tables(kernel)
-            whole |= reads_of(kernel) - rows
-            for name in rows:
-                elements = math.prod(d.extent for d in kernel.par_dims) * plan.repeat
-                gathered[name] = gathered.get(name, 0) + elements
     homes = {b.name: b.home or b.name for b in plan.buffers}
-    used = {homes[name] for name in whole}
+    counts: dict[str, int] = {}
+    for name, count in gathered(plan).items():
+        counts[homes[name]] = counts.get(homes[name], 0) + count
+    kernels = [k for step in plan.steps if isinstance(step, KernelStep) for k in instances(step)]
+    used = {homes[name] for kernel in kernels for name in reads_of(kernel) - tables(kernel)}
     boundary = {view.buffer for b in (*plan.inputs, *plan.outputs) for _, _, view in b.pieces}
     total = sum(_boundary_bytes(plan, b) for b in (*plan.inputs, *plan.outputs))
     for buffer in plan.buffers:
@@ -115,8 +122,8 @@ def compulsory_bytes(plan: Plan) -> int:
             continue
         if buffer.name in used:
             total += buffer.num_bytes * max(1, len(buffer.part_offsets))
-        elif buffer.name in gathered:
-            total += min(buffer.num_bytes, gathered[buffer.name] * dtype(buffer.dtype).bits // 8)
+        elif buffer.name in counts:
+            total += min(buffer.num_bytes, counts[buffer.name] * dtype(buffer.dtype).bits // 8)
     return total
 
 

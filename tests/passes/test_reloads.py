@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from graph_maker import GraphMaker, random_inputs
-from pipeline import Compiled, compiled_plans
+from pipeline import Compiled, compile_graph, compiled_plans
 
 from birc.compiler.ir.interpreter import run_graph
 from birc.compiler.ir.plan import CopyStep
+from birc.compiler.passes.lifetimes import compulsory_bytes
 from birc.runtime.timing import simulate
 
 
@@ -50,3 +51,19 @@ def test_values_stay() -> None:
         compiled.verify()
         error = np.abs(compiled.values(inputs)[name] - expected).max() / np.abs(expected).max()
         assert error <= 2e-2
+
+
+@pytest.mark.parametrize(("rows", "is_copied"), [(2, True), (63, True), (65, False)])
+def test_tables_of_fewer_rows_than_are_looked_up_are_copied(rows: int, is_copied: bool) -> None:
+    rng = np.random.default_rng(2)
+    make = GraphMaker()
+    table = make.constant(rng.normal(size=(rows, 256)))
+    indices = rng.integers(0, rows, 64)
+    graph = make.graph(make("tanh", make("gather", table, make.input(64, element="i32"), axis=0)))
+    compiled = compile_graph(graph, "br100", "bf16")
+    compiled.verify()
+    assert any(isinstance(step, CopyStep) for step in compiled.plan.steps) == is_copied
+    ((name, found),) = compiled.values({graph.inputs[0].name: indices.astype(np.int32)}).items()
+    ((_, expected),) = run_graph(graph, {graph.inputs[0].name: indices.astype(np.int32)}).items()
+    np.testing.assert_allclose(found, expected, atol=1e-2, err_msg=name)
+    assert compulsory_bytes(compiled.plan) == min(rows, 64) * 256 * 4 + 64 * 4 + 64 * 256 * 2

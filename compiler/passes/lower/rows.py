@@ -174,9 +174,8 @@ def _from_axis(lowering: GroupLowering, node: Node) -> tuple[tuple[str, ...], in
 
 def _scaled(lowering: GroupLowering, node: Node, value: Expression) -> Expression:
     """value * scale + bias, where the optional operands are given."""
-    result = value
-    if len(node.inputs) > 1 and node.inputs[1]:
-        result = lowering.builder.op("vmul", result, lowering.operand(node.inputs[1]))
-    if len(node.inputs) > 2 and node.inputs[2]:
-        result = lowering.builder.op("vadd", result, lowering.operand(node.inputs[2]))
-    return result
+    b = lowering.builder
+    scale, bias = (lowering.operand(name) if name else None for name in (*node.inputs[1:3], "", "")[:2])
+    if scale is None:
+        return value if bias is None else b.op("vadd", value, bias)
+    return b.op("vmul", value, scale) if bias is None else b.op("vfma", value, scale, bias)
