@@ -17,6 +17,7 @@ from birc.compiler.passes.base import Pass, run_passes
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.local_pairs import local_pairs
 from birc.compiler.passes.lower.lower import Lowered, lower_graph
+from birc.compiler.passes.near_constants import near_constants
 from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.shared_constants import first_uses, share_constants
@@ -77,7 +78,9 @@ class PlanSearch:
         lowered = lower_graph(graph, self.machine, self.precision)
         plans = partitions(graph, lowered, self.machine, self.resident_weights)
         if self.opt_level >= 2:
-            plans += tuple(pairs for plan in plans if (pairs := local_pairs(plan, self.machine, self._cycles)))
+            paired = [pairs for plan in plans if (pairs := local_pairs(plan, self.machine, self._cycles))]
+            near = [nearer for plan in (*plans, *paired) if (nearer := near_constants(plan, self.machine))]
+            plans += (*paired, *near)
         if len(plans) == 1 and not timed:
             return Found(lowered, plans[0], None)
         found: list[tuple[Outcome, Plan]] = []
