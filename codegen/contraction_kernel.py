@@ -25,6 +25,7 @@ from birc.codegen.operand_ring import Operand, Rounds
 from birc.codegen.overlapped_rows import OverlappedRows
 from birc.codegen.slots import Slots
 from birc.codegen.statements import StatementWriter
+from birc.codegen.turns import program_count, program_dimension, taken_apart
 from birc.compiler.ir.plan import BLOCK, LAST_ROWS, Contraction, Dimension, Kernel, Phase, Tiling
 from birc.compiler.ir.plan_patch import Patch, patch_of, slot_bytes
 from birc.compiler.ir.plan_spread import spreads
@@ -76,7 +77,7 @@ class ContractionWriter:
         self.writer = StatementWriter(kernel, self.nest, self.slots, self.tile, registers, stride=stride)
         self.after = BlockEpilogue(
             self.epilogue, self.writer, self.nest, tiling.rows, tiling.columns, self.column, self.tile[self.column],
-            self.by_block, self._programs(), ahead,
+            self.by_block, program_count(tiling), ahead,
         )  # fmt: skip
         self.shares: dict[str, int] = {}
 
@@ -92,8 +93,10 @@ class ContractionWriter:
 
     def _blocks(self, loops: ExitStack) -> None:
         """Blocks of tiles one after the other, loads of a hoisted operand outside of the others."""
-        taken_apart = self._taken_apart()
-        programs = {d.name: self.tiling.programs if d.name == taken_apart else 1 for d in self._independent()}
+        apart = ""
+        if self.epilogue.is_rowwise and not self._program_dimension():
+            apart = taken_apart([d.name for d in self._independent()], self.tiling, self.shares)
+        programs = {d.name: self.tiling.programs if d.name == apart else 1 for d in self._independent()}
         for d in self._independent():
             count, step = self.shares[d.name] // programs[d.name], programs[d.name] * self.tile[d.name]
             loops.enter_context(self.nest.loop(count, step, d.name))
@@ -112,21 +115,14 @@ class ContractionWriter:
         else:
             self._row_loops(loops)
             self._column_loop(loops)
-            if taken_apart:
-                step, count = self.tile[taken_apart], self.tiling.programs
-                depth = loops.enter_context(self.nest.loop(count, step, taken_apart, level="program"))
+            if apart:
+                step, count = self.tile[apart], self.tiling.programs
+                depth = loops.enter_context(self.nest.loop(count, step, apart, level="program"))
                 self.writer.program_depth = depth
             self._chunks()
 
     def _semaphores(self) -> tuple[int, ...]:
-        return (0, self.a.slots, 0, self.b.slots, 1, *(0 for _ in range(self._programs())))
-
-    def _programs(self) -> int:
-        if self.by_block:
-            return self.tiling.programs
-        if self.b.count > 1:
-            return self.b.count
-        return self.a.count if self.a.count > 1 else self.tiling.programs
+        return (0, self.a.slots, 0, self.b.slots, 1, *(0 for _ in range(program_count(self.tiling))))
 
     def _independent(self) -> list[Dimension]:
         """Par dimensions that are neither rows nor columns: independent products."""
@@ -158,23 +154,7 @@ class ContractionWriter:
             loops.enter_context(self.nest.loop(count, step, name))
 
     def _program_dimension(self) -> str:
-        """The innermost block loop that the vector programs can share evenly; "" when they share a block's tiles."""
-        tiling = self.tiling
-        if tiling.programs == 1 or (tiling.rows * tiling.columns > 1 and not self.by_block):
-            return ""
-        rows = self.contraction.row_dims
-        order = (self.column, *rows) if tiling.hoist == "b" else (*rows, self.column)
-        blocks = {self.row: tiling.rows, self.column: tiling.columns}
-        counts = {name: self.shares[name] // blocks.get(name, 1) for name in order}
-        return next((name for name in reversed(order) if counts[name] % tiling.programs == 0), "")
-
-    def _taken_apart(self) -> str:
-        """The dimension of independent products of which vector programs take the rows of one each; "" for none."""
-        tiling = self.tiling
-        names = [d.name for d in self._independent()]
-        if tiling.programs == 1 or tiling.hoist or not self.epilogue.is_rowwise or self._program_dimension():
-            return ""
-        return next((name for name in reversed(names) if self.shares[name] % tiling.programs == 0), "")
+        return program_dimension(self.contraction, self.tiling, self.row, self.shares)
 
     def _chunks(self) -> None:
         """Loop over depth chunks, load each, and accumulate in the T-core or in registers."""
