@@ -6,11 +6,17 @@ import pytest
 from graph_maker import GraphMaker
 from pipeline import Compiled, compile_graph
 
-from birc.compiler.ir.plan import Kernel, KernelStep, Plan
+from birc.compiler.ir.graph import Graph
+from birc.compiler.ir.plan import Contraction, Kernel, KernelStep, Plan
 from birc.compiler.kernel_clock import KernelClock
+from birc.compiler.passes.base import run_passes
 from birc.compiler.passes.contraction_cost import Memories
+from birc.compiler.passes.fuse import Fuse
+from birc.compiler.passes.legalize import LEGALIZE
+from birc.compiler.passes.lower.lower import lower_graph
 from birc.compiler.passes.tile import MOST_TIMED, tile
 from birc.compiler.passes.tile_contraction import contraction_tilings
+from birc.runtime.machine import load_machine
 from birc.runtime.timing import simulate
 from birc.runtime.timing.kernels import KernelTimer
 
@@ -58,6 +64,32 @@ def test_the_clock_decides_between_the_best_estimates(product: Compiled) -> None
         (step,) = (s for s in tile(product.plan, product.machine, clock=clock).steps if isinstance(s, KernelStep))
         assert step.kernel.tiling == wanted.tiling
         assert len(timed) % MOST_TIMED == 0
+
+
+def test_a_deep_product_waits_little_between_its_chunks() -> None:
+    """Its tiles are finished in the last chunk, and blocks end column by column."""
+    machine, make = load_machine("br100"), GraphMaker()
+    total = make("add", make("matmul", make.input(1536, 4096), make.input(4096, 1024)), make.input(1536, 1024))
+    kernel, contraction = lowered_contraction(make.graph(total))
+    access = [s.access for phase in kernel.phases for s in phase.statements if s.access is not None]
+    buffers = {a.view.buffer for a in (contraction.a, contraction.b, *access)}
+    places = Memories(dict.fromkeys(buffers, "bf16"), frozenset())
+    clock = KernelClock(machine, KernelTimer(machine))
+    tilings = contraction_tilings(kernel, contraction, machine, places, MOST_TIMED)
+    cycles = {tiled.tiling: clock.cycles(tiled.of(kernel), places) for tiled in tilings}
+    best = min(cycles, key=lambda tiling: cycles[tiling])
+    assert best.by_columns
+    tiles, chunks, steps, gap = 24, 4, 16, 68
+    assert cycles[best] < 1.13 * tiles * (steps * 64 + chunks * gap)
+
+
+def lowered_contraction(graph: Graph) -> tuple[Kernel, Contraction]:
+    """The only kernel of a graph in bf16, and its contraction."""
+    machine = load_machine("br100")
+    fused = run_passes(graph, (*LEGALIZE, Fuse(machine.tcore_cols, machine.vector_registers // 2, machine.gib_b_bytes)))
+    (kernel,) = lower_graph(fused, machine, "bf16").kernels
+    assert kernel.contraction is not None
+    return kernel, kernel.contraction
 
 
 def test_without_a_clock_the_estimate_decides(product: Compiled) -> None:
