@@ -26,11 +26,25 @@ def trim_exchanges(plan: Plan) -> Plan:
         if not isinstance(step, ExchangeStep):
             steps.append(step)
             continue
-        trimmed = (_trimmed(exchange, _reads(plan, number, exchange)) for exchange in step.exchanges)
-        exchanges = tuple(exchange for exchange in trimmed if exchange is not None)
+        exchanges = _exchanges(plan, number, step)
         if exchanges:
             steps.append(ExchangeStep(exchanges))
     return replace(plan, steps=tuple(steps))
+
+
+def _exchanges(plan: Plan, number: int, step: ExchangeStep) -> tuple[Exchange, ...]:
+    """The exchanges of a step, trimmed; those of a buffer stay as they are where boxes of different strides would come
+    of it, which nobody can tell apart."""
+    trimmed = {exchange: _trimmed(exchange, _reads(plan, number, exchange)) for exchange in step.exchanges}
+    strides: dict[tuple[str, int], set[tuple[int, ...]]] = {}
+    for exchange in trimmed.values():
+        if exchange is not None:
+            strides.setdefault((exchange.view.buffer, exchange.sender), set()).add(exchange.view.strides)
+    found = (
+        exchange if result and len(strides[exchange.view.buffer, exchange.sender]) > 1 else result
+        for exchange, result in trimmed.items()
+    )
+    return tuple(exchange for exchange in found if exchange is not None)
 
 
 def _reads(plan: Plan, number: int, exchange: Exchange) -> Iterator[Region]:

@@ -124,3 +124,12 @@ def test_reads_before_the_exchange_do_not_count():
     plan = plan_of(sent, sent)
     early = replace(plan, steps=(plan.steps[-1], *plan.steps[:-1]))
     assert sent_by(trim_exchanges(early)) == []
+
+
+def test_boxes_that_cannot_be_told_apart_stay_as_they_are():
+    """Two kernels wrote a half each, of which other parts are read."""
+    halves = [View(NAME, 0, (512,), (1,)), View(NAME, 512, (512,), (1,))]
+    plan = plan_of(halves[0], View(NAME, 0, (8, 4), (64, 1)), View(NAME, 512, (512,), (1,)))
+    both = ExchangeStep((Exchange(halves[0], 0), Exchange(halves[1], 0)))
+    plan = replace(plan, steps=(plan.steps[0], both, *plan.steps[2:]))
+    assert sent_by(trim_exchanges(plan)) == halves
