@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
+
 from birc.codegen.contraction_kernel import emit_contraction_kernel
 from birc.codegen.slots import Slots
 from birc.codegen.vector_kernel import emit_vector_kernel
 from birc.compiler.ir.plan import Buffer, Kernel, View
+from birc.compiler.ir.plan_access import with_views
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import InternalError
 from birc.runtime.machine import Machine
@@ -20,6 +23,30 @@ def emit_kernel(kernel: Kernel, machine: Machine) -> tuple[KernelCode, Slots]:
     if kernel.contraction is not None:
         return emit_contraction_kernel(kernel, kernel.contraction, kernel.tiling, machine)
     return emit_vector_kernel(kernel, kernel.tiling)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelWriter:
+    """Writes kernels for a machine. Those that differ in names and in places of buffers alone it writes once."""
+
+    machine: Machine
+    _written: dict[Kernel, tuple[KernelCode, Slots]] = field(default_factory=dict)
+
+    def emit(self, kernel: Kernel) -> tuple[KernelCode, Slots]:
+        """The code of a tiled kernel and its slots. Raises `InternalError` for one without tiling."""
+        places: dict[str, tuple[str, int]] = {}  # by buffer its number, and the offset of the first view on it
+
+        def like(view: View) -> View:
+            number, first = places.setdefault(view.buffer, (str(len(places)), view.offset))
+            return replace(view, buffer=number, offset=view.offset - first)
+
+        form = with_views(replace(kernel, name="", sources=(), macs=0), like)
+        if form not in self._written:
+            self._written[form] = emit_kernel(form, self.machine)
+        code, slots = self._written[form]
+        names = {number: (name, first) for name, (number, first) in places.items()}
+        own = (replace(v, buffer=names[v.buffer][0], offset=v.offset + names[v.buffer][1]) for v in slots.views)
+        return replace(code, name=kernel.name), Slots(list(own))
 
 
 def descriptor(view: View, buffer: Buffer, moved_bytes: int = 0) -> Descriptor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from birc.codegen.die_state import PIECES, SENT, WHOLE, DieState, Fill
-from birc.codegen.kernel_code import descriptor, emit_kernel
+from birc.codegen.kernel_code import KernelWriter, descriptor
 from birc.codegen.pieces import pieces_of, views_by_buffer
 from birc.codegen.regions import Touch, bytes_of, half_of, overlap, part_of, view_range, whole_of
 from birc.codegen.slots import Slots
@@ -57,8 +57,9 @@ class Generated:
 class ProgramWriter:
     """Writes the program of a plan."""
 
-    def __init__(self, plan: Plan, machine: Machine) -> None:
+    def __init__(self, plan: Plan, machine: Machine, writer: KernelWriter) -> None:
         self.plan = plan
+        self.writer = writer
         self.machine = machine
         self.buffers: Mapping[str, Buffer] = {b.name: b for b in plan.buffers}
         self.views = views_by_buffer(plan)
@@ -176,7 +177,7 @@ class ProgramWriter:
 
     def _code(self, kernel: Kernel) -> tuple[int, Slots]:
         """The number of the kernel's code, new unless another kernel has the same, and its slots."""
-        code, slots = emit_kernel(kernel, self.machine)
+        code, slots = self.writer.emit(kernel)
         key = (code.nests, code.semaphores, code.multicast)
         if key not in self.kernels:
             self.kernels[key] = len(self.kernel_codes)
@@ -402,6 +403,6 @@ class ProgramWriter:
         return Port(boundary.name, element, boundary.shape, pieces)
 
 
-def generate(plan: Plan, machine: Machine) -> Generated:
-    """The program of a tiled, scheduled and allocated plan."""
-    return ProgramWriter(plan, machine).write()
+def generate(plan: Plan, machine: Machine, writer: KernelWriter | None = None) -> Generated:
+    """The program of a tiled, scheduled and allocated plan. A `writer` remembers the kernels of other plans."""
+    return ProgramWriter(plan, machine, writer or KernelWriter(machine)).write()

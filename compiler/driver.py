@@ -169,7 +169,7 @@ class Compilation:
             if self._stopped(phase):
                 return None
         self.progress("codegen")
-        generated = generate(plan, self.machine)
+        generated = generate(plan, self.machine, self.search.writer)
         if self.dump is not None:
             self.dump.program(self._number(), "codegen", generated.program, generated.with_parts(data))
         if self._stopped("codegen"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from birc.codegen.kernel_code import KernelWriter
 from birc.codegen.program_code import generate
 from birc.compiler.fitting import Outcome, best_outcome, least_shortage
 from birc.compiler.ir.graph import Graph
@@ -21,7 +22,7 @@ from birc.compiler.passes.near_constants import near_constants
 from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.shared_constants import first_uses, share_constants
-from birc.compiler.passes.tile import Solved, tile, tiled
+from birc.compiler.passes.tile import Solved, signature, tile, tiled
 from birc.runtime.errors import DoesNotFitError, InternalError
 from birc.runtime.machine import Machine
 from birc.runtime.program import Program
@@ -31,6 +32,9 @@ from birc.runtime.timing.kernels import KernelTimer
 
 SHARING_TRIALS: Final = (0, 1, 2, 3, 4, 6, 8, 12, 20)
 """How many constants are not shared, of those that dies could share, in the order of use: tried one after the other."""
+
+LITTLE: Final = 1 / 16
+"""Share of an SPC's memory that no plan misses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +59,12 @@ class PlanSearch:
     resident_weights: bool = False
     tell: Callable[[str], None] = lambda _: None
     _tilings: Solved = field(default_factory=dict)
+    _taken: dict[object, int] = field(default_factory=dict)  # cycles of kernels of equal structure
+    writer: KernelWriter = field(init=False)
     _timer: KernelTimer = field(init=False)
 
     def __post_init__(self) -> None:
+        self.writer = KernelWriter(self.machine)
         self._timer = KernelTimer(self.machine)
 
     @property
@@ -78,9 +85,8 @@ class PlanSearch:
         lowered = lower_graph(graph, self.machine, self.precision)
         plans = partitions(graph, lowered, self.machine, self.resident_weights)
         if self.opt_level >= 2:
-            paired = [pairs for plan in plans if (pairs := local_pairs(plan, self.machine, self._cycles))]
-            near = [nearer for plan in (*plans, *paired) if (nearer := near_constants(plan, self.machine))]
-            plans += (*paired, *near)
+            plans = tuple(more for plan in plans for more in self._with_pairs(plan))
+            plans += tuple(nearer for plan in plans if (nearer := near_constants(plan, self.machine)))
         if len(plans) == 1 and not timed:
             return Found(lowered, plans[0], None)
         found: list[tuple[Outcome, Plan]] = []
@@ -135,14 +141,24 @@ class PlanSearch:
                 return shared
         return plan
 
+    def _with_pairs(self, plan: Plan) -> tuple[Plan, ...]:
+        """The plan and the one whose pairs of kernels keep tensors to SPCs; that one alone where it needs no room."""
+        paired = local_pairs(plan, self.machine, self._cycles)
+        if paired is None:
+            return (plan,)
+        return (paired,) if paired.tensor_buffer_bytes <= LITTLE * self.machine.spc_sram_bytes else (plan, paired)
+
     def _cycles(self, kernel: Kernel, memories: Memories) -> int:
-        clock = KernelClock(self.machine, self._timer).cycles
-        return clock(tiled(kernel, self.machine, memories, self._tilings, clock), memories)
+        key = signature(kernel, memories)
+        if key not in self._taken:
+            clock = KernelClock(self.machine, self._timer).cycles
+            self._taken[key] = clock(tiled(kernel, self.machine, memories, self._tilings, clock), memories)
+        return self._taken[key]
 
     def _program(self, plan: Plan) -> Program:
         for _, step in self.steps:
             plan = step(plan, self.machine)
-        return generate(plan, self.machine).program
+        return generate(plan, self.machine, self.writer).program
 
     def _outcome(self, program: Program) -> Outcome:
         timing = simulate(later_calls(program), self.machine, timer=self._timer)

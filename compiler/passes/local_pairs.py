@@ -104,7 +104,6 @@ class _Search:
             second.kernel
         ):
             return
-        before = self._most(first, "") + self._most(second, "") + self.machine.die_barrier_cycles
         for of_first, of_second in _ways(first.kernel, second.kernel, buffer, self.machine):
             made = _in_parts(first, of_first, buffer.name)
             read = _in_parts(second, of_second, buffer.name)
@@ -119,6 +118,7 @@ class _Search:
             except DoesNotFitError:
                 continue
             local = replace(buffer, num_bytes=num_bytes, space="tb")
+            before = self._most(first, "") + self._most(second, "") + self.machine.die_barrier_cycles
             yield _Pair(made, read, local, before - taken - self.machine.spc_barrier_cycles)
 
     def _most(self, step: KernelStep, local: str) -> int:
