@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Final
 
-from birc.compiler.ir.plan import Buffer, KernelStep, Plan, View
-from birc.compiler.ir.plan_access import accesses
+from birc.compiler.ir.plan import Buffer, View
 from birc.compiler.ir.region import Region, region, union
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
@@ -15,17 +13,6 @@ from birc.runtime.program import MAX_BOX_RANK
 
 LEAST_BYTES: Final = 1 << 20
 """The pieces that are worth a copy of their own, on average."""
-
-
-def views_by_buffer(plan: Plan) -> dict[str, list[dict[View, None]]]:
-    """The views that the kernels of each die have of each buffer that they touch, in the order of the steps."""
-    found: dict[str, list[dict[View, None]]] = {}
-    for step in plan.steps:
-        for die, kernel in enumerate(step.kernels if isinstance(step, KernelStep) else ()):
-            for access in accesses(kernel) if kernel is not None else ():
-                by_die = found.setdefault(access.view.buffer, [{} for _ in range(plan.dies)])
-                by_die[die][access.view] = None
-    return found
 
 
 def pieces_of(target: Buffer, views: Iterable[View], machine: Machine) -> tuple[View, ...]:
@@ -38,14 +25,10 @@ def pieces_of(target: Buffer, views: Iterable[View], machine: Machine) -> tuple[
     if len(boxes) < 2 or target.num_bytes < len(boxes) * LEAST_BYTES or dtype(target.dtype).bits % 8:
         return ()
     (first, *others) = union(boxes)
-    if others or (first.offset, first.end) != (0, total) or sum(map(_size, boxes)) != total:
+    if others or (first.offset, first.end) != (0, total) or sum(box.num_elements for box in boxes) != total:
         return ()
     moved = [_view(box, machine.max_dim) for box in boxes]
     return tuple(view for view in moved if view is not None) if None not in moved else ()
-
-
-def _size(box: Region) -> int:
-    return math.prod(extent for _, extent in box.dims)
 
 
 def _view(box: Region, limit: int) -> View | None:

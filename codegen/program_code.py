@@ -9,13 +9,13 @@ import numpy as np
 
 from birc.codegen.die_state import PIECES, SENT, WHOLE, DieState, Fill
 from birc.codegen.kernel_code import KernelWriter, descriptor
-from birc.codegen.pieces import pieces_of, views_by_buffer
+from birc.codegen.pieces import pieces_of
 from birc.codegen.regions import Touch, bytes_of, half_of, overlap, part_of, view_range, whole_of
 from birc.codegen.slots import Slots
 from birc.compiler.ir.copies import copy_dims, row_major_strides
 from birc.compiler.ir.names import unused_name
 from birc.compiler.ir.plan import Boundary, Buffer, CopyStep, ExchangeStep, Kernel, KernelStep, Plan, ShareStep, View
-from birc.compiler.ir.plan_access import accesses
+from birc.compiler.ir.plan_access import accesses, accesses_of, views_by_buffer
 from birc.runtime.conversion import memory_type
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import InternalError
@@ -227,11 +227,10 @@ class ProgramWriter:
         """What a kernel reads and writes; in tensor buffers each SPC sees its own alone, and runs kernels in order."""
         reads: set[Touch] = set()
         writes: set[Touch] = set()
-        stored = [s.access for phase in kernel.phases for s in phase.statements if s.op == "vst"]
-        for access in accesses(kernel):
+        for op, access in accesses_of(kernel):
             buffer = self.buffers[access.view.buffer]
             if buffer.space != "tb":
-                (writes if access in stored else reads).add((view_range(access.view, buffer), access.view))
+                (writes if op == "vst" else reads).add((view_range(access.view, buffer), access.view))
         return reads, writes
 
     def _bind(self, mask: int, views: Sequence[View]) -> None:
@@ -269,17 +268,16 @@ class ProgramWriter:
         if source.shared:
             yield from ((die, 1 << die, half_of(target, die), whole_of(source)) for die in range(self.plan.dies))
             return
-        users = [die for die in range(self.plan.dies) if mask >> die & 1]
-        pieces = {die: pieces_of(target, self.views[target.name][die], self.machine) for die in users}
-        if not all(pieces.values()):
+        users: dict[tuple[View, ...], int] = {}  # the dies that see a buffer in such pieces
+        for die in (die for die in range(self.plan.dies) if mask >> die & 1):
+            pieces = pieces_of(target, self.views[target.name][die], self.machine)
+            users[pieces] = users.get(pieces, 0) | 1 << die
+        if not all(users):
             yield WHOLE, mask, whole_of(target), whole_of(source)
-        elif len(set(pieces.values())) == 1:
-            for part, piece in enumerate(pieces[users[0]], PIECES):
-                yield part, mask, piece, replace(piece, buffer=source.name)
-        else:
-            for die, of_die in pieces.items():
-                for part, piece in enumerate(of_die, PIECES):
-                    yield part, 1 << die, piece, replace(piece, buffer=source.name)
+            return
+        for pieces, dies in users.items():
+            for part, piece in enumerate(pieces, PIECES):
+                yield part, dies, piece, replace(piece, buffer=source.name)
 
     def _share(self, target: Buffer) -> None:
         """Each die sends its half of a buffer to the other; to be waited for by the first kernel that reads it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from birc.compiler.ir.plan import Access, Kernel, View
+from birc.compiler.ir.plan import Access, Kernel, KernelStep, Plan, View
 
 
 def accesses(kernel: Kernel) -> Iterator[Access]:
@@ -17,6 +17,32 @@ def accesses(kernel: Kernel) -> Iterator[Access]:
         for statement in phase.statements:
             if statement.access is not None:
                 yield statement.access
+
+
+def accesses_of(kernel: Kernel) -> Iterator[tuple[str, Access]]:
+    """The accesses of a kernel, each with the operand ("a", "b") or the op that it belongs to."""
+    if kernel.contraction is not None:
+        yield "a", kernel.contraction.a
+        yield "b", kernel.contraction.b
+    for phase in kernel.phases:
+        yield from ((s.op, s.access) for s in phase.statements if s.access is not None)
+
+
+def named_dims(kernel: Kernel) -> set[str]:
+    """The dimensions that statements or phases name: they keep their identity."""
+    named = {name for phase in kernel.phases for name in phase.loops}
+    return named | {name for phase in kernel.phases for s in phase.statements for name in s.dims}
+
+
+def views_by_buffer(plan: Plan) -> dict[str, list[dict[View, None]]]:
+    """The views that the kernels of each die have of each buffer that they touch, in the order of the steps."""
+    found: dict[str, list[dict[View, None]]] = {}
+    for step in plan.steps:
+        for die, kernel in enumerate(step.kernels if isinstance(step, KernelStep) else ()):
+            for access in accesses(kernel) if kernel is not None else ():
+                by_die = found.setdefault(access.view.buffer, [{} for _ in range(plan.dies)])
+                by_die[die][access.view] = None
+    return found
 
 
 def with_views(kernel: Kernel, change: Callable[[View], View]) -> Kernel:

@@ -9,7 +9,8 @@ from typing import Final
 
 from birc.compiler.ir.errors import InvalidIRError
 from birc.compiler.ir.plan import Boundary, Buffer, CopyStep, ExchangeStep, KernelStep, Plan, ShareStep, Step
-from birc.compiler.ir.plan_verify_kernel import accesses_of, kernel_problems, view_problems
+from birc.compiler.ir.plan_access import accesses_of
+from birc.compiler.ir.plan_verify_kernel import kernel_problems, view_problems
 from birc.compiler.ir.plan_verify_memory import memory_problems
 from birc.compiler.ir.plan_verify_tiling import tiling_problems
 from birc.runtime.dtypes import DTYPES

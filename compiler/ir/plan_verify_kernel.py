@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from birc.compiler.ir.plan import PAR, RED, Access, Buffer, Contraction, Index, Kernel, Phase, Statement, View
+from birc.compiler.ir.plan_access import accesses_of
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import BircError
 from birc.runtime.isa import BY_MNEMONIC, InstructionRow
@@ -35,15 +36,6 @@ def signature(row: InstructionRow) -> Signature:
         any(field.name == "dst" and field.kind == "register" for field in row.fields),
         any(field.kind == "box" for field in row.fields),
     )
-
-
-def accesses_of(kernel: Kernel) -> Iterator[tuple[str, Access]]:
-    """The accesses of a kernel, each with the operand ("a", "b") or the op that it belongs to."""
-    if kernel.contraction is not None:
-        yield "a", kernel.contraction.a
-        yield "b", kernel.contraction.b
-    for phase in kernel.phases:
-        yield from ((s.op, s.access) for s in phase.statements if s.access is not None)
 
 
 def reach(index: Index, extents: Mapping[str, int]) -> tuple[int, int]:

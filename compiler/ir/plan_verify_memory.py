@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from birc.compiler.ir.plan import Buffer, CopyStep, ExchangeStep, KernelStep, Plan, ShareStep, Step
-from birc.compiler.ir.plan_verify_kernel import accesses_of
+from birc.compiler.ir.plan_access import accesses_of
 from birc.runtime.machine import Machine
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from birc.compiler.ir.plan import BLOCK, LAST_ROWS, TILE, Access, Contraction, Index, Kernel, Statement, Tiling
+from birc.compiler.ir.plan_access import accesses_of
 from birc.compiler.ir.plan_patch import patch_of, patch_problems, slot_bytes, window_problems
 from birc.compiler.ir.plan_spread import spreads
-from birc.compiler.ir.plan_verify_kernel import accesses_of, bounds, reach
+from birc.compiler.ir.plan_verify_kernel import bounds, reach
 from birc.compiler.ir.registers import begins_early, epilogue, epilogue_of, vector_registers
 from birc.compiler.ir.row_overlap import can_overlap, overlapped_dimension
 from birc.runtime.machine import Machine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,11 @@ class Region:
     def end(self) -> int:
         """One past the last element."""
         return self.offset + sum((extent - 1) * stride for stride, extent in self.dims) + 1
+
+    @property
+    def num_elements(self) -> int:
+        """How many elements it has."""
+        return math.prod(extent for _, extent in self.dims)
 
     def contains(self, other: Region) -> bool:
         """Whether every element of the other region is in this one (conservative: False when not provable)."""

@@ -45,16 +45,9 @@ def _box(view: View, item: Region, axes: int) -> tuple[tuple[int, ...], View] | 
         first, rest = divmod(item.offset - view.offset, stride)
         if rest or first >= extent:
             continue
-        count = _elements(item) * extent // _elements(region(view))
+        count = item.num_elements * extent // region(view).num_elements
         dims = (*view.dims[:axis], count, *view.dims[axis + 1 :])
         part = View(view.buffer, item.offset, dims, view.strides)
         if count and region(part) == item:
             return (*(0 for _ in range(axis)), first), part
     return None
-
-
-def _elements(item: Region) -> int:
-    count = 1
-    for _, extent in item.dims:
-        count *= extent
-    return count

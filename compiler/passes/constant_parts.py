@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from birc.compiler.ir.copies import row_major_strides
 from birc.compiler.ir.plan import Buffer, Kernel, KernelStep, Plan, View
-from birc.compiler.ir.plan_access import accesses, with_views
+from birc.compiler.ir.plan_access import accesses, views_by_buffer, with_views
 from birc.compiler.ir.region import Region, region, union
 from birc.compiler.passes.lifetimes import tables
 from birc.runtime.dtypes import dtype
@@ -90,15 +90,8 @@ def _kernels(plan: Plan) -> Iterator[tuple[int, Kernel]]:
 def _reads(plan: Plan) -> tuple[dict[str, list[dict[View, None]]], set[str]]:
     """How each die sees each constant that it reads, and the constants that are read at indices from data."""
     constants = {b.name for b in plan.buffers if b.role == "constant"}
-    found: dict[str, list[dict[View, None]]] = {}
-    indexed: set[str] = set()
-    for die, kernel in _kernels(plan):
-        indexed |= tables(kernel)
-        for access in accesses(kernel):
-            if access.view.buffer in constants:
-                by_die = found.setdefault(access.view.buffer, [{} for _ in range(plan.dies)])
-                by_die[die][access.view] = None
-    return found, indexed
+    found = {name: views for name, views in views_by_buffer(plan).items() if name in constants}
+    return found, set().union(*(tables(kernel) for _, kernel in _kernels(plan)))
 
 
 def _regions(buffer: Buffer, views: Sequence[dict[View, None]]) -> tuple[Region, ...]:
@@ -107,7 +100,7 @@ def _regions(buffer: Buffer, views: Sequence[dict[View, None]]) -> tuple[Region,
     if any(len(regions) != 1 for regions in read):
         return ()
     boxes = _alike([regions[0] for regions in read])
-    part = math.prod(extent for _, extent in boxes[0].dims) if boxes else 0
+    part = boxes[0].num_elements if boxes else 0
     whole = buffer.num_elements
     return boxes if part < whole and len(set(boxes)) == len(boxes) else ()
 

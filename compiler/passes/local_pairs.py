@@ -54,7 +54,7 @@ def local_pairs(plan: Plan, machine: Machine, cycles: Cycles) -> Plan | None:
         for name in touched(step):
             users.setdefault(name, []).append(number)
     buffers = {b.name: b for b in plan.buffers}
-    search = _Search(machine, buffers, cycles, {})
+    search = _Search(machine, cycles, {b.name: b.dtype for b in plan.buffers})
     steps, number, largest = list(plan.steps), 0, 0
     while number + 1 < len(steps):
         first, second = steps[number : number + 2]
@@ -80,12 +80,11 @@ def local_pairs(plan: Plan, machine: Machine, cycles: Cycles) -> Plan | None:
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """Looks for pairs in one plan; what kernels take is remembered."""
+    """Looks for pairs in one plan, whose buffers have these element types."""
 
     machine: Machine
-    buffers: Mapping[str, Buffer]
     cycles: Cycles
-    known: dict[tuple[Kernel, str], int]
+    types: Mapping[str, str]
 
     def best(self, first: KernelStep, second: KernelStep, between: list[Buffer]) -> _Pair | None:
         """The fastest way to keep one of the tensors between two steps local; None when that gains nothing."""
@@ -123,14 +122,8 @@ class _Search:
 
     def _most(self, step: KernelStep, local: str) -> int:
         """The cycles of the slowest of a step's kernels."""
-        return max(self._of_kernel(kernel, local) for kernel in dict.fromkeys(instances(step)))
-
-    def _of_kernel(self, kernel: Kernel, local: str) -> int:
-        key = (kernel, local)
-        if key not in self.known:
-            types = {name: buffer.dtype for name, buffer in self.buffers.items()}
-            self.known[key] = self.cycles(kernel, Memories(types, frozenset({local} if local else ())))
-        return self.known[key]
+        memories = Memories(self.types, frozenset({local} if local else ()))
+        return max(self.cycles(kernel, memories) for kernel in dict.fromkeys(instances(step)))
 
 
 def _reached(step: KernelStep, name: str) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from birc.compiler.ir.plan import OWN_DIMENSIONS, SPC, SPC_BANDS, SPC_COLUMNS, Access, Dimension, Index, Kernel, View
-from birc.compiler.ir.plan_access import accesses
+from birc.compiler.ir.plan_access import accesses, named_dims
 from birc.compiler.passes.lower.frame import unit
 
 
@@ -82,7 +82,7 @@ def _can_be_cut(kernel: Kernel, name: str, count: int) -> bool:
     """Whether a dimension can be two, the outer one with so many iterations: all accesses move with it alone."""
     extent, place = kernel.dimension(name).extent, [d.name for d in kernel.par_dims].index(name)
     statements = [s for phase in kernel.phases for s in phase.statements]
-    if extent % count or any(name in phase.loops for phase in kernel.phases) or any(name in s.dims for s in statements):
+    if extent % count or name in named_dims(kernel):
         return False
     if any(s.op == "vldx" for s in statements):
         return False
@@ -108,11 +108,15 @@ def _can_be_cut(kernel: Kernel, name: str, count: int) -> bool:
 def _has_bands(kernel: Kernel, bands: Bands) -> bool:
     """Whether a dimension can be cut into bands: nothing is computed over the whole of it."""
     statements = [s for phase in kernel.phases for s in phase.statements]
-    named = any(bands.name in phase.loops for phase in kernel.phases) or any(bands.name in s.dims for s in statements)
     of_contraction = kernel.contraction is None or bands.name in kernel.contraction.row_dims
     vector = [s.access for s in statements if s.access is not None]
     plain = all(len(access.index) == len(kernel.par_dims) for access in vector)
-    return of_contraction and plain and not named and not any(s.op == "vldx" for s in statements)
+    return (
+        of_contraction
+        and plain
+        and bands.name not in named_dims(kernel)
+        and not any(s.op == "vldx" for s in statements)
+    )
 
 
 def _in_bands(kernel: Kernel, bands: Bands) -> Kernel:

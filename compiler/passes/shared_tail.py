@@ -7,7 +7,6 @@ of the weights. What the one half leaves to the other lies in L2, a sample behin
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import accumulate
@@ -45,7 +44,7 @@ def _cycles(step: Step, constants: Mapping[str, int], machine: Machine, spcs: in
         format = kernel.contraction.format if kernel.contraction is not None else ""
         compute = 2.0 * kernel.macs / machine.format(format).macs_per_cycle_per_spc if format else 0.0
         read = {(a.view.buffer, region(a.view)) for a in accesses(kernel) if a.view.buffer in constants}
-        loaded = sum(constants[name] * math.prod(extent for _, extent in box.dims) for name, box in read)
+        loaded = sum(constants[name] * box.num_elements for name, box in read)
         most = max(most, compute / spcs, loaded / machine.noc_bytes_per_cycle / spcs)
     return most + (KERNEL_OVERHEAD_CYCLES if spcs > 1 else 0.0)
 

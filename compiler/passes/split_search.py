@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from birc.compiler.ir.plan import Access, Buffer, Kernel, View
-from birc.compiler.ir.plan_access import accesses, with_views
+from birc.compiler.ir.plan_access import accesses, named_dims, with_views
 from birc.compiler.ir.region import Region, region, union
 from birc.compiler.passes.lifetimes import writes_of
 from birc.compiler.passes.restrict import restrict
@@ -152,8 +152,7 @@ class SplitSearch:
 
     def _dimensions(self, kernel: Kernel) -> Iterator[str]:
         """The dimensions along which a kernel can be divided."""
-        named = {n for phase in kernel.phases for s in phase.statements for n in s.dims}
-        named |= {n for phase in kernel.phases for n in phase.loops}
+        named = named_dims(kernel)
         for d in kernel.par_dims:
             if d.name in named or d.extent < self.parts or (not self.exchange and d.extent % self.parts):
                 continue
@@ -257,7 +256,7 @@ def _moved(kernel: Kernel, buffers: Mapping[str, Buffer]) -> Iterator[tuple[str,
     indexed = {s.access for phase in kernel.phases for s in phase.statements if s.op == "vldx"}
     iterations = math.prod(d.extent for d in kernel.par_dims)
     for access in accesses(kernel):
-        elements = _elements(region(access.view))
+        elements = region(access.view).num_elements
         if access in indexed:
             elements = min(elements, iterations)
         yield access.view.buffer, elements * dtype(buffers[access.view.buffer].dtype).bits / 8
@@ -270,10 +269,3 @@ def _stores(kernel: Kernel, name: str) -> list[Access]:
         for s in phase.statements
         if s.op == "vst" and s.access is not None and s.access.view.buffer == name
     ]
-
-
-def _elements(box: Region) -> int:
-    count = 1
-    for _, extent in box.dims:
-        count *= extent
-    return count

@@ -13,6 +13,7 @@ from itertools import zip_longest
 from typing import Final
 
 from birc.compiler.ir.plan import Buffer, Kernel, KernelStep, Plan
+from birc.compiler.ir.plan_access import named_dims
 from birc.compiler.passes.restrict import restrict
 from birc.compiler.passes.split_search import constant_bytes, kernel_cycles
 from birc.runtime.machine import Machine
@@ -41,9 +42,7 @@ def _column(kernel: Kernel) -> str:
     if kernel.contraction is None:
         return ""
     column = kernel.contraction.column_dims[0]
-    used = {name for phase in kernel.phases for s in phase.statements for name in s.dims}
-    used |= {name for phase in kernel.phases for name in phase.loops}
-    return "" if column in used else column
+    return "" if column in named_dims(kernel) else column
 
 
 def _waits(kernel: Kernel, buffers: Mapping[str, Buffer], machine: Machine) -> bool:

@@ -7,7 +7,7 @@ rows, but not their queries.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from birc.compiler.ir.plan import Exchange, ExchangeStep, KernelStep, Plan, Step, View
@@ -16,49 +16,60 @@ from birc.compiler.ir.region import Region, region
 from birc.runtime.program import MAX_BOX_RANK
 
 Axis = tuple[int, int]  # stride and extent
+Reads = Mapping[tuple[str, int], Sequence[tuple[int, Region]]]  # by buffer and die: the steps, and what they read
 Interval = tuple[int, int]  # the first digit, and one past the last
 
 
 def trim_exchanges(plan: Plan) -> Plan:
     """The plan whose exchanges send boxes around what is read later on; those of which nothing is read are gone."""
     steps: list[Step] = []
+    reads = _reads(plan)
     for number, step in enumerate(plan.steps):
         if not isinstance(step, ExchangeStep):
             steps.append(step)
             continue
-        exchanges = _exchanges(plan, number, step)
+        exchanges = _exchanges(step, number, reads)
         if exchanges:
             steps.append(ExchangeStep(exchanges))
     return replace(plan, steps=tuple(steps))
 
 
-def _exchanges(plan: Plan, number: int, step: ExchangeStep) -> tuple[Exchange, ...]:
+def _exchanges(step: ExchangeStep, number: int, reads: Reads) -> tuple[Exchange, ...]:
     """The exchanges of a step, trimmed; those of a buffer stay as they are where boxes of different strides would come
     of it, which nobody can tell apart."""
-    trimmed = {exchange: _trimmed(exchange, _reads(plan, number, exchange)) for exchange in step.exchanges}
+    trimmed: dict[Exchange, Exchange | None] = {}
+    for exchange in step.exchanges:
+        found = reads.get((exchange.view.buffer, 1 - exchange.sender), ())
+        trimmed[exchange] = _trimmed(exchange, (box for later, box in found if later > number))
     strides: dict[tuple[str, int], set[tuple[int, ...]]] = {}
-    for exchange in trimmed.values():
-        if exchange is not None:
-            strides.setdefault((exchange.view.buffer, exchange.sender), set()).add(exchange.view.strides)
-    found = (
+    for result in trimmed.values():
+        if result is not None:
+            strides.setdefault((result.view.buffer, result.sender), set()).add(result.view.strides)
+    kept = (
         exchange if result and len(strides[exchange.view.buffer, exchange.sender]) > 1 else result
         for exchange, result in trimmed.items()
     )
-    return tuple(exchange for exchange in found if exchange is not None)
+    return tuple(exchange for exchange in kept if exchange is not None)
 
 
-def _reads(plan: Plan, number: int, exchange: Exchange) -> Iterator[Region]:
-    """What the receiver of an exchange in a step reads of its buffer after that step, or gives out."""
-    name, receiver = exchange.view.buffer, 1 - exchange.sender
-    for step in plan.steps[number + 1 :]:
-        kernel = step.kernels[receiver] if isinstance(step, KernelStep) else None
-        for access in accesses(kernel) if kernel is not None else ():
-            if access.view.buffer == name:
-                yield region(access.view)
+def _reads(plan: Plan) -> Reads:
+    """What each die reads of the buffers that are exchanged; what it gives out it reads after the last step."""
+    exchanged = {e.view.buffer for step in plan.steps if isinstance(step, ExchangeStep) for e in step.exchanges}
+    found: dict[tuple[str, int], list[tuple[int, Region]]] = {}
+
+    def add(number: int, die: int, view: View) -> None:
+        if view.buffer in exchanged:
+            found.setdefault((view.buffer, die), []).append((number, region(view)))
+
+    for number, step in enumerate(plan.steps):
+        for die, kernel in enumerate(step.kernels if isinstance(step, KernelStep) else ()):
+            for access in accesses(kernel) if kernel is not None else ():
+                add(number, die, access.view)
     for output in plan.outputs:
         for dies, _, view in output.pieces:
-            if view.buffer == name and dies >> receiver & 1:
-                yield region(view)
+            for die in (die for die in range(plan.dies) if dies >> die & 1):
+                add(len(plan.steps), die, view)
+    return found
 
 
 def _trimmed(exchange: Exchange, reads: Iterable[Region]) -> Exchange | None:

@@ -8,9 +8,10 @@ from graph_maker import GraphMaker
 from pipeline import Compiled, compile_graph
 
 from birc.codegen import pieces
-from birc.codegen.pieces import pieces_of, views_by_buffer
+from birc.codegen.pieces import pieces_of
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import KernelStep, View
+from birc.compiler.ir.plan_access import views_by_buffer
 from birc.compiler.passes import stream_tail
 from birc.compiler.prove import new_prover
 from birc.runtime.machine import load_machine

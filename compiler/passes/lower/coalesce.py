@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from birc.compiler.ir.plan import Access, Contraction, Dimension, Index, Kernel, Phase, Statement, View
+from birc.compiler.ir.plan_access import named_dims
 from birc.compiler.passes.lower.frame import unit
 
 MOST_UNROLLED = 64
@@ -68,7 +69,7 @@ def _unrolled(kernel: Kernel) -> list[Kernel] | None:
 def _at_index(kernel: Kernel, dimension: Dimension, index: int) -> Kernel | None:
     """The kernel with a par dimension fixed, which is then no dimension any more; None when it has to stay."""
     position = kernel.par_dims.index(dimension)
-    if dimension.name in _named_dims(kernel) or any(s.index_axis == position for s in _indexed_loads(kernel)):
+    if dimension.name in named_dims(kernel) or any(s.index_axis == position for s in _indexed_loads(kernel)):
         return None
 
     def fixed(access: Access) -> Access | None:
@@ -84,12 +85,6 @@ def _at_index(kernel: Kernel, dimension: Dimension, index: int) -> Kernel | None
         return None
     space = tuple(d for d in kernel.space if d != dimension)
     return replace(kernel, name=f"{kernel.name}.{index}", space=space, phases=phases)
-
-
-def _named_dims(kernel: Kernel) -> set[str]:
-    """Dimensions that statements or phases name: they keep their identity."""
-    named = {name for phase in kernel.phases for name in phase.loops}
-    return named | {name for phase in kernel.phases for s in phase.statements for name in s.dims}
 
 
 def _without_red(kernel: Kernel, dimension: Dimension) -> Kernel:
@@ -120,7 +115,7 @@ def _without(kernel: Kernel, dimension: Dimension) -> Kernel | None:
     """The kernel without a par dimension of extent 1; None when it has to stay."""
     contraction = kernel.contraction
     columns = contraction.column_dims if contraction is not None else ()
-    if dimension.extent != 1 or dimension.name in columns or dimension.name in _named_dims(kernel):
+    if dimension.extent != 1 or dimension.name in columns or dimension.name in named_dims(kernel):
         return None
     position = kernel.par_dims.index(dimension)
     if len(kernel.par_dims) == 1 or any(s.index_axis == position for s in _indexed_loads(kernel)):
@@ -141,7 +136,7 @@ def _without(kernel: Kernel, dimension: Dimension) -> Kernel | None:
 def _merged(kernel: Kernel, position: int, max_dim: int) -> Kernel | None:
     """The kernel with the par dimensions at `position` and the next as one; None when they cannot be."""
     outer, inner = kernel.par_dims[position : position + 2]
-    if outer.extent * inner.extent > max_dim or {outer.name, inner.name} & _named_dims(kernel):
+    if outer.extent * inner.extent > max_dim or {outer.name, inner.name} & named_dims(kernel):
         return None
     contraction = kernel.contraction
     if contraction is not None and not {outer.name, inner.name} <= set(contraction.row_dims):

@@ -170,18 +170,11 @@ def _kept_for_rows(before: list[Statement], inside: list[Statement]) -> set[int]
 def moving(root: Expression) -> frozenset[str]:
     """The dimensions along which a value may differ."""
     found: dict[Expression, frozenset[str]] = {}
-    pending = [root]
-    while pending:
-        expression = pending[-1]
-        waiting = [e for e in expression.inputs if e not in found]
-        if waiting:
-            pending.extend(waiting)
-            continue
-        pending.pop()
-        names = frozenset().union(*(found[e] for e in expression.inputs))
-        if expression.access is not None:
-            names |= {name for index in expression.access.index for name, _ in index.terms}
-        found[expression] = names - set(expression.dims)
+    for e in _inputs_first([root]):
+        names = frozenset().union(*(found[argument] for argument in e.inputs))
+        if e.access is not None:
+            names |= {name for index in e.access.index for name, _ in index.terms}
+        found[e] = names - set(e.dims)
     return found[root]
 
 
