@@ -99,7 +99,7 @@ class Machine:
 
     # Ports and links, each for one direction.
     hbm_bytes_per_cycle_per_section: BytesPerCycle
-    hbm_efficiency: Fraction  # of a long stream; bounds use the raw rate
+    hbm_efficiency: Fraction  # of a long stream; the bound hbm uses the raw rate
     noc_bytes_per_cycle: BytesPerCycle  # the port of one SPC
     l2_to_gib_bytes_per_cycle: BytesPerCycle
     tb_to_gib_bytes_per_cycle: BytesPerCycle

@@ -126,9 +126,17 @@ class CommandCheck:
             done = everywhere if self._transfers else self._ordering.known(die)
             self._uses[die] = [use for use in uses if not done >> use.operation & 1]
 
+    def _check_launched(self, issue: Issue) -> None:
+        """Nothing moves before the card has been told to begin."""
+        for die in self._dies(issue):
+            if self._spcs[die] is None:
+                what = f"die {die} has no launch before it"
+                self._findings.add(issue.text, what, f"a {issue.command.mnemonic} belongs to a launch")
+
     # Runs.
 
     def _run(self, issue: Issue) -> None:
+        self._check_launched(issue)
         for die in self._dies(issue):
             traffic = self._traffic(issue, die)
             if traffic is None:
@@ -149,7 +157,6 @@ class CommandCheck:
         kernel = self._program.kernels[index]
         mask = self._spcs[die]
         if mask is None:
-            self._findings.add(issue.text, f"die {die} has no launch before it", "a run belongs to a launch")
             return None
         slots = used_slots(kernel)
         unbound = [slot for slot in slots if slot not in self._slots[die]]
@@ -171,6 +178,7 @@ class CommandCheck:
     # Copies and transfers.
 
     def _copy(self, issue: Issue) -> None:
+        self._check_launched(issue)
         target = self._advanced(issue, "dst", "dst_advance")
         source = self._advanced(issue, "src", "src_advance")
         if not self._check_pair(issue, target, source):
@@ -188,6 +196,7 @@ class CommandCheck:
             self._ordering.copy_done(issue, die, operation, known)
 
     def _transfer(self, issue: Issue) -> None:
+        self._check_launched(issue)
         target = self._advanced(issue, "dst", None)
         source = self._advanced(issue, "src", None)
         if self._program.dies != 2:

@@ -44,6 +44,12 @@ def test_runs_belong_to_a_launch_and_find_their_slots():
     refused(launched(0b111), "SPC mask 0x7")
 
 
+def test_nothing_moves_before_the_launch():
+    copied, sent = command_loop().program, two_die_transfer().program
+    refused(drop_command(copied, "launch"), "no launch before it", "a copy belongs to a launch")
+    refused(drop_command(sent, "launch"), "no launch before it", "a transfer belongs to a launch")
+
+
 def chain(*between, last_slot=1):
     """Two runs: the first writes a buffer block by block, the second reads it with rows of the other SPC."""
     layout = Layout()
@@ -113,7 +119,7 @@ def test_dies_use_an_event_again_in_a_known_order():
         return layout.program(
             "exchange",
             (),
-            (*copied, *between, *transferred),
+            (command("launch", SPCS, "x", dies=BOTH_DIES), *copied, *between, *transferred),
             inputs=(layout.port("x", x, BOTH_DIES),),
             outputs=(layout.port("own", own, 0b10), layout.port("sent", sent, 0b10)),
             dies=2,
@@ -139,7 +145,7 @@ def test_copies_match_and_stay_out_of_tensor_buffers():
 
     def copied(target):
         return layout.program(
-            "copy", (), (command("copy", target, x, (), (), 0), command("wait", 0)),
+            "copy", (), (command("launch", SPCS, "x"), command("copy", target, x, (), (), 0), command("wait", 0)),
             inputs=(layout.port("x", x),), outputs=(layout.port("out", out),),
         )  # fmt: skip
 
