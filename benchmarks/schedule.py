@@ -38,7 +38,7 @@ from birc.runtime.report_text import largest_bound
 
 PRECISION = "bf16"
 RESOURCES = ("tcore", "vector", "hbm", "noc")
-MOVES_WEIGHTS = ("hbm", "noc", "roofline", "max")
+MOVES_WEIGHTS = ("hbm", "stream", "noc", "roofline", "max")
 """Bounds that charge the weights, which are on the chip already in a warm call."""
 WIDTH_WITHOUT_TERMINAL = 220
 Tell = Callable[[str], None]

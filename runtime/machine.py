@@ -99,7 +99,7 @@ class Machine:
 
     # Ports and links, each for one direction.
     hbm_bytes_per_cycle_per_section: BytesPerCycle
-    hbm_efficiency: Fraction  # of a long stream; the bound hbm uses the raw rate
+    hbm_efficiency: Fraction  # of a long stream
     noc_bytes_per_cycle: BytesPerCycle  # the port of one SPC
     l2_to_gib_bytes_per_cycle: BytesPerCycle
     tb_to_gib_bytes_per_cycle: BytesPerCycle
@@ -211,6 +211,11 @@ class Machine:
     def hbm_bytes_per_cycle(self) -> float:
         """Raw HBM rate of the whole chip."""
         return self.hbm_sections * self.hbm_bytes_per_cycle_per_section
+
+    def streamed_cycles(self, num_bytes: float) -> float:
+        """The least cycles of a program that moves so many bytes to and from HBM: before a launch nothing moves."""
+        rate = self.dies * self.streamed_hbm_bytes_per_cycle()
+        return self.launch_cycles + num_bytes / rate if num_bytes else 0.0
 
     def streamed_hbm_bytes_per_cycle(self) -> float:
         """Rate of the HBM of one die in a long stream."""

@@ -214,6 +214,7 @@ def _loads_us(machine: Machine, timing: TimingResult) -> dict[str, float]:
         "tcore": timing.tcore_cycles / spcs,
         "vector": max(timing.alu_cycles, timing.sfu_cycles) / spcs,
         "hbm": traffic.get("hbm", 0.0) / machine.hbm_bytes_per_cycle(),
+        "stream": machine.streamed_cycles(traffic.get("hbm", 0.0)),
         "l2": traffic.get("l2", 0.0) / (spcs * machine.l2_to_gib_bytes_per_cycle),
         "noc": noc / (spcs * machine.noc_bytes_per_cycle),
         "d2d": traffic.get("d2d one way", 0.0) / machine.d2d_bytes_per_cycle,

@@ -19,14 +19,14 @@ from birc.runtime.residents import has_residents, later_calls
 from birc.runtime.timing import simulate
 from birc.runtime.timing.calibration import latency_range
 from birc.runtime.timing.result import LEDGER_CLASSES
-from birc.runtime.variant import BOUND_CYCLES, BoundaryTensor, Step, Variant
+from birc.runtime.variant import BOUND_CYCLES, RESOURCE_BOUNDS, BoundaryTensor, Step, Variant
 
 QUICKLY_WALKED: Final = 400
 """Instructions walked by one simulation up to which a profile adds the range of its latency unasked."""
 
 _BITS: Final = {entry.name: entry.bits for entry in DTYPES}
 _RESOURCES: Final = ("tcore", "vcore", "hbm", "d2d")
-_LOADS: Final = ("tcore", "vector", "hbm", "l2", "noc", "d2d", "dependency")
+_LOADS: Final = RESOURCE_BOUNDS
 _TRAFFIC: Final = ("hbm_bytes", "compulsory_bytes", "d2d_bytes")
 
 

@@ -15,7 +15,7 @@ from birc.runtime.dtypes import DTYPES, HOST_DTYPES
 from birc.runtime.errors import BadPackageError
 from birc.runtime.package_json import Fields, Json
 
-RESOURCE_BOUNDS: Final = ("tcore", "vector", "hbm", "l2", "noc", "d2d", "dependency")
+RESOURCE_BOUNDS: Final = ("tcore", "vector", "hbm", "stream", "l2", "noc", "d2d", "dependency")
 BOUNDS: Final = (*RESOURCE_BOUNDS, "max")
 """The bounds that the compiler derives from a graph; `max` is the largest of the others."""
 

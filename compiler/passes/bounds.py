@@ -23,6 +23,7 @@ class Bounds:
     tcore: int
     vector: int
     hbm: int
+    stream: int
     l2: int
     noc: int
     d2d: int
@@ -61,15 +62,15 @@ def bounds(lowered: Lowered, machine: Machine) -> Bounds:
     tcore, alu, sfu = (sum(map(cycles, paths.released)) / machine.spcs for cycles in resources)
     staged = (_staged(paths.released, cycles, machine.spcs) for cycles in resources)
     num_bytes = moved.read + moved.written
-    streamed = machine.launch_cycles + num_bytes / (machine.dies * machine.streamed_hbm_bytes_per_cycle())
     return Bounds(
         tcore=floor(tcore),
         vector=floor(max(alu, sfu)),
         hbm=floor(num_bytes / machine.hbm_bytes_per_cycle()),
+        stream=floor(machine.streamed_cycles(num_bytes)),
         l2=0,
         noc=floor(max(moved.read, moved.written) / (machine.spcs * machine.noc_bytes_per_cycle)),
         d2d=0,
-        dependency=max(paths.last_output(), floor(streamed), *map(floor, staged)),
+        dependency=max(paths.last_output(), *map(floor, staged)),
     )
 
 

@@ -34,8 +34,8 @@ NESTED_KEYS = {
     "utilization": {"tcore", "vcore", "hbm", "d2d"},
     "sram": {"peak_bytes", "capacity_bytes", "lower_bound_bytes"},
     "traffic": {"hbm_bytes", "compulsory_bytes", "d2d_bytes"},
-    "bound_us": {"tcore", "vector", "hbm", "l2", "noc", "d2d", "dependency", "roofline", "max"},
-    "load_us": {"tcore", "vector", "hbm", "l2", "noc", "d2d", "dependency"},
+    "bound_us": {"tcore", "vector", "hbm", "stream", "l2", "noc", "d2d", "dependency", "roofline", "max"},
+    "load_us": {"tcore", "vector", "hbm", "stream", "l2", "noc", "d2d", "dependency"},
     "placement": {"device_nodes", "host_nodes", "host"},
 }
 PER_OP_KEYS = {

@@ -286,7 +286,7 @@ def test_the_report_is_the_published_object():
     assert tuple(report["ledger"]) == LEDGER_CLASSES
     assert set(report["sram"]) == {"peak_bytes", "capacity_bytes", "lower_bound_bytes"}
     assert set(report["traffic"]) == {"hbm_bytes", "compulsory_bytes", "d2d_bytes"}
-    bounds = {"tcore", "vector", "hbm", "l2", "noc", "d2d", "dependency", "roofline", "max"}
+    bounds = {"tcore", "vector", "hbm", "stream", "l2", "noc", "d2d", "dependency", "roofline", "max"}
     assert set(report["bound_us"]) == bounds
     assert set(report["load_us"]) == bounds - {"roofline", "max"}
     assert report["bound_us"]["max"] == report["bound_us"]["roofline"], "hand-written: the compiler derived none"
