@@ -53,7 +53,7 @@ class ContractionWriter:
         depth = list(kernel.red_dims)
         first_resident = len(depth) - tiling.resident
         self.chunked, resident = depth[:first_resident], tuple(depth[first_resident:])
-        self.patch = patch_of(kernel) if tiling.taps else None
+        self.patch = patch_of(kernel, tiling.taps) if tiling.taps else None
         self.taps = tuple(d for d in resident if d.name in tiling.taps)
         loaded = tuple(d for d in resident if d.name not in tiling.taps)
         a_bytes, b_bytes = slot_bytes(kernel, contraction, tiling, machine)

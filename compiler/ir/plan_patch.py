@@ -59,19 +59,25 @@ class Patch:
         return math.prod(side.patch(tile, extents) for side in self.sides)
 
 
-def patch_of(kernel: Kernel) -> Patch | None:
+def patch_of(kernel: Kernel, taps: tuple[str, ...] = ()) -> Patch | None:
     """The image that a contraction takes windows of; None when no tap moves one.
 
-    The last two of the row axes of `a` count pixels, others select an image.
+    The last two of the row axes of `a` count pixels, others select an image. Of given `taps` these move windows, and an
+    axis that others move selects an image, too: another one for each of their steps. A line of pixels and the samples
+    are an image then, from which the lines beside it are apart.
     """
     contraction = kernel.contraction
     if contraction is None:
         return None
     reds = {d.name for d in kernel.space if d.kind == RED}
-    index, last = contraction.a.index, contraction.rows - 1
-    if any(name in reds for image in index[: max(0, last - 1)] for name, _ in image.terms):
+    index = contraction.a.index
+    of_images = reds - set(taps) if taps else set()
+    axes = [
+        axis for axis in range(contraction.rows) if not any(name in of_images for name, _ in index[axis].terms)
+    ]  # fmt: skip
+    if not taps and any(name in reds for axis in axes[:-2] for name, _ in index[axis].terms):
         return None
-    rows, columns = (_side(index, axis, reds, contraction.row_dims) for axis in (last - 1, last))
+    rows, columns = (_side(index, axis, reds, contraction.row_dims) for axis in (-1, -1, *axes)[-2:])
     if rows is None or columns is None:
         return None
     patch = Patch(rows, columns)
@@ -120,7 +126,7 @@ def slot_bytes(kernel: Kernel, contraction: Contraction, tiling: Tiling, machine
     form = machine.format(contraction.format)
     depth = math.prod(tile[d.name] for d in kernel.red_dims)
     column_bytes = -(-depth // form.k_unit) * form.k_unit * form.bytes
-    patch = patch_of(kernel) if tiling.taps else None
+    patch = patch_of(kernel, tiling.taps) if tiling.taps else None
     pixels = patch.pixels(tile, {d.name: d.extent for d in kernel.space}) if patch is not None else 0
     a_bytes = max(machine.tcore_rows, pixels) * column_bytes
     unit = RING_ALIGNMENT_BYTES["load_a"]

@@ -167,7 +167,7 @@ def _window_problems(
     kernel: Kernel, contraction: Contraction, tiling: Tiling, tile: Mapping[str, int], machine: Machine
 ) -> Iterator[str]:
     """What is wrong with windows of a patch."""
-    patch = patch_of(kernel)
+    patch = patch_of(kernel, tiling.taps)
     if patch is None or set(patch.taps) != set(tiling.taps):
         found = "no taps move" if patch is None else f"the taps {', '.join(patch.taps)} move"
         yield f"moves windows with {', '.join(tiling.taps)}, but {found} a window by whole pixels"

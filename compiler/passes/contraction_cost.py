@@ -95,7 +95,7 @@ class Shape:
     def load_cycles(self) -> tuple[float, float]:
         """Cycles of the port to load one a tile and one b tile."""
         a, b = self._load(self.contraction.a), self._load(self.contraction.b)
-        patch = patch_of(self.kernel) if self.taps else None
+        patch = patch_of(self.kernel, self.taps) if self.taps else None
         if patch is not None:
             pixels = math.prod(side.window(self.tile) for side in patch.sides)
             a *= loaded_pixels(patch, self.kernel, self.contraction, self.tile) / pixels

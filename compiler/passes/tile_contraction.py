@@ -16,7 +16,7 @@ from birc.compiler.passes.restrict import even_part
 from birc.compiler.passes.split_depth import inner_depths, split_depth
 from birc.compiler.passes.tile_overlap import overlapped
 from birc.compiler.passes.tile_vector import banded, factorisations, keeps_to_bands, shared_programs
-from birc.compiler.passes.windows import taps_innermost, window_tiles
+from birc.compiler.passes.windows import line_taps, taps_innermost, window_tiles
 from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
 
@@ -103,10 +103,14 @@ def _window_candidates(
     patch = patch_of(kernel)
     if patch is None or any(True for _ in patch_problems(patch, kernel, contraction, machine)):
         return
-    kernel = taps_innermost(kernel, patch.taps)
-    for whole in window_tiles(kernel, patch, contraction, machine):
-        for tile in _narrowed(kernel, contraction, machine, whole):
-            yield from _tilings(Shape(kernel, contraction, machine, memories, tile, taps=patch.taps))
+    line = patch_of(kernel, taps) if (taps := line_taps(kernel, patch, machine)) else None
+    for image in (patch, line):
+        if image is None:
+            continue
+        ordered = taps_innermost(kernel, image.taps)
+        for whole in window_tiles(ordered, image, contraction, machine):
+            for tile in _narrowed(ordered, contraction, machine, whole):
+                yield from _tilings(Shape(ordered, contraction, machine, memories, tile, taps=image.taps))
 
 
 def _narrowed(

@@ -2,15 +2,20 @@
 
 A patch is loaded for all taps at once, so these are the innermost loops. What stays in the input buffers is then a
 patch and the weights of all taps for a chunk of channels, which may be shallower than an operation could take.
+
+A window has 8 x 8 pixels at most, and the squares of an image of 28 x 28 are four by four with 7 x 7 each. With samples
+beside them there is more to choose from: a window may as well have a line of 7 pixels of 8 samples. Taps move it along
+the line, and for those across it other lines are loaded.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
 from birc.compiler.ir.plan import Contraction, Kernel
-from birc.compiler.ir.plan_patch import Patch
+from birc.compiler.ir.plan_patch import Patch, patch_of
 from birc.compiler.passes.restrict import even_part
 from birc.runtime.machine import Machine
 
@@ -19,9 +24,30 @@ LEAST_DEPTH_UNITS = 2
 
 
 def taps_innermost(kernel: Kernel, taps: tuple[str, ...]) -> Kernel:
-    """The kernel with the reduced dimensions `taps` innermost."""
-    outer = tuple(d for d in kernel.space if d.name not in taps)
-    return replace(kernel, space=(*outer, *(d for d in kernel.space if d.name in taps)))
+    """The kernel with the reduced dimensions `taps` innermost, others that move pixels around them."""
+    contraction = kernel.contraction
+    moved = contraction.a.index[: contraction.rows] if contraction is not None else ()
+    of_pixels = {name for index in moved for name, _ in index.terms}
+    reduced = sorted(kernel.red_dims, key=lambda d: (d.name in taps, d.name in of_pixels))
+    return replace(kernel, space=(*kernel.par_dims, *reduced))
+
+
+def line_taps(kernel: Kernel, patch: Patch, machine: Machine) -> tuple[str, ...]:
+    """The taps of an image of `patch` that move windows of lines; none where these would not be fewer than squares."""
+    squares = _windows(kernel, patch, machine)
+    lines = [patch_of(kernel, (tap,)) for tap in patch.taps if len(patch.taps) > 1]
+    counted = [(_windows(kernel, line, machine), line.taps) for line in lines if line is not None]
+    least, taps = min(counted, key=lambda one: one[0], default=(squares, ()))
+    return taps if least < squares else ()
+
+
+def _windows(kernel: Kernel, patch: Patch, machine: Machine) -> int:
+    """How many windows all rows take."""
+    contraction = kernel.contraction
+    rows = contraction.row_dims if contraction is not None else ()
+    pixels = {side.pixel for side in patch.sides}
+    sides = {name: machine.conv_tile_side if name in pixels else 1 for name in rows}
+    return math.prod(-(-kernel.dimension(name).extent // side) for name, side in sides.items())
 
 
 def window_tiles(kernel: Kernel, patch: Patch, contraction: Contraction, machine: Machine) -> Iterator[dict[str, int]]:
@@ -33,7 +59,8 @@ def window_tiles(kernel: Kernel, patch: Patch, contraction: Contraction, machine
             tile[side.pixel] = even_part(kernel.dimension(side.pixel).extent, machine.conv_tile_side)
     column = kernel.dimension(contraction.column_dims[0])
     tile[column.name] = even_part(column.extent, machine.tcore_cols)
-    channels = [d for d in kernel.red_dims if d.name not in patch.taps]
+    of_depth = {name for index in contraction.a.index[contraction.rows :] for name, _ in index.terms}
+    channels = [d for d in kernel.red_dims if d.name in of_depth]
     if not channels:
         yield tile
         return

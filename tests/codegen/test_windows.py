@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from pipeline import Compiled, compile_network
 
@@ -79,13 +82,27 @@ BY_COORDINATES = [
 ]
 
 
+LINES = [
+    Window((3, 3), pads=(1, 1, 1, 1), shape=(16, 5, 7, 7)),
+    Window((3, 3), pads=(1, 1, 1, 1), shape=(26, 40, 14, 9), filters=70),
+    Window((3, 2), pads=(2, 0, 1, 1), dilation=2, shape=(24, 3, 10, 9)),
+    Window((5, 4), pads=(0, 3, 2, 1), shape=(14, 130, 10, 10)),
+    Window((2, 3), pads=(1, 1, 0, 1), shape=(16, 40, 6, 7)),
+]
+"""Images of which windows of lines are fewer than squares."""
+
+
 @pytest.fixture(autouse=True)
 def prefer_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tilings by windows before all others, whatever the estimate says."""
+    _prefer(monkeypatch, lambda tiling: bool(tiling.taps))
+
+
+def _prefer(monkeypatch: pytest.MonkeyPatch, wanted: Callable[[Tiling], bool]) -> None:
     estimate = contraction_cost.estimate
 
     def preferring(shape: Shape, tiling: Tiling) -> float:
-        return estimate(shape, tiling) + (0.0 if tiling.taps else 1e12)
+        return estimate(shape, tiling) + (0.0 if wanted(tiling) else 1e12)
 
     monkeypatch.setattr("birc.compiler.passes.tile_contraction.estimate", preferring)
 
@@ -96,6 +113,33 @@ def by_windows(compiled: Compiled) -> bool:
 
 @pytest.mark.parametrize("case", [*SQUARES, *DILATED, *OTHERS, *BY_COORDINATES], ids=str)
 def test_values_are_those_of_onnxruntime(case: Window) -> None:
+    _check(case)
+
+
+@pytest.mark.parametrize("case", LINES, ids=str)
+def test_values_by_windows_of_lines(case: Window, monkeypatch: pytest.MonkeyPatch) -> None:
+    _prefer(monkeypatch, lambda tiling: len(tiling.taps) == 1)
+    tilings = [kernel.tiling for kernel in _check(case).kernels if kernel.contraction is not None]
+    assert {len(tiling.taps) for tiling in tilings if tiling is not None} == {1}
+
+
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    shape=st.tuples(st.integers(2, 17), st.integers(1, 40), st.integers(7, 20), st.integers(7, 20)),
+    pads=st.tuples(*[st.integers(0, 3)] * 4),
+    dilation=st.integers(1, 2),
+)
+def test_convolutions_of_many_samples(
+    kernel: tuple[int, int], shape: tuple[int, int, int, int], pads: tuple[int, int, int, int], dilation: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        _prefer(patch, lambda tiling: len(tiling.taps) == 1)
+        _check(Window(kernel, shape, pads=pads, dilation=dilation, by_windows=kernel != (1, 1)))
+
+
+def _check(case: Window) -> Compiled:
+    """Compile, verify, prove; values are those of onnxruntime, and what is timed is what is executed."""
     model, inputs = case.model(), case.inputs()
     compiled = compile_network(model, "br100")
     assert by_windows(compiled) == case.by_windows
@@ -108,6 +152,7 @@ def test_values_are_those_of_onnxruntime(case: Window) -> None:
     assert engine.fallbacks == ()
     np.testing.assert_array_equal(compiled.outputs(memory)["y"], expected)
     assert simulate(compiled.program, compiled.machine).counts == counts
+    return compiled
 
 
 def test_a_ring_need_not_hold_whole_blocks() -> None:
@@ -126,8 +171,10 @@ def test_a_ring_need_not_hold_whole_blocks() -> None:
     assert counts == step_counts
 
 
-@pytest.mark.parametrize("case", [SQUARES[1], DILATED[1], OTHERS[1], OTHERS[4]], ids=str)
-def test_stepping_gives_the_same_in_any_order(case: Window) -> None:
+@pytest.mark.parametrize("case", [SQUARES[1], DILATED[1], OTHERS[1], OTHERS[4], LINES[0], LINES[2]], ids=str)
+def test_stepping_gives_the_same_in_any_order(case: Window, monkeypatch: pytest.MonkeyPatch) -> None:
+    if case in LINES:
+        _prefer(monkeypatch, lambda tiling: len(tiling.taps) == 1)
     inputs = case.inputs()
     compiled = compile_network(case.model(), "br100", "bf16")
     values, counts = compiled.values_counted(inputs)

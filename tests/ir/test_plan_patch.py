@@ -89,6 +89,39 @@ def test_what_is_no_image_has_no_windows(old: str, new: str) -> None:
     assert problems_of(changed)
 
 
+LINES = (
+    VALID.replace("par n 2", "par n 16").replace("[2, 12", "[16, 12").replace("65536", "1048576")
+    .replace("red r 3, red s 2]", "red s 2, red r 3]")
+    .replace(TILE, "tile [n 8, y 8, x 1, o 32, c 32, r 1, s 1] resident 2 slots 2 and 6 windows [r]")
+)  # fmt: skip
+
+
+def test_a_line_of_pixels_and_samples_are_an_image() -> None:
+    assert problems_of(LINES) == ()
+    kernel = kernel_of(LINES)
+    patch = patch_of(kernel, ("r",))
+    assert patch == Patch(Side(0, "n"), Side(1, "y", "r", 2))
+    assert patch_of(kernel, ("s",)) == Patch(Side(0, "n"), Side(2, "x", "s", 1))
+    # Lines of 8 + 4 pixels, of 8 samples; the column beside them is another image.
+    assert slot_bytes(kernel, kernel.contraction, kernel.tiling, MACHINE)[0] == 8 * 12 * 64
+    assert loaded_pixels(patch, kernel, kernel.contraction, dict(kernel.tiling.tile)) == 8 * (10 + 6) / 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ("n 8, y 8, x 1", "n 4, y 8, x 2", "a window spans 2 of x, which counts no pixels of an image"),
+        ("n 8, y 8, x 1", "n 9, y 7, x 1", "a window has 9 pixels along n, at most 8"),
+        ("c 32, r 1, s 1", "c 32, r 1, s 2", "a load brings"),
+        ("windows [r]", "windows [s]", "not the innermost resident depth loops"),
+    ],
+)
+def test_what_lines_must_keep_to(old: str, new: str, what: str) -> None:
+    assert old in LINES
+    found = problems_of(LINES.replace(old, new))
+    assert any(what in problem for problem in found), found
+
+
 @pytest.mark.parametrize(
     ("old", "new", "what"),
     [
@@ -102,7 +135,7 @@ def test_what_is_no_image_has_no_windows(old: str, new: str) -> None:
         ("r 1, s 1", "r 3, s 1", "an operation takes 3 taps along r, must be 1"),
         ("red c 64, red r 3, red s 2]", "red r 3, red s 2, red c 64]", "not the innermost resident depth loops"),
         ("resident 2", "resident 1", "not the innermost resident depth loops"),
-        ("windows [r, s]", "windows [r]", "the taps r, s move a window"),
+        ("windows [r, s]", "windows [r]", "a window spans 8 of x, which counts no pixels"),
         ("windows [r, s]", "windows [r, q]", "moves windows with r, q"),
         ("slots 1 and 6", "slots 37 and 6", "operand a needs 265216 B"),
         ("slots 1 and 6", "slots 1 and 65", "operand b needs 266240 B"),
