@@ -1,8 +1,9 @@
 """One sample an SPC: when there are enough, every SPC takes samples of its own through the whole network.
 
 Then activations never leave the SPC: they lie in its tensor buffer, which is nearer and wider than L2, and no barrier
-is needed between kernels. Constants are read from L2 by all. (The vendor maps BERT and convolutional networks to the
-chip in this way in its MLPerf Inference v2.1 submission.)
+is needed between kernels. Constants are read from L2 by all; where they do not all fit, the rounds of samples go
+through the network segment by segment (`segments.py`), and each constant is still loaded once. (The vendor maps BERT
+and convolutional networks to the chip in this way in its MLPerf Inference v2.1 submission.)
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ from dataclasses import replace
 
 from birc.compiler.ir.plan import PAR, SPC, Access, Dimension, ExchangeStep, Index, Kernel, KernelStep, Phase, Plan
 from birc.compiler.ir.plan_access import accesses
-from birc.compiler.passes.chunk import constant_bytes, cut_into, peak_bytes
+from birc.compiler.passes.chunk import MOST_STEPS, constant_bytes, cut_into, peak_bytes
+from birc.compiler.passes.depth_first import depth_first
 from birc.compiler.passes.lower.frame import unit
+from birc.compiler.passes.segments import best_segments, in_segments
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
 from birc.runtime.program import MAX_BOX_RANK
 
 SLACK = 1.1
 """Room for the gaps that placing buffers leaves."""
+BETWEEN = 1 / 6
+"""Share of an SPC's memory that what lies between two kernels alone may take, if they can go part by part."""
 ALIGNMENT_BYTES = 1 << 10
 MOST_ROUNDS = 64
 """More rounds are no batch of samples any more, and too many commands to prove one by one."""
@@ -31,10 +36,25 @@ def per_sample(plan: Plan, machine: Machine) -> Plan | None:
     cut = cut_into(plan, machine, rounds * machine.spcs_per_die) if rounds else None
     if cut is None or most_axes(cut) == MAX_BOX_RANK:
         return None
-    buffer_bytes = tensor_buffer_bytes(cut)
-    if buffer_bytes + _aligned(constant_bytes(plan) // machine.spcs_per_die) > machine.spc_sram_bytes:
-        return None
-    return _spread(cut, machine.spcs_per_die, rounds, buffer_bytes)
+    spread = _spread(depth_first(cut, BETWEEN * machine.spc_sram_bytes), machine.spcs_per_die, rounds)
+    share = constant_bytes(spread) // machine.spcs_per_die
+    if tensor_buffer_bytes(spread) + _aligned(share) > machine.spc_sram_bytes:
+        few = rounds * len(spread.steps) <= MOST_STEPS
+        room = machine.spc_sram_bytes / SLACK
+        segments = best_segments(_of_one_spc(spread, machine), rounds, room) if few else None
+        if segments is None:
+            return None
+        spread = in_segments(spread, rounds, segments)
+    return replace(spread, tensor_buffer_bytes=tensor_buffer_bytes(spread))
+
+
+def _of_one_spc(spread: Plan, machine: Machine) -> Plan:
+    """The plan with the share of an SPC of each constant."""
+    shares = (
+        replace(b, num_bytes=-(-b.num_bytes // machine.spcs_per_die)) if b.role == "constant" else b
+        for b in spread.buffers
+    )
+    return replace(spread, buffers=tuple(shares))
 
 
 def rounds_of(plan: Plan, machine: Machine) -> int:
@@ -73,7 +93,7 @@ def _aligned(num_bytes: int) -> int:
     return -(-num_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
-def _spread(cut: Plan, spcs: int, rounds: int, tensor_buffer_bytes: int) -> Plan:
+def _spread(cut: Plan, spcs: int, rounds: int) -> Plan:
     """The plan of one sample, run on all SPCs at once; boundary tensors advance from SPC to SPC and round to round."""
     sizes = {b.name: dtype(b.dtype).bits // 8 for b in cut.buffers}
     strides = {name: num_bytes // sizes[name] for name, num_bytes in cut.advances}
@@ -88,7 +108,6 @@ def _spread(cut: Plan, spcs: int, rounds: int, tensor_buffer_bytes: int) -> Plan
         steps=steps,
         repeat=rounds,
         advances=tuple((name, num_bytes * spcs) for name, num_bytes in cut.advances) if rounds > 1 else (),
-        tensor_buffer_bytes=tensor_buffer_bytes,
     )
 
 

@@ -79,7 +79,7 @@ def _candidates(
 ) -> Iterator[tuple[Shape, Tiling]]:
     yield from _candidates_of(kernel, contraction, machine, memories, is_cut=False)
     yield from _window_candidates(kernel, contraction, machine, memories)
-    if len(kernel.space) <= MOST_SPLIT_DIMENSIONS:
+    if sum(d.extent > 1 for d in kernel.space) <= MOST_SPLIT_DIMENSIONS:
         step = _tile(kernel, contraction, machine, {})[kernel.red_dims[-1].name]
         for inner in inner_depths(kernel, step):
             split = split_depth(kernel, inner)
