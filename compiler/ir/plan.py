@@ -23,7 +23,9 @@ SPC_COLUMNS = "spc_columns"
 """The same, when every SPC has its own columns of a tensor; it comes behind the one over samples."""
 SPC_BANDS = "spc_bands"
 """The same, when every SPC has its own rows of an image, and those beside them that windows reach."""
-OWN_DIMENSIONS = frozenset({SPC, SPC_BANDS, SPC_COLUMNS})
+SPC_PRODUCTS = "spc_products"
+"""The same, when every SPC has its own products of matrices, or rows of them; it comes behind the one over samples."""
+OWN_DIMENSIONS = frozenset({SPC, SPC_BANDS, SPC_COLUMNS, SPC_PRODUCTS})
 
 
 @dataclass(frozen=True, slots=True)

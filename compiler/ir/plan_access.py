@@ -45,20 +45,26 @@ def views_by_buffer(plan: Plan) -> dict[str, list[dict[View, None]]]:
     return found
 
 
-def with_views(kernel: Kernel, change: Callable[[View], View]) -> Kernel:
-    """The kernel with every view changed."""
-
-    def changed(access: Access) -> Access:
-        return replace(access, view=change(access.view))
-
+def with_statements(kernel: Kernel, change: Callable[[Access], Access]) -> Kernel:
+    """The kernel with every access of its statements changed; those of a contraction are not."""
     phases = tuple(
         replace(
             phase,
-            statements=tuple(s if s.access is None else replace(s, access=changed(s.access)) for s in phase.statements),
+            statements=tuple(s if s.access is None else replace(s, access=change(s.access)) for s in phase.statements),
         )
         for phase in kernel.phases
     )
-    contraction = kernel.contraction
+    return replace(kernel, phases=phases)
+
+
+def with_accesses(kernel: Kernel, change: Callable[[Access], Access]) -> Kernel:
+    """The kernel with every access changed."""
+    kernel, contraction = with_statements(kernel, change), kernel.contraction
     if contraction is not None:
-        contraction = replace(contraction, a=changed(contraction.a), b=changed(contraction.b))
-    return replace(kernel, phases=phases, contraction=contraction)
+        contraction = replace(contraction, a=change(contraction.a), b=change(contraction.b))
+    return replace(kernel, contraction=contraction)
+
+
+def with_views(kernel: Kernel, change: Callable[[View], View]) -> Kernel:
+    """The kernel with every view changed."""
+    return with_accesses(kernel, lambda access: replace(access, view=change(access.view)))

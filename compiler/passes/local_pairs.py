@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Plan
+from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Plan, Step
 from birc.compiler.ir.plan_access import accesses
 from birc.compiler.ir.region import region
 from birc.compiler.passes.allocation.blocks import aligned
@@ -20,6 +20,7 @@ from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.lifetimes import instances, reads_of, touched, writes_of
 from birc.compiler.passes.lower.frame import unit
 from birc.compiler.passes.own_parts import Bands, Parts, in_own_parts
+from birc.compiler.passes.own_products import in_own_products, ways
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
@@ -37,11 +38,11 @@ Cycles = Callable[[Kernel, Memories], int]
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """Two steps with a tensor between them that lies in the tensor buffers, and the cycles that this gains."""
+    """Two steps with tensors between them that lie in the tensor buffers, and the cycles that this gains."""
 
     first: KernelStep
     second: KernelStep
-    buffer: Buffer
+    buffers: tuple[Buffer, ...]
     gain: int
 
 
@@ -55,27 +56,62 @@ def local_pairs(plan: Plan, machine: Machine, cycles: Cycles) -> Plan | None:
             users.setdefault(name, []).append(number)
     buffers = {b.name: b for b in plan.buffers}
     search = _Search(machine, cycles, {b.name: b.dtype for b in plan.buffers})
-    steps, number, largest = list(plan.steps), 0, 0
-    while number + 1 < len(steps):
-        first, second = steps[number : number + 2]
-        best: _Pair | None = None
-        if isinstance(first, KernelStep) and isinstance(second, KernelStep):
+    steps, order, place, largest = list(plan.steps), list(range(len(plan.steps))), 0, 0
+    while place + 1 < len(order):
+        number, best = order[place], None
+        for other in _followers(steps, order[place:], users):
             between = [
-                buffers[name] for name in touched(first) & touched(second) if users[name] == [number, number + 1]
+                buffers[name] for name in touched(steps[number]) if users[name] == [number, other] and name in buffers
             ]
-            best = search.best(first, second, between)
-        if best is None:
-            number += 1
-            continue
-        steps[number : number + 2] = [best.first, best.second]
-        buffers[best.buffer.name] = best.buffer
-        largest = max(largest, aligned(best.buffer.num_bytes, machine.l2_line_bytes))
-        number += 2
+            best = search.best(steps[number], steps[other], between, is_next=other == order[place + 1])
+            if best is not None:
+                order.remove(other)
+                order.insert(place + 1, other)
+                steps[number], steps[other] = best.first, best.second
+                buffers |= {buffer.name: buffer for buffer in best.buffers}
+                largest = max(largest, _room(best.buffers, machine))
+                break
+        place += 1 if best is None else 2
     if not largest:
         return None
     return replace(
-        plan, steps=tuple(steps), buffers=tuple(buffers[b.name] for b in plan.buffers), tensor_buffer_bytes=largest
+        plan,
+        steps=tuple(steps[number] for number in order),
+        buffers=tuple(buffers[b.name] for b in plan.buffers),
+        tensor_buffer_bytes=largest,
     )
+
+
+def _followers(steps: Sequence[Step], order: Sequence[int], users: Mapping[str, Sequence[int]]) -> list[int]:
+    """The steps that may come right behind the first one of an order: the next one, and who else alone reads of it."""
+    number, following, *_ = order
+    readers = {users[name][1] for name in touched(steps[number]) if users[name][0] == number and len(users[name]) == 2}
+    return [
+        other
+        for other in order[1:]
+        if other == following or (other in readers and _may_pass(steps, other, order[1 : order.index(other)]))
+    ]
+
+
+def _may_pass(steps: Sequence[Step], number: int, others: Sequence[int]) -> bool:
+    """Whether a step may come before others: neither touches what the other one writes."""
+    moved = steps[number]
+    written = _written(moved)
+    return bool(written) and all(
+        written.isdisjoint(touched(steps[n])) and touched(moved).isdisjoint(_written(steps[n])) for n in others
+    )
+
+
+def _written(step: Step) -> set[str]:
+    """What a step writes: of one that is no kernel's all that it touches."""
+    if not isinstance(step, KernelStep):
+        return touched(step)
+    return set[str]().union(*map(writes_of, instances(step)))
+
+
+def _room(buffers: Sequence[Buffer], machine: Machine) -> int:
+    """The bytes of an SPC's memory that buffers take."""
+    return sum(aligned(buffer.num_bytes, machine.l2_line_bytes) for buffer in buffers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,43 +122,72 @@ class _Search:
     cycles: Cycles
     types: Mapping[str, str]
 
-    def best(self, first: KernelStep, second: KernelStep, between: list[Buffer]) -> _Pair | None:
-        """The fastest way to keep one of the tensors between two steps local; None when that gains nothing."""
-        ways = [
-            pair
-            for buffer in between
-            if buffer.role == "scratch" and buffer.space != "tb"
-            for pair in self._pairs(first, second, buffer)
-        ]
-        return max((pair for pair in ways if pair.gain > 0), key=lambda pair: pair.gain, default=None)
+    def best(self, first: Step, second: Step, between: Sequence[Buffer], *, is_next: bool) -> _Pair | None:
+        """The fastest way to keep tensors between two steps local; None when that gains nothing.
+
+        Where the second `is_next` there is a barrier between them.
+        """
+        if not isinstance(first, KernelStep) or not isinstance(second, KernelStep):
+            return None
+        if [k is None for k in first.kernels] != [k is None for k in second.kernels]:
+            return None
+        may_stay = [buffer for buffer in between if buffer.role == "scratch" and buffer.space != "tb"]
+        if second.kernel.contraction is not None:
+            ways = self._products(first, second, may_stay)
+        elif is_next:
+            ways = (pair for buffer in may_stay for pair in self._pairs(first, second, buffer))
+        else:
+            return None
+        barrier = self.machine.die_barrier_cycles if is_next else self.machine.spc_barrier_cycles
+        gaining = [pair for pair in ways if pair.gain + barrier > 0]
+        return max(gaining, key=lambda pair: pair.gain, default=None)
+
+    def _products(self, first: KernelStep, second: KernelStep, between: Sequence[Buffer]) -> Iterator[_Pair]:
+        """Pairs of which the second is a product; all that the first one writes for it stays."""
+        names = [buffer.name for buffer in between]
+        if not names or _written(first) & touched(second) != set(names) or _written(second) & touched(first):
+            return
+        for of_first, of_second in ways(first.kernel, second.kernel, names, self.machine):
+            made = _cut(first, lambda kernel, cuts=of_first: in_own_products(kernel, cuts, names))
+            read = _cut(second, lambda kernel, cuts=of_second: in_own_products(kernel, cuts, names))
+            yield from self._pair(first, second, made, read, between)
 
     def _pairs(self, first: KernelStep, second: KernelStep, buffer: Buffer) -> Iterator[_Pair]:
-        if [k is None for k in first.kernels] != [k is None for k in second.kernels]:
-            return
-        if second.kernel.contraction is not None or buffer.name not in writes_of(first.kernel) & reads_of(
-            second.kernel
-        ):
+        if buffer.name not in writes_of(first.kernel) & reads_of(second.kernel):
             return
         for of_first, of_second in _ways(first.kernel, second.kernel, buffer, self.machine):
-            made = _in_parts(first, of_first, buffer.name)
-            read = _in_parts(second, of_second, buffer.name)
-            if made is None or read is None:
-                continue
-            elements = max(_reached(step, buffer.name) for step in (made, read))
-            num_bytes = elements * dtype(buffer.dtype).bits // 8
-            if aligned(num_bytes, self.machine.l2_line_bytes) > LARGEST * self.machine.spc_sram_bytes:
-                continue
-            try:
-                taken = self._most(made, buffer.name) + self._most(read, buffer.name)
-            except DoesNotFitError:
-                continue
-            local = replace(buffer, num_bytes=num_bytes, space="tb")
-            before = self._most(first, "") + self._most(second, "") + self.machine.die_barrier_cycles
-            yield _Pair(made, read, local, before - taken - self.machine.spc_barrier_cycles)
+            made = _cut(first, lambda kernel, parts=of_first: in_own_parts(kernel, parts, buffer.name))
+            read = _cut(second, lambda kernel, parts=of_second: in_own_parts(kernel, parts, buffer.name))
+            yield from self._pair(first, second, made, read, [buffer])
 
-    def _most(self, step: KernelStep, local: str) -> int:
+    def _pair(
+        self,
+        first: KernelStep,
+        second: KernelStep,
+        made: KernelStep | None,
+        read: KernelStep | None,
+        between: Sequence[Buffer],
+    ) -> Iterator[_Pair]:
+        """The pair of two steps in parts, where the tensors between them find room."""
+        if made is None or read is None:
+            return
+        local = []
+        for buffer in between:
+            elements = max(_reached(step, buffer.name) for step in (made, read))
+            local.append(replace(buffer, num_bytes=elements * dtype(buffer.dtype).bits // 8, space="tb"))
+        if _room(local, self.machine) > LARGEST * self.machine.spc_sram_bytes:
+            return
+        names = frozenset(buffer.name for buffer in between)
+        try:
+            taken = self._most(made, names) + self._most(read, names)
+        except DoesNotFitError:
+            return
+        before = self._most(first, frozenset()) + self._most(second, frozenset())
+        yield _Pair(made, read, tuple(local), before - taken - self.machine.spc_barrier_cycles)
+
+    def _most(self, step: KernelStep, local: frozenset[str]) -> int:
         """The cycles of the slowest of a step's kernels."""
-        memories = Memories(self.types, frozenset({local} if local else ()))
+        memories = Memories(self.types, local)
         return max(self.cycles(kernel, memories) for kernel in dict.fromkeys(instances(step)))
 
 
@@ -132,9 +197,9 @@ def _reached(step: KernelStep, name: str) -> int:
     return max(region(view).end for view in views if view.buffer == name)
 
 
-def _in_parts(step: KernelStep, parts: Parts, local: str) -> KernelStep | None:
+def _cut(step: KernelStep, cut: Callable[[Kernel], Kernel | None]) -> KernelStep | None:
     """The step with a part an SPC; None when one of its kernels cannot be cut so."""
-    kernels = [kernel and in_own_parts(kernel, parts, local) for kernel in step.kernels]
+    kernels = [kernel and cut(kernel) for kernel in step.kernels]
     if any(made is None and kernel is not None for made, kernel in zip(kernels, step.kernels, strict=True)):
         return None
     return KernelStep(tuple(kernels))

@@ -6,11 +6,10 @@ tensor: its samples and columns without the others, and its bands where they are
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from birc.compiler.ir.plan import OWN_DIMENSIONS, SPC, SPC_BANDS, SPC_COLUMNS, Access, Dimension, Index, Kernel, View
-from birc.compiler.ir.plan_access import accesses, named_dims
+from birc.compiler.ir.plan_access import accesses, named_dims, with_statements
 from birc.compiler.passes.lower.frame import unit
 
 
@@ -55,9 +54,9 @@ def in_own_parts(kernel: Kernel, parts: Parts, local: str) -> Kernel | None:
     for name, count, over in ((parts.column, parts.columns, SPC_COLUMNS), (parts.row, parts.rows, SPC)):
         if count == 1:
             continue
-        if not _can_be_cut(kernel, name, count):
+        if not can_be_cut(kernel, name, count):
             return None
-        kernel = _cut(kernel, name, count, over)
+        kernel = cut(kernel, name, count, over)
     if parts.bands is not None:
         if not _has_bands(kernel, parts.bands):
             return None
@@ -75,10 +74,10 @@ def in_own_parts(kernel: Kernel, parts: Parts, local: str) -> Kernel | None:
         alone = _without_others(access, parts.pitch, share)
         return alone if parts.bands is None else _with_margin(alone, parts.bands, access in made)
 
-    return _changed(kernel, on_its_own)
+    return with_statements(kernel, on_its_own)
 
 
-def _can_be_cut(kernel: Kernel, name: str, count: int) -> bool:
+def can_be_cut(kernel: Kernel, name: str, count: int) -> bool:
     """Whether a dimension can be two, the outer one with so many iterations: all accesses move with it alone."""
     extent, place = kernel.dimension(name).extent, [d.name for d in kernel.par_dims].index(name)
     statements = [s for phase in kernel.phases for s in phase.statements]
@@ -96,7 +95,10 @@ def _can_be_cut(kernel: Kernel, name: str, count: int) -> bool:
         of_a, of_b = _axes(contraction.a, name), _axes(contraction.b, name)
         is_row = name in contraction.row_dims and not of_b and all(axis < contraction.rows for axis in of_a)
         is_column = name in contraction.column_dims and not of_a and all(axis >= contraction.depth for axis in of_b)
-        if not (is_row or is_column):
+        is_apart = name not in (*contraction.row_dims, *contraction.column_dims) and all(
+            (*(axis < contraction.rows for axis in of_a), *(axis < contraction.depth for axis in of_b))
+        )
+        if not (is_row or is_column or is_apart):
             return False
     return all(
         access.index[axis] == unit(name) and access.view.dims[axis] == extent and not access.view.lower
@@ -148,7 +150,7 @@ def _in_bands(kernel: Kernel, bands: Bands) -> Kernel:
     if contraction is not None:
         contraction = replace(contraction, a=shifted(contraction.a), b=shifted(contraction.b))
     space.insert(place, Dimension(SPC_BANDS, bands.count))
-    return replace(_changed(kernel, wider), space=tuple(space), contraction=contraction)
+    return replace(with_statements(kernel, wider), space=tuple(space), contraction=contraction)
 
 
 def _axes(access: Access, name: str) -> list[int]:
@@ -156,11 +158,11 @@ def _axes(access: Access, name: str) -> list[int]:
     return [axis for axis, index in enumerate(access.index) if name in dict(index.terms)]
 
 
-def _cut(kernel: Kernel, name: str, count: int, over: str) -> Kernel:
+def cut(kernel: Kernel, name: str, count: int, over: str) -> Kernel:
     """The kernel with a new first dimension `over` that counts the parts of another one."""
     share = kernel.dimension(name).extent // count
 
-    def cut(access: Access) -> Access:
+    def of_part(access: Access) -> Access:
         axes, view = _axes(access, name), access.view
         stride = sum(view.strides[axis] for axis in axes) * share
         dims = tuple(share if axis in axes else extent for axis, extent in enumerate(view.dims))
@@ -177,15 +179,15 @@ def _cut(kernel: Kernel, name: str, count: int, over: str) -> Kernel:
 
     space = tuple(replace(d, extent=share) if d.name == name else d for d in kernel.space)
     contraction = kernel.contraction
-    cut_kernel = _changed(kernel, cut)
+    cut_kernel = with_statements(kernel, of_part)
     if contraction is not None:
-        moves_a = bool(_axes(contraction.a, name))
+        moves_a, moves_b = (bool(_axes(operand, name)) for operand in (contraction.a, contraction.b))
         contraction = replace(
             contraction,
-            a=cut(contraction.a) if moves_a else contraction.a,
-            b=contraction.b if moves_a else cut(contraction.b),
+            a=of_part(contraction.a) if moves_a else contraction.a,
+            b=of_part(contraction.b) if moves_b else contraction.b,
             rows=contraction.rows + moves_a,
-            depth=contraction.depth + (not moves_a),
+            depth=contraction.depth + moves_b,
         )
     return replace(cut_kernel, space=(Dimension(over, count), *space), contraction=contraction)
 
@@ -221,15 +223,3 @@ def _with_margin(access: Access, bands: Bands, is_made: bool) -> Access:
     dims[axis] += bands.before + bands.after
     index[axis] = replace(index[axis], constant=index[axis].constant + bands.before)
     return replace(access, view=replace(view, dims=tuple(dims)), index=tuple(index))
-
-
-def _changed(kernel: Kernel, change: Callable[[Access], Access]) -> Kernel:
-    """The kernel with every access changed; those of a contraction are not."""
-    phases = tuple(
-        replace(
-            phase,
-            statements=tuple(s if s.access is None else replace(s, access=change(s.access)) for s in phase.statements),
-        )
-        for phase in kernel.phases
-    )
-    return replace(kernel, phases=phases)
