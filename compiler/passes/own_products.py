@@ -20,7 +20,7 @@ from birc.runtime.program import MAX_BOX_RANK
 
 OVER = (SPC, SPC_PRODUCTS)
 """The dimensions that count parts, the outer one first."""
-MOST_WAYS = 2
+MOST_WAYS = 1
 """Ways to cut two kernels that are timed, of those that leave as few tiles to an SPC."""
 
 
