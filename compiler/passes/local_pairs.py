@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Plan, Step
 from birc.compiler.ir.plan_access import accesses
@@ -50,47 +51,59 @@ def local_pairs(plan: Plan, machine: Machine, cycles: Cycles) -> Plan | None:
     """The plan with the pairs that gain time; None when there are none, or it uses the tensor buffers already."""
     if plan.tensor_buffer_bytes:
         return None
+    search = _Search(machine, cycles, {b.name: b for b in plan.buffers}, _users(plan))
+    order = _drawn_together(plan.steps, search)
+    pairs = _most_gaining([search.best(plan.steps, *two, is_next=True) for two in pairwise(order)])
+    if not pairs:
+        return None
+    steps = [plan.steps[number] for number in order]
+    for place, pair in pairs.items():
+        steps[place : place + 2] = pair.first, pair.second
+    local = {buffer.name: buffer for pair in pairs.values() for buffer in pair.buffers}
+    return replace(
+        plan,
+        steps=tuple(steps),
+        buffers=tuple(local.get(b.name, b) for b in plan.buffers),
+        tensor_buffer_bytes=max(_room(pair.buffers, machine) for pair in pairs.values()),
+    )
+
+
+def _users(plan: Plan) -> Mapping[str, Sequence[int]]:
+    """By buffer the steps that touch it."""
     users: dict[str, list[int]] = {}
     for number, step in enumerate(plan.steps):
         for name in touched(step):
             users.setdefault(name, []).append(number)
-    buffers = {b.name: b for b in plan.buffers}
-    search = _Search(machine, cycles, {b.name: b.dtype for b in plan.buffers})
-    steps, order, place, largest = list(plan.steps), list(range(len(plan.steps))), 0, 0
-    while place + 1 < len(order):
-        number, best = order[place], None
-        for other in _followers(steps, order[place:], users):
-            between = [
-                buffers[name] for name in touched(steps[number]) if users[name] == [number, other] and name in buffers
-            ]
-            best = search.best(steps[number], steps[other], between, is_next=other == order[place + 1])
-            if best is not None:
-                order.remove(other)
-                order.insert(place + 1, other)
-                steps[number], steps[other] = best.first, best.second
-                buffers |= {buffer.name: buffer for buffer in best.buffers}
-                largest = max(largest, _room(best.buffers, machine))
-                break
-        place += 1 if best is None else 2
-    if not largest:
-        return None
-    return replace(
-        plan,
-        steps=tuple(steps[number] for number in order),
-        buffers=tuple(buffers[b.name] for b in plan.buffers),
-        tensor_buffer_bytes=largest,
-    )
+    return users
 
 
-def _followers(steps: Sequence[Step], order: Sequence[int], users: Mapping[str, Sequence[int]]) -> list[int]:
-    """The steps that may come right behind the first one of an order: the next one, and who else alone reads of it."""
-    number, following, *_ = order
-    readers = {users[name][1] for name in touched(steps[number]) if users[name][0] == number and len(users[name]) == 2}
-    return [
-        other
-        for other in order[1:]
-        if other == following or (other in readers and _may_pass(steps, other, order[1 : order.index(other)]))
-    ]
+def _drawn_together(steps: Sequence[Step], search: _Search) -> list[int]:
+    """The order of the steps, products right behind what alone they read of where such pairs gain by themselves."""
+    order = list(range(len(steps)))
+    for number, step in enumerate(steps):
+        readers = {search.users[name][-1] for name in touched(step) if len(search.users[name]) == 2}
+        for other in sorted(reader for reader in readers if reader > number + 1):
+            place, end = order.index(number), order.index(other)
+            passed = order[place + 1 : end]
+            if passed and _may_pass(steps, other, passed) and search.best(steps, number, other, is_next=False):
+                order.insert(place + 1, order.pop(end))
+    return order
+
+
+def _most_gaining(pairs: Sequence[_Pair | None]) -> dict[int, _Pair]:
+    """Of the pairs of each step with the next one those that gain most together, a step in one of them at most."""
+    gains, taken = [0, 0], [False]
+    for pair in pairs:
+        longer = gains[-2] + pair.gain if pair is not None else 0
+        taken.append(longer > gains[-1])
+        gains.append(max(longer, gains[-1]))
+    found, place = {}, len(pairs)
+    while place > 0:
+        pair = pairs[place - 1]
+        if taken[place] and pair is not None:
+            found[place - 1] = pair
+        place -= 1 + taken[place]
+    return found
 
 
 def _may_pass(steps: Sequence[Step], number: int, others: Sequence[int]) -> bool:
@@ -116,21 +129,24 @@ def _room(buffers: Sequence[Buffer], machine: Machine) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """Looks for pairs in one plan, whose buffers have these element types."""
+    """Looks for pairs of steps in one plan, of which it knows the buffers and what steps touch each."""
 
     machine: Machine
     cycles: Cycles
-    types: Mapping[str, str]
+    buffers: Mapping[str, Buffer]
+    users: Mapping[str, Sequence[int]]
 
-    def best(self, first: Step, second: Step, between: Sequence[Buffer], *, is_next: bool) -> _Pair | None:
+    def best(self, steps: Sequence[Step], number: int, other: int, *, is_next: bool) -> _Pair | None:
         """The fastest way to keep tensors between two steps local; None when that gains nothing.
 
-        Where the second `is_next` there is a barrier between them.
+        Where the second `is_next` there is a barrier between them, which this saves.
         """
+        first, second = steps[number], steps[other]
         if not isinstance(first, KernelStep) or not isinstance(second, KernelStep):
             return None
         if [k is None for k in first.kernels] != [k is None for k in second.kernels]:
             return None
+        between = [self.buffers[name] for name in touched(first) if self.users[name] == [number, other]]
         may_stay = [buffer for buffer in between if buffer.role == "scratch" and buffer.space != "tb"]
         if second.kernel.contraction is not None:
             ways = self._products(first, second, may_stay)
@@ -138,8 +154,8 @@ class _Search:
             ways = (pair for buffer in may_stay for pair in self._pairs(first, second, buffer))
         else:
             return None
-        barrier = self.machine.die_barrier_cycles if is_next else self.machine.spc_barrier_cycles
-        gaining = [pair for pair in ways if pair.gain + barrier > 0]
+        saved = (self.machine.die_barrier_cycles if is_next else 0) - self.machine.spc_barrier_cycles
+        gaining = (replace(pair, gain=pair.gain + saved) for pair in ways if pair.gain + saved > 0)
         return max(gaining, key=lambda pair: pair.gain, default=None)
 
     def _products(self, first: KernelStep, second: KernelStep, between: Sequence[Buffer]) -> Iterator[_Pair]:
@@ -183,11 +199,11 @@ class _Search:
         except DoesNotFitError:
             return
         before = self._most(first, frozenset()) + self._most(second, frozenset())
-        yield _Pair(made, read, tuple(local), before - taken - self.machine.spc_barrier_cycles)
+        yield _Pair(made, read, tuple(local), before - taken)
 
     def _most(self, step: KernelStep, local: frozenset[str]) -> int:
         """The cycles of the slowest of a step's kernels."""
-        memories = Memories(self.types, local)
+        memories = Memories({name: buffer.dtype for name, buffer in self.buffers.items()}, local)
         return max(self.cycles(kernel, memories) for kernel in dict.fromkeys(instances(step)))
 
 
