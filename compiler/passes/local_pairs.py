@@ -1,9 +1,10 @@
-"""Pairs of kernels between which a tensor stays in the tensor buffers: every SPC makes the part that it then reads.
+"""Pairs of kernels between which tensors stay in the tensor buffers: every SPC makes the part that it then reads.
 
 Of a product and of what follows it on the vector cores, a depthwise convolution for one, each SPC takes the same
 samples, and of these the same columns or rows of the image. Then no barrier of the die is needed between the two, and
 the second kernel loads from a memory that is nearer than L2 and has a port of its own. Rows that the windows of two
-SPCs reach are made on both.
+SPCs reach are made on both. Of a product and of what it reads, the shares of an attention for one, each SPC takes the
+same heads or rows (own_products.py).
 """
 
 from __future__ import annotations
@@ -161,6 +162,8 @@ class _Search:
     def _products(self, first: KernelStep, second: KernelStep, between: Sequence[Buffer]) -> Iterator[_Pair]:
         """Pairs of which the second is a product; all that the first one writes for it stays."""
         names = [buffer.name for buffer in between]
+        if any(len({kernel.space for kernel in instances(step)}) > 1 for step in (first, second)):
+            return  # the dies have parts of different size
         if not names or _written(first) & touched(second) != set(names) or _written(second) & touched(first):
             return
         for of_first, of_second in ways(first.kernel, second.kernel, names, self.machine):

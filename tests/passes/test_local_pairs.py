@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from graph_maker import GraphMaker
-from pipeline import Compiled, finished, fusing
+from pairs import local_is_faster, own, paired
+from pipeline import fusing
 
 from birc.compiler.ir.graph import Graph
-from birc.compiler.ir.plan import OWN_DIMENSIONS, SPC, SPC_BANDS, SPC_COLUMNS, Kernel, Plan
+from birc.compiler.ir.plan import SPC, SPC_BANDS, SPC_COLUMNS, Kernel
 from birc.compiler.passes.base import run_passes
 from birc.compiler.passes.canonicalize import canonicalize
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.legalize import LEGALIZE
-from birc.compiler.passes.local_pairs import Cycles, local_pairs
+from birc.compiler.passes.local_pairs import local_pairs
 from birc.compiler.passes.lower.lower import lower_graph
 from birc.compiler.passes.partition import partitions
 from birc.compiler.prove import new_prover
@@ -55,29 +56,9 @@ def expected(pixels: np.ndarray, stride: int, pooled: bool) -> np.ndarray:
     return np.max(taps, axis=0) if pooled else np.maximum(np.sum(taps, axis=0), 0)
 
 
-def local_is_faster(_: Kernel, memories: Memories) -> int:
-    """Cycles by which every pair pays."""
-    return 1 if memories.local else 10
-
-
 def bands_are_faster(kernel: Kernel, memories: Memories) -> int:
     """Cycles by which bands of rows pay most."""
     return 0 if any(d.name == SPC_BANDS for d in kernel.space) else local_is_faster(kernel, memories)
-
-
-def paired(graph: Graph, target: str = "tiny", cycles: Cycles = local_is_faster) -> Compiled | None:
-    """The graph by its first plan with pairs."""
-    machine = load_machine(target)
-    fused = run_passes(canonicalize(graph), (*LEGALIZE, *fusing(machine, "model")))
-    lowered = lower_graph(fused, machine, "model")
-    plans = (local_pairs(plan, machine, cycles) for plan in partitions(fused, lowered, machine))
-    plan: Plan | None = next((plan for plan in plans if plan is not None), None)
-    return None if plan is None else finished(fused, lowered, plan, machine)
-
-
-def own(kernel: Kernel) -> dict[str, int]:
-    """The parts of a kernel that SPCs have of their own."""
-    return {d.name: d.extent for d in kernel.space if d.name in OWN_DIMENSIONS}
 
 
 @pytest.mark.parametrize(
