@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Plan, Step
@@ -52,7 +53,9 @@ def local_pairs(plan: Plan, machine: Machine, cycles: Cycles) -> Plan | None:
     """The plan with the pairs that gain time; None when there are none, or it uses the tensor buffers already."""
     if plan.tensor_buffer_bytes:
         return None
-    search = _Search(machine, cycles, {b.name: b for b in plan.buffers}, _users(plan))
+    buffers = {b.name: b for b in plan.buffers}
+    types = {name: buffer.dtype for name, buffer in buffers.items()}
+    search = _Search(machine, cycles, buffers, types, _users(plan))
     order = _drawn_together(plan.steps, search)
     pairs = _most_gaining([search.best(plan.steps, *two, is_next=True) for two in pairwise(order)])
     if not pairs:
@@ -130,11 +133,12 @@ def _room(buffers: Sequence[Buffer], machine: Machine) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """Looks for pairs of steps in one plan, of which it knows the buffers and what steps touch each."""
+    """Looks for pairs of steps in one plan, of which it knows the buffers, their types and which steps touch each."""
 
     machine: Machine
     cycles: Cycles
     buffers: Mapping[str, Buffer]
+    types: Mapping[str, str]
     users: Mapping[str, Sequence[int]]
 
     def best(self, steps: Sequence[Step], number: int, other: int, *, is_next: bool) -> _Pair | None:
@@ -147,16 +151,17 @@ class _Search:
             return None
         if [k is None for k in first.kernels] != [k is None for k in second.kernels]:
             return None
-        between = [self.buffers[name] for name in touched(first) if self.users[name] == [number, other]]
+        between = [self.buffers[name] for name in sorted(touched(first)) if self.users[name] == [number, other]]
         may_stay = [buffer for buffer in between if buffer.role == "scratch" and buffer.space != "tb"]
+        found: Iterator[_Pair]
         if second.kernel.contraction is not None:
-            ways = self._products(first, second, may_stay)
+            found = self._products(first, second, may_stay)
         elif is_next:
-            ways = (pair for buffer in may_stay for pair in self._pairs(first, second, buffer))
+            found = (pair for buffer in may_stay for pair in self._pairs(first, second, buffer))
         else:
             return None
         saved = (self.machine.die_barrier_cycles if is_next else 0) - self.machine.spc_barrier_cycles
-        gaining = (replace(pair, gain=pair.gain + saved) for pair in ways if pair.gain + saved > 0)
+        gaining = (replace(pair, gain=pair.gain + saved) for pair in found if pair.gain + saved > 0)
         return max(gaining, key=lambda pair: pair.gain, default=None)
 
     def _products(self, first: KernelStep, second: KernelStep, between: Sequence[Buffer]) -> Iterator[_Pair]:
@@ -167,16 +172,16 @@ class _Search:
         if not names or _written(first) & touched(second) != set(names) or _written(second) & touched(first):
             return
         for of_first, of_second in ways(first.kernel, second.kernel, names, self.machine):
-            made = _cut(first, lambda kernel, cuts=of_first: in_own_products(kernel, cuts, names))
-            read = _cut(second, lambda kernel, cuts=of_second: in_own_products(kernel, cuts, names))
+            made = _cut(first, partial(in_own_products, cuts=of_first, local=names))
+            read = _cut(second, partial(in_own_products, cuts=of_second, local=names))
             yield from self._pair(first, second, made, read, between)
 
     def _pairs(self, first: KernelStep, second: KernelStep, buffer: Buffer) -> Iterator[_Pair]:
         if buffer.name not in writes_of(first.kernel) & reads_of(second.kernel):
             return
         for of_first, of_second in _ways(first.kernel, second.kernel, buffer, self.machine):
-            made = _cut(first, lambda kernel, parts=of_first: in_own_parts(kernel, parts, buffer.name))
-            read = _cut(second, lambda kernel, parts=of_second: in_own_parts(kernel, parts, buffer.name))
+            made = _cut(first, partial(in_own_parts, parts=of_first, local=buffer.name))
+            read = _cut(second, partial(in_own_parts, parts=of_second, local=buffer.name))
             yield from self._pair(first, second, made, read, [buffer])
 
     def _pair(
@@ -206,7 +211,7 @@ class _Search:
 
     def _most(self, step: KernelStep, local: frozenset[str]) -> int:
         """The cycles of the slowest of a step's kernels."""
-        memories = Memories({name: buffer.dtype for name, buffer in self.buffers.items()}, local)
+        memories = Memories(self.types, local)
         return max(self.cycles(kernel, memories) for kernel in dict.fromkeys(instances(step)))
 
 

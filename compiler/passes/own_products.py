@@ -90,7 +90,7 @@ def in_own_products(kernel: Kernel, cuts: Sequence[Cut], local: Sequence[str]) -
 
 def _together(first: Kernel, second: Kernel, local: Sequence[str]) -> list[tuple[str, str, Mapping[str, int]]]:
     """The dimensions of both kernels that move all buffers between them by the same steps, and these by buffer."""
-    found = []
+    found: list[tuple[str, str, Mapping[str, int]]] = []
     for one, other in itertools.product(first.par_dims, second.par_dims):
         if one.extent != other.extent or one.extent == 1:
             continue
