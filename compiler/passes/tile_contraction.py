@@ -24,7 +24,7 @@ MOST_BLOCK_TILES = 24
 """Their sums leave a quarter of the vector registers to the epilogue."""
 BLOCKS = tuple(
     (rows, columns)
-    for rows in (1, 2, 3, 4, 6, 8, 12)
+    for rows in (1, 2, 3, 4, 6, 7, 8, 12)
     for columns in (1, 2, 3, 4, 6)
     if rows * columns <= MOST_BLOCK_TILES
 )
