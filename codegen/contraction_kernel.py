@@ -45,6 +45,7 @@ class ContractionWriter:
         self.kernel = kernel
         self.contraction = contraction
         self.tiling = tiling
+        self.machine = machine
         self.tile = {d.name: 1 for d in kernel.space} | dict(tiling.tile)
         self.nest, self.slots = NestBuilder(), Slots()
         row = kernel.blocked_row(self.tile)
@@ -374,7 +375,9 @@ class ContractionWriter:
         extents = {d.name: d.extent for d in self.kernel.space}
         top, left = (self.nest.origin.get(side.tap, Affine()) * side.dilation for side in patch.sides)
         rows, columns = (side.window(self.tile) for side in patch.sides)
-        return Window(top, left, rows, columns, patch.columns.patch(self.tile, extents))
+        fold = patch.fold(self.tile, self.machine.conv_tile_side)
+        pitch = patch.columns.patch(self.tile, extents)
+        return Window(top * fold, left, rows * fold, columns // fold, pitch // fold)
 
     def _accumulator_full(self) -> Affine:
         """The semaphore of the vector program that takes the current tile."""

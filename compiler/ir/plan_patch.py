@@ -54,6 +54,14 @@ class Patch:
         """The reduced dimensions over which a window moves, outermost first."""
         return tuple(side.tap for side in self.sides if side.tap)
 
+    def fold(self, tile: Mapping[str, int], side: int) -> int:
+        """How many rows of the machine's windows, of `side` pixels, a row of pixels takes that taps do not move along.
+
+        Such a row is whole in every window, so its parts are rows as good as others.
+        """
+        pixels = self.columns.window(tile)
+        return pixels // side if not self.columns.tap and pixels % side == 0 and pixels > side else 1
+
     def pixels(self, tile: Mapping[str, int], extents: Mapping[str, int]) -> int:
         """Pixels of a patch: the rows of its A tile."""
         return math.prod(side.patch(tile, extents) for side in self.sides)
@@ -103,15 +111,22 @@ def patch_problems(patch: Patch, kernel: Kernel, contraction: Contraction, machi
                 yield f"a border of {border} pixels along {side.pixel or side.tap}, at most {machine.conv_pad_max}"
 
 
-def window_problems(patch: Patch, contraction: Contraction, tile: Mapping[str, int], machine: Machine) -> Iterator[str]:
+def window_problems(
+    patch: Patch, kernel: Kernel, contraction: Contraction, tile: Mapping[str, int], machine: Machine
+) -> Iterator[str]:
     """What is wrong with the tile of a convolution by windows."""
-    for side in patch.sides:
-        if side.window(tile) > machine.conv_tile_side:
-            yield f"a window has {side.window(tile)} pixels along {side.pixel}, at most {machine.conv_tile_side}"
+    most = machine.conv_tile_side
+    fold = patch.fold(tile, most)
+    for side, limit in ((patch.rows, most // fold), (patch.columns, most * fold)):
+        if side.window(tile) > limit:
+            yield f"a window has {side.window(tile)} pixels along {side.pixel}, at most {limit}"
     pixels = {side.pixel for side in patch.sides}
     for name in contraction.row_dims:
         if name not in pixels and tile[name] > 1:
             yield f"a window spans {tile[name]} of {name}, which counts no pixels of an image"
+    reach = patch.rows.dilation * (kernel.dimension(patch.rows.tap).extent - 1) * fold if patch.rows.tap else 0
+    if reach > machine.conv_reach:
+        yield f"taps along {patch.rows.tap} move a window by {reach} rows, at most {machine.conv_reach}"
     for tap in patch.taps:
         if tile[tap] > 1:
             yield f"an operation takes {tile[tap]} taps along {tap}, must be 1"

@@ -176,7 +176,7 @@ def _window_problems(
     if set(innermost) != set(tiling.taps) or tiling.resident < len(tiling.taps):
         yield f"moves windows with {', '.join(tiling.taps)}, which are not the innermost resident depth loops"
     yield from patch_problems(patch, kernel, contraction, machine)
-    yield from window_problems(patch, contraction, tile, machine)
+    yield from window_problems(patch, kernel, contraction, tile, machine)
 
 
 def _box_elements(index: tuple[Index, ...], tile: Mapping[str, int]) -> int:

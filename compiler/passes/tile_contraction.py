@@ -16,7 +16,7 @@ from birc.compiler.passes.restrict import even_part
 from birc.compiler.passes.split_depth import inner_depths, split_depth
 from birc.compiler.passes.tile_overlap import overlapped
 from birc.compiler.passes.tile_vector import banded, factorisations, keeps_to_bands, shared_programs
-from birc.compiler.passes.windows import line_taps, taps_innermost, window_tiles
+from birc.compiler.passes.windows import Lines, lines, square, taps_innermost, window_tiles, with_rows
 from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
 
@@ -51,7 +51,9 @@ def contraction_tilings(
         if has_bands and not keeps_to_bands(kernel, tiling):
             continue
         inner = shape.kernel.red_dims[-1].extent if shape.is_cut else 0
-        found.setdefault(estimate(shape, tiling), TiledDepth(inner, tiling))
+        rows = shape.contraction.row_dims
+        tiled = TiledDepth(inner, tiling, rows if rows != contraction.row_dims else ())
+        found.setdefault(estimate(shape, tiling), tiled)
     if not found:
         raise DoesNotFitError("no tile of the product fits the input buffers", where=kernel.name)
     return [found[cycles] for cycles in heapq.nsmallest(most, found)]
@@ -61,14 +63,18 @@ def contraction_tilings(
 class TiledDepth:
     """A tiling, of the kernel as it is or (`inner` above 0) with its depth cut at steps of `inner`.
 
-    The tiling of a convolution by windows has its taps innermost.
+    The tiling of a convolution by windows has its taps innermost, and its row dimensions in the order `rows` where that
+    is another one.
     """
 
     inner: int
     tiling: Tiling
+    rows: tuple[str, ...] = ()
 
     def of(self, kernel: Kernel) -> Kernel:
         """The kernel with the tiling."""
+        if self.rows:
+            kernel = with_rows(kernel, self.rows)
         if self.tiling.taps:
             kernel = taps_innermost(kernel, self.tiling.taps)
         return replace(split_depth(kernel, self.inner) if self.inner else kernel, tiling=self.tiling)
@@ -103,14 +109,14 @@ def _window_candidates(
     patch = patch_of(kernel)
     if patch is None or any(True for _ in patch_problems(patch, kernel, contraction, machine)):
         return
-    line = patch_of(kernel, taps) if (taps := line_taps(kernel, patch, machine)) else None
-    for image in (patch, line):
-        if image is None:
+    squares = Lines(patch.taps, contraction.row_dims, square(kernel, patch, machine))
+    for windows in (squares, *lines(kernel, contraction, patch, machine)):
+        ordered = windows.of(kernel)
+        if ordered.contraction is None:
             continue
-        ordered = taps_innermost(kernel, image.taps)
-        for whole in window_tiles(ordered, image, contraction, machine):
-            for tile in _narrowed(ordered, contraction, machine, whole):
-                yield from _tilings(Shape(ordered, contraction, machine, memories, tile, taps=image.taps))
+        for whole in window_tiles(ordered, windows.tile, ordered.contraction, machine):
+            for tile in _narrowed(ordered, ordered.contraction, machine, whole):
+                yield from _tilings(Shape(ordered, ordered.contraction, machine, memories, tile, taps=windows.taps))
 
 
 def _narrowed(

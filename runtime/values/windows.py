@@ -6,7 +6,7 @@ is what a load of the window alone would be: the product is the implicit matrix 
 
 from __future__ import annotations
 
-from birc.runtime.program import Window
+from birc.runtime.program import Affine, Window
 from birc.runtime.values.form import Access, Coordinate, Tile, substitute
 from birc.runtime.values.index_space import CannotRaiseError
 from birc.runtime.values.trace import Trace
@@ -17,6 +17,7 @@ def windowed(trace: Trace, tile: Tile, window: Window) -> tuple[Tile, tuple[int,
 
     Raises `CannotRaiseError` where the rows of the tile are not rows and columns of pixels as the window has them.
     """
+    window = _unfolded(trace, tile, window)
     row, column = _pixel_axes(trace, tile, window)
     top, left = substitute(window.top, trace.variables), substitute(window.left, trace.variables)
     height = 1 if row is None else trace.space.extent(row)
@@ -34,6 +35,18 @@ def windowed(trace: Trace, tile: Tile, window: Window) -> tuple[Tile, tuple[int,
     loops = {index for start in (top, left) for index, _ in start.terms}
     around = tuple(index for index in trace.loops if index in loops)
     return Tile((*tile.loops, *around), access, tuple(width), tile.depth, tile.format, tile.time), around
+
+
+def _unfolded(trace: Trace, tile: Tile, window: Window) -> Window:
+    """The window in whole rows of the tile, where each of them counts as several rows of the patch."""
+    pitch = trace.space.extent(tile.width[-1]) if tile.width else 1
+    fold = pitch // window.pitch
+    multiples = (window.rows, window.top.constant, *(factor for _, factor in window.top.terms))
+    whole = window.left == Affine() and window.columns == window.pitch
+    if fold <= 1 or pitch % window.pitch or not whole or any(number % fold for number in multiples):
+        return window
+    top = Affine(window.top.constant // fold, tuple((depth, factor // fold) for depth, factor in window.top.terms))
+    return Window(top, window.left, window.rows // fold, pitch, pitch)
 
 
 def _pixel_axes(trace: Trace, tile: Tile, window: Window) -> tuple[int | None, int | None]:

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-from pipeline import Compiled, compile_network
+from pipeline import Compiled, compile_network, compiled_plans
 
-from birc.compiler.ir.plan import Tiling
+from birc.compiler.importer.importer import import_model
+from birc.compiler.ir.plan import SPC, Tiling
 from birc.compiler.passes import contraction_cost
 from birc.compiler.passes.contraction_cost import Shape
 from birc.compiler.prove import new_prover
@@ -90,6 +91,12 @@ LINES = [
     Window((2, 3), pads=(1, 1, 0, 1), shape=(16, 40, 6, 7)),
 ]
 """Images of which windows of lines are fewer than squares."""
+FOLDED = [
+    (Window((3, 3), pads=(1, 1, 1, 1), shape=(32, 5, 12, 12)), 16),
+    (Window((3, 3), pads=(1, 0, 1, 2), shape=(64, 40, 10, 10), filters=70), 32),
+    (Window((4, 2), pads=(1, 0, 2, 0), dilation=2, shape=(32, 40, 12, 12)), 16),
+]
+"""Images of which windows have a line of pixels of many samples, and how many of these."""
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +130,25 @@ def test_values_by_windows_of_lines(case: Window, monkeypatch: pytest.MonkeyPatc
     assert {len(tiling.taps) for tiling in tilings if tiling is not None} == {1}
 
 
+@pytest.mark.parametrize(("case", "samples"), FOLDED, ids=str)
+def test_values_by_windows_of_many_samples(case: Window, samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    _prefer(monkeypatch, _takes_many_samples)
+    compiled = _of_all_spcs(case)
+    tilings = [kernel.tiling for kernel in compiled.kernels if kernel.contraction is not None]
+    assert {dict(tiling.tile)["n"] for tiling in tilings if tiling is not None} == {samples}
+    _check(case, compiled)
+
+
+def _of_all_spcs(case: Window, precision: str = "model") -> Compiled:
+    """The plan in which SPCs have no samples of their own."""
+    plans = compiled_plans(import_model(case.model()), "br100", precision)
+    return next(one for one in plans if all(d.name != SPC for kernel in one.kernels for d in kernel.space))
+
+
+def _takes_many_samples(tiling: Tiling) -> bool:
+    return len(tiling.taps) == 1 and dict(tiling.tile)["n"] > 8
+
+
 @settings(max_examples=6, deadline=None, derandomize=True)
 @given(
     kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
@@ -138,10 +164,10 @@ def test_convolutions_of_many_samples(
         _check(Window(kernel, shape, pads=pads, dilation=dilation, by_windows=kernel != (1, 1)))
 
 
-def _check(case: Window) -> Compiled:
+def _check(case: Window, compiled: Compiled | None = None) -> Compiled:
     """Compile, verify, prove; values are those of onnxruntime, and what is timed is what is executed."""
     model, inputs = case.model(), case.inputs()
-    compiled = compile_network(model, "br100")
+    compiled = compiled or compile_network(model, "br100")
     assert by_windows(compiled) == case.by_windows
     compiled.verify()
     new_prover().prove(compiled.plan, compiled.machine)
@@ -171,12 +197,23 @@ def test_a_ring_need_not_hold_whole_blocks() -> None:
     assert counts == step_counts
 
 
-@pytest.mark.parametrize("case", [SQUARES[1], DILATED[1], OTHERS[1], OTHERS[4], LINES[0], LINES[2]], ids=str)
+@pytest.mark.parametrize(
+    "case", [SQUARES[1], DILATED[1], OTHERS[1], OTHERS[4], LINES[0], LINES[2], FOLDED[0][0]], ids=str
+)
 def test_stepping_gives_the_same_in_any_order(case: Window, monkeypatch: pytest.MonkeyPatch) -> None:
     if case in LINES:
         _prefer(monkeypatch, lambda tiling: len(tiling.taps) == 1)
     inputs = case.inputs()
-    compiled = compile_network(case.model(), "br100", "bf16")
+    _check_steps(inputs, compile_network(case.model(), "br100", "bf16"))
+
+
+def test_stepping_gives_the_same_for_many_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    _prefer(monkeypatch, _takes_many_samples)
+    case, _ = FOLDED[0]
+    _check_steps(case.inputs(), _of_all_spcs(case, "bf16"))
+
+
+def _check_steps(inputs: dict[str, np.ndarray], compiled: Compiled) -> None:
     values, counts = compiled.values_counted(inputs)
     for seed in range(2):
         stepped, step_counts = compiled.step_counted(inputs, "random" if seed else "sequential", seed)

@@ -107,6 +107,41 @@ def test_a_line_of_pixels_and_samples_are_an_image() -> None:
     assert loaded_pixels(patch, kernel, kernel.contraction, dict(kernel.tiling.tile)) == 8 * (10 + 6) / 2
 
 
+FOLDED = (
+    LINES.replace("par n 16, par y 12, par x 10", "par x 10, par y 12, par n 16").replace("[n, y, x]", "[x, y, n]")
+    .replace("%x[n, y +2 r -2, x +1 s -1, c] dims [16, 12, 10, 64] strides [7680, 640, 64, 1]",
+             "%x[x +1 s -1, y +2 r -2, n, c] dims [10, 12, 16, 64] strides [64, 640, 7680, 1]")
+    .replace("%y[n, y, x, o] dims [16, 12, 10, 32] strides [3840, 320, 32, 1]",
+             "%y[x, y, n, o] dims [10, 12, 16, 32] strides [32, 320, 3840, 1]")
+    .replace("n 8, y 8, x 1", "n 16, y 4, x 1")
+)  # fmt: skip
+
+
+def test_a_pixel_of_many_samples_counts_as_several_rows() -> None:
+    assert problems_of(FOLDED) == ()
+    kernel = kernel_of(FOLDED)
+    patch = patch_of(kernel, ("r",))
+    assert patch == Patch(Side(1, "y", "r", 2), Side(2, "n"))
+    tile = dict(kernel.tiling.tile)
+    assert (patch.fold(tile, 8), patch.fold({**tile, "n": 8}, 8), patch.fold({**tile, "n": 12}, 8)) == (2, 1, 1)
+    # 4 + 4 pixels of 16 samples.
+    assert slot_bytes(kernel, kernel.contraction, kernel.tiling, MACHINE)[0] == 8 * 16 * 64
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ("n 16, y 4, x 1", "n 16, y 5, x 1", "a window has 5 pixels along y, at most 4"),
+        ("n 16, y 4, x 1", "n 12, y 4, x 1", "a window has 12 pixels along n, at most 8"),
+        ("red r 3", "red r 5", "taps along r move a window by 16 rows, at most 12"),
+    ],
+)
+def test_what_many_samples_must_keep_to(old: str, new: str, what: str) -> None:
+    assert old in FOLDED
+    found = problems_of(FOLDED.replace(old, new))
+    assert any(what in problem for problem in found), found
+
+
 @pytest.mark.parametrize(
     ("old", "new", "what"),
     [
