@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from birc.codegen.regions import Touch, bytes_of, half_of, overlap, part_of, vie
 from birc.codegen.slots import Slots
 from birc.compiler.ir.copies import copy_dims, row_major_strides
 from birc.compiler.ir.names import unused_name
-from birc.compiler.ir.plan import Boundary, Buffer, CopyStep, ExchangeStep, Kernel, KernelStep, Plan, ShareStep, View
+from birc.compiler.ir.plan import Access, Boundary, Buffer, CopyStep, ExchangeStep, Kernel, KernelStep, Plan, ShareStep, View
 from birc.compiler.ir.plan_access import accesses, accesses_of, views_by_buffer
 from birc.runtime.conversion import memory_type
 from birc.runtime.dtypes import dtype
@@ -167,8 +167,8 @@ class ProgramWriter:
             # A run takes the slots as they are when it is issued: binding goes on while earlier kernels work.
             self._bind(1 << die, slots.views)
             dies_of_run.setdefault(number, []).append((die, kernel))
-        for die, kernel, _, _ in codes:
-            self._order(die, kernel)
+        for die, kernel, number, _ in codes:
+            self._order(die, kernel, number)
         for number, members in dies_of_run.items():
             mask = sum(1 << die for die, _ in members)
             macs = sum(kernel.macs for _, kernel in members)
@@ -184,21 +184,39 @@ class ProgramWriter:
             self.kernel_codes.append(code)
         return self.kernels[key], slots
 
-    def _order(self, die: int, kernel: Kernel) -> None:
-        """Waits and a barrier, where the kernel touches what is still on its way or in use."""
+    def _order(self, die: int, kernel: Kernel, number: int) -> None:
+        """Waits and a barrier, where the kernel touches what is still on its way or in use.
+
+        What it loads ahead of them is there before, and stays.
+        """
         state = self.dies[die]
         reads, writes = self._touches(kernel)
-        for fill in state.fills(access.view.buffer for access in accesses(kernel)):
-            if fill[1] < PIECES or self._reads(kernel, state.flying[fill][0]):
-                self._wait([(die, fill)])
-        if state.pending.conflicts(reads, writes, self._may_meet):
+        ahead = [kernel.contraction.b] if kernel.contraction is not None else []
+        self._await_fills(die, ahead)
+        is_ready = not state.pending.conflicts(self._reached(a.view for a in ahead), (), self._may_meet)
+        conflicts = state.pending.conflicts(reads, writes, self._may_meet)
+        if ahead and is_ready and (conflicts or self._awaited(die, list(accesses(kernel)))):
+            self.commands.append(Command("preload", (number,), 1 << die))
+        self._await_fills(die, list(accesses(kernel)))
+        if conflicts:
             self._barrier(1 << die)
         state.pending.add(reads, writes)
         state.running |= {access.view for access in accesses(kernel)}
 
-    def _reads(self, kernel: Kernel, piece: View) -> bool:
-        """Whether a kernel may read elements of a piece of a buffer."""
-        return any(a.view.buffer == piece.buffer and self._meet(a.view, piece) for a in accesses(kernel))
+    def _await_fills(self, die: int, wanted: Sequence[Access]) -> None:
+        """Wait for what is on its way to these accesses."""
+        for fill in self._awaited(die, wanted):
+            self._wait([(die, fill)])
+
+    def _awaited(self, die: int, wanted: Sequence[Access]) -> list[Fill]:
+        """What is on its way to these accesses; of a buffer that comes in pieces only what they may reach."""
+        state = self.dies[die]
+
+        def reach(piece: View) -> bool:
+            return any(a.view.buffer == piece.buffer and self._meet(a.view, piece) for a in wanted)
+
+        fills = state.fills(access.view.buffer for access in wanted)
+        return [fill for fill in fills if fill[1] < PIECES or reach(state.flying[fill][0])]
 
     def _meet(self, one: View, other: View) -> bool:
         """Whether two views may have elements in common, as the verifier can tell."""
@@ -228,10 +246,15 @@ class ProgramWriter:
         reads: set[Touch] = set()
         writes: set[Touch] = set()
         for op, access in accesses_of(kernel):
-            buffer = self.buffers[access.view.buffer]
-            if buffer.space != "tb":
-                (writes if op == "vst" else reads).add((view_range(access.view, buffer), access.view))
+            (writes if op == "vst" else reads).update(self._reached((access.view,)))
         return reads, writes
+
+    def _reached(self, views: Iterable[View]) -> Iterator[Touch]:
+        """What views reach outside of tensor buffers."""
+        for view in views:
+            buffer = self.buffers[view.buffer]
+            if buffer.space != "tb":
+                yield view_range(view, buffer), view
 
     def _bind(self, mask: int, views: Sequence[View]) -> None:
         """Bind what is not bound yet. In later rounds, tensors of which each chunk has its part move on."""

@@ -324,6 +324,17 @@ COMMANDS: tuple[InstructionRow, ...] = (
         " <- ",
         "Wait until the event is set on this die, and clear it.",
     ),
+    _row(
+        0x87,
+        "preload",
+        "command",
+        "control",
+        "kernel:kernel",
+        " <- ",
+        "Append the kernel of this die's next `run` with the slots as they are: on each SPC that has ended the kernels "
+        "run before, its `load_b` queue begins; its other queues begin with that `run`. Neither `launch`, `bind`, "
+        "`run` nor another `preload` comes between. Barriers do not wait for what was not run.",
+    ),
 )
 
 INSTRUCTIONS: tuple[InstructionRow, ...] = TCORE + VECTOR

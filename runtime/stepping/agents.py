@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from birc.runtime.counts import Counts
 from birc.runtime.faults import MachineFault
@@ -20,6 +20,10 @@ from birc.runtime.stepping.commands import CommandState, Copy, Events, Issue, is
 from birc.runtime.stepping.instructions import execute
 from birc.runtime.stepping.spc import Binding, Spc
 from birc.runtime.stepping.walk import KernelWalk, Step
+
+
+AHEAD: Final = "load_b"
+"""The queue of a kernel that a `preload` lets begin."""
 
 
 class Agent(Protocol):
@@ -108,50 +112,79 @@ class StepQueue:
         return f"{self.name} at {step.instruction.mnemonic} {step.variables} waits for semaphore {missing}"
 
 
+@dataclass(slots=True)
+class Appended:
+    """A kernel in the queue of an SPC; of one that was not `run` yet only the queue that loads B works."""
+
+    kernel: int
+    bindings: Mapping[int, Binding]
+    is_run: bool
+
+
 class KernelQueue:
     """The kernels appended to one SPC: they run one after the other, the queues of one at the same time."""
 
-    __slots__ = ("_device", "_die", "_pending", "_running", "_spc", "_state")
+    __slots__ = ("_current", "_device", "_die", "_pending", "_running", "_spc", "_state")
 
     def __init__(self, device: Device, die: int, spc: int) -> None:
         self._device = device
         self._die = die
         self._spc = spc
-        self._pending: deque[tuple[int, Mapping[int, Binding]]] = deque()
+        self._pending: deque[Appended] = deque()
+        self._current: Appended | None = None
         self._running: list[StepQueue] = []
         self._state: Spc | None = None
 
     @property
     def idle(self) -> bool:
-        return self._state is None and not self._pending
+        """Whether all kernels that were run have ended."""
+        return not any(entry.is_run for entry in (self._current, *self._pending) if entry is not None)
 
-    def append(self, kernel: int, bindings: Mapping[int, Binding]) -> None:
-        """Add a kernel with the slots as they are now."""
-        self._pending.append((kernel, bindings))
+    def preload(self, kernel: int, bindings: Mapping[int, Binding]) -> None:
+        """Add a kernel that loads B ahead of its run."""
+        if self._ahead() is not None:
+            raise MachineFault(f"kernel {kernel} is to load ahead behind another that was not run")
+        self._pending.append(Appended(kernel, bindings, is_run=False))
+
+    def run(self, kernel: int, bindings: Mapping[int, Binding]) -> None:
+        """Add a kernel with the slots as they are now, unless it is there and has loaded ahead."""
+        ahead = self._ahead()
+        if ahead is None:
+            self._pending.append(Appended(kernel, bindings, is_run=True))
+            return
+        if (ahead.kernel, ahead.bindings) != (kernel, bindings):
+            raise MachineFault(f"kernel {kernel} is run, but kernel {ahead.kernel} loaded ahead, or with other slots")
+        ahead.is_run = True
+
+    def _ahead(self) -> Appended | None:
+        """The kernel that was not run yet."""
+        last = self._pending[-1] if self._pending else self._current
+        return None if last is None or last.is_run else last
 
     def agents(self) -> list[StepQueue]:
         """The queues of the running kernel that have work left; starts the next kernel when one has ended."""
         self._running = [queue for queue in self._running if not queue.finished]
-        while not self._running:
-            if self._state is not None:
-                self._end()
+        while not self._running and (self._current is None or self._current.is_run):
+            self._end()
             if not self._pending:
                 break
-            self._start(*self._pending.popleft())
+            self._start(self._pending.popleft())
+        if self._current is not None and not self._current.is_run:
+            return [queue for queue in self._running if queue.name == AHEAD]
         return self._running
 
-    def _start(self, kernel: int, bindings: Mapping[int, Binding]) -> None:
-        device = self._device
+    def _start(self, entry: Appended) -> None:
+        device, kernel = self._device, entry.kernel
         described = device.program.kernels[kernel]
-        state = Spc(device.memory, device.machine, described, bindings, die=self._die, spc=self._spc)
+        state = Spc(device.memory, device.machine, described, entry.bindings, die=self._die, spc=self._spc)
         queues = (StepQueue(device, state, kernel, name) for name in device.walks[kernel].queues)
-        self._state = state
+        self._state, self._current = state, entry
         self._running = [queue for queue in queues if not queue.finished]
 
     def _end(self) -> None:
         if self._state is not None:
             self._state.semaphores.check_restored()
-        self._state = None
+        self._state = self._current = None
 
 
 class CopyEngine:
@@ -235,9 +268,11 @@ class CommandProcessor:
                 self._state.launch(issue)
             case "bind":
                 self._state.bind(issue)
-            case "run":
+            case "run" | "preload":
                 for spc in self._state.spcs(device.machine.spcs_per_die):
-                    device.spcs[self._die, spc].append(issue.fields["kernel"], self._state.bindings())
+                    queue = device.spcs[self._die, spc]
+                    add = queue.run if issue.command.mnemonic == "run" else queue.preload
+                    add(issue.fields["kernel"], self._state.bindings())
             case "copy":
                 device.copies[self._die].append(start_copy(device.program, issue, self._die))
             case "transfer":

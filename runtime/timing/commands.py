@@ -17,7 +17,7 @@ from birc.runtime.dtypes import dtype
 from birc.runtime.errors import BadPackageError
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.machine import Machine
-from birc.runtime.program import Command, CommandLoop, Descriptor, Program
+from birc.runtime.program import Command, CommandLoop, Descriptor, Kernel, Program
 from birc.runtime.timing.dma import Copies, Job
 from birc.runtime.timing.kernels import KernelTimer, SpcClass
 from birc.runtime.timing.routes import exact, streaming_bytes_per_cycle
@@ -108,6 +108,7 @@ class Die:
     work: list[list[Work]] = field(default_factory=list)
     gaps: list[list[Span]] = field(default_factory=list)
     runs: list[tuple[int, int, int]] = field(default_factory=list)  # run, start, end on this die
+    preloads: dict[int, int] = field(default_factory=dict)  # by SPC, when the kernel that is not run yet loads B
 
     def __post_init__(self) -> None:
         self.work = [[] for _ in range(self.spcs)]
@@ -182,6 +183,8 @@ class Processors:
                     die.slots[issue.operand("slot")] = issue.advanced(bound, issue.operand("advance"))
             case "run":
                 self._run(issue, dies)
+            case "preload":
+                self._preload(issue, dies)
             case "barrier":
                 self._barrier(issue, dies)
             case "copy" | "transfer":
@@ -198,9 +201,7 @@ class Processors:
         run = Run(issue, 0, 0)
         self.runs.append(run)
         for die in dies:
-            spcs = tuple(spc for spc in range(die.spcs) if die.mask >> spc & 1)
-            classes = self.timer.classes(kernel, die.slots, spcs)
-            barrier = self._multicast_start(die, kernel.multicast, [spc for c in classes for spc in c.spcs])
+            classes, barrier = self._classes(die, kernel)
             for member in classes:
                 for spc in member.spcs:
                     self._work(die, spc, member, number, barrier)
@@ -209,9 +210,32 @@ class Processors:
                 span = (min(work.start for work in started), max(work.end for work in started))
                 die.runs.append((number, *span))
                 self._use_memory(die, started)
+            die.preloads = {}
         if run.work:
             run.start = min(work.start for _, _, work in run.work)
             run.end = max(work.end for _, _, work in run.work)
+
+    def _preload(self, issue: Issue, dies: list[Die]) -> None:
+        """B of the next kernel is loaded from now on, or from when its SPC is free or its partners meet."""
+        kernel = self.program.kernels[issue.operand("kernel")]
+        for die in dies:
+            classes, barrier = self._classes(die, kernel)
+            for member in classes:
+                early = {spc: max(self._free_at(die, spc), die.time, barrier) for spc in member.spcs}
+                die.preloads |= early
+                lead = self.timer.lead(member)
+                for begun, count in Counter(early.values()).items():
+                    self.copies.kernel_uses(die.number, begun, begun + lead.cycles, lead.hbm_bytes * count)
+
+    def _classes(self, die: Die, kernel: Kernel) -> tuple[tuple[SpcClass, ...], int]:
+        """The classes of a kernel that is appended now, and a time before which it does not start."""
+        spcs = tuple(spc for spc in range(die.spcs) if die.mask >> spc & 1)
+        classes = self.timer.classes(kernel, die.slots, spcs)
+        return classes, self._multicast_start(die, kernel.multicast, [spc for c in classes for spc in c.spcs])
+
+    def _free_at(self, die: Die, spc: int) -> int:
+        """When the SPC may start another kernel."""
+        return die.idle_at(spc) + self.machine.spc_barrier_cycles if die.work[spc] else 0
 
     def _multicast_start(self, die: Die, mode: str, spcs: list[int]) -> int:
         """The time before which a kernel with multicast does not start: its SPCs meet, after a change of mode
@@ -227,8 +251,11 @@ class Processors:
     def _work(self, die: Die, spc: int, member: SpcClass, number: int, barrier: int) -> None:
         """Append a kernel to an SPC's queue, and classify the time since its last one."""
         begun = die.idle_at(spc)
-        queue_free = begun + self.machine.spc_barrier_cycles if die.work[spc] else 0
-        start = max(queue_free, die.time, barrier)
+        queue_free = self._free_at(die, spc)
+        early = die.preloads.get(spc)
+        start = max(queue_free, die.time, barrier, early or 0)
+        if early is not None:
+            member = self.timer.ahead(member, start - early)
         self._gap(die, spc, begun, queue_free, start)
         work = Work(number, start, start + member.result.cycles, member)
         die.work[spc].append(work)
@@ -239,8 +266,10 @@ class Processors:
         groups = Counter((work.start, work.end, id(work.member)) for work in started)
         members = {id(work.member): work.member for work in started}
         for (start, end, member), count in groups.items():
-            num_bytes = members[member].result.traffic().get("hbm", Fraction(0)) * count
-            self.copies.kernel_uses(die.number, start, end, num_bytes)
+            num_bytes = members[member].result.traffic().get("hbm", Fraction(0))
+            if die.preloads:  # The rest was noted when it began.
+                num_bytes -= self.timer.lead(members[member]).hbm_bytes
+            self.copies.kernel_uses(die.number, start, end, num_bytes * count)
 
     def _gap(self, die: Die, spc: int, begun: int, queue_free: int, start: int) -> None:
         """Classify the time of an SPC between two of its kernels.

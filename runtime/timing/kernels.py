@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from birc.runtime.machine import Machine
 from birc.runtime.program import Box, Descriptor, Kernel
-from birc.runtime.timing.result import WalkResult
+from birc.runtime.timing.result import Lead, WalkResult
 from birc.runtime.timing.routes import RoutePlan, sections_of
 from birc.runtime.timing.specialise import spc_variables, specialise
 from birc.runtime.timing.steps import SpcKernel
-from birc.runtime.timing.walk import walk
+from birc.runtime.timing.walk import lead, walk
 
 Bindings = Mapping[int, Descriptor]
 
@@ -22,6 +22,7 @@ class SpcClass:
     """SPCs of a die that behave alike in a kernel."""
 
     spcs: tuple[int, ...]
+    kernel: SpcKernel
     result: WalkResult
 
 
@@ -37,7 +38,9 @@ class KernelTimer:
     machine: Machine
     extrapolate: bool = True
     _kernels: dict[tuple, tuple[SpcClass, ...]] = field(default_factory=dict)
-    _walks: dict[SpcKernel, WalkResult] = field(default_factory=dict)
+    _walks: dict[tuple[SpcKernel, int], WalkResult] = field(default_factory=dict)
+    _leads: dict[SpcKernel, Lead] = field(default_factory=dict)
+    _ahead: dict[tuple[int, int], SpcClass] = field(default_factory=dict)
     walked: int = 0
 
     def classes(self, kernel: Kernel, bindings: Bindings, spcs: tuple[int, ...]) -> tuple[SpcClass, ...]:
@@ -62,12 +65,31 @@ class KernelTimer:
         alike: defaultdict[SpcKernel, list[int]] = defaultdict(list)
         for spc in active:
             alike[specialise(kernel, spc, bindings, self.machine, plan)].append(spc)
-        return tuple(SpcClass(tuple(members), self._walk(spec)) for spec, members in alike.items())
+        return tuple(SpcClass(tuple(members), spec, self._walk(spec)) for spec, members in alike.items())
 
-    def _walk(self, kernel: SpcKernel) -> WalkResult:
-        result = self._walks.get(kernel)
+    def lead(self, member: SpcClass) -> Lead:
+        """What each SPC of a class loads of B while its kernel has not started."""
+        known = self._leads.get(member.kernel)
+        if known is None:
+            known = self._leads[member.kernel] = lead(member.kernel, self.machine)
+        return known
+
+    def ahead(self, member: SpcClass, cycles: int) -> SpcClass:
+        """A class of `classes` when its B is loaded from `cycles` before its start on."""
+        cycles = min(cycles, self.lead(member).cycles)  # Nothing more happens until the start.
+        if not cycles:
+            return member
+        key = (id(member), cycles)  # All that `classes` gives is kept.
+        known = self._ahead.get(key)
+        if known is None:
+            known = self._ahead[key] = replace(member, result=self._walk(member.kernel, cycles))
+        return known
+
+    def _walk(self, kernel: SpcKernel, ahead: int = 0) -> WalkResult:
+        result = self._walks.get((kernel, ahead))
         if result is None:
-            result = self._walks[kernel] = walk(kernel, self.machine, extrapolate=self.extrapolate)
+            result = walk(kernel, self.machine, ahead=ahead, extrapolate=self.extrapolate)
+            self._walks[kernel, ahead] = result
             self.walked += result.walked
         return result
 

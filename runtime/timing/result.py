@@ -79,11 +79,24 @@ class WalkResult:
 
     def traffic(self) -> dict[str, Fraction]:
         """Bytes through each port."""
-        totals: dict[str, Fraction] = {}
-        for variant, executions in self.executed:
-            for name, num_bytes in variant.traffic:
-                totals[name] = totals.get(name, Fraction(0)) + num_bytes * executions
-        return totals
+        return traffic_of(self.executed)
+
+
+def traffic_of(executed: tuple[tuple[Variant, int], ...]) -> dict[str, Fraction]:
+    """Bytes through each port by instructions that were executed so often."""
+    totals: dict[str, Fraction] = {}
+    for variant, executions in executed:
+        for name, num_bytes in variant.traffic:
+            totals[name] = totals.get(name, Fraction(0)) + num_bytes * executions
+    return totals
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """What one SPC loads of B before a kernel starts: after `cycles` its input buffer is full, or all is loaded."""
+
+    cycles: int
+    hbm_bytes: Fraction
 
 
 @dataclass(frozen=True, slots=True)

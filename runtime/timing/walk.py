@@ -9,6 +9,7 @@ constant, so each cycle is put in one class of the ledger as time passes.
 from __future__ import annotations
 
 import heapq
+from fractions import Fraction
 
 from birc.runtime.errors import BadPackageError, InternalError
 from birc.runtime.machine import Machine
@@ -17,7 +18,7 @@ from birc.runtime.timing.ops import Op
 from birc.runtime.timing.ports import NEVER
 from birc.runtime.timing.queues import NO_LOOP, STEP, Queue, queue_codes
 from birc.runtime.timing.repeat import Repeats
-from birc.runtime.timing.result import Variant, WalkResult
+from birc.runtime.timing.result import Lead, Variant, WalkResult, traffic_of
 from birc.runtime.timing.state import (
     ALU_BUSY,
     CLASSES,
@@ -30,17 +31,22 @@ from birc.runtime.timing.state import (
     STORES_FULL,
     SpcState,
 )
-from birc.runtime.timing.steps import MULTIPLY, VECTOR, LoopSpec, SpcKernel, StepSpec, SyncSpec, affine_range
+from birc.runtime.timing.steps import LOAD_B, MULTIPLY, VECTOR, LoopSpec, SpcKernel, StepSpec, SyncSpec, affine_range
 from birc.runtime.timing.vector_unit import VectorUnit
 
 
-def walk(kernel: SpcKernel, machine: Machine, *, extrapolate: bool = True) -> WalkResult:
-    """Execute a kernel on one SPC, from idle to idle.
+def walk(kernel: SpcKernel, machine: Machine, *, ahead: int = 0, extrapolate: bool = True) -> WalkResult:
+    """Execute a kernel on one SPC, from idle to idle; its B is loaded from `ahead` cycles before its start on.
 
     With `extrapolate`, stretches that repeat exactly are computed instead of simulated; the result is the
     same. Raises `BadPackageError` when the kernel never ends.
     """
-    return Walk(kernel, machine, extrapolate=extrapolate).run()
+    return Walk(kernel, machine, extrapolate=extrapolate).run(ahead)
+
+
+def lead(kernel: SpcKernel, machine: Machine) -> Lead:
+    """What the queue that loads B does while the others have not begun."""
+    return Walk(kernel, machine, extrapolate=False).run_ahead()
 
 
 class Walk:
@@ -76,13 +82,33 @@ class Walk:
             self.vector.prepare(op)
         return op
 
-    def run(self) -> WalkResult:
-        """Execute the kernel. Raises `BadPackageError` when it never ends."""
-        state, ports = self.state, self.memory.ports
-        events = state.events
+    def run(self, ahead: int = 0) -> WalkResult:
+        """Execute the kernel, which starts at time `ahead`; only its queue that loads B begins at time 0.
+
+        Raises `BadPackageError` when it never ends.
+        """
+        state = self.state
+        state.accounted = ahead  # What is before it lies between two kernels.
         for slot, queue in enumerate(state.queues):
             self._fetch(queue)
-            state.push(0, ISSUE, slot)
+            state.push(0 if queue.number == LOAD_B else ahead, ISSUE, slot)
+        self._work()
+        return self._result(ahead)
+
+    def run_ahead(self) -> Lead:
+        """Execute what the queue that loads B can do alone."""
+        state = self.state
+        state.accounted = NEVER
+        for slot, queue in enumerate(state.queues):
+            if queue.number == LOAD_B:
+                self._fetch(queue)
+                state.push(0, ISSUE, slot)
+        self._work()
+        return Lead(state.now, traffic_of(self._executed()).get("hbm", Fraction(0)))
+
+    def _work(self) -> None:
+        state, ports = self.state, self.memory.ports
+        events = state.events
         while events or ports.next_time != NEVER:
             if not events or ports.next_time <= events[0][0]:
                 state.now = ports.next_time
@@ -96,9 +122,8 @@ class Walk:
                 self._count_up(index)
             else:
                 self._arrive(index, details)
-        return self._result()
 
-    def _result(self) -> WalkResult:
+    def _result(self, ahead: int) -> WalkResult:
         state = self.state
         stuck = [queue for queue in state.queues if queue.op is not None]
         if stuck:
@@ -107,17 +132,20 @@ class Walk:
         end = max(state.accounted, state.matrix_free, state.vector_free)
         state.account(end)
         classes = state.sums[:CLASSES]
-        if sum(classes) != end or sum(state.by_semaphore.values()) != classes[-1]:
-            raise InternalError(f"the ledger of a walk holds {sum(classes)} of {end} cycles")
+        if sum(classes) != end - ahead or sum(state.by_semaphore.values()) != classes[-1]:
+            raise InternalError(f"the ledger of a walk holds {sum(classes)} of {end - ahead} cycles")
         return WalkResult(
-            cycles=end,
+            cycles=end - ahead,
             classes=(classes[0], classes[1], classes[2], classes[3], classes[4]),
             alu_cycles=state.sums[ALU_BUSY],
             sfu_cycles=state.sums[SFU_BUSY],
             awaited=tuple(sorted(state.by_semaphore.items())),
-            executed=tuple((v, n) for v, n in zip(state.variants, state.executed, strict=True) if n),
+            executed=self._executed(),
             walked=self._walked,
         )
+
+    def _executed(self) -> tuple[tuple[Variant, int], ...]:
+        return tuple((v, n) for v, n in zip(self.state.variants, self.state.executed, strict=True) if n)
 
     def _count_up(self, semaphore: int) -> None:
         state = self.state

@@ -71,6 +71,7 @@ class CommandCheck:
             "launch": self._launch,
             "bind": self._bind,
             "run": self._run,
+            "preload": self._preload,
             "barrier": self._barrier,
             "copy": self._copy,
             "transfer": self._transfer,
@@ -89,11 +90,13 @@ class CommandCheck:
         if not 0 < mask < 1 << self._machine.spcs_per_die:
             self._findings.add(issue.text, f"SPC mask {mask:#x}", f"{self._machine.spcs_per_die} SPCs a die")
         for die in self._dies(issue):
+            self._ordering.undisturbed(issue, die)
             self._spcs[die] = mask
 
     def _bind(self, issue: Issue) -> None:
         descriptor = self._advanced(issue, "descriptor", "advance")
         for die in self._dies(issue):
+            self._ordering.undisturbed(issue, die)
             self._slots[die][issue.number("slot")] = descriptor
 
     def _advanced(self, issue: Issue, name: str, advance: str | None) -> Descriptor:
@@ -145,11 +148,21 @@ class CommandCheck:
             views = self._slots[die]
             self._initialised.run(name, die, traffic, views)
             known = self._ordering.known(die)
-            operation = self._ordering.run(die)
+            operation = self._ordering.run(issue, die)
             for touch in traffic.touches:
                 use = _use_of_run(operation, name, views[touch.slot], touch)
                 self._check_residents(die, use)
                 self._use(die, known, use)
+
+    def _preload(self, issue: Issue) -> None:
+        """What is read ahead of the run must be there already, and stay until the kernel has ended."""
+        for die in self._dies(issue):
+            traffic = self._traffic(issue, die)
+            known = self._ordering.known(die)
+            operation = self._ordering.preload(issue, die)
+            for touch in traffic.preloaded if traffic is not None else ():
+                name = f"{issue.text} on die {die}"
+                self._use(die, known, _use_of_run(operation, name, self._slots[die][touch.slot], touch))
 
     def _traffic(self, issue: Issue, die: int) -> Traffic | None:
         """The kernel with the die's bindings, checked when it is met for the first time."""

@@ -1,6 +1,6 @@
 """What is known to be done when a command starts: command processors, SPCs, copies, barriers and events.
 
-An operation (a run on one die, a copy, a transfer of one die, a wait) is a bit; what a command processor
+An operation (a run on one die with its preload, a copy, a transfer of one die, a wait) is a bit; what a command processor
 knows to be done is a set of bits. Barriers add the runs of a die or of all, waits add a copy and what was
 known when it was started.
 """
@@ -13,6 +13,8 @@ from birc.runtime.program import Program
 from birc.runtime.verifier.findings import Findings
 from birc.runtime.verifier.stream import Issue
 
+LIMIT_PRELOAD = "a preload is followed by the run of its kernel, with the slots and the launch as they are"
+
 
 @dataclass(slots=True)
 class _Die:
@@ -20,6 +22,7 @@ class _Die:
     runs: int = 0  # all runs enqueued so far
     events: dict[int, int] = field(default_factory=dict)  # set and not yet waited for: what setting it tells
     waits: dict[int, int] = field(default_factory=dict)  # the last wait for each event, an operation as well
+    preload: tuple[int, int] | None = None  # kernel and operation of what is still to be run
 
 
 class Ordering:
@@ -46,9 +49,30 @@ class Ordering:
         self._operations += 1
         return self._operations - 1
 
-    def run(self, die: int) -> int:
-        """A kernel is enqueued on a die; returns its operation."""
+    def preload(self, issue: Issue, die: int) -> int:
+        """A kernel begins to load ahead of its run; returns its operation, for which no barrier waits before it."""
+        self.undisturbed(issue, die)
         operation = self.start()
+        self._dies[die].preload = issue.number("kernel"), operation
+        return operation
+
+    def undisturbed(self, issue: Issue, die: int) -> None:
+        """The command must not come between a kernel's preload and its run."""
+        if self._dies[die].preload is not None:
+            what = f"comes on die {die} between the preload of a kernel and its run"
+            self._findings.add(issue.text, what, LIMIT_PRELOAD)
+
+    def run(self, issue: Issue, die: int) -> int:
+        """A kernel is enqueued on a die, unless it was by its preload; returns its operation."""
+        preload = self._dies[die].preload
+        self._dies[die].preload = None
+        if preload is None:
+            operation = self.start()
+        else:
+            kernel, operation = preload
+            if kernel != issue.number("kernel"):
+                what = f"runs kernel {issue.number('kernel')} on die {die}, where the preload was of kernel {kernel}"
+                self._findings.add(issue.text, what, LIMIT_PRELOAD)
         self._dies[die].runs |= 1 << operation
         return operation
 
@@ -104,6 +128,9 @@ class Ordering:
             for event in die.events:
                 what = f"event {event} of die {number} is set and never waited for"
                 self._findings.add("end of the program", what, "events are clear between calls")
+            if die.preload is not None:
+                what = f"kernel {die.preload[0]} was preloaded on die {number} and never run"
+                self._findings.add("end of the program", what, LIMIT_PRELOAD)
 
     def _set(self, issue: Issue, die: int, told: int) -> None:
         event = issue.number("event")

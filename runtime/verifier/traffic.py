@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.verifier.access import Access
 from birc.runtime.verifier.boxes import Boxes, byte_hulls, concatenate, unique
 from birc.runtime.verifier.byteset import ByteSet, bytes_of, empty
@@ -42,17 +43,13 @@ class Traffic:
     @cached_property
     def touches(self) -> tuple[Touch, ...]:
         """What the kernel touches in HBM and L2, each different hull once."""
-        found: dict[tuple[object, ...], Touch] = {}
-        for access in self.model.accesses:
-            hulls = access.hulls
-            present = hulls.present
-            key = (access.slot, access.store, hulls.low.tobytes(), hulls.high.tobytes())
-            if access.descriptor.space == "tb" or key in found or not present.any():
-                continue
-            low, high = byte_hulls(access.descriptor, hulls, address=0)
-            ends = int(low[present].min()), int(high[present].max())
-            found[key] = Touch(access.slot, access.store, hulls, *ends)
-        return tuple(found.values())
+        return _touches(self.model.accesses)
+
+    @cached_property
+    def preloaded(self) -> tuple[Touch, ...]:
+        """The same of the queue that loads B, which may begin before the kernel's run."""
+        kinds = [(access, access.place.instruction.mnemonic) for access in self.model.accesses]
+        return _touches(tuple(access for access, mnemonic in kinds if BY_MNEMONIC[mnemonic].engine == "load_b"))
 
     def read_hulls(self, access: Access) -> list[ByteSet | None]:
         """At least the bytes that a load reads."""
@@ -103,6 +100,20 @@ class Traffic:
             boxes.low[:, number] = elements[inside]
             boxes.high[:, number] = elements[inside] + 1
         return boxes
+
+
+def _touches(accesses: tuple[Access, ...]) -> tuple[Touch, ...]:
+    found: dict[tuple[object, ...], Touch] = {}
+    for access in accesses:
+        hulls = access.hulls
+        present = hulls.present
+        key = (access.slot, access.store, hulls.low.tobytes(), hulls.high.tobytes())
+        if access.descriptor.space == "tb" or key in found or not present.any():
+            continue
+        low, high = byte_hulls(access.descriptor, hulls, address=0)
+        ends = int(low[present].min()), int(high[present].max())
+        found[key] = Touch(access.slot, access.store, hulls, *ends)
+    return tuple(found.values())
 
 
 def _joined(boxes: Boxes) -> Boxes:
