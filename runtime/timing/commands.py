@@ -220,6 +220,8 @@ class Processors:
         kernel = self.program.kernels[issue.operand("kernel")]
         for die in dies:
             classes, barrier = self._classes(die, kernel)
+            if kernel.multicast != "none":
+                barrier = max([barrier, *(self._free_at(die, spc) for member in classes for spc in member.spcs)])
             for member in classes:
                 early = {spc: max(self._free_at(die, spc), die.time, barrier) for spc in member.spcs}
                 die.preloads |= early

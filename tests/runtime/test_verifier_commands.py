@@ -16,6 +16,7 @@ from programs import (
     launch,
     op,
     par,
+    preloaded,
     tensor_buffer_chain,
     two_die_transfer,
     v,
@@ -74,6 +75,60 @@ def test_values_between_spcs_need_a_barrier():
     assert findings(chain(command("barrier", "die"))) == []
     refused(chain(), "reads hbm bytes", "writes", "barrier")
     assert findings(chain(last_slot=2)) == []  # every SPC reads its own rows
+
+
+# Descriptors of `preloaded`, and where its commands stand.
+B, RESIDUAL, HELD, DOUBLED = 1, 2, 4, 5
+BIND_B, RUN, PRELOAD, WAIT, BARRIER, LAST_RUN = 2, 8, 9, 10, 11, 12
+
+
+def with_order(*order):
+    """The commands of `preloaded` in another order; an item may be a command of its own."""
+    program = preloaded().program
+    head, tail = range(RUN + 1), range(LAST_RUN + 1, len(program.commands))
+    items = (*head, *order, *tail)
+    return replace(program, commands=tuple(program.commands[n] if isinstance(n, int) else n for n in items))
+
+
+def test_a_preload_reads_only_what_is_there():
+    program = with_order(PRELOAD, WAIT, BARRIER, LAST_RUN)
+    assert program == preloaded().program
+    assert findings(program) == []
+    # B is what the kernel before writes: there behind a barrier, not ahead of it.
+    bind = replace(program.commands[BIND_B], operands=(1, DOUBLED, ()))
+    changed = lambda p: replace(p, commands=(*p.commands[:BIND_B], bind, *p.commands[BIND_B + 1 :]))
+    refused(changed(program), "preload", "reads l2 bytes", "writes", "barrier")
+    assert findings(changed(with_order(WAIT, BARRIER, PRELOAD, LAST_RUN))) == []
+    # B is what a copy brings.
+    bind = replace(bind, operands=(1, HELD, ()))
+    refused(changed(program), "preload", "reads l2 bytes", "copy")
+    assert findings(changed(with_order(WAIT, PRELOAD, BARRIER, LAST_RUN))) == []
+
+
+def test_what_is_preloaded_stays_until_its_run():
+    """Nothing overwrites B behind the preload: a copy would, before the run or beside it."""
+    overwrite = command("copy", B, RESIDUAL, (), (), 7), command("wait", 7)
+    refused(with_order(PRELOAD, WAIT, *overwrite, BARRIER, LAST_RUN), "copy", "writes hbm bytes", "preload")
+    refused(with_order(PRELOAD, WAIT, BARRIER, *overwrite, LAST_RUN), "copy", "writes hbm bytes", "preload")
+    refused(with_order(PRELOAD, WAIT, BARRIER, LAST_RUN, *overwrite), "copy", "writes hbm bytes", "preload")
+    late = command("barrier", "die"), *overwrite
+    assert findings(with_order(PRELOAD, WAIT, BARRIER, LAST_RUN, *late)) == []
+
+
+def test_a_preload_is_no_barrier():
+    refused(with_order(PRELOAD, WAIT, LAST_RUN), "reads l2 bytes", "writes", "barrier")
+    refused(with_order(PRELOAD, BARRIER, LAST_RUN, WAIT), "reads l2 bytes", "copy")
+
+
+def test_nothing_comes_between_a_preload_and_its_run():
+    other = command("run", 0, 0)
+    refused(with_order(PRELOAD, WAIT, BARRIER, other, LAST_RUN), "runs kernel 0", "preload was of kernel 1")
+    refused(with_order(PRELOAD, PRELOAD, WAIT, BARRIER, LAST_RUN), "comes on die 0 between")
+    refused(with_order(PRELOAD, WAIT, command("bind", 7, B, ()), BARRIER, LAST_RUN), "comes on die 0 between")
+    refused(with_order(PRELOAD, WAIT, command("launch", SPCS, "x"), BARRIER, LAST_RUN), "comes on die 0 between")
+    refused(with_order(WAIT, BARRIER, LAST_RUN, PRELOAD), "preloaded on die 0 and never run")
+    once = replace(preloaded().program.commands[PRELOAD], once=True)
+    refused(with_order(once, WAIT, BARRIER, LAST_RUN), "preload in the first call only")
 
 
 def test_tensor_buffers_need_no_barrier():

@@ -52,7 +52,8 @@ def test_mutants_reach_every_class_of_field():
         "descriptor dims", "descriptor stride", "descriptor origin", "descriptor space", "drop barrier",
         "swap barrier", "twice barrier", "drop wait", "swap wait", "swap copy", "swap transfer",
         "wait event", "copy event", "copy dst", "copy src", "bind slot", "bind descriptor",
-        "bind advance", "run kernel", "barrier scope", "launch spcs", "die mask", "command loop",
+        "bind advance", "run kernel", "barrier scope",
+        "drop preload", "swap preload", "twice preload", "preload kernel", "launch spcs", "die mask", "command loop",
         "drop vector", "drop compute", "drop load_a", "drop load_b", "window start", "window rows",
         "window columns", "window pitch",
     }  # fmt: skip

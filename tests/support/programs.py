@@ -538,6 +538,47 @@ def tensor_buffer_chain(tiles: int = 4) -> Case:
     return Case("tensor_buffer_chain", program, {"x": values}, {"out": values**2 - 1})
 
 
+def preloaded(size: int = 128) -> Case:
+    """relu(2x @ b + residual): the product loads b while other SPCs may still double x, and a copy brings the residual.
+
+    Descriptors: 0 x, 1 b, 2 its residual, 3 out, 4 `held` in L2, 5 `doubled` in L2.
+    """
+    layout = Layout()
+    dims = (size, size)
+    x, b, residual = (layout.tensor(dims, "bf16") for _ in range(3))
+    out = layout.tensor(dims)
+    held, doubled = (layout.tensor(dims, "bf16", space="l2") for _ in range(2))
+    half = size // 2
+    row = ((i(0, -half) + i(1) + half, 1), (0, size))  # each SPC doubles what the other one multiplies
+    double = _elementwise_kernel(
+        "double", half, op("vld", v(0), box(5, *row)), op("vadd", v(0), v(0), v(0)), op("vst", box(0, *row), v(0))
+    )
+    slots = (doubled, b, out, held, held, x)
+    macs = size**3
+    first = launch(*enumerate(slots))[:-2]
+    commands = (
+        *first,
+        command("copy", held, residual, (), (), 1),
+        command("run", 0, 0),
+        command("preload", 1),
+        command("wait", 1),
+        command("barrier", "die"),
+        command("run", 1, macs),
+        command("barrier", "die"),
+    )
+    program = layout.program(
+        "preloaded",
+        (double, gemm_kernel(size, size, size)),
+        commands,
+        inputs=(layout.port("x", x), layout.port("b", b), layout.port("residual", residual)),
+        outputs=(layout.port("out", out),),
+        useful_macs=macs,
+    )
+    inputs = {"x": integers(15, dims, -2, 3), "b": integers(16, dims, -2, 3), "residual": integers(17, dims)}
+    result = np.maximum(2 * inputs["x"] @ inputs["b"] + 2 * inputs["residual"], 0)
+    return Case("preloaded", program, inputs, {"out": result})
+
+
 def causal_sums(rows: int = 6) -> Case:
     """out[r] = sum of the blocks 0..r of row r: a reduction whose length depends on an outer loop."""
     layout = Layout()
@@ -571,6 +612,7 @@ BUILDERS: tuple[Callable[[], Case], ...] = (
     two_die_transfer,
     command_loop,
     tensor_buffer_chain,
+    preloaded,
     causal_sums,
 )
 

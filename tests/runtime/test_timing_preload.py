@@ -1,0 +1,135 @@
+"""B loaded ahead of a kernel's run, in time: what is won, from when on, and that all of it is counted once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from programs import command, i, op, par, preloaded, v
+from timing_kernels import Gemm, program
+
+from birc.runtime.machine import Machine, load_machine
+from birc.runtime.program import Kernel, Program
+from birc.runtime.timing import TimingResult, simulate
+
+MACHINE = load_machine("tiny")
+BARRIER = command("barrier", "die")
+# One tile a SPC: its A is near, its B comes from HBM.
+TILE = Gemm(row_blocks=1, column_blocks=1, mb=1, nb=1, kk=1, k=256, a_space="tb", out_space="tb")
+
+
+def follows(machine: Machine, gemm: Gemm, first: Kernel, *, ahead: bool) -> Program:
+    """`first`, a barrier and the product, whose B is loaded ahead or not."""
+    whole = program(machine, first, gemm.descriptors(), after=(BARRIER, command("run", 1, gemm.macs)))
+    *start, run, barrier, last = whole.commands
+    preload = (command("preload", 1),) if ahead else ()
+    return replace(whole, kernels=(first, gemm.kernel()), commands=(*start, run, *preload, barrier, last))
+
+
+def work(*tiles: int, multicast: str = "none") -> Kernel:
+    """Vector work on two SPCs, so many tiles of 4096 elements on each."""
+    first, second = tiles
+    body = par(max(tiles), op("vmovi", v(0), 0.0, (4096,)), limit=i(0, second - first) + first)
+    return Kernel("work", (par(2, body, level="spc"),), multicast=multicast)
+
+
+def durations(result: TimingResult) -> list[int]:
+    """The cycles of the second kernel on each SPC."""
+    assert sum(result.ledger.values()) == MACHINE.spcs * result.latency_cycles
+    return [end - start for _, _, start, end in result.runs[1].spans]
+
+
+def won(machine: Machine, gemm: Gemm, first: Kernel) -> list[int]:
+    """How many cycles sooner the second kernel has ended on each SPC. It does not start sooner."""
+    plain, early = (simulate(follows(machine, gemm, first, ahead=ahead), machine) for ahead in (False, True))
+    assert [span[2] for span in plain.runs[1].spans] == [span[2] for span in early.runs[1].spans]
+    assert plain.ledger["launch_barrier"] == early.ledger["launch_barrier"]
+    assert plain.traffic == early.traffic
+    assert plain.counts == early.counts
+    return [before - after for before, after in zip(durations(plain), durations(early), strict=True)]
+
+
+def later_than_a() -> int:
+    """By how much B comes later than A: the first at its share of HBM, the other from the tensor buffer."""
+    num_bytes = 64 * 256 * 2
+    share = min(Fraction(MACHINE.hbm_bytes_per_cycle()) / MACHINE.dies / 2, Fraction(MACHINE.noc_bytes_per_cycle))
+    if share < MACHINE.noc_bytes_per_cycle:
+        share *= Fraction(MACHINE.hbm_efficiency)
+    b = -(-num_bytes // share) + MACHINE.hbm_latency_cycles
+    return int(b - num_bytes // MACHINE.tb_to_gib_bytes_per_cycle - MACHINE.tb_latency_cycles)
+
+
+@pytest.mark.parametrize("pause", [0, 1, 60, 250, 600, 5_000, 50_000])
+def test_what_is_won_is_the_time_until_b_is_there(pause):
+    """B has `pause` cycles until the barrier opens."""
+    machine = MACHINE.with_values({"die_barrier_cycles": MACHINE.spc_barrier_cycles + pause})
+    expected = min(pause, later_than_a())
+    assert won(machine, TILE, work(3, 3)) == [pytest.approx(expected, abs=1)] * 2
+
+
+def test_each_spc_begins_when_its_own_kernel_has_ended():
+    machine = MACHINE.with_values({"die_barrier_cycles": MACHINE.spc_barrier_cycles})
+    slow, fast = won(machine, TILE, work(200, 1))
+    assert slow == 0
+    assert fast == pytest.approx(later_than_a(), abs=1)
+
+
+def test_partners_of_a_multicast_begin_together():
+    machine = MACHINE.with_values({"die_barrier_cycles": MACHINE.spc_barrier_cycles})
+    shared = replace(TILE, multicast="dtg")
+    assert won(machine, shared, work(200, 1, multicast="dtg")) == [0, 0]
+    # Another mode than that of the kernel before costs its barrier first.
+    longer = machine.with_values({"die_barrier_cycles": 50_000})
+    assert min(won(longer, shared, work(200, 1, multicast="dtg"))) > 0
+    assert won(longer, shared, work(200, 1)) == [0, 0]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.builds(
+        Gemm,
+        row_blocks=st.integers(1, 5),
+        column_blocks=st.integers(1, 5),
+        nb=st.integers(1, 3),
+        kk=st.integers(1, 3),
+        depth=st.integers(1, 40),
+        a_space=st.sampled_from(("hbm", "l2", "tb")),
+        b_space=st.sampled_from(("hbm", "l2")),
+        multicast=st.sampled_from(("none", "dtg")),
+    ),
+    st.integers(0, 3_000),
+)
+def test_extrapolation_is_exact(gemm, pause):
+    machine = MACHINE.with_values({"die_barrier_cycles": MACHINE.spc_barrier_cycles + pause})
+    whole = follows(machine, gemm, work(5, 1), ahead=True)
+    full = simulate(whole, machine, extrapolate=False)
+    assert replace(simulate(whole, machine), walked=0) == replace(full, walked=0)
+    assert sum(full.ledger.values()) == machine.spcs * full.latency_cycles
+
+
+def test_a_copy_gets_what_the_loads_ahead_leave_of_hbm():
+    """A copy that begins with the preload, and is waited for before the run."""
+
+    def copy_cycles(*, ahead: bool) -> int:
+        gemm = replace(TILE, column_blocks=8, nb=2, depth=8)
+        whole = follows(MACHINE, gemm, work(1, 1), ahead=ahead)
+        *start, barrier, last = whole.commands
+        commands = (*start[:-1], command("copy", 0, 1, (), (), 0), *start[-1:], command("wait", 0), barrier, last)
+        target = replace(whole.descriptors[1], address=1 << 24)
+        descriptors = (target, *whole.descriptors[1:])
+        (copy,) = simulate(replace(whole, commands=commands, descriptors=descriptors), MACHINE).copies
+        return copy.end_cycles - copy.issued_cycles
+
+    assert copy_cycles(ahead=True) > copy_cycles(ahead=False)
+
+
+def test_the_product_that_follows_a_barrier_ends_sooner():
+    case = preloaded()
+    commands = case.program.commands
+    plain = replace(case.program, commands=tuple(item for item in commands if item.mnemonic != "preload"))
+    before, after = simulate(plain, MACHINE), simulate(case.program, MACHINE)
+    assert after.runs[1].start_cycles == before.runs[1].start_cycles
+    assert after.latency_cycles < before.latency_cycles
