@@ -14,7 +14,18 @@ from birc.codegen.regions import Touch, bytes_of, half_of, overlap, part_of, vie
 from birc.codegen.slots import Slots
 from birc.compiler.ir.copies import copy_dims, row_major_strides
 from birc.compiler.ir.names import unused_name
-from birc.compiler.ir.plan import Access, Boundary, Buffer, CopyStep, ExchangeStep, Kernel, KernelStep, Plan, ShareStep, View
+from birc.compiler.ir.plan import (
+    Access,
+    Boundary,
+    Buffer,
+    CopyStep,
+    ExchangeStep,
+    Kernel,
+    KernelStep,
+    Plan,
+    ShareStep,
+    View,
+)
 from birc.compiler.ir.plan_access import accesses, accesses_of, views_by_buffer
 from birc.runtime.conversion import memory_type
 from birc.runtime.dtypes import dtype

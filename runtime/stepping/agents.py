@@ -21,7 +21,6 @@ from birc.runtime.stepping.instructions import execute
 from birc.runtime.stepping.spc import Binding, Spc
 from birc.runtime.stepping.walk import KernelWalk, Step
 
-
 AHEAD: Final = "load_b"
 """The queue of a kernel that a `preload` lets begin."""
 

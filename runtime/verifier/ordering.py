@@ -1,8 +1,8 @@
 """What is known to be done when a command starts: command processors, SPCs, copies, barriers and events.
 
-An operation (a run on one die with its preload, a copy, a transfer of one die, a wait) is a bit; what a command processor
-knows to be done is a set of bits. Barriers add the runs of a die or of all, waits add a copy and what was
-known when it was started.
+An operation (a run on one die with its preload, a copy, a transfer of one die, a wait) is a bit; what a
+command processor knows to be done is a set of bits. Barriers add the runs of a die or of all, waits add a
+copy and what was known when it was started.
 """
 
 from __future__ import annotations

@@ -11,29 +11,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from program_words import Term, box, command, i, op, par, red, row_major, sync, v
 
 from birc.runtime.conversion import memory_type
 from birc.runtime.machine import load_machine
 from birc.runtime.memory import Memory
 from birc.runtime.program import (
     Affine,
-    Axis,
-    Box,
     Command,
     CommandLoop,
     Descriptor,
     Instruction,
     Kernel,
-    Loop,
-    Operand,
     Piece,
     Port,
     Program,
-    Register,
     RingAddress,
-    Sync,
     Window,
-    affine,
 )
 
 MACHINE = "tiny"
@@ -41,7 +35,6 @@ SPCS = 0b11
 BOTH_DIES = 0b11
 
 Array = npt.NDArray[np.generic]
-Term = Affine | int
 
 
 @dataclass(frozen=True)
@@ -91,62 +84,6 @@ def read_port(program: Program, memory: Memory, port: Port) -> Array:
             np.testing.assert_array_equal(copy, copies[0])
         whole[part] = copies[0]
     return whole
-
-
-# --- short words for the parts of a program
-# ---------------------------------------------------------------------
-
-
-def i(depth: int, factor: int = 1) -> Affine:
-    """`factor` times the loop variable at `depth`."""
-    return affine(0, {depth: factor})
-
-
-def as_affine(value: Term) -> Affine:
-    return value if isinstance(value, Affine) else Affine(value)
-
-
-def box(slot: int, *axes: tuple[Term, int] | tuple[Term, int, int], fill: str = "zero") -> Box:
-    """A box of (start, extent) or (start, extent, step) axes."""
-    return Box(slot, tuple(Axis(as_affine(axis[0]), *axis[1:]) for axis in axes), fill)
-
-
-def v(number: Term) -> Register:
-    return Register(as_affine(number))
-
-
-def op(
-    mnemonic: str,
-    *operands: Operand,
-    waits: tuple[Sync, ...] = (),
-    posts: tuple[Sync, ...] = (),
-    program: int = 0,
-) -> Instruction:
-    return Instruction(mnemonic, operands, waits, posts, program)
-
-
-def sync(semaphore: Term, first: int = 0, last: int = 0) -> Sync:
-    return Sync(as_affine(semaphore), first, last)
-
-
-def par(extent: int, *body: Loop | Instruction, level: str = "tile", limit: Affine | None = None) -> Loop:
-    return Loop("par", extent, body, level, limit)
-
-
-def red(extent: int, *body: Loop | Instruction, limit: Affine | None = None) -> Loop:
-    return Loop("red", extent, body, limit=limit)
-
-
-def command(mnemonic: str, *operands: Operand, dies: int = 1) -> Command:
-    return Command(mnemonic, operands, dies)
-
-
-def row_major(dims: tuple[int, ...]) -> tuple[int, ...]:
-    """The strides, in elements, of a dense tensor whose last axis is contiguous."""
-    strides = [1]
-    for dim in reversed(dims[1:]):
-        strides.insert(0, strides[0] * dim)
-    return tuple(strides)[: len(dims)]
 
 
 class Layout:
