@@ -24,6 +24,7 @@ from birc.compiler.ir.plan import (
     KernelStep,
     Plan,
     ShareStep,
+    Step,
     View,
 )
 from birc.compiler.ir.plan_access import accesses, accesses_of, views_by_buffer
@@ -83,6 +84,7 @@ class ProgramWriter:
         self.runs: list[RunSource] = []
         self.residents = {s.target for s in plan.steps if isinstance(s, CopyStep) and s.resident}
         self.dies = tuple(DieState() for _ in range(plan.dies))
+        self.preloads: dict[int, int] = {}  # by die, the kernel that loads ahead of its run
         self.next_event = 0
         self.time = 0
         self.told: dict[int, tuple[int, int]] = {}  # by event on its way: the sender, and what it knew
@@ -146,7 +148,7 @@ class ProgramWriter:
 
     def _round(self) -> None:
         """The steps once."""
-        for step in self.plan.steps:
+        for number, step in enumerate(self.plan.steps):
             match step:
                 case KernelStep():
                     self._run(step)
@@ -154,7 +156,7 @@ class ProgramWriter:
                     if not (self.in_loop and (once or resident)):
                         self._copy(self.buffers[source], self.buffers[target], self._users(target))
                 case ExchangeStep():
-                    self._exchange(step)
+                    self._exchange(step, self.plan.steps[number:])
                 case ShareStep(name):
                     if not self.in_loop:
                         self._share(self.buffers[name])
@@ -171,20 +173,57 @@ class ProgramWriter:
         self.commands = [*before, CommandLoop(self.plan.repeat - 1, body)]
 
     def _run(self, step: KernelStep) -> None:
-        instances = [(die, kernel) for die, kernel in enumerate(step.kernels) if kernel is not None]
-        codes = [(die, kernel, *self._code(kernel)) for die, kernel in instances]
         dies_of_run: dict[int, list[tuple[int, Kernel]]] = {}
-        for die, kernel, number, slots in codes:
-            # A run takes the slots as they are when it is issued: binding goes on while earlier kernels work.
-            self._bind(1 << die, slots.views)
+        codes = self._bound(step)
+        for die, kernel, number in codes:
             dies_of_run.setdefault(number, []).append((die, kernel))
-        for die, kernel, number, _ in codes:
+        for die, kernel, number in codes:
             self._order(die, kernel, number)
         for number, members in dies_of_run.items():
             mask = sum(1 << die for die, _ in members)
             macs = sum(kernel.macs for _, kernel in members)
             self.commands.append(Command("run", (number, macs), mask))
             self.runs.append(RunSource(members[0][1].name, members[0][1].sources))
+
+    def _bound(self, step: KernelStep) -> list[tuple[int, Kernel, int]]:
+        """The step's kernels by die, with the numbers of their code, when their slots have been bound.
+
+        A run takes the slots as they are when it is issued: binding goes on while earlier kernels work.
+        """
+        instances = [(die, kernel) for die, kernel in enumerate(step.kernels) if kernel is not None]
+        codes = [(die, kernel, *self._code(kernel)) for die, kernel in instances]
+        for die, _, _, slots in codes:
+            self._bind(1 << die, slots.views)
+        return [(die, kernel, number) for die, kernel, number, _ in codes]
+
+    def _announce(self, steps: Sequence[Step]) -> None:
+        """While an exchange, first of `steps`, goes on, let the next kernels load what no step until then writes."""
+        count, step = next(((n, s) for n, s in enumerate(steps) if isinstance(s, KernelStep)), (0, None))
+        if step is None or self.preloads:
+            return
+        written = [bytes_of(self.buffers[name]) for before in steps[:count] for name in _written_by(before)]
+        # Loads from HBM would hold up what goes through it.
+        busy = any(space == "hbm" for space, _, _ in written)
+        for die, kernel, number in self._bound(step):
+            ahead = self._ahead(kernel)
+            ranges = [bytes_of(self.buffers[access.view.buffer]) for access in ahead]
+            if any(overlap(taken, written) or (busy and taken[0] == "hbm") for taken in ranges):
+                continue
+            self._await_fills(die, ahead)
+            self._preload(die, number, ahead)
+
+    def _ahead(self, kernel: Kernel) -> tuple[Access, ...]:
+        """What a kernel can load ahead of its run."""
+        return () if kernel.contraction is None else (kernel.contraction.b,)
+
+    def _preload(self, die: int, number: int, ahead: Sequence[Access]) -> None:
+        """Load what a kernel takes ahead of its run, unless it is still being written, or loaded already."""
+        pending = self.dies[die].pending
+        if not ahead or die in self.preloads:
+            return
+        if not pending.conflicts(self._reached(access.view for access in ahead), (), self._may_meet):
+            self.commands.append(Command("preload", (number,), 1 << die))
+            self.preloads[die] = number
 
     def _code(self, kernel: Kernel) -> tuple[int, Slots]:
         """The number of the kernel's code, new unless another kernel has the same, and its slots."""
@@ -202,15 +241,15 @@ class ProgramWriter:
         """
         state = self.dies[die]
         reads, writes = self._touches(kernel)
-        ahead = [kernel.contraction.b] if kernel.contraction is not None else []
+        ahead = self._ahead(kernel)
         self._await_fills(die, ahead)
-        is_ready = not state.pending.conflicts(self._reached(a.view for a in ahead), (), self._may_meet)
         conflicts = state.pending.conflicts(reads, writes, self._may_meet)
-        if ahead and is_ready and (conflicts or self._awaited(die, list(accesses(kernel)))):
-            self.commands.append(Command("preload", (number,), 1 << die))
+        if conflicts or self._awaited(die, list(accesses(kernel))):
+            self._preload(die, number, ahead)
         self._await_fills(die, list(accesses(kernel)))
         if conflicts:
             self._barrier(1 << die)
+        self.preloads.pop(die, None)
         state.pending.add(reads, writes)
         state.running |= {access.view for access in accesses(kernel)}
 
@@ -369,7 +408,7 @@ class ProgramWriter:
             self.dies[sender].hear(known)
             del self.told[event]
 
-    def _exchange(self, step: ExchangeStep) -> None:
+    def _exchange(self, step: ExchangeStep, steps: Sequence[Step]) -> None:
         """Transfers between the dies, with everything before them finished and everything after them waiting."""
         everyone = (1 << self.plan.dies) - 1
         self._before_exchange(step, everyone)
@@ -383,6 +422,7 @@ class ProgramWriter:
             events.append(event)
             for state in self.dies:
                 state.start(fill, event, ())
+        self._announce(steps)
         for event in events:
             if event in self.told:  # Else all were in use, and it was waited for before.
                 self._await_event(event)
@@ -433,6 +473,19 @@ class ProgramWriter:
         held = [self.buffers[view.buffer].dtype for _, _, view in boundary.pieces]
         element = held[0] if held else dtype(boundary.dtype).device or boundary.dtype
         return Port(boundary.name, element, boundary.shape, pieces)
+
+
+def _written_by(step: Step) -> tuple[str, ...]:
+    """The buffers that a copy or an exchange fills."""
+    match step:
+        case CopyStep():
+            return (step.target,)
+        case ShareStep():
+            return (step.buffer,)
+        case ExchangeStep():
+            return tuple(exchange.view.buffer for exchange in step.exchanges)
+        case KernelStep():
+            return ()
 
 
 def generate(plan: Plan, machine: Machine, writer: KernelWriter | None = None) -> Generated:
