@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -55,7 +56,7 @@ def test_weights_come_before_the_barrier_and_what_was_just_computed_behind_it() 
     case.verify()
     commands = words(case.program)
     runs = [place for place, mnemonic in enumerate(commands) if mnemonic == "run"]
-    gaps = [commands[before + 1 : after] for before, after in zip(runs, runs[1:], strict=False)]
+    gaps = [commands[before + 1 : after] for before, after in itertools.pairwise(runs)]
     assert ["preload", "barrier"] in gaps
     assert gaps[-1] == ["barrier"]  # both operands of the last product are new
     (name,) = case.values(inputs)
