@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from birc.compiler.ir.plan import Access, Kernel, KernelStep, Plan
+from birc.compiler.ir.plan import Access, Kernel, KernelStep, Plan, Tiling
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.lifetimes import streamed
+from birc.compiler.passes.row_parts import PARTS, TiledParts, in_row_parts
 from birc.compiler.passes.tile_contraction import TiledDepth, contraction_tilings
 from birc.compiler.passes.tile_slots import fewer_slots
 from birc.compiler.passes.tile_vector import (
+    banded,
     in_bands,
     keeps_to_bands,
     tile_vector_kernel,
@@ -18,9 +20,11 @@ from birc.compiler.passes.tile_vector import (
     with_tiles_together,
 )
 from birc.compiler.passes.tile_window import TiledWindow, window_tilings
+from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
 
-Solved = dict[object, TiledDepth | TiledWindow]
+Tiled = TiledDepth | TiledParts | TiledWindow
+Solved = dict[object, Tiled]
 Clock = Callable[[Kernel, Memories], int]
 
 MOST_TIMED = 6
@@ -60,26 +64,25 @@ def tiled(kernel: Kernel, machine: Machine, memories: Memories, solved: Solved, 
     return solved[key].of(kernel)
 
 
-def _solve(kernel: Kernel, machine: Machine, memories: Memories, clock: Clock | None) -> TiledDepth | TiledWindow:
+def _solve(kernel: Kernel, machine: Machine, memories: Memories, clock: Clock | None) -> Tiled:
     most = 1 if clock is None else MOST_TIMED
-    tilings: list[TiledDepth | TiledWindow] = []
+    tilings: list[Tiled] = []
     if kernel.contraction is not None:
         tilings += contraction_tilings(kernel, kernel.contraction, machine, memories, most)
     else:
         tilings += window_tilings(kernel, machine, memories, most)
         if not tilings or clock is not None:
             whole = tile_vector_kernel(kernel, machine)
-            ways = [whole, with_most_programs(kernel, whole, machine)]
-            if clock is not None:
-                ways += [more for way in tuple(ways) for more in with_tiles_together(kernel, way, machine)]
-            tilings += [TiledDepth(0, tiling) for tiling in ways]
+            tilings += [TiledDepth(0, tiling) for tiling in _ways(kernel, whole, machine, clock)]
             kept = [t for t in tilings if isinstance(t, TiledWindow) or keeps_to_bands(kernel, t.tiling)]
             tilings = kept or [TiledDepth(0, in_bands(kernel, whole))]
+            if clock is not None and not banded(kernel):
+                tilings += _in_parts(kernel, machine, clock)
     candidates = list(dict.fromkeys(tilings))
     if clock is None or (kernel.contraction is None and len(candidates) == 1):
         return candidates[0]
 
-    def cycles(tiling: TiledDepth | TiledWindow) -> int:
+    def cycles(tiling: Tiled) -> int:
         return clock(tiling.of(kernel), memories)
 
     measured = {tiling: cycles(tiling) for tiling in candidates}
@@ -87,6 +90,26 @@ def _solve(kernel: Kernel, machine: Machine, memories: Memories, clock: Clock | 
     if kernel.contraction is None or not isinstance(chosen, TiledDepth):
         return chosen
     return fewer_slots(kernel, chosen, measured[chosen], machine, cycles)
+
+
+def _ways(kernel: Kernel, whole: Tiling, machine: Machine, clock: Clock | None) -> list[Tiling]:
+    """The ways to give the tiles of a vector kernel to programs; several tiles of one together if a clock tells."""
+    ways = [whole, with_most_programs(kernel, whole, machine)]
+    if clock is not None:
+        ways += [more for way in tuple(ways) for more in with_tiles_together(kernel, way, machine)]
+    return ways
+
+
+def _in_parts(kernel: Kernel, machine: Machine, clock: Clock) -> Iterator[TiledParts]:
+    """The tilings with rows in parts, where it has rows and there are registers."""
+    for parts in PARTS:
+        cut = in_row_parts(kernel, parts)
+        try:
+            whole = tile_vector_kernel(cut, machine) if cut is not None else None
+        except DoesNotFitError:
+            continue
+        if cut is not None and whole is not None:
+            yield from (TiledParts(parts, tiling) for tiling in _ways(cut, whole, machine, clock))
 
 
 def signature(kernel: Kernel, memories: Memories) -> object:
