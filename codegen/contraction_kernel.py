@@ -359,8 +359,9 @@ class ContractionWriter:
             a_full, b_full = Sync(Affine(A_FULL), first=a_reuse), Sync(Affine(B_FULL), first=b_reuse)
             a_free, b_free = Sync(Affine(A_FREE), last=a_reuse), Sync(Affine(B_FREE), last=b_reuse)
             waits = (*[a_full][: part.begins], *[b_full][:begins], Sync(Affine(ACC_FREE), first=accumulated))
+            a_given = self.loads.given_back(self.a, around, {**column, **dict.fromkeys(taps.values(), 1)})
             posts = (
-                *(a_free, *self.loads.given_back(self.a, around, column))[: 2 * part.ends],
+                *(a_free, *a_given)[: 2 * part.ends],
                 *(b_free, *self.loads.given_back(self.b, around, {row: 1}))[: 2 * ends],
                 Sync(self._accumulator_full(), last=accumulated),
             )

@@ -130,6 +130,17 @@ def test_values_by_windows_of_lines(case: Window, monkeypatch: pytest.MonkeyPatc
     assert {len(tiling.taps) for tiling in tilings if tiling is not None} == {1}
 
 
+def test_slots_of_a_patch_are_given_back_with_its_last_tap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A patch that goes past two columns takes two slots; one of them is free when both columns had all taps."""
+    case = Window((3, 5), pads=(0, 1, 1, 2), shape=(20, 16, 12, 6), filters=70)
+    _prefer(monkeypatch, lambda tiling: len(tiling.taps) == 1 and (tiling.hoist, tiling.columns) == ("b", 2))
+    plans = list(compiled_plans(import_model(case.model()), "br100"))
+    tilings = [kernel.tiling for one in plans for kernel in one.kernels if kernel.contraction is not None]
+    assert (1, "b", 1, 2) in {(len(one.taps), one.hoist, one.rows, one.columns) for one in tilings if one is not None}
+    for one in plans:
+        _check(case, one)
+
+
 @pytest.mark.parametrize(("case", "samples"), FOLDED, ids=str)
 def test_values_by_windows_of_many_samples(case: Window, samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
     _prefer(monkeypatch, _takes_many_samples)
