@@ -23,7 +23,8 @@ from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.lifetimes import instances, reads_of, touched, writes_of
 from birc.compiler.passes.lower.frame import unit
 from birc.compiler.passes.own_parts import Bands, Parts, in_own_parts
-from birc.compiler.passes.own_products import in_own_products, ways
+from birc.compiler.passes.own_products import in_own_products, stored_twice, ways
+from birc.compiler.passes.schedule import redirect
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
@@ -34,6 +35,9 @@ LARGEST = 0.65
 """Share of an SPC's memory that what stays there may take: the rest is L2."""
 ROWS_TOGETHER = 4
 """Rows that are made are a multiple of it, so that tiles come out even."""
+
+OWN = ".own"
+"""Behind the name of a tensor: its copy in the tensor buffers."""
 
 Cycles = Callable[[Kernel, Memories], int]
 """The cycles of a kernel that is not tiled yet, by its best tiling."""
@@ -54,7 +58,7 @@ def local_pairs(plan: Plan, machine: Machine, cycles: Cycles) -> Plan | None:
     if plan.tensor_buffer_bytes:
         return None
     buffers = {b.name: b for b in plan.buffers}
-    types = {name: buffer.dtype for name, buffer in buffers.items()}
+    types = {f"{name}{copied}": buffer.dtype for name, buffer in buffers.items() for copied in ("", OWN)}
     search = _Search(machine, cycles, buffers, types, _users(plan))
     order = _drawn_together(plan.steps, search)
     pairs = _most_gaining([search.best(plan.steps, *two, is_next=True) for two in pairwise(order)])
@@ -67,7 +71,7 @@ def local_pairs(plan: Plan, machine: Machine, cycles: Cycles) -> Plan | None:
     return replace(
         plan,
         steps=tuple(steps),
-        buffers=tuple(local.get(b.name, b) for b in plan.buffers),
+        buffers=(*(local.pop(b.name, b) for b in plan.buffers), *local.values()),
         tensor_buffer_bytes=max(_room(pair.buffers, machine) for pair in pairs.values()),
     )
 
@@ -155,7 +159,7 @@ class _Search:
         may_stay = [buffer for buffer in between if buffer.role == "scratch" and buffer.space != "tb"]
         found: Iterator[_Pair]
         if second.kernel.contraction is not None:
-            found = self._products(first, second, may_stay)
+            found = self._products(first, second, may_stay, copied=is_next)
         elif is_next:
             found = (pair for buffer in may_stay for pair in self._pairs(first, second, buffer))
         else:
@@ -164,17 +168,31 @@ class _Search:
         gaining = (replace(pair, gain=pair.gain + saved) for pair in found if pair.gain + saved > 0)
         return max(gaining, key=lambda pair: pair.gain, default=None)
 
-    def _products(self, first: KernelStep, second: KernelStep, between: Sequence[Buffer]) -> Iterator[_Pair]:
-        """Pairs of which the second is a product; all that the first one writes for it stays."""
-        names = [buffer.name for buffer in between]
+    def _products(
+        self, first: KernelStep, second: KernelStep, may_stay: Sequence[Buffer], *, copied: bool
+    ) -> Iterator[_Pair]:
+        """Pairs of which the second is a product; all that the first one writes for it stays.
+
+        What others read, too, is stored once more for them, if it may be `copied`.
+        """
         if any(len({kernel.space for kernel in instances(step)}) > 1 for step in (first, second)):
             return  # the dies have parts of different size
-        if not names or _written(first) & touched(second) != set(names) or _written(second) & touched(first):
+        between = _written(first) & touched(second)
+        others = between - {buffer.name for buffer in may_stay}
+        if not between or (others and not copied) or _written(second) & touched(first):
             return
-        for of_first, of_second in ways(first.kernel, second.kernel, names, self.machine):
-            made = _cut(first, partial(in_own_products, cuts=of_first, local=names))
-            read = _cut(second, partial(in_own_products, cuts=of_second, local=names))
-            yield from self._pair(first, second, made, read, between)
+        copies = [replace(self.buffers[name], name=name + OWN, role="scratch") for name in sorted(others)]
+        if any(copy.name in self.buffers or copy.space == "tb" for copy in copies):
+            return
+        maker = KernelStep(tuple(kernel and stored_twice(kernel, others, OWN) for kernel in first.kernels))
+        names = {name: name + OWN for name in others}
+        reader = KernelStep(tuple(kernel and redirect(kernel, names) for kernel in second.kernels))
+        stay = [*may_stay, *copies]
+        local = [buffer.name for buffer in stay]
+        for of_first, of_second in ways(maker.kernel, reader.kernel, local, self.machine):
+            made = _cut(maker, partial(in_own_products, cuts=of_first, local=local))
+            read = _cut(reader, partial(in_own_products, cuts=of_second, local=local))
+            yield from self._pair(first, second, made, read, stay)
 
     def _pairs(self, first: KernelStep, second: KernelStep, buffer: Buffer) -> Iterator[_Pair]:
         if buffer.name not in writes_of(first.kernel) & reads_of(second.kernel):

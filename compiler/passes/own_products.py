@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from birc.compiler.ir.plan import OWN_DIMENSIONS, SPC, SPC_PRODUCTS, Access, Index, Kernel
+from birc.compiler.ir.plan import OWN_DIMENSIONS, SPC, SPC_PRODUCTS, Access, Index, Kernel, Phase, Statement
 from birc.compiler.ir.plan_access import accesses, with_accesses
 from birc.compiler.passes.lower.frame import unit
 from birc.compiler.passes.own_parts import can_be_cut, cut
@@ -86,6 +86,21 @@ def in_own_products(kernel: Kernel, cuts: Sequence[Cut], local: Sequence[str]) -
         return _without_others(access, cuts) if access.view.buffer in local else access
 
     return with_accesses(kernel, on_its_own)
+
+
+def stored_twice(kernel: Kernel, names: Collection[str], suffix: str) -> Kernel:
+    """The kernel with all that it stores in some buffers stored once more, in those with a longer name."""
+
+    def copies(phase: Phase) -> Iterator[Statement]:
+        for s in phase.statements:
+            yield s
+            if s.op == "vst" and s.access is not None and s.access.view.buffer in names:
+                view = replace(s.access.view, buffer=s.access.view.buffer + suffix)
+                yield replace(s, access=replace(s.access, view=view))
+
+    if not names:
+        return kernel
+    return replace(kernel, phases=tuple(replace(phase, statements=tuple(copies(phase))) for phase in kernel.phases))
 
 
 def _together(first: Kernel, second: Kernel, local: Sequence[str]) -> list[tuple[str, str, Mapping[str, int]]]:

@@ -165,6 +165,24 @@ def test_a_product_of_rows_that_an_spc_made() -> None:
     np.testing.assert_allclose(actual, wanted, rtol=1e-3, atol=1e-3)
 
 
+def test_rows_that_others_read_too_are_stored_twice() -> None:
+    """Once for them, once where the next product finds them."""
+    make = GraphMaker()
+    x, a, b = make.input(64, DEPTH), make.random(DEPTH, 32), make.random(32, 8)
+    wide = make("relu", make("matmul", x, a))
+    found = paired(make.graph(wide, make("matmul", wide, b)))
+    assert found is not None
+    assert [b.name for b in found.plan.buffers if b.space == "tb"] == [f"{wide}.own"]
+    found.verify()
+    assert not list(new_prover().flaws(found.plan, found.machine))
+    inputs = random_inputs(found.graph)
+    first, second = (found.graph.constants[name].data.astype(np.float64) for name in (a, b))
+    expected_wide = np.maximum(inputs["x0"].astype(np.float64) @ first, 0)
+    for outputs in (found.values(inputs), found.step(inputs, "random")):
+        np.testing.assert_allclose(outputs[wide], expected_wide, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(outputs[found.graph.outputs[1]], expected_wide @ second, rtol=1e-3, atol=1e-3)
+
+
 def with_reader(found: Compiled, change: Callable[[Kernel], Kernel]) -> list[object]:
     """What the prover says when the second kernel of a pair is another."""
     _, second = (n for n, step in enumerate(found.plan.steps) if isinstance(step, KernelStep) and own(step.kernel))
