@@ -142,11 +142,15 @@ class PlanSearch:
         return plan
 
     def _with_pairs(self, plan: Plan) -> tuple[Plan, ...]:
-        """The plan and the one whose pairs of kernels keep tensors to SPCs; that one alone where it needs no room."""
+        """The plan and the one whose pairs of kernels keep tensors to SPCs; that one alone where it needs no room.
+
+        Weights that are to stay on the chip may need all of it.
+        """
         paired = local_pairs(plan, self.machine, self._cycles)
         if paired is None:
             return (plan,)
-        return (paired,) if paired.tensor_buffer_bytes <= LITTLE * self.machine.spc_sram_bytes else (plan, paired)
+        is_little = paired.tensor_buffer_bytes <= LITTLE * self.machine.spc_sram_bytes
+        return (paired,) if is_little and not self.resident_weights else (plan, paired)
 
     def _cycles(self, kernel: Kernel, memories: Memories) -> int:
         key = signature(kernel, memories)
