@@ -16,6 +16,8 @@ from birc.compiler.kernel_clock import KernelClock
 from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.base import Pass, run_passes
 from birc.compiler.passes.contraction_cost import Memories
+from birc.compiler.passes.depth_first import with_less_room
+from birc.compiler.passes.in_place import in_place
 from birc.compiler.passes.local_pairs import local_pairs
 from birc.compiler.passes.lower.lower import Lowered, lower_graph
 from birc.compiler.passes.near_constants import near_constants
@@ -87,6 +89,7 @@ class PlanSearch:
         if self.opt_level >= 2:
             plans = tuple(more for plan in plans for more in self._with_pairs(plan))
             plans += tuple(nearer for plan in plans if (nearer := near_constants(plan, self.machine)))
+            plans = tuple(map(in_place, plans))
         if len(plans) == 1 and not timed:
             return Found(lowered, plans[0], None)
         found: list[tuple[Outcome, Plan]] = []
@@ -150,7 +153,9 @@ class PlanSearch:
         if paired is None:
             return (plan,)
         is_little = paired.tensor_buffer_bytes <= LITTLE * self.machine.spc_sram_bytes
-        return (paired,) if is_little and not self.resident_weights else (plan, paired)
+        if is_little and not self.resident_weights:
+            return (paired,)
+        return (plan, paired, *with_less_room(paired, self.machine))
 
     def _cycles(self, kernel: Kernel, memories: Memories) -> int:
         key = signature(kernel, memories)

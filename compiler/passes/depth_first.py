@@ -12,16 +12,20 @@ from dataclasses import replace
 
 from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Plan, Step, View
 from birc.compiler.ir.plan_access import accesses, named_dims, with_views
+from birc.compiler.passes.allocation.blocks import aligned
 from birc.compiler.passes.bounds_work import moving
-from birc.compiler.passes.lifetimes import instances, touched
+from birc.compiler.passes.lifetimes import instances, lifetimes, most_at_once, touched
 from birc.compiler.passes.lower.frame import unit
 from birc.compiler.passes.restrict import restrict
+from birc.runtime.machine import Machine
 
 
-def depth_first(plan: Plan, largest_bytes: float) -> Plan:
+def depth_first(plan: Plan, largest_bytes: float, *, local: bool = False) -> Plan:
     """The plan with neighbouring kernels in as few parts as bring what lies between them down to `largest_bytes`.
 
-    What has no dimension along which both kernels can be cut, or not far enough, stays as it is.
+    What has no dimension along which both kernels can be cut, or not far enough, stays as it is; so do products of
+    which a part would load again what another one has. With `local` only what lies in tensor buffers counts, and what
+    is loaded again does not.
     """
     users: dict[str, list[int]] = {}
     for number, step in enumerate(plan.steps):
@@ -33,9 +37,10 @@ def depth_first(plan: Plan, largest_bytes: float) -> Plan:
     while number < len(plan.steps):
         pair = plan.steps[number : number + 2]
         between = [b for b in plan.buffers if b.role == "scratch" and users.get(b.name) == [number, number + 1]]
-        parts = _parts(pair, between, largest_bytes)
+        between = [b for b in between if b.space == "tb" or not local]
+        parts = _parts(pair, between, largest_bytes, local)
         if parts > 1:
-            steps += _in_parts(pair, between, parts)
+            steps += _in_parts(pair, between, parts, local)
             buffers |= {b.name: replace(b, num_bytes=b.num_bytes // parts) for b in between}
             number += 2
         else:
@@ -44,12 +49,22 @@ def depth_first(plan: Plan, largest_bytes: float) -> Plan:
     return replace(plan, steps=tuple(steps), buffers=tuple(buffers[b.name] for b in plan.buffers))
 
 
-def _parts(pair: Sequence[Step], between: Sequence[Buffer], largest_bytes: float) -> int:
+def with_less_room(plan: Plan, machine: Machine) -> Iterator[Plan]:
+    """The plan with its largest pairs of kernels in parts, if the tensor buffers need less then: L2 has the more."""
+    parts = depth_first(plan, plan.tensor_buffer_bytes / 2, local=True)
+    spans = lifetimes(parts)
+    local = [b for b in parts.buffers if b.space == "tb"]
+    room = most_at_once((aligned(b.num_bytes, machine.l2_line_bytes), *spans[b.name]) for b in local)
+    if room < plan.tensor_buffer_bytes:
+        yield replace(parts, tensor_buffer_bytes=room)
+
+
+def _parts(pair: Sequence[Step], between: Sequence[Buffer], largest_bytes: float, again: bool) -> int:
     """In how many parts two steps go; 1 for as they are."""
     total = sum(b.num_bytes for b in between)
     if total <= largest_bytes:
         return 1
-    extent = math.gcd(*(_outermost(kernel, between)[0] for kernel in _kernels(pair)))
+    extent = math.gcd(*(_outermost(kernel, between, again)[0] for kernel in _kernels(pair)))
     return next((n for n in range(2, extent + 1) if extent % n == 0 and total <= n * largest_bytes), 1)
 
 
@@ -57,10 +72,13 @@ def _kernels(steps: Sequence[Step]) -> list[Kernel]:
     return [kernel for step in steps if isinstance(step, KernelStep) for kernel in instances(step)]
 
 
-def _outermost(kernel: Kernel, between: Sequence[Buffer]) -> tuple[int, str]:
-    """The dimension that goes through all of the buffers part after part, and its extent; (1, "") when none does."""
+def _outermost(kernel: Kernel, between: Sequence[Buffer], again: bool) -> tuple[int, str]:
+    """The dimension that goes through all of the buffers part after part, and its extent; (1, "") when none does.
+
+    With `again` each part may load what another one has loaded.
+    """
     for d in kernel.par_dims:
-        if d.extent == 1 or d.name in named_dims(kernel) or not _is_apart(kernel, d.name):
+        if d.extent == 1 or d.name in named_dims(kernel) or not (again or _is_apart(kernel, d.name)):
             continue
         if all(_goes_through(kernel, d.name, d.extent, buffer) for buffer in between):
             return d.extent, d.name
@@ -90,16 +108,16 @@ def _moved_by(access: Access, name: str) -> int:
     return steps[0] if len(steps) == 1 else 0
 
 
-def _in_parts(pair: Sequence[Step], between: Sequence[Buffer], parts: int) -> Iterator[KernelStep]:
+def _in_parts(pair: Sequence[Step], between: Sequence[Buffer], parts: int, again: bool) -> Iterator[KernelStep]:
     """Both steps for one part after the other."""
     for number in range(parts):
         for step in pair:
             if isinstance(step, KernelStep):
-                yield KernelStep(tuple(k and _part(k, between, number, parts) for k in step.kernels))
+                yield KernelStep(tuple(k and _part(k, between, number, parts, again) for k in step.kernels))
 
 
-def _part(kernel: Kernel, between: Sequence[Buffer], number: int, parts: int) -> Kernel:
-    extent, name = _outermost(kernel, between)
+def _part(kernel: Kernel, between: Sequence[Buffer], number: int, parts: int, again: bool) -> Kernel:
+    extent, name = _outermost(kernel, between, again)
     share = extent // parts
     own = {b.name: b.num_elements // parts * number for b in between}
 

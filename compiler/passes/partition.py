@@ -64,7 +64,7 @@ def partitions(graph: Graph, lowered: Lowered, machine: Machine, resident_weight
     for choices in divisions:
         local = _localised(_plan(graph, lowered, kernels, choices, machine))
         local = divide_constants(cut_stream_tail(trim_exchanges(local), machine))
-        spread = per_sample(local, machine)
+        spread = per_sample(local, machine, resident_weights)
         plans += [plan for plan in (spread, shared_tail(local, machine)) if plan is not None]
         plans += chunks(local, machine, resident_weights)
     return tuple(plans)

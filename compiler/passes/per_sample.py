@@ -30,8 +30,11 @@ MOST_ROUNDS = 64
 """More rounds are no batch of samples any more, and too many commands to prove one by one."""
 
 
-def per_sample(plan: Plan, machine: Machine) -> Plan | None:
-    """The plan with a sample an SPC, in as many rounds as it takes; None when batch or memories do not allow it."""
+def per_sample(plan: Plan, machine: Machine, resident_weights: bool = False) -> Plan | None:
+    """The plan with a sample an SPC, in as many rounds as it takes; None when batch or memories do not allow it.
+
+    With `resident_weights` all constants have to fit.
+    """
     rounds = rounds_of(plan, machine)
     cut = cut_into(plan, machine, rounds * machine.spcs_per_die) if rounds else None
     if cut is None or most_axes(cut) == MAX_BOX_RANK:
@@ -39,7 +42,7 @@ def per_sample(plan: Plan, machine: Machine) -> Plan | None:
     spread = _spread(depth_first(cut, BETWEEN * machine.spc_sram_bytes), machine.spcs_per_die, rounds)
     share = constant_bytes(spread) // machine.spcs_per_die
     if tensor_buffer_bytes(spread) + _aligned(share) > machine.spc_sram_bytes:
-        few = rounds * len(spread.steps) <= MOST_STEPS
+        few = rounds * len(spread.steps) <= MOST_STEPS and not resident_weights
         room = machine.spc_sram_bytes / SLACK
         segments = best_segments(_of_one_spc(spread, machine), rounds, room) if few else None
         if segments is None:

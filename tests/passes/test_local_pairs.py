@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from graph_maker import GraphMaker
-from pairs import local_is_faster, own, paired
-from pipeline import fusing
+from pairs import local_is_faster, own, paired, paired_plan
+from pipeline import finished, fusing
 
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import SPC, SPC_BANDS, SPC_COLUMNS, Kernel
 from birc.compiler.passes.base import run_passes
 from birc.compiler.passes.canonicalize import canonicalize
 from birc.compiler.passes.contraction_cost import Memories
+from birc.compiler.passes.depth_first import with_less_room
 from birc.compiler.passes.legalize import LEGALIZE
 from birc.compiler.passes.local_pairs import local_pairs
 from birc.compiler.passes.lower.lower import lower_graph
@@ -114,3 +115,23 @@ def test_pairs_that_take_longer_stay_apart() -> None:
     barrier = machine.die_barrier_cycles
     for plan in partitions(fused, lowered, machine):
         assert local_pairs(plan, machine, lambda _, memories: barrier if memories.local else 0) is None
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_pair_goes_sample_by_sample_where_that_needs_less_room(pooled: bool) -> None:
+    """Of four samples an SPC has two: made and read one after the other they need half of the tensor buffer."""
+    machine = load_machine("tiny")
+    found = paired_plan(block(8, 2, pooled), machine)
+    assert found is not None
+    fused, lowered, whole = found
+    (plan,) = with_less_room(whole, machine)
+    assert plan.tensor_buffer_bytes < whole.tensor_buffer_bytes
+    (half,), (all_of_it,) = ([b.num_bytes for b in p.buffers if b.space == "tb"] for p in (plan, whole))
+    assert 2 * half == all_of_it
+    assert len(plan.steps) == 2 * len(whole.steps)
+    parted = finished(fused, lowered, plan, machine)
+    parted.verify()
+    assert not list(new_prover().flaws(parted.plan, parted.machine))
+    pixels = integers(8, DEPTH, SIDE, SIDE)
+    (actual,) = parted.values({"x0": pixels}).values()
+    np.testing.assert_array_equal(actual, expected(pixels, 2, pooled))

@@ -139,7 +139,7 @@ def compiled_in(together: int, monkeypatch: pytest.MonkeyPatch) -> Compiled:
 
     make = GraphMaker()
     monkeypatch.setattr(partition_phase, "chunks", fixed)
-    monkeypatch.setattr(partition_phase, "per_sample", lambda plan, machine: None)
+    monkeypatch.setattr(partition_phase, "per_sample", lambda *_: None)
     return compile_graph(make.graph(wide_blocks(make)), "tiny")
 
 

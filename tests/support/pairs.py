@@ -11,7 +11,7 @@ from birc.compiler.passes.canonicalize import canonicalize
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.legalize import LEGALIZE
 from birc.compiler.passes.local_pairs import Cycles, local_pairs
-from birc.compiler.passes.lower.lower import lower_graph
+from birc.compiler.passes.lower.lower import Lowered, lower_graph
 from birc.compiler.passes.partition import partitions
 from birc.runtime.machine import Machine, load_machine
 
@@ -21,14 +21,19 @@ def local_is_faster(_: Kernel, memories: Memories) -> int:
     return 1 if memories.local else 1000
 
 
-def paired(graph: Graph, target: str | Machine = "tiny", cycles: Cycles = local_is_faster) -> Compiled | None:
-    """The graph by its first plan with pairs."""
-    machine = target if isinstance(target, Machine) else load_machine(target)
+def paired_plan(graph: Graph, machine: Machine, cycles: Cycles = local_is_faster) -> tuple[Graph, Lowered, Plan] | None:
+    """The first plan with pairs, the graph as it is fused, and what that is lowered to."""
     fused = run_passes(canonicalize(graph), (*LEGALIZE, *fusing(machine, "model")))
     lowered = lower_graph(fused, machine, "model")
     plans = (local_pairs(plan, machine, cycles) for plan in partitions(fused, lowered, machine))
-    plan: Plan | None = next((plan for plan in plans if plan is not None), None)
-    return None if plan is None else finished(fused, lowered, plan, machine)
+    return next(((fused, lowered, plan) for plan in plans if plan is not None), None)
+
+
+def paired(graph: Graph, target: str | Machine = "tiny", cycles: Cycles = local_is_faster) -> Compiled | None:
+    """The graph by its first plan with pairs."""
+    machine = target if isinstance(target, Machine) else load_machine(target)
+    found = paired_plan(graph, machine, cycles)
+    return None if found is None else finished(*found, machine)
 
 
 def own(kernel: Kernel) -> dict[str, int]:

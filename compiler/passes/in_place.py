@@ -1,0 +1,86 @@
+"""Results that take the place of an operand: what is read element by element for the last time is written over.
+
+A kernel that adds a tensor to its sums, for one, reads every element of it just before it writes the one of the result
+with the same coordinates. When nothing reads that tensor later both can be one buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Plan
+from birc.compiler.ir.plan_access import accesses, with_views
+from birc.compiler.passes.lifetimes import instances, lifetimes, touched, writes_of
+
+
+def in_place(plan: Plan) -> Plan:
+    """The plan with results in the buffers of operands wherever that is possible."""
+    buffers = {b.name: b for b in plan.buffers}
+    spans = lifetimes(plan)
+    firsts: dict[int, list[str]] = {}
+    for name, (first, _) in spans.items():
+        firsts.setdefault(first, []).append(name)
+    homes: dict[str, str] = {}
+    for number, step in enumerate(plan.steps):
+        if not isinstance(step, KernelStep):
+            continue
+        for name in firsts.get(number, ()):
+            home = _operand(step, buffers[name], buffers, spans, number)
+            if home is not None and home not in homes.values():
+                homes[name] = home
+    return _renamed(plan, homes) if homes else plan
+
+
+def _operand(
+    step: KernelStep,
+    result: Buffer,
+    buffers: Mapping[str, Buffer],
+    spans: Mapping[str, tuple[int, int]],
+    number: int,
+) -> str | None:
+    """The buffer that the result of a step can be written over; None when there is none."""
+    kernels = list(instances(step))
+    if result.role != "scratch" or result.space == "tb" or any(result.name not in writes_of(k) for k in kernels):
+        return None
+    found = (
+        name
+        for name in sorted(touched(step) - {result.name})
+        if spans[name][1] == number
+        and replace(buffers[name], name=result.name) == result
+        and all(_goes_over(kernel, name, result.name) for kernel in kernels)
+    )
+    return next(found, None)
+
+
+def _goes_over(kernel: Kernel, operand: str, result: str) -> bool:
+    """Whether a kernel reads of an operand what it writes of a result, and that alone."""
+    of_operand = {_place(access) for access in accesses(kernel) if access.view.buffer == operand}
+    of_result = {_place(access) for access in accesses(kernel) if access.view.buffer == result}
+    reads = [s for p in kernel.phases for s in p.statements if s.access and s.access.view.buffer == operand]
+    return len(of_operand) == 1 and of_operand == of_result and len(reads) == 1 and reads[0].op == "vld"
+
+
+def _place(access: Access) -> tuple[object, ...]:
+    view = access.view
+    return view.offset, view.dims, view.strides, view.lower, view.seen, view.word, access.index
+
+
+def _renamed(plan: Plan, homes: Mapping[str, str]) -> Plan:
+    """The plan with some buffers merged into others."""
+
+    def home(name: str) -> str:
+        while name in homes:
+            name = homes[name]
+        return name
+
+    def changed(kernel: Kernel) -> Kernel:
+        return with_views(kernel, lambda view: replace(view, buffer=home(view.buffer)))
+
+    steps = tuple(
+        KernelStep(tuple(kernel and changed(kernel) for kernel in step.kernels))
+        if isinstance(step, KernelStep)
+        else step
+        for step in plan.steps
+    )
+    return replace(plan, buffers=tuple(b for b in plan.buffers if b.name not in homes), steps=steps)
