@@ -235,7 +235,7 @@ def test_weights_that_do_not_fit_are_told() -> None:
     with pytest.raises(DoesNotFitError) as caught:
         compile_model(layers(24, 128)[0], target="tiny", dims={"rows": 8}, resident_weights=True)
     error = caught.value
-    assert "bytes of weights are to stay in the L2 of a die, which has 124928, beside 0 bytes" in error.what
+    assert "bytes of weights are to stay in the L2 of a die, which has 131072, beside 1024 bytes" in error.what
     assert "without --resident-weights" in (error.hint or "")
 
 
