@@ -1,12 +1,13 @@
 """Results that take the place of an operand: what is read element by element for the last time is written over.
 
 A kernel that adds a tensor to its sums, for one, reads every element of it just before it writes the one of the result
-with the same coordinates. When nothing reads that tensor later both can be one buffer.
+with the same coordinates. When nothing reads that tensor later both can be one buffer. What dies send each other has
+one of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Plan
@@ -18,39 +19,35 @@ def in_place(plan: Plan) -> Plan:
     """The plan with results in the buffers of operands wherever that is possible."""
     buffers = {b.name: b for b in plan.buffers}
     spans = lifetimes(plan)
+    sent = {name for step in plan.steps if not isinstance(step, KernelStep) for name in touched(step)}
     firsts: dict[int, list[str]] = {}
     for name, (first, _) in spans.items():
-        firsts.setdefault(first, []).append(name)
+        if name not in sent:
+            firsts.setdefault(first, []).append(name)
     homes: dict[str, str] = {}
     for number, step in enumerate(plan.steps):
         if not isinstance(step, KernelStep):
             continue
         for name in firsts.get(number, ()):
-            home = _operand(step, buffers[name], buffers, spans, number)
+            own = touched(step) - sent - {name}
+            home = _operand(step, buffers[name], [buffers[other] for other in own if spans[other][1] == number])
             if home is not None and home not in homes.values():
                 homes[name] = home
     return _renamed(plan, homes) if homes else plan
 
 
-def _operand(
-    step: KernelStep,
-    result: Buffer,
-    buffers: Mapping[str, Buffer],
-    spans: Mapping[str, tuple[int, int]],
-    number: int,
-) -> str | None:
-    """The buffer that the result of a step can be written over; None when there is none."""
+def _operand(step: KernelStep, result: Buffer, last_read: Sequence[Buffer]) -> str | None:
+    """Of the buffers that are not used later the one that the result can be written over; None when there is none."""
     kernels = list(instances(step))
     if result.role != "scratch" or result.space == "tb" or any(result.name not in writes_of(k) for k in kernels):
         return None
     found = (
-        name
-        for name in sorted(touched(step) - {result.name})
-        if spans[name][1] == number
-        and replace(buffers[name], name=result.name) == result
-        and all(_goes_over(kernel, name, result.name) for kernel in kernels)
+        operand.name
+        for operand in last_read
+        if replace(operand, name=result.name) == result
+        and all(_goes_over(kernel, operand.name, result.name) for kernel in kernels)
     )
-    return next(found, None)
+    return min(found, default=None)
 
 
 def _goes_over(kernel: Kernel, operand: str, result: str) -> bool:

@@ -28,6 +28,7 @@ from birc.compiler.passes.schedule import redirect
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
+from birc.runtime.program import MAX_BOX_RANK
 
 MOST_BEYOND = 1.2
 """How many rows of an image an SPC may make for each of its own: the windows of neighbours need the same ones."""
@@ -240,11 +241,13 @@ def _reached(step: KernelStep, name: str) -> int:
 
 
 def _cut(step: KernelStep, cut: Callable[[Kernel], Kernel | None]) -> KernelStep | None:
-    """The step with a part an SPC; None when one of its kernels cannot be cut so."""
+    """The step with a part an SPC; None when one of its kernels cannot be cut so, or needs too many axes then."""
     kernels = [kernel and cut(kernel) for kernel in step.kernels]
     if any(made is None and kernel is not None for made, kernel in zip(kernels, step.kernels, strict=True)):
         return None
-    return KernelStep(tuple(kernels))
+    made = KernelStep(tuple(kernels))
+    axes = (len(access.index) for kernel in instances(made) for access in accesses(kernel))
+    return made if max(axes, default=0) <= MAX_BOX_RANK else None
 
 
 def _ways(first: Kernel, second: Kernel, buffer: Buffer, machine: Machine) -> Iterator[tuple[Parts, Parts]]:

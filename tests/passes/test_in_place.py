@@ -11,12 +11,13 @@ from graph_maker import GraphMaker, random_inputs
 from pipeline import finished
 
 from birc.compiler.ir.interpreter import run_graph
-from birc.compiler.ir.plan import KernelStep, Plan, View
-from birc.compiler.ir.plan_access import with_views
+from birc.compiler.ir.plan import Exchange, ExchangeStep, KernelStep, Plan, View
+from birc.compiler.ir.plan_access import accesses, with_views
 from birc.compiler.passes.base import run_passes
 from birc.compiler.passes.fuse import Fuse
 from birc.compiler.passes.in_place import in_place
 from birc.compiler.passes.legalize import LEGALIZE
+from birc.compiler.passes.lifetimes import instances
 from birc.compiler.passes.lower.lower import lower_graph
 from birc.compiler.passes.partition import partitions
 from birc.compiler.prove import new_prover
@@ -93,6 +94,15 @@ def test_what_is_read_for_the_last_time_is_written_over(network, merged) -> None
 def test_what_may_still_be_needed_stays(network) -> None:
     plan, changed, _ = planned(network)
     assert changed == plan
+
+
+def test_what_dies_send_each_other_keeps_its_own_buffer() -> None:
+    plan, changed, _ = planned(residual)
+    (merged,) = {b.name for b in plan.buffers} - {b.name for b in changed.buffers}
+    kernels = [kernel for step in plan.steps if isinstance(step, KernelStep) for kernel in instances(step)]
+    view = next(a.view for kernel in kernels for a in accesses(kernel) if a.view.buffer == merged)
+    sent = replace(plan, steps=(*plan.steps[:-1], ExchangeStep((Exchange(view, 0),)), plan.steps[-1]))
+    assert in_place(sent) == sent
 
 
 def test_the_verifier_sees_what_is_written_over_too_early() -> None:
