@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from birc.compiler.ir.plan import Access, Kernel, KernelStep, Plan, View
+from birc.compiler.ir.plan import Access, Index, Kernel, KernelStep, Plan, View
 
 
 def accesses(kernel: Kernel) -> Iterator[Access]:
@@ -32,6 +32,12 @@ def named_dims(kernel: Kernel) -> set[str]:
     """The dimensions that statements or phases name: they keep their identity."""
     named = {name for phase in kernel.phases for name in phase.loops}
     return named | {name for phase in kernel.phases for s in phase.statements for name in s.dims}
+
+
+def axis_alone(access: Access, name: str) -> int | None:
+    """The axis of an access that a dimension alone counts, if it moves no other one; None where there is none."""
+    axes = [axis for axis, index in enumerate(access.index) if name in dict(index.terms)]
+    return axes[0] if len(axes) == 1 and access.index[axes[0]] == Index(((name, 1),)) else None
 
 
 def views_by_buffer(plan: Plan) -> dict[str, list[dict[View, None]]]:

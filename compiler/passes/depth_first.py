@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Plan, Step, View
-from birc.compiler.ir.plan_access import accesses, named_dims, with_views
+from birc.compiler.ir.plan_access import accesses, axis_alone, named_dims, with_views
 from birc.compiler.passes.allocation.blocks import aligned
 from birc.compiler.passes.bounds_work import moving
-from birc.compiler.passes.lifetimes import instances, lifetimes, most_at_once, touched
-from birc.compiler.passes.lower.frame import unit
+from birc.compiler.passes.lifetimes import instances, lifetimes, most_at_once, users
 from birc.compiler.passes.restrict import restrict
 from birc.runtime.machine import Machine
 
@@ -27,16 +26,13 @@ def depth_first(plan: Plan, largest_bytes: float, *, local: bool = False) -> Pla
     which a part would load again what another one has. With `local` only what lies in tensor buffers counts, and what
     is loaded again does not.
     """
-    users: dict[str, list[int]] = {}
-    for number, step in enumerate(plan.steps):
-        for name in touched(step):
-            users.setdefault(name, []).append(number)
+    used = users(plan)
     buffers = {b.name: b for b in plan.buffers}
     steps: list[Step] = []
     number = 0
     while number < len(plan.steps):
         pair = plan.steps[number : number + 2]
-        between = [b for b in plan.buffers if b.role == "scratch" and users.get(b.name) == [number, number + 1]]
+        between = [b for b in plan.buffers if b.role == "scratch" and used.get(b.name) == [number, number + 1]]
         between = [b for b in between if b.space == "tb" or not local]
         parts = _parts(pair, between, largest_bytes, local)
         if parts > 1:
@@ -98,14 +94,8 @@ def _goes_through(kernel: Kernel, name: str, extent: int, buffer: Buffer) -> boo
 
 def _moved_by(access: Access, name: str) -> int:
     """The elements by which a dimension moves an access in which it is an axis of its own; else 0."""
-    if access.view.seen or access.view.word:
-        return 0
-    steps = [
-        stride if index == unit(name) else 0
-        for index, stride in zip(access.index, access.view.strides, strict=True)
-        if name in dict(index.terms)
-    ]
-    return steps[0] if len(steps) == 1 else 0
+    view, axis = access.view, axis_alone(access, name)
+    return 0 if axis is None or view.seen or view.word else view.strides[axis]
 
 
 def _in_parts(pair: Sequence[Step], between: Sequence[Buffer], parts: int, again: bool) -> Iterator[KernelStep]:

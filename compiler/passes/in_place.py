@@ -7,12 +7,13 @@ one of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Plan
-from birc.compiler.ir.plan_access import accesses, with_views
+from birc.compiler.ir.plan_access import accesses
 from birc.compiler.passes.lifetimes import instances, lifetimes, touched, writes_of
+from birc.compiler.passes.schedule import redirected
 
 
 def in_place(plan: Plan) -> Plan:
@@ -25,14 +26,16 @@ def in_place(plan: Plan) -> Plan:
         if name not in sent:
             firsts.setdefault(first, []).append(name)
     homes: dict[str, str] = {}
+    taken: set[str] = set()
     for number, step in enumerate(plan.steps):
         if not isinstance(step, KernelStep):
             continue
         for name in firsts.get(number, ()):
             own = touched(step) - sent - {name}
             home = _operand(step, buffers[name], [buffers[other] for other in own if spans[other][1] == number])
-            if home is not None and home not in homes.values():
-                homes[name] = home
+            if home is not None and home not in taken:
+                taken.add(home)
+                homes[name] = homes.get(home, home)
     return _renamed(plan, homes) if homes else plan
 
 
@@ -63,21 +66,7 @@ def _place(access: Access) -> tuple[object, ...]:
     return view.offset, view.dims, view.strides, view.lower, view.seen, view.word, access.index
 
 
-def _renamed(plan: Plan, homes: Mapping[str, str]) -> Plan:
+def _renamed(plan: Plan, homes: dict[str, str]) -> Plan:
     """The plan with some buffers merged into others."""
-
-    def home(name: str) -> str:
-        while name in homes:
-            name = homes[name]
-        return name
-
-    def changed(kernel: Kernel) -> Kernel:
-        return with_views(kernel, lambda view: replace(view, buffer=home(view.buffer)))
-
-    steps = tuple(
-        KernelStep(tuple(kernel and changed(kernel) for kernel in step.kernels))
-        if isinstance(step, KernelStep)
-        else step
-        for step in plan.steps
-    )
+    steps = tuple(redirected(step, homes) for step in plan.steps)
     return replace(plan, buffers=tuple(b for b in plan.buffers if b.name not in homes), steps=steps)

@@ -67,14 +67,18 @@ def touched(step: Step) -> set[str]:
             return {exchange.view.buffer for exchange in exchanges}
 
 
-def lifetimes(plan: Plan) -> dict[str, tuple[int, int]]:
-    """The first and last step that touches each buffer."""
-    spans: dict[str, tuple[int, int]] = {}
+def users(plan: Plan) -> dict[str, list[int]]:
+    """By buffer the steps that touch it, in order."""
+    found: dict[str, list[int]] = {}
     for number, step in enumerate(plan.steps):
         for name in touched(step):
-            first, _ = spans.get(name, (number, number))
-            spans[name] = (first, number)
-    return spans
+            found.setdefault(name, []).append(number)
+    return found
+
+
+def lifetimes(plan: Plan) -> dict[str, tuple[int, int]]:
+    """The first and last step that touches each buffer."""
+    return {name: (steps[0], steps[-1]) for name, steps in users(plan).items()}
 
 
 def least_sram_bytes(plan: Plan, machine: Machine) -> int:

@@ -20,7 +20,7 @@ from birc.compiler.ir.plan_access import accesses
 from birc.compiler.ir.region import region
 from birc.compiler.passes.allocation.blocks import aligned
 from birc.compiler.passes.contraction_cost import Memories
-from birc.compiler.passes.lifetimes import instances, reads_of, touched, writes_of
+from birc.compiler.passes.lifetimes import instances, reads_of, touched, users, writes_of
 from birc.compiler.passes.lower.frame import unit
 from birc.compiler.passes.own_parts import Bands, Parts, in_own_parts
 from birc.compiler.passes.own_products import in_own_products, stored_twice, ways
@@ -60,7 +60,7 @@ def local_pairs(plan: Plan, machine: Machine, cycles: Cycles) -> Plan | None:
         return None
     buffers = {b.name: b for b in plan.buffers}
     types = {f"{name}{copied}": buffer.dtype for name, buffer in buffers.items() for copied in ("", OWN)}
-    search = _Search(machine, cycles, buffers, types, _users(plan))
+    search = _Search(machine, cycles, buffers, types, users(plan))
     order = _drawn_together(plan.steps, search)
     pairs = _most_gaining([search.best(plan.steps, *two, is_next=True) for two in pairwise(order)])
     if not pairs:
@@ -75,15 +75,6 @@ def local_pairs(plan: Plan, machine: Machine, cycles: Cycles) -> Plan | None:
         buffers=(*(local.pop(b.name, b) for b in plan.buffers), *local.values()),
         tensor_buffer_bytes=max(_room(pair.buffers, machine) for pair in pairs.values()),
     )
-
-
-def _users(plan: Plan) -> Mapping[str, Sequence[int]]:
-    """By buffer the steps that touch it."""
-    users: dict[str, list[int]] = {}
-    for number, step in enumerate(plan.steps):
-        for name in touched(step):
-            users.setdefault(name, []).append(number)
-    return users
 
 
 def _drawn_together(steps: Sequence[Step], search: _Search) -> list[int]:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from birc.compiler.ir.plan import OWN_DIMENSIONS, SPC, SPC_PRODUCTS, Access, Index, Kernel, Phase, Statement
-from birc.compiler.ir.plan_access import accesses, with_accesses
+from birc.compiler.ir.plan_access import accesses, axis_alone, with_accesses
 from birc.compiler.passes.lower.frame import unit
 from birc.compiler.passes.own_parts import can_be_cut, cut
 from birc.runtime.machine import Machine
@@ -126,13 +126,8 @@ def _together(first: Kernel, second: Kernel, local: Sequence[str]) -> list[tuple
 
 def _step(kernel: Kernel, access: Access, name: str) -> int:
     """The elements by which a dimension alone moves an access; 0 when it does not, or others do."""
-    extent, view = kernel.dimension(name).extent, access.view
-    steps = [
-        step if index == unit(name) and dim == extent else 0
-        for index, dim, step in zip(access.index, view.dims, view.strides, strict=True)
-        if name in dict(index.terms)
-    ]
-    return steps[0] if len(steps) == 1 else 0
+    view, axis = access.view, axis_alone(access, name)
+    return 0 if axis is None or view.dims[axis] != kernel.dimension(name).extent else view.strides[axis]
 
 
 def _is_apart(access: Access, cuts: Sequence[Cut], kernel: Kernel) -> bool:

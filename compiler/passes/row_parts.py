@@ -68,11 +68,8 @@ class _Writer:
 
     def write(self) -> Iterator[Statement]:
         uses = Counter(a for s in self.parts[0] for a in s.arguments)
-        squares = {
-            s.result: s.arguments
-            for s in self.parts[0]
-            if s.op == "vmul" and uses[s.result] == 1 and any(s.result in r.arguments for r in self._sums())
-        }
+        summed = {a for s in self.parts[0] if s.op == "vredsum" for a in s.arguments if uses[a] == 1}
+        squares = {s.result: s.arguments for s in self.parts[0] if s.op == "vmul" and s.result in summed}
         for alike in zip(*self.parts, strict=True):
             first = alike[0]
             if self._is_wide(first):
@@ -83,9 +80,6 @@ class _Writer:
                 yield from self._reduced(first, squares.get(str(first.arguments[0])))
             else:
                 yield first
-
-    def _sums(self) -> Iterator[Statement]:
-        return (s for s in self.parts[0] if s.op == "vredsum")
 
     def _is_wide(self, statement: Statement) -> bool:
         """Whether what a statement makes or stores differs along a row."""

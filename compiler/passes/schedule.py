@@ -30,11 +30,12 @@ def schedule(plan: Plan, machine: Machine) -> Plan:
         if buffer.name in copied and copy_dims(buffer, limit) is not None and buffer.name in read
     }
     twins = {name: twin.name for name, twin in wanted.items()}
-    steps = tuple(_redirected(step, twins) for step in plan.steps)
+    steps = tuple(redirected(step, twins) for step in plan.steps)
     return replace(plan, buffers=(*plan.buffers, *wanted.values()), steps=steps)
 
 
-def _redirected(step: Step, names: dict[str, str]) -> Step:
+def redirected(step: Step, names: dict[str, str]) -> Step:
+    """The step with the accesses of its kernels to some buffers turned to others of the same shape."""
     if not isinstance(step, KernelStep):
         return step
     return KernelStep(tuple(kernel and redirect(kernel, names) for kernel in step.kernels))

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from birc.compiler.ir.plan import OWN_DIMENSIONS, Access, Contraction, Kernel
+from birc.compiler.ir.plan_access import with_statements
 from birc.compiler.ir.plan_patch import Patch, patch_of
 from birc.compiler.passes.restrict import even_part
 from birc.runtime.machine import Machine
@@ -109,17 +110,9 @@ def with_rows(kernel: Kernel, rows: tuple[str, ...]) -> Kernel:
     axes = _order([next((name for name, _ in index.terms if name in rows), "") for index in leading], rows)
     order = _order([d.name for d in kernel.par_dims], rows)
     a = _with_axes(contraction.a, [*axes, *range(contraction.rows, len(contraction.a.index))])
-    phases = tuple(
-        replace(
-            phase,
-            statements=tuple(
-                s if s.access is None else replace(s, access=_with_axes(s.access, order)) for s in phase.statements
-            ),
-        )
-        for phase in kernel.phases
-    )
+    kernel = with_statements(kernel, lambda access: _with_axes(access, order))
     space = (*(kernel.par_dims[place] for place in order), *kernel.red_dims)
-    return replace(kernel, space=space, phases=phases, contraction=replace(contraction, a=a, row_dims=rows))
+    return replace(kernel, space=space, contraction=replace(contraction, a=a, row_dims=rows))
 
 
 def _order(names: Sequence[str], rows: Sequence[str]) -> list[int]:

@@ -20,6 +20,7 @@ from birc.runtime.verifier.ordering import Ordering
 from birc.runtime.verifier.stream import Issue, issues
 from birc.runtime.verifier.traffic import Touch, Traffic
 
+MOVES = ("run", "preload", "copy", "transfer")
 LIMIT_ORDER = "conflicting accesses are ordered by a barrier, or by a wait for the copy's event"
 
 
@@ -78,6 +79,8 @@ class CommandCheck:
             "wait": self._wait,
         }
         for issue in issues(self._program):
+            if issue.command.mnemonic in MOVES:
+                self._check_launched(issue)
             actions[issue.command.mnemonic](issue)
         self._ordering.finish()
         self._initialised.check_outputs()
@@ -139,7 +142,6 @@ class CommandCheck:
     # Runs.
 
     def _run(self, issue: Issue) -> None:
-        self._check_launched(issue)
         for die in self._dies(issue):
             traffic = self._traffic(issue, die)
             if traffic is None:
@@ -191,7 +193,6 @@ class CommandCheck:
     # Copies and transfers.
 
     def _copy(self, issue: Issue) -> None:
-        self._check_launched(issue)
         target = self._advanced(issue, "dst", "dst_advance")
         source = self._advanced(issue, "src", "src_advance")
         if not self._check_pair(issue, target, source):
@@ -209,7 +210,6 @@ class CommandCheck:
             self._ordering.copy_done(issue, die, operation, known)
 
     def _transfer(self, issue: Issue) -> None:
-        self._check_launched(issue)
         target = self._advanced(issue, "dst", None)
         source = self._advanced(issue, "src", None)
         if self._program.dies != 2:

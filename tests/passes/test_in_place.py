@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from graph_maker import GraphMaker, random_inputs
+from compiled_checks import check_compiled
+from graph_maker import GraphMaker
 from pipeline import finished
 
-from birc.compiler.ir.interpreter import run_graph
 from birc.compiler.ir.plan import Exchange, ExchangeStep, KernelStep, Plan, View
 from birc.compiler.ir.plan_access import accesses, with_views
 from birc.compiler.passes.base import run_passes
@@ -20,7 +19,6 @@ from birc.compiler.passes.legalize import LEGALIZE
 from birc.compiler.passes.lifetimes import instances
 from birc.compiler.passes.lower.lower import lower_graph
 from birc.compiler.passes.partition import partitions
-from birc.compiler.prove import new_prover
 from birc.runtime.machine import load_machine
 from birc.runtime.verifier import VerificationError
 
@@ -72,13 +70,7 @@ def planned(network: Callable[[GraphMaker], str]) -> tuple[Plan, Plan, Callable[
     plan = next(plan for plan in partitions(fused, lowered, TINY) if not plan.tensor_buffer_bytes)
 
     def check(changed: Plan) -> None:
-        found = finished(fused, lowered, changed, TINY)
-        found.verify()
-        assert not list(new_prover().flaws(found.plan, TINY))
-        inputs = random_inputs(found.graph)
-        (expected,) = run_graph(found.graph, inputs).values()
-        (actual,) = found.values(inputs).values()
-        np.testing.assert_allclose(actual, expected, rtol=2e-3, atol=2e-3)
+        check_compiled(finished(fused, lowered, changed, TINY), 2e-3)
 
     return plan, in_place(plan), check
 

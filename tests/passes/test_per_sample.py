@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
-from graph_maker import GraphMaker, random_inputs
+from compiled_checks import check_compiled
+from graph_maker import GraphMaker
 from pipeline import Compiled, compiled_plans
 from small_networks import attention, wide_blocks
 
 from birc.compiler.ir.graph import Graph
-from birc.compiler.ir.interpreter import run_graph
 from birc.compiler.ir.plan import SPC, CopyStep, Kernel
 from birc.compiler.passes import per_sample as per_sample_phase
-from birc.compiler.prove import new_prover
 
 
 def made(network: Callable[[GraphMaker], str]) -> Graph:
@@ -28,15 +26,6 @@ def alone(graph: Graph, precision: str = "model") -> Compiled:
     return next(found for found in plans if all(kernel.space[0].name == SPC for kernel in found.kernels))
 
 
-def check_values(found: Compiled, tolerance: float = 2e-3) -> None:
-    found.verify()
-    assert not list(new_prover().flaws(found.plan, found.machine))
-    inputs = random_inputs(found.graph)
-    (expected,) = run_graph(found.graph, inputs).values()
-    (actual,) = found.values(inputs).values()
-    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
-
-
 def test_weights_that_do_not_all_fit_are_loaded_once_for_all_rounds() -> None:
     """Six weights, eight rounds of a sample an SPC: every weight is copied to the chip once, activations stay."""
     found = alone(made(wide_blocks))
@@ -45,7 +34,7 @@ def test_weights_that_do_not_all_fit_are_loaded_once_for_all_rounds() -> None:
     assert len(copies) == len({copy.source for copy in copies}) == 6
     assert len(found.kernels) == 2 * 8 * 6
     assert {b.space for b in found.plan.buffers if b.role == "scratch" and not b.home} == {"tb"}
-    check_values(found)
+    check_compiled(found, 2e-3)
 
 
 def scores_of(found: Compiled) -> list[Kernel]:
@@ -65,7 +54,7 @@ def test_scores_go_head_by_head_where_they_are_large(share: float, parts: int, m
     scores = {s.access.view.buffer for s in stores if s.access is not None}
     sizes = {b.name: b.num_elements for b in found.plan.buffers}
     assert max(sizes[name] for name in scores) == heads * 20 * 20
-    check_values(found, 0.15)
+    check_compiled(found, 0.15)
 
 
 def test_rows_that_would_read_weights_again_are_not_parted(monkeypatch: pytest.MonkeyPatch) -> None:
