@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from birc.codegen.beside import as_one
 from birc.codegen.contraction_kernel import emit_contraction_kernel
 from birc.codegen.slots import Slots
 from birc.codegen.vector_kernel import emit_vector_kernel
 from birc.compiler.ir.plan import Buffer, Kernel, View
 from birc.compiler.ir.plan_access import with_views
+from birc.compiler.ir.plan_beside import products_share, share_of
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import InternalError
 from birc.runtime.machine import Machine
@@ -30,10 +33,20 @@ class KernelWriter:
     """Writes kernels for a machine. Those that differ in names and in places of buffers alone it writes once."""
 
     machine: Machine
-    _written: dict[Kernel, tuple[KernelCode, Slots]] = field(default_factory=dict)
+    _written: dict[tuple[Kernel, Machine], tuple[KernelCode, Slots]] = field(default_factory=dict)
 
-    def emit(self, kernel: Kernel) -> tuple[KernelCode, Slots]:
-        """The code of a tiled kernel and its slots. Raises `InternalError` for one without tiling."""
+    def emit(self, kernels: Sequence[Kernel]) -> tuple[KernelCode, Slots]:
+        """The code of a tiled kernel, or of two side by side, and its slots.
+
+        Raises `InternalError` for one without tiling.
+        """
+        if len(kernels) == 1:
+            return self._emit(kernels[0], self.machine)
+        parts = [self._emit(kernel, share_of(self.machine, kernel)) for kernel in kernels]
+        begin = products_share(self.machine)
+        return as_one(parts, [(0, 0) if kernel.contraction is not None else begin for kernel in kernels])
+
+    def _emit(self, kernel: Kernel, machine: Machine) -> tuple[KernelCode, Slots]:
         places: dict[str, tuple[str, int]] = {}  # by buffer its number, and the offset of the first view on it
 
         def like(view: View) -> View:
@@ -41,9 +54,9 @@ class KernelWriter:
             return replace(view, buffer=number, offset=view.offset - first)
 
         form = with_views(replace(kernel, name="", sources=(), macs=0), like)
-        if form not in self._written:
-            self._written[form] = emit_kernel(form, self.machine)
-        code, slots = self._written[form]
+        if (form, machine) not in self._written:
+            self._written[form, machine] = emit_kernel(form, machine)
+        code, slots = self._written[form, machine]
         names = {number: (name, first) for name, (number, first) in places.items()}
         own = (replace(v, buffer=names[v.buffer][0], offset=v.offset + names[v.buffer][1]) for v in slots.views)
         return replace(code, name=kernel.name), Slots(list(own))

@@ -28,6 +28,7 @@ from birc.compiler.ir.plan import (
     View,
 )
 from birc.compiler.ir.plan_access import accesses, accesses_of, views_by_buffer
+from birc.compiler.ir.plan_beside import together
 from birc.runtime.conversion import memory_type
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import InternalError
@@ -148,15 +149,16 @@ class ProgramWriter:
 
     def _round(self) -> None:
         """The steps once."""
-        for number, step in enumerate(self.plan.steps):
-            match step:
+        steps = self.plan.steps
+        for group in together(steps):
+            match steps[group.start]:
                 case KernelStep():
-                    self._run(step)
+                    self._run([step for step in steps[group.start : group.stop] if isinstance(step, KernelStep)])
                 case CopyStep(source, target, once, resident):
                     if not (self.in_loop and (once or resident)):
                         self._copy(self.buffers[source], self.buffers[target], self._users(target))
-                case ExchangeStep():
-                    self._exchange(step, self.plan.steps[number:])
+                case ExchangeStep() as step:
+                    self._exchange(step, steps[group.start :])
                 case ShareStep(name):
                     if not self.in_loop:
                         self._share(self.buffers[name])
@@ -172,49 +174,51 @@ class ProgramWriter:
         body = tuple(self.commands)
         self.commands = [*before, CommandLoop(self.plan.repeat - 1, body)]
 
-    def _run(self, step: KernelStep) -> None:
-        dies_of_run: dict[int, list[tuple[int, Kernel]]] = {}
-        codes = self._bound(step)
-        for die, kernel, number in codes:
-            dies_of_run.setdefault(number, []).append((die, kernel))
-        for die, kernel, number in codes:
-            self._order(die, kernel, number)
+    def _run(self, steps: Sequence[KernelStep]) -> None:
+        """Kernels that run side by side, or one."""
+        dies_of_run: dict[int, list[tuple[int, Sequence[Kernel]]]] = {}
+        codes = self._bound(steps)
+        for die, kernels, number in codes:
+            dies_of_run.setdefault(number, []).append((die, kernels))
+        for die, kernels, number in codes:
+            self._order(die, kernels, number)
         for number, members in dies_of_run.items():
             mask = sum(1 << die for die, _ in members)
-            macs = sum(kernel.macs for _, kernel in members)
+            macs = sum(kernel.macs for _, kernels in members for kernel in kernels)
             self.commands.append(Command("run", (number, macs), mask))
-            self.runs.append(RunSource(members[0][1].name, members[0][1].sources))
+            first = members[0][1]
+            sources = dict.fromkeys(source for kernel in first for source in kernel.sources)
+            self.runs.append(RunSource(" + ".join(kernel.name for kernel in first), tuple(sources)))
 
-    def _bound(self, step: KernelStep) -> list[tuple[int, Kernel, int]]:
-        """The step's kernels by die, with the numbers of their code, when their slots have been bound.
+    def _bound(self, steps: Sequence[KernelStep]) -> list[tuple[int, Sequence[Kernel], int]]:
+        """The kernels of steps side by side, by die, with the number of their code, when their slots have been bound.
 
         A run takes the slots as they are when it is issued: binding goes on while earlier kernels work.
         """
-        instances = [(die, kernel) for die, kernel in enumerate(step.kernels) if kernel is not None]
-        codes = [(die, kernel, *self._code(kernel)) for die, kernel in instances]
+        columns = enumerate(zip(*(step.kernels for step in steps), strict=True))
+        instances = [(die, [kernel for kernel in column if kernel is not None]) for die, column in columns]
+        codes = [(die, kernels, *self._code(kernels)) for die, kernels in instances if kernels]
         for die, _, _, slots in codes:
             self._bind(1 << die, slots.views)
-        return [(die, kernel, number) for die, kernel, number, _ in codes]
+        return [(die, kernels, number) for die, kernels, number, _ in codes]
 
     def _announce(self, steps: Sequence[Step]) -> None:
         """While an exchange, first of `steps`, goes on, let the next kernels load what no step until then writes."""
-        count, step = next(((n, s) for n, s in enumerate(steps) if isinstance(s, KernelStep)), (0, None))
-        if step is None or self.preloads:
+        count = next((number for number, step in enumerate(steps) if isinstance(step, KernelStep)), len(steps))
+        group = next(together(steps[count:]), range(0))
+        if not group or self.preloads:
             return
         written = [bytes_of(self.buffers[name]) for before in steps[:count] for name in _written_by(before)]
         # Loads from HBM would hold up what goes through it.
         busy = any(space == "hbm" for space, _, _ in written)
-        for die, kernel, number in self._bound(step):
-            ahead = self._ahead(kernel)
+        next_steps = [step for step in steps[count : count + len(group)] if isinstance(step, KernelStep)]
+        for die, kernels, number in self._bound(next_steps):
+            ahead = _ahead(kernels)
             ranges = [bytes_of(self.buffers[access.view.buffer]) for access in ahead]
             if any(overlap(taken, written) or (busy and taken[0] == "hbm") for taken in ranges):
                 continue
             self._await_fills(die, ahead)
             self._preload(die, number, ahead)
-
-    def _ahead(self, kernel: Kernel) -> tuple[Access, ...]:
-        """What a kernel can load ahead of its run."""
-        return () if kernel.contraction is None else (kernel.contraction.b,)
 
     def _preload(self, die: int, number: int, ahead: Sequence[Access]) -> None:
         """Load what a kernel takes ahead of its run, unless it is still being written, or loaded already."""
@@ -225,33 +229,34 @@ class ProgramWriter:
             self.commands.append(Command("preload", (number,), 1 << die))
             self.preloads[die] = number
 
-    def _code(self, kernel: Kernel) -> tuple[int, Slots]:
-        """The number of the kernel's code, new unless another kernel has the same, and its slots."""
-        code, slots = self.writer.emit(kernel)
+    def _code(self, kernels: Sequence[Kernel]) -> tuple[int, Slots]:
+        """The number of the code of kernels side by side, new unless others have the same, and its slots."""
+        code, slots = self.writer.emit(kernels)
         key = (code.nests, code.semaphores, code.multicast)
         if key not in self.kernels:
             self.kernels[key] = len(self.kernel_codes)
             self.kernel_codes.append(code)
         return self.kernels[key], slots
 
-    def _order(self, die: int, kernel: Kernel, number: int) -> None:
-        """Waits and a barrier, where the kernel touches what is still on its way or in use.
+    def _order(self, die: int, kernels: Sequence[Kernel], number: int) -> None:
+        """Waits and a barrier, where kernels touch what is still on its way or in use.
 
-        What it loads ahead of them is there before, and stays.
+        What they load ahead of them is there before, and stays.
         """
         state = self.dies[die]
-        reads, writes = self._touches(kernel)
-        ahead = self._ahead(kernel)
+        touched = [access for kernel in kernels for access in accesses(kernel)]
+        reads, writes = self._touches(kernels)
+        ahead = _ahead(kernels)
         self._await_fills(die, ahead)
         conflicts = state.pending.conflicts(reads, writes, self._may_meet)
-        if conflicts or self._awaited(die, list(accesses(kernel))):
+        if conflicts or self._awaited(die, touched):
             self._preload(die, number, ahead)
-        self._await_fills(die, list(accesses(kernel)))
+        self._await_fills(die, touched)
         if conflicts:
             self._barrier(1 << die)
         self.preloads.pop(die, None)
         state.pending.add(reads, writes)
-        state.running |= {access.view for access in accesses(kernel)}
+        state.running |= {access.view for access in touched}
 
     def _await_fills(self, die: int, wanted: Sequence[Access]) -> None:
         """Wait for what is on its way to these accesses."""
@@ -291,11 +296,11 @@ class ProgramWriter:
         self.time += 1
         return self.time
 
-    def _touches(self, kernel: Kernel) -> tuple[set[Touch], set[Touch]]:
-        """What a kernel reads and writes; in tensor buffers each SPC sees its own alone, and runs kernels in order."""
+    def _touches(self, kernels: Sequence[Kernel]) -> tuple[set[Touch], set[Touch]]:
+        """What kernels read and write; in tensor buffers each SPC sees its own alone, and runs kernels in order."""
         reads: set[Touch] = set()
         writes: set[Touch] = set()
-        for op, access in accesses_of(kernel):
+        for op, access in (found for kernel in kernels for found in accesses_of(kernel)):
             (writes if op == "vst" else reads).update(self._reached((access.view,)))
         return reads, writes
 
@@ -473,6 +478,11 @@ class ProgramWriter:
         held = [self.buffers[view.buffer].dtype for _, _, view in boundary.pieces]
         element = held[0] if held else dtype(boundary.dtype).device or boundary.dtype
         return Port(boundary.name, element, boundary.shape, pieces)
+
+
+def _ahead(kernels: Sequence[Kernel]) -> list[Access]:
+    """What kernels can load ahead of their run."""
+    return [kernel.contraction.b for kernel in kernels if kernel.contraction is not None]
 
 
 def _written_by(step: Step) -> tuple[str, ...]:

@@ -9,18 +9,26 @@ from birc.compiler.ir.plan import OWN_DIMENSIONS, Buffer, Kernel
 from birc.compiler.passes.contraction_cost import Memories
 from birc.runtime.machine import Machine
 from birc.runtime.timing.kernels import KernelTimer
+from birc.runtime.timing.result import WalkResult
 
 
 @dataclass(frozen=True, slots=True)
 class KernelClock:
     """Times kernels with the timing engine; the timer remembers what it has walked."""
 
-    machine: Machine
     timer: KernelTimer
 
-    def cycles(self, kernel: Kernel, memories: Memories) -> int:
-        """Cycles of the busiest SPC, from the first instruction to the last."""
-        code, slots = emit_kernel(kernel, self.machine)
+    def cycles(self, kernel: Kernel, memories: Memories, machine: Machine) -> int:
+        """Cycles of the busiest SPC, from the first instruction to the last, as the kernel is written for a machine."""
+        return max((result.cycles for result in self._walks(kernel, memories, machine)), default=0)
+
+    def busy(self, kernel: Kernel, memories: Memories, machine: Machine) -> tuple[int, int]:
+        """The same, and the cycles in which the ALU of the busiest SPC works."""
+        walks = self._walks(kernel, memories, machine)
+        return max((r.cycles for r in walks), default=0), max((r.alu_cycles for r in walks), default=0)
+
+    def _walks(self, kernel: Kernel, memories: Memories, machine: Machine) -> list[WalkResult]:
+        code, slots = emit_kernel(kernel, machine)
         bindings = {
             slot: descriptor(
                 view,
@@ -35,12 +43,12 @@ class KernelClock:
             )
             for slot, view in enumerate(slots.views)
         }
-        last = self.machine.spcs_per_die - 1
+        last = machine.spcs_per_die - 1
         # Parts that SPCs have of their own are alike, but for those at the edges of an image.
         is_own = any(d.name in OWN_DIMENSIONS for d in kernel.space)
         spcs = sorted({0, min(1, last), last}) if is_own else range(last + 1)
         classes = self.timer.classes(code, bindings, tuple(spcs))
-        return max((c.result.cycles for c in classes), default=0)
+        return [c.result for c in classes]
 
 
 def _space(name: str, memories: Memories) -> str:

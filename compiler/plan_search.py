@@ -24,6 +24,7 @@ from birc.compiler.passes.near_constants import near_constants
 from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.shared_constants import first_uses, share_constants
+from birc.compiler.passes.side_by_side import side_by_side
 from birc.compiler.passes.tile import Solved, signature, tile, tiled
 from birc.runtime.errors import DoesNotFitError, InternalError
 from birc.runtime.machine import Machine
@@ -61,7 +62,7 @@ class PlanSearch:
     resident_weights: bool = False
     tell: Callable[[str], None] = lambda _: None
     _tilings: Solved = field(default_factory=dict)
-    _taken: dict[object, int] = field(default_factory=dict)  # cycles of kernels of equal structure
+    _taken: dict[object, tuple[int, int]] = field(default_factory=dict)  # by structure of kernels
     writer: KernelWriter = field(init=False)
     _timer: KernelTimer = field(init=False)
 
@@ -72,7 +73,7 @@ class PlanSearch:
     @property
     def steps(self) -> tuple[tuple[str, Callable[[Plan, Machine], Plan]], ...]:
         """The phases that finish a plan, by name."""
-        clock = KernelClock(self.machine, self._timer).cycles if self.opt_level >= 2 else None
+        clock = KernelClock(self._timer).cycles if self.opt_level >= 2 else None
         return (
             ("tile", partial(tile, solved=self._tilings, clock=clock)),
             ("schedule", schedule),
@@ -90,6 +91,7 @@ class PlanSearch:
             plans = tuple(more for plan in plans for more in self._with_pairs(plan))
             plans += tuple(nearer for plan in plans if (nearer := near_constants(plan, self.machine)))
             plans = tuple(map(in_place, plans))
+            plans += tuple(two for plan in plans if (two := side_by_side(plan, self.machine, self._busy)))
         if len(plans) == 1 and not timed:
             return Found(lowered, plans[0], None)
         found: list[tuple[Outcome, Plan]] = []
@@ -158,10 +160,15 @@ class PlanSearch:
         return (plan, paired, *with_less_room(paired, self.machine))
 
     def _cycles(self, kernel: Kernel, memories: Memories) -> int:
+        return self._busy(kernel, memories)[0]
+
+    def _busy(self, kernel: Kernel, memories: Memories) -> tuple[int, int]:
+        """The cycles of a kernel by its best tiling, and those in which the ALU works."""
         key = signature(kernel, memories)
         if key not in self._taken:
-            clock = KernelClock(self.machine, self._timer).cycles
-            self._taken[key] = clock(tiled(kernel, self.machine, memories, self._tilings, clock), memories)
+            clock = KernelClock(self._timer)
+            chosen = tiled(kernel, self.machine, memories, self._tilings, clock.cycles)
+            self._taken[key] = clock.busy(chosen, memories, self.machine)
         return self._taken[key]
 
     def _program(self, plan: Plan) -> Program:

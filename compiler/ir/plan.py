@@ -229,9 +229,13 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class KernelStep:
-    """Runs the kernel once per die of `dies`, each with its own kernel instance when the split is ragged."""
+    """Runs the kernel once per die of `dies`, each with its own kernel instance when the split is ragged.
+
+    One that runs `beside` the step before is one kernel of the machine with it (plan_beside.py).
+    """
 
     kernels: tuple[Kernel | None, ...]
+    beside: bool = False
 
     @property
     def kernel(self) -> Kernel:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from birc.compiler.ir.plan import Buffer, CopyStep, ExchangeStep, KernelStep, Plan, ShareStep, Step
 from birc.compiler.ir.plan_access import accesses_of
+from birc.compiler.ir.plan_beside import spans
 from birc.runtime.machine import Machine
 
 
@@ -20,7 +21,7 @@ def memory_problems(plan: Plan, machine: Machine) -> Iterator[tuple[str, str]]:
     if not 0 <= plan.tensor_buffer_bytes <= machine.spc_sram_bytes:
         yield "plan", f"tensor buffers of {plan.tensor_buffer_bytes} B, an SPC has {machine.spc_sram_bytes} B"
     placed: dict[str, list[Buffer]] = defaultdict(list)
-    spans = _uses(plan)
+    lives = _uses(plan)
     for buffer in plan.buffers:
         where = f"buffer %{buffer.name}"
         capacity = capacities.get(buffer.space)
@@ -32,7 +33,7 @@ def memory_problems(plan: Plan, machine: Machine) -> Iterator[tuple[str, str]]:
             yield where, f"ends at {buffer.address + buffer.num_bytes:#x}, {buffer.space} at {capacity:#x}"
         else:
             placed[buffer.space].append(buffer)
-        first, last = spans.get(buffer.name, (buffer.first, buffer.last))
+        first, last = lives.get(buffer.name, (buffer.first, buffer.last))
         if first < buffer.first or last > buffer.last:
             yield where, f"lives in steps {buffer.first} to {buffer.last}, is used in {first} to {last}"
     lasting = {b.name for b in plan.buffers if b.role != "scratch"}
@@ -64,12 +65,12 @@ def _live_together(one: Buffer, other: Buffer, lasting: set[str]) -> bool:
 
 
 def _uses(plan: Plan) -> dict[str, tuple[int, int]]:
-    """The first and last step that touches each buffer."""
-    spans: dict[str, tuple[int, int]] = {}
+    """The first and last step in which each buffer is in use."""
+    uses: dict[str, list[int]] = {}
     for number, step in enumerate(plan.steps):
         for name in _touched(step):
-            spans[name] = (spans.get(name, (number, number))[0], number)
-    return spans
+            uses.setdefault(name, []).append(number)
+    return spans(plan, uses)
 
 
 def _touched(step: Step) -> set[str]:

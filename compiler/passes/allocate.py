@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from birc.compiler.ir.plan import Buffer, CopyStep, ExchangeStep, KernelStep, Plan, ShareStep, Step
+from birc.compiler.ir.plan import Buffer, CopyStep, ExchangeStep, Plan, ShareStep, Step
+from birc.compiler.ir.plan_beside import together
 from birc.compiler.passes.allocation.blocks import Block, aligned
 from birc.compiler.passes.allocation.l2 import L2
 from birc.compiler.passes.allocation.place import Effort, place
@@ -24,7 +25,7 @@ from birc.compiler.passes.allocation.residence import Residence, Spans, tensors
 from birc.compiler.passes.allocation.shortage import no_room_for_twins, shortage
 from birc.compiler.passes.allocation.stretch import Stretch, stretch_of, stretched
 from birc.compiler.passes.lifetimes import lifetimes
-from birc.compiler.passes.schedule import redirect
+from birc.compiler.passes.schedule import redirected
 from birc.compiler.passes.shared_constants import settled
 from birc.runtime.machine import Machine
 
@@ -126,24 +127,22 @@ def _with_copies(plan: Plan, residence: Residence, spans: Spans, machine: Machin
     buffers = {b.name: b for b in plan.buffers}
     copies: Mapping[int, list[Step]] = defaultdict(list)
     shares: Mapping[int, list[Step]] = defaultdict(list)
+    begins = {number: group.start for group in together(plan.steps) for number in group}
     for name, stay in residence.stays.items():
         if buffers[name].home:
             once = plan.repeat > 1 and (stay.start, stay.end) == (0, len(plan.steps))
-            start = 0 if once else stay.start
+            start = 0 if once else begins[stay.start]
             home = buffers[buffers[name].home]
             copies[start].append(CopyStep(home.name, name, once, resident and home.role == "constant"))
             if home.shared:
                 sent = sent_at(plan.steps, spans[name][0], buffers[name].num_bytes / plan.dies, machine)
-                shares[max(start, sent)].append(ShareStep(name))
+                shares[begins[max(start, sent)]].append(ShareStep(name))
     dropped = {twin.name: twin.home for twin in residence.dropped}
     result: list[Step] = []
     for number, step in enumerate(plan.steps):
         result.extend(copies.get(number, ()))
         result.extend(shares.get(number, ()))
-        if isinstance(step, KernelStep) and dropped:
-            result.append(KernelStep(tuple(kernel and redirect(kernel, dropped) for kernel in step.kernels)))
-        else:
-            result.append(step)
+        result.append(redirected(step, dropped) if dropped else step)
     return tuple(result)
 
 

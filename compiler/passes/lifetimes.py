@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from birc.compiler.ir.plan import Boundary, CopyStep, ExchangeStep, Kernel, KernelStep, Plan, ShareStep, Step
 from birc.compiler.ir.plan_access import accesses
+from birc.compiler.ir.plan_beside import spans
 from birc.compiler.passes.allocation.blocks import aligned
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
@@ -77,8 +78,8 @@ def users(plan: Plan) -> dict[str, list[int]]:
 
 
 def lifetimes(plan: Plan) -> dict[str, tuple[int, int]]:
-    """The first and last step that touches each buffer."""
-    return {name: (steps[0], steps[-1]) for name, steps in users(plan).items()}
+    """The first and last step in which each buffer lives: that touches it, or runs beside one that does."""
+    return spans(plan, users(plan))
 
 
 def least_sram_bytes(plan: Plan, machine: Machine) -> int:

@@ -1,7 +1,8 @@
-"""Small constants in the tensor buffers: what windows on SPCs' own parts read is brought there once, for all.
+"""Small constants in the tensor buffers: what kernels on SPCs' own parts read is brought there once, for all.
 
 Weights of a window are many loads of few bytes, each of which takes the latency of L2: from the tensor buffer it takes
-a third of that. A kernel in front of the first that reads them copies what all read of a buffer.
+a third of that. So is a bias, which a vector program loads for every tile. A kernel in front of the first that reads
+them copies what all read of a buffer. Operands of the T-core stay where they are.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from birc.compiler.ir.plan import (
     Statement,
     View,
 )
-from birc.compiler.ir.plan_access import accesses, with_views
+from birc.compiler.ir.plan_access import accesses_of, with_statements
 from birc.compiler.ir.region import region
 from birc.compiler.passes.allocation.blocks import aligned
 from birc.compiler.passes.lifetimes import instances
@@ -33,10 +34,10 @@ from birc.compiler.passes.lower.frame import unit
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
 
-LEAST_READERS = 4
-"""Fewer kernels gain less than copying takes."""
+LEAST_WINDOWS = 4
+"""Fewer windows gain less than copying takes."""
 LARGEST_BYTES = 1 << 18
-WIDTH = 512
+WIDTH = 128
 """Elements of a row of what is copied."""
 
 
@@ -45,9 +46,9 @@ def near_constants(plan: Plan, machine: Machine) -> Plan | None:
     readers = {
         number: step
         for number, step in enumerate(plan.steps)
-        if isinstance(step, KernelStep) and all(map(_has_own_windows, instances(step)))
+        if isinstance(step, KernelStep) and all(map(_has_own_parts, instances(step)))
     }
-    if len(readers) < LEAST_READERS:
+    if sum(step.kernel.contraction is None and bool(step.kernel.red_dims) for step in readers.values()) < LEAST_WINDOWS:
         return None
     begin, first_reader = next(iter(readers.items()))
     reached = _reached(plan, readers.values())
@@ -63,13 +64,15 @@ def near_constants(plan: Plan, machine: Machine) -> Plan | None:
     if not near:
         return None
 
-    def changed(view: View) -> View:
+    def changed(access: Access) -> Access:
+        view = access.view
         if view.buffer not in near:
-            return view
-        return replace(view, buffer=near[view.buffer].name, offset=view.offset - reached[view.buffer][0])
+            return access
+        moved = replace(view, buffer=near[view.buffer].name, offset=view.offset - reached[view.buffer][0])
+        return replace(access, view=moved)
 
     steps = [
-        KernelStep(tuple(kernel and with_views(kernel, changed) for kernel in readers[number].kernels))
+        KernelStep(tuple(kernel and with_statements(kernel, changed) for kernel in readers[number].kernels))
         if number in readers
         else step
         for number, step in enumerate(plan.steps)
@@ -86,25 +89,25 @@ def near_constants(plan: Plan, machine: Machine) -> Plan | None:
     )
 
 
-def _has_own_windows(kernel: Kernel) -> bool:
-    """Whether it folds windows on the SPCs' own parts."""
-    return kernel.contraction is None and bool(kernel.red_dims) and any(d.name in OWN_DIMENSIONS for d in kernel.space)
+def _has_own_parts(kernel: Kernel) -> bool:
+    """Whether each SPC has a part of its own in a kernel."""
+    return any(d.name in OWN_DIMENSIONS for d in kernel.space)
 
 
 def _reached(plan: Plan, readers: Iterable[KernelStep]) -> Mapping[str, tuple[int, int]]:
     """Of each constant that may be near the first element that is read, and how many there are in rows from there."""
     constants = {b.name: b for b in plan.buffers if b.role == "constant" and not b.part_offsets}
     ends: dict[str, tuple[int, int]] = {}
-    for access in (access for step in readers for kernel in instances(step) for access in accesses(kernel)):
-        if access.view.buffer in constants:
+    for op, access in (found for step in readers for kernel in instances(step) for found in accesses_of(kernel)):
+        if access.view.buffer in constants and op not in ("a", "b"):
             box = region(access.view)
             low, high = ends.get(box.buffer, (box.offset, box.end))
             ends[box.buffer] = min(low, box.offset), max(high, box.end)
     found: dict[str, tuple[int, int]] = {}
     for name, (low, high) in ends.items():
-        elements = -(-(high - low) // WIDTH) * WIDTH
+        elements = min(-(-(high - low) // WIDTH) * WIDTH, constants[name].num_elements // WIDTH * WIDTH)
         first = min(low, constants[name].num_elements - elements)
-        if first >= 0 and elements * dtype(constants[name].dtype).bits // 8 <= LARGEST_BYTES:
+        if high <= first + elements and elements * dtype(constants[name].dtype).bits // 8 <= LARGEST_BYTES:
             found[name] = first, elements
     return found
 

@@ -38,7 +38,7 @@ def redirected(step: Step, names: dict[str, str]) -> Step:
     """The step with the accesses of its kernels to some buffers turned to others of the same shape."""
     if not isinstance(step, KernelStep):
         return step
-    return KernelStep(tuple(kernel and redirect(kernel, names) for kernel in step.kernels))
+    return replace(step, kernels=tuple(kernel and redirect(kernel, names) for kernel in step.kernels))
 
 
 def redirect(kernel: Kernel, names: dict[str, str]) -> Kernel:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from birc.compiler.ir.plan import Access, Kernel, KernelStep, Plan, Tiling
+from birc.compiler.ir.plan import Access, Kernel, KernelStep, Plan, Step, Tiling
+from birc.compiler.ir.plan_beside import seen_by_steps
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.lifetimes import streamed
 from birc.compiler.passes.row_parts import PARTS, TiledParts, in_row_parts
@@ -25,7 +26,7 @@ from birc.runtime.machine import Machine
 
 Tiled = TiledDepth | TiledParts | TiledWindow
 Solved = dict[object, Tiled]
-Clock = Callable[[Kernel, Memories], int]
+Clock = Callable[[Kernel, Memories, Machine], int]
 
 MOST_TIMED = 6
 """Tilings of a product that are timed: of BERT's and ResNet's products the fastest is among the first four."""
@@ -37,28 +38,31 @@ def tile(plan: Plan, machine: Machine, solved: Solved | None = None, clock: Cloc
     What is `solved` for a machine is kept there, for other plans. A `clock` gives the cycles of a tiled kernel: it
     decides between the tilings of a product that are estimated best, and on its slots, else the estimate does.
     """
+    memories, known = memories_of(plan), {} if solved is None else solved
+
+    def of_step(step: Step, seen: Machine) -> Step:
+        if not isinstance(step, KernelStep):
+            return step
+        return replace(step, kernels=tuple(k and tiled(k, seen, memories, known, clock) for k in step.kernels))
+
+    return replace(plan, steps=tuple(map(of_step, plan.steps, seen_by_steps(plan, machine))))
+
+
+def memories_of(plan: Plan) -> Memories:
+    """Where the buffers of a plan lie: what kernels do not read tile by tile stays in HBM."""
     read = streamed(plan)
-    memories = Memories(
+    return Memories(
         {b.name: b.dtype for b in plan.buffers},
         frozenset(b.name for b in plan.buffers if b.space == "tb"),
         frozenset(b.name for b in plan.buffers if b.role == "input" or (b.role == "constant" and b.name not in read)),
     )
-    known: Solved = {} if solved is None else solved
-
-    steps = tuple(
-        KernelStep(tuple(kernel and tiled(kernel, machine, memories, known, clock) for kernel in step.kernels))
-        if isinstance(step, KernelStep)
-        else step
-        for step in plan.steps
-    )
-    return replace(plan, steps=steps)
 
 
 def tiled(kernel: Kernel, machine: Machine, memories: Memories, solved: Solved, clock: Clock | None) -> Kernel:
     """A kernel with its tiling, which is looked up in `solved` and added to it."""
     if kernel.contraction is not None:  # what products read again and again is copied to the chip
         memories = replace(memories, far=frozenset())
-    key = signature(kernel, memories)
+    key = signature(kernel, memories), machine
     if key not in solved:
         solved[key] = _solve(kernel, machine, memories, clock)
     return solved[key].of(kernel)
@@ -83,7 +87,7 @@ def _solve(kernel: Kernel, machine: Machine, memories: Memories, clock: Clock | 
         return candidates[0]
 
     def cycles(tiling: Tiled) -> int:
-        return clock(tiling.of(kernel), memories)
+        return clock(tiling.of(kernel), memories, machine)
 
     measured = {tiling: cycles(tiling) for tiling in candidates}
     chosen = min(measured, key=lambda tiling: measured[tiling])

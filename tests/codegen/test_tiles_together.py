@@ -76,6 +76,6 @@ def test_they_wait_for_their_loads_together() -> None:
         found = compiled(1, together)
         types = {b.name: b.dtype for b in found.plan.buffers}
         from_hbm = Memories(types, frozenset(), frozenset(b.name for b in found.plan.buffers if b.role == "input"))
-        return max(KernelClock(MACHINE, timer).cycles(kernel, from_hbm) for kernel in found.kernels)
+        return max(KernelClock(timer).cycles(kernel, from_hbm, MACHINE) for kernel in found.kernels)
 
     assert cycles(4) < cycles(2) < cycles(1)

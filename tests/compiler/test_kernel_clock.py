@@ -16,7 +16,7 @@ from birc.compiler.passes.legalize import LEGALIZE
 from birc.compiler.passes.lower.lower import lower_graph
 from birc.compiler.passes.tile import MOST_TIMED, tile
 from birc.compiler.passes.tile_contraction import contraction_tilings
-from birc.runtime.machine import load_machine
+from birc.runtime.machine import Machine, load_machine
 from birc.runtime.timing import simulate
 from birc.runtime.timing.kernels import KernelTimer
 
@@ -44,8 +44,8 @@ def test_a_kernel_alone_takes_as_long_as_in_its_program() -> None:
     inner = [kernel for kernel in steps[1].kernels if kernel is not None]
     names = {kernel.name for kernel in inner}
     runs = [run for run in simulate(compiled.program, compiled.machine).runs if run.name in names]
-    clock = KernelClock(compiled.machine, KernelTimer(compiled.machine))
-    longest = max(clock.cycles(kernel, memories(compiled)) for kernel in inner)
+    clock = KernelClock(KernelTimer(compiled.machine))
+    longest = max(clock.cycles(kernel, memories(compiled), compiled.machine) for kernel in inner)
     assert longest == max(end - start for run in runs for _, _, start, end in run.spans)
 
 
@@ -57,7 +57,9 @@ def test_the_clock_decides_between_the_best_estimates(product: Compiled) -> None
     for wanted in best:
         timed: list[Kernel] = []
 
-        def clock(kernel: Kernel, _: Memories, wanted: object = wanted.tiling, timed: list[Kernel] = timed) -> int:
+        def clock(
+            kernel: Kernel, _: Memories, __: Machine, wanted: object = wanted.tiling, timed: list[Kernel] = timed
+        ) -> int:
             timed.append(kernel)
             return 0 if kernel.tiling == wanted else 1
 
@@ -74,9 +76,9 @@ def test_a_deep_product_waits_little_between_its_chunks() -> None:
     access = [s.access for phase in kernel.phases for s in phase.statements if s.access is not None]
     buffers = {a.view.buffer for a in (contraction.a, contraction.b, *access)}
     places = Memories(dict.fromkeys(buffers, "bf16"), frozenset())
-    clock = KernelClock(machine, KernelTimer(machine))
+    clock = KernelClock(KernelTimer(machine))
     tilings = contraction_tilings(kernel, contraction, machine, places, MOST_TIMED)
-    cycles = {tiled.tiling: clock.cycles(tiled.of(kernel), places) for tiled in tilings}
+    cycles = {tiled.tiling: clock.cycles(tiled.of(kernel), places, machine) for tiled in tilings}
     best = min(cycles, key=lambda tiling: cycles[tiling])
     assert best.by_columns
     tiles, chunks, steps, gap = 24, 4, 16, 68

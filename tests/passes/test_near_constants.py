@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graph_maker import GraphMaker
+from depthwise_blocks import expected, network, pixels_of
 from pipeline import Compiled, finished, fusing
 
-from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import Kernel
 from birc.compiler.passes.base import run_passes
 from birc.compiler.passes.canonicalize import canonicalize
@@ -15,48 +14,10 @@ from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.legalize import LEGALIZE
 from birc.compiler.passes.local_pairs import local_pairs
 from birc.compiler.passes.lower.lower import lower_graph
-from birc.compiler.passes.near_constants import LEAST_READERS, near_constants
+from birc.compiler.passes.near_constants import LEAST_WINDOWS, near_constants
 from birc.compiler.passes.partition import partitions
 from birc.compiler.prove import new_prover
 from birc.runtime.machine import load_machine
-
-WIDTH, SIDE, MOST = 16, 6, 6.0
-
-
-def weights(block: int) -> tuple[np.ndarray, np.ndarray]:
-    """Those of a block, small integers: a product over the channels, and a window on each."""
-    generator = np.random.default_rng(block)
-    product = generator.integers(-1, 2, (WIDTH, WIDTH, 1, 1))
-    return product.astype(np.float32), generator.integers(-1, 2, (WIDTH, 1, 3, 3)).astype(np.float32)
-
-
-def network(blocks: int, samples: int) -> Graph:
-    """Blocks of a product and a depthwise convolution, both clamped: every value is an integer of a few bits."""
-    make = GraphMaker()
-    x = make.input(samples, WIDTH, SIDE, SIDE)
-    common = {"stride": (1, 1), "dilation": (1, 1)}
-    for block in range(blocks):
-        product, window = weights(block)
-        for filters, pad, group in ((product, 0, 1), (window, 1, WIDTH)):
-            x = make("conv2d", x, make.constant(filters), pads=(pad,) * 4, group=group, **common)
-            x = make("clip", x, minimum=0.0, maximum=MOST)
-    return make.graph(x)
-
-
-def expected(x: np.ndarray, blocks: int) -> np.ndarray:
-    """The same in double precision."""
-    x = x.astype(np.float64)
-    for block in range(blocks):
-        product, window = weights(block)
-        x = np.clip(np.einsum("ncyx,oc->noyx", x, product[:, :, 0, 0]), 0, MOST)
-        padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
-        taps = [
-            padded[:, :, r : r + SIDE, s : s + SIDE] * window[:, 0, r, s][:, None, None]
-            for r in range(3)
-            for s in range(3)
-        ]
-        x = np.clip(np.sum(taps, axis=0), 0, MOST)
-    return x
 
 
 def local_is_faster(_: Kernel, memories: Memories) -> int:
@@ -78,7 +39,7 @@ def near(blocks: int, samples: int) -> list[Compiled]:
 @pytest.mark.parametrize("samples", [1, 4])
 def test_windows_read_their_weights_from_the_tensor_buffer(samples: int) -> None:
     """One kernel brings them there; proved, verified, and with the values of the network."""
-    found = near(LEAST_READERS, samples)
+    found = near(LEAST_WINDOWS, samples)
     assert found
     for compiled in found:
         homes = {b.name for b in compiled.plan.buffers if b.role == "constant"}
@@ -90,10 +51,10 @@ def test_windows_read_their_weights_from_the_tensor_buffer(samples: int) -> None
                 assert {buffers[name] for name in loads} == {"tb"}
         compiled.verify()
         assert not list(new_prover().flaws(compiled.plan, compiled.machine))
-        pixels = np.random.default_rng(9).integers(-2, 3, (samples, WIDTH, SIDE, SIDE)).astype(np.float32)
+        pixels = pixels_of(samples)
         (actual,) = compiled.values({"x0": pixels}).values()
-        np.testing.assert_array_equal(actual, expected(pixels, LEAST_READERS))
+        np.testing.assert_array_equal(actual, expected(pixels, LEAST_WINDOWS))
 
 
 def test_few_windows_read_them_where_they_are() -> None:
-    assert not near(LEAST_READERS - 1, 4)
+    assert not near(LEAST_WINDOWS - 1, 4)

@@ -128,5 +128,5 @@ def test_the_clock_takes_parts_where_they_are_faster() -> None:
     graph = make.graph(make("layer_norm", make.input(3072, 1024), *weights, axis=1, epsilon=1e-5))
     _, _, plan = planned(graph, BR100)
     solved: Solved = {}
-    tile(plan, BR100, solved, KernelClock(BR100, KernelTimer(BR100)).cycles)
+    tile(plan, BR100, solved, KernelClock(KernelTimer(BR100)).cycles)
     assert any(isinstance(found, TiledParts) for found in solved.values())

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from birc.compiler.ir.affine import Range, variable
 from birc.compiler.ir.plan import Buffer, CopyStep, ExchangeStep, KernelStep, Plan, ShareStep, Step
 from birc.compiler.ir.plan_access import accesses
+from birc.compiler.ir.plan_beside import spans
 from birc.compiler.ir.polyhedra import example_point
 from birc.compiler.ir.proof.flaw import Flaw, flaw
 
@@ -18,10 +19,11 @@ def memory_flaws(plan: Plan) -> Iterator[Flaw]:
     """
     always = {b.name for b in plan.buffers if b.role != "scratch"}
     always |= {step.target for step in plan.steps if isinstance(step, CopyStep) and (step.once or step.resident)}
-    lives: dict[str, tuple[int, int]] = {}
+    uses: dict[str, list[int]] = {}
     for number, step in enumerate(plan.steps):
         for name in _used(step):
-            lives[name] = (lives.get(name, (number, number))[0], number)
+            uses.setdefault(name, []).append(number)
+    lives = spans(plan, uses)
     for buffer in plan.buffers:
         first, last = lives.get(buffer.name, (buffer.first, buffer.last))
         if first < buffer.first or last > buffer.last:

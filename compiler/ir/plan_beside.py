@@ -1,0 +1,56 @@
+"""Kernels side by side: a product and a kernel of the vector cores alone that each SPC executes at the same time.
+
+The T-core multiplies for the one while the lanes work for the other. Both are one kernel of the machine: each has
+vector programs and registers of its own, and neither touches what the other one writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from birc.compiler.ir.plan import Kernel, KernelStep, Plan, Step
+from birc.runtime.machine import Machine
+
+PRODUCT_PROGRAMS = 5 / 7
+"""Share of the vector programs that finishes the tiles of the product."""
+PRODUCT_REGISTERS = 4 / 8
+"""Share of the registers that these programs have: a window keeps more values at a time than what follows a product."""
+
+
+def together(steps: Sequence[Step]) -> Iterator[range]:
+    """The numbers of the steps that run at the same time: those beside a step with it, all others alone."""
+    start = 0
+    for number in range(1, len(steps) + 1):
+        step = steps[number] if number < len(steps) else None
+        if not (isinstance(step, KernelStep) and step.beside):
+            yield range(start, number)
+            start = number
+
+
+def spans(plan: Plan, uses: dict[str, list[int]]) -> dict[str, tuple[int, int]]:
+    """The first and last step in which each buffer lives: steps that run at the same time have the same buffers."""
+    groups = {number: group for group in together(plan.steps) for number in group}
+    return {name: (groups[steps[0]].start, groups[steps[-1]].stop - 1) for name, steps in uses.items()}
+
+
+def products_share(machine: Machine) -> tuple[int, int]:
+    """The vector programs and the registers of the product: the first ones of an SPC."""
+    return round(PRODUCT_PROGRAMS * machine.vector_programs), round(PRODUCT_REGISTERS * machine.vector_registers)
+
+
+def share_of(machine: Machine, kernel: Kernel) -> Machine:
+    """The machine as a kernel sees it that runs side by side with another one."""
+    programs, registers = products_share(machine)
+    if kernel.contraction is None:
+        programs, registers = machine.vector_programs - programs, machine.vector_registers - registers
+    digest = f"{machine.digest} {programs} {registers}"
+    return replace(machine, digest=digest, vector_programs=programs, vector_registers=registers)
+
+
+def seen_by_steps(plan: Plan, machine: Machine) -> Iterator[Machine]:
+    """For each step the machine as its kernels see it."""
+    for group in together(plan.steps):
+        for number in group:
+            step = plan.steps[number]
+            yield share_of(machine, step.kernel) if len(group) > 1 and isinstance(step, KernelStep) else machine
