@@ -105,13 +105,13 @@ class OperandLoads:
         """Whether loads of an operand's first row (or column) take two slots each.
 
         It is the operand that goes past several tiles of the other. With a slot for each load its queue would load
-        the second row while the T-core still waits for the other tiles of the first.
+        the second row while the T-core still waits for the other tiles of the first, unless these are there already.
         """
         tiling, is_a = self.tiling, operand is self.a
         goes_past = self.b.count > 1 and (tiling.stream or (tiling.hoist == "b" and self.a.count == 1))
         if not is_a:
             goes_past = tiling.hoist == "a" and self.b.count == 1 and self.a.count > 1
-        goes_past = goes_past and not tiling.overlap
+        goes_past = goes_past and not (tiling.overlap or tiling.eager)
         is_first = (self.part is None or self.part.first == 0) and (
             self.rounds is None or self.rounds.number.constant == 0
         )

@@ -19,7 +19,10 @@ class KernelClock:
     timer: KernelTimer
 
     def cycles(self, kernel: Kernel, memories: Memories, machine: Machine) -> int:
-        """Cycles of the busiest SPC, from the first instruction to the last, as the kernel is written for a machine."""
+        """Cycles of the busiest SPC, from the first instruction to the last, as the kernel is written for a machine.
+
+        What comes ahead of the kernel's start comes while a barrier of the die is waited for.
+        """
         return max((result.cycles for result in self._walks(kernel, memories, machine)), default=0)
 
     def busy(self, kernel: Kernel, memories: Memories, machine: Machine) -> tuple[int, int]:
@@ -47,7 +50,9 @@ class KernelClock:
         # Parts that SPCs have of their own are alike, but for those at the edges of an image.
         is_own = any(d.name in OWN_DIMENSIONS for d in kernel.space)
         spcs = sorted({0, min(1, last), last}) if is_own else range(last + 1)
-        classes = self.timer.classes(code, bindings, tuple(spcs))
+        comes_ahead = kernel.contraction is not None and memories.comes_ahead(kernel.contraction)
+        ahead = machine.die_barrier_cycles - machine.spc_barrier_cycles if comes_ahead else 0
+        classes = self.timer.classes(code, bindings, tuple(spcs), max(0, ahead))
         return [c.result for c in classes]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -25,7 +25,7 @@ from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.shared_constants import first_uses, share_constants
 from birc.compiler.passes.side_by_side import side_by_side
-from birc.compiler.passes.tile import Solved, signature, tile, tiled
+from birc.compiler.passes.tile import Solved, constants_of, signature, tile, tiled
 from birc.runtime.errors import DoesNotFitError, InternalError
 from birc.runtime.machine import Machine
 from birc.runtime.program import Program
@@ -151,7 +151,7 @@ class PlanSearch:
 
         Weights that are to stay on the chip may need all of it.
         """
-        paired = local_pairs(plan, self.machine, self._cycles)
+        paired = local_pairs(plan, self.machine, partial(self._cycles, constants_of(plan)))
         if paired is None:
             return (plan,)
         is_little = paired.tensor_buffer_bytes <= LITTLE * self.machine.spc_sram_bytes
@@ -159,8 +159,8 @@ class PlanSearch:
             return (paired,)
         return (plan, paired, *with_less_room(paired, self.machine))
 
-    def _cycles(self, kernel: Kernel, memories: Memories) -> int:
-        return self._busy(kernel, memories)[0]
+    def _cycles(self, constants: frozenset[str], kernel: Kernel, memories: Memories) -> int:
+        return self._busy(kernel, replace(memories, constants=constants))[0]
 
     def _busy(self, kernel: Kernel, memories: Memories) -> tuple[int, int]:
         """The cycles of a kernel by its best tiling, and those in which the ALU works."""

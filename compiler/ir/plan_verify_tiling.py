@@ -80,6 +80,8 @@ def _program_problems(kernel: Kernel, tiling: Tiling, machine: Machine) -> Itera
         yield f"vector programs take {tiling.turns!r} in turn, must be {TILE}, or {BLOCK} where it has several tiles"
     if tiling.once and kernel.contraction is not None:
         yield "executes a phase once for all tiles, which products do not"
+    if tiling.eager and kernel.contraction is None:
+        yield "is eager to load what goes past tiles of another operand, but is no product"
     if tiling.overlap:
         yield from _overlap_problems(kernel, tiling)
     if tiling.programs > machine.vector_programs:

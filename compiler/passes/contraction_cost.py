@@ -30,12 +30,13 @@ BY_COLUMNS_EXPOSED = 0.25
 class Memories:
     """Where buffers lie as far as a tiling cares: their element types, and which lie in the SPC's tensor buffer.
 
-    Those in `far` lie in HBM when a kernel of the vector cores reads them.
+    Those in `far` lie in HBM when a kernel of the vector cores reads them; `constants` are there before any kernel.
     """
 
     elements: Mapping[str, str]
     local: frozenset[str]
     far: frozenset[str] = frozenset()
+    constants: frozenset[str] = frozenset()
 
     def element_bytes(self, access: Access) -> int:
         """Bytes of one element of an operand."""
@@ -44,6 +45,11 @@ class Memories:
     def is_local(self, access: Access) -> bool:
         """Whether an operand lies in the tensor buffer."""
         return access.view.buffer in self.local
+
+    def comes_ahead(self, contraction: Contraction) -> bool:
+        """Whether the b of a product is loaded while the kernel waits for the SPCs that make its a."""
+        is_awaited = not self.is_local(contraction.a) and contraction.a.view.buffer not in self.constants
+        return is_awaited and contraction.b.view.buffer in self.constants
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,13 @@ def memories_of(plan: Plan) -> Memories:
         {b.name: b.dtype for b in plan.buffers},
         frozenset(b.name for b in plan.buffers if b.space == "tb"),
         frozenset(b.name for b in plan.buffers if b.role == "input" or (b.role == "constant" and b.name not in read)),
+        constants_of(plan),
     )
+
+
+def constants_of(plan: Plan) -> frozenset[str]:
+    """The names of a plan's constants."""
+    return frozenset(b.name for b in plan.buffers if b.role == "constant")
 
 
 def tiled(kernel: Kernel, machine: Machine, memories: Memories, solved: Solved, clock: Clock | None) -> Kernel:
@@ -93,6 +99,10 @@ def _solve(kernel: Kernel, machine: Machine, memories: Memories, clock: Clock | 
     chosen = min(measured, key=lambda tiling: measured[tiling])
     if kernel.contraction is None or not isinstance(chosen, TiledDepth):
         return chosen
+    if memories.comes_ahead(kernel.contraction):
+        eager = replace(chosen, tiling=replace(chosen.tiling, eager=True))
+        measured[eager] = cycles(eager)
+        chosen = min(chosen, eager, key=lambda tiling: measured[tiling])
     return fewer_slots(kernel, chosen, measured[chosen], machine, cycles)
 
 
@@ -137,6 +147,7 @@ def signature(kernel: Kernel, memories: Memories) -> object:
             contraction.depth,
             contraction.row_dims,
             contraction.format,
+            memories.comes_ahead(contraction),
         ),
         tuple(
             (phase.loops, tuple((s.op, s.arguments, s.dims, access_key(s.access)) for s in phase.statements))

@@ -43,13 +43,18 @@ class KernelTimer:
     _ahead: dict[tuple[int, int], SpcClass] = field(default_factory=dict)
     walked: int = 0
 
-    def classes(self, kernel: Kernel, bindings: Bindings, spcs: tuple[int, ...]) -> tuple[SpcClass, ...]:
-        """The classes of the SPCs among `spcs` that have something to do, with their walks."""
+    def classes(
+        self, kernel: Kernel, bindings: Bindings, spcs: tuple[int, ...], ahead: int = 0
+    ) -> tuple[SpcClass, ...]:
+        """The classes of the SPCs among `spcs` that have something to do, with their walks.
+
+        B is loaded from `ahead` cycles before the start on.
+        """
         used = {slot: self._normal(bindings[slot]) for slot in _slots(kernel) if slot in bindings}
-        key = (kernel, tuple(sorted(used.items(), key=lambda entry: entry[0])), spcs)
+        key = (kernel, tuple(sorted(used.items(), key=lambda entry: entry[0])), spcs, ahead)
         known = self._kernels.get(key)
         if known is None:
-            known = self._kernels[key] = self._classify(kernel, used, spcs)
+            known = self._kernels[key] = self._classify(kernel, used, spcs, ahead)
         return known
 
     def _normal(self, descriptor: Descriptor) -> Descriptor:
@@ -57,7 +62,7 @@ class KernelTimer:
         everywhere = sections_of(descriptor.mapping, self.machine) == self.machine.hbm_sections_per_die
         return replace(descriptor, address=0) if everywhere or descriptor.space != "hbm" else descriptor
 
-    def _classify(self, kernel: Kernel, bindings: Bindings, spcs: tuple[int, ...]) -> tuple[SpcClass, ...]:
+    def _classify(self, kernel: Kernel, bindings: Bindings, spcs: tuple[int, ...], ahead: int) -> tuple[SpcClass, ...]:
         variables = {spc: spc_variables(kernel, spc) for spc in spcs}
         active = {spc: values for spc, values in variables.items() if values is not None}
         boxes = [(box, bindings[box.slot]) for box in _boxes(kernel) if box.slot in bindings]
@@ -65,13 +70,19 @@ class KernelTimer:
         alike: defaultdict[SpcKernel, list[int]] = defaultdict(list)
         for spc in active:
             alike[specialise(kernel, spc, bindings, self.machine, plan)].append(spc)
-        return tuple(SpcClass(tuple(members), spec, self._walk(spec)) for spec, members in alike.items())
+        return tuple(
+            SpcClass(tuple(members), spec, self._walk(spec, min(ahead, self._lead(spec).cycles) if ahead else 0))
+            for spec, members in alike.items()
+        )
 
     def lead(self, member: SpcClass) -> Lead:
         """What each SPC of a class loads of B while its kernel has not started."""
-        known = self._leads.get(member.kernel)
+        return self._lead(member.kernel)
+
+    def _lead(self, kernel: SpcKernel) -> Lead:
+        known = self._leads.get(kernel)
         if known is None:
-            known = self._leads[member.kernel] = lead(member.kernel, self.machine)
+            known = self._leads[kernel] = lead(kernel, self.machine)
         return known
 
     def ahead(self, member: SpcClass, cycles: int) -> SpcClass:

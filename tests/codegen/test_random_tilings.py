@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from graph_maker import GraphMaker
@@ -96,6 +98,10 @@ def test_the_first_tiles_of_what_goes_past_others_come_first(hoist: str, turns: 
     loads = [i for k in case.compiled.program.kernels for i in k.instructions() if i.mnemonic.startswith("tld")]
     assert sorted(len(load.waits) for load in loads) == [1, 2]
     check(case, 1)
+    eager = with_tiling(fused, lowered, kernel, replace(tiling, eager=True))
+    loads = [i for k in eager.compiled.program.kernels for i in k.instructions() if i.mnemonic.startswith("tld")]
+    assert [len(load.waits) for load in loads] == [1, 1]
+    check(eager, 1)
 
 
 @pytest.mark.parametrize("columns", [8, 12, 20])

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from graph_maker import GraphMaker
 from pipeline import Compiled, compile_graph
 
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import Contraction, Kernel, KernelStep, Plan
+from birc.compiler.ir.plan_access import accesses
 from birc.compiler.kernel_clock import KernelClock
 from birc.compiler.passes.base import run_passes
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.fuse import Fuse
 from birc.compiler.passes.legalize import LEGALIZE
 from birc.compiler.passes.lower.lower import lower_graph
-from birc.compiler.passes.tile import MOST_TIMED, tile
+from birc.compiler.passes.tile import MOST_TIMED, Solved, constants_of, tile, tiled
 from birc.compiler.passes.tile_contraction import contraction_tilings
 from birc.runtime.machine import Machine, load_machine
 from birc.runtime.timing import simulate
@@ -30,7 +33,8 @@ def product() -> Compiled:
 
 def memories(compiled: Compiled) -> Memories:
     buffers = compiled.plan.buffers
-    return Memories({b.name: b.dtype for b in buffers}, frozenset(b.name for b in buffers if b.space == "tb"))
+    types, local = {b.name: b.dtype for b in buffers}, frozenset(b.name for b in buffers if b.space == "tb")
+    return Memories(types, local, constants=constants_of(compiled.plan))
 
 
 def test_a_kernel_alone_takes_as_long_as_in_its_program() -> None:
@@ -73,8 +77,7 @@ def test_a_deep_product_waits_little_between_its_chunks() -> None:
     machine, make = load_machine("br100"), GraphMaker()
     total = make("add", make("matmul", make.input(1536, 4096), make.input(4096, 1024)), make.input(1536, 1024))
     kernel, contraction = lowered_contraction(make.graph(total))
-    access = [s.access for phase in kernel.phases for s in phase.statements if s.access is not None]
-    buffers = {a.view.buffer for a in (contraction.a, contraction.b, *access)}
+    buffers = {a.view.buffer for a in accesses(kernel)}
     places = Memories(dict.fromkeys(buffers, "bf16"), frozenset())
     clock = KernelClock(KernelTimer(machine))
     tilings = contraction_tilings(kernel, contraction, machine, places, MOST_TIMED)
@@ -83,6 +86,28 @@ def test_a_deep_product_waits_little_between_its_chunks() -> None:
     assert best.by_columns
     tiles, chunks, steps, gap = 24, 4, 16, 68
     assert cycles[best] < 1.13 * tiles * (steps * 64 + chunks * gap)
+
+
+def test_what_comes_ahead_of_a_start_makes_other_loads_eager() -> None:
+    """A constant b is loaded during the barrier for a: all of a's slots may fill at once, which is faster then."""
+    machine, make = load_machine("br100"), GraphMaker()
+    kernel, contraction = lowered_contraction(
+        make.graph(make("matmul", make.input(1536, 1024), make.input(1024, 1024)))
+    )
+    stored = {a.view.buffer for a in accesses(kernel)}
+    cold = Memories(dict.fromkeys(stored, "bf16"), frozenset())
+    warm = replace(cold, constants=frozenset({contraction.b.view.buffer}))
+    clock = KernelClock(KernelTimer(machine))
+    solved: Solved = {}
+    held, eager = (tiled(kernel, machine, places, solved, clock.cycles) for places in (cold, warm))
+    assert held.tiling is not None
+    assert eager.tiling is not None
+    assert [held.tiling.eager, eager.tiling.eager] == [False, True]
+    alike = replace(eager, tiling=replace(eager.tiling, eager=False))
+    assert clock.cycles(eager, warm, machine) < clock.cycles(alike, warm, machine) <= clock.cycles(alike, cold, machine)
+    near, early = replace(cold, local=frozenset({contraction.a.view.buffer})), frozenset(stored)
+    assert clock.cycles(alike, replace(near, constants=warm.constants), machine) == clock.cycles(alike, near, machine)
+    assert clock.cycles(alike, replace(cold, constants=early), machine) == clock.cycles(alike, cold, machine)
 
 
 def lowered_contraction(graph: Graph) -> tuple[Kernel, Contraction]:

@@ -324,6 +324,9 @@ TILINGS = (
         "kernel 'window'",
         "vld: axis 1 moves with several tiled dimensions: o, r",
     ),
+    Mistake(
+        "tile [y 3, o 32] spcs [y 2]", "tile [y 3, o 32] spcs [y 2] eager true", "kernel 'window'", "is eager to load"
+    ),
     Mistake("tile [y 3, o 32]", "tile [y 3, o 31]", "kernel 'window'", "vredsum: tiles of 31 reach beyond o"),
     Mistake(
         "vst(v3) %u[y, o] dims [8, 32] strides [32, 1]",

@@ -204,6 +204,7 @@ def _tilings(draw: st.DrawFn, kernel: Kernel, mode: str) -> Tiling:
         programs=draw(_programs(cut, rows, columns, by_block=by_block)),
         turns=BLOCK if by_block else TILE,
     )
+    tiling = replace(tiling, eager=draw(st.booleans()))
     by_columns = replace(tiling, by_columns=True)
     is_legal = not list(tiling_problems(replace(kernel, tiling=by_columns), MACHINE))
     return by_columns if is_legal and draw(st.booleans()) else tiling
