@@ -89,9 +89,9 @@ class PlanSearch:
         plans = partitions(graph, lowered, self.machine, self.resident_weights)
         if self.opt_level >= 2:
             plans = tuple(more for plan in plans for more in self._with_pairs(plan))
+            plans += tuple(two for plan in plans if (two := side_by_side(plan, self.machine, self._busy)))
             plans += tuple(nearer for plan in plans if (nearer := near_constants(plan, self.machine)))
             plans = tuple(map(in_place, plans))
-            plans += tuple(two for plan in plans if (two := side_by_side(plan, self.machine, self._busy)))
         if len(plans) == 1 and not timed:
             return Found(lowered, plans[0], None)
         found: list[tuple[Outcome, Plan]] = []

@@ -27,6 +27,7 @@ from birc.compiler.ir.plan import (
     View,
 )
 from birc.compiler.ir.plan_access import accesses_of, with_statements
+from birc.compiler.ir.plan_beside import together
 from birc.compiler.ir.region import region
 from birc.compiler.passes.allocation.blocks import aligned
 from birc.compiler.passes.lifetimes import instances
@@ -72,12 +73,12 @@ def near_constants(plan: Plan, machine: Machine) -> Plan | None:
         return replace(access, view=moved)
 
     steps = [
-        KernelStep(tuple(kernel and with_statements(kernel, changed) for kernel in readers[number].kernels))
+        replace(readers[number], kernels=tuple(k and with_statements(k, changed) for k in readers[number].kernels))
         if number in readers
         else step
         for number, step in enumerate(plan.steps)
     ]
-    start = max(0, begin - 1)
+    start = next(group.start for group in together(plan.steps) if max(0, begin - 1) in group)
     more = sum(aligned(b.num_bytes, machine.l2_line_bytes) for b in near.values())
     if plan.tensor_buffer_bytes + more > machine.spc_sram_bytes:
         return None
