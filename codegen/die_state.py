@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 
-from birc.codegen.regions import Pending
+from birc.codegen.regions import Pending, Touch
 from birc.compiler.ir.plan import View
 
 Fill = tuple[str, int]
@@ -21,13 +21,15 @@ PIECES = 3
 class DieState:
     """What is known of one die; times are the numbers of its commands.
 
-    `copies` are the events of what is on its way. `running` are the views that kernels use since the last barrier,
+    `pending` is what kernels touch since the SPCs last waited for each other, `unfinished` since the command processor
+    waited for them. `copies` are the events of what is on its way. `running` are the views that kernels use since then,
     `finished` those that the die knows to be done with, and since when, but of which the other die has not heard;
     `waited` are likewise events that it waited for.
     """
 
     bound: dict[int, int] = field(default_factory=dict)
     pending: Pending = field(default_factory=Pending)
+    unfinished: Pending = field(default_factory=Pending)
     copies: dict[Fill, int] = field(default_factory=dict)
     flying: dict[Fill, tuple[View, ...]] = field(default_factory=dict)
     running: set[View] = field(default_factory=set)
@@ -46,9 +48,20 @@ class DieState:
         self.waited[event] = time
         return event
 
+    def run(self, reads: Set[Touch], writes: Set[Touch], views: Iterable[View]) -> None:
+        """A kernel is run."""
+        self.pending.add(reads, writes)
+        self.unfinished.add(reads, writes)
+        self.running.update(views)
+
+    def meet(self) -> None:
+        """All kernels have ended before any that follows begins."""
+        self.pending.clear()
+
     def barrier(self, time: int) -> None:
         """All kernels have ended."""
         self.pending.clear()
+        self.unfinished.clear()
         self.finished |= dict.fromkeys(self.running, time)
         self.running.clear()
 

@@ -39,6 +39,9 @@ from birc.runtime.program import Command, CommandLoop, ConstantImage, Descriptor
 from birc.runtime.program import Kernel as KernelCode
 from birc.runtime.verifier.boxes import overlaps, whole_view
 
+KERNELS_AHEAD = 3
+"""Copies that come before so many kernels more count when a barrier is chosen."""
+
 EVENTS = next(f.high or 0 for f in BY_MNEMONIC["wait"].fields if f.name == "event")
 
 
@@ -153,7 +156,8 @@ class ProgramWriter:
         for group in together(steps):
             match steps[group.start]:
                 case KernelStep():
-                    self._run([step for step in steps[group.start : group.stop] if isinstance(step, KernelStep)])
+                    of_group = [step for step in steps[group.start : group.stop] if isinstance(step, KernelStep)]
+                    self._run(of_group, steps[group.stop :])
                 case CopyStep(source, target, once, resident):
                     if not (self.in_loop and (once or resident)):
                         self._copy(self.buffers[source], self.buffers[target], self._users(target))
@@ -174,14 +178,14 @@ class ProgramWriter:
         body = tuple(self.commands)
         self.commands = [*before, CommandLoop(self.plan.repeat - 1, body)]
 
-    def _run(self, steps: Sequence[KernelStep]) -> None:
-        """Kernels that run side by side, or one."""
+    def _run(self, steps: Sequence[KernelStep], following: Sequence[Step]) -> None:
+        """Kernels that run side by side, or one; and the steps that come then."""
         dies_of_run: dict[int, list[tuple[int, Sequence[Kernel]]]] = {}
         codes = self._bound(steps)
         for die, kernels, number in codes:
             dies_of_run.setdefault(number, []).append((die, kernels))
         for die, kernels, number in codes:
-            self._order(die, kernels, number)
+            self._order(die, kernels, number, following)
         for number, members in dies_of_run.items():
             mask = sum(1 << die for die, _ in members)
             macs = sum(kernel.macs for _, kernels in members for kernel in kernels)
@@ -238,7 +242,7 @@ class ProgramWriter:
             self.kernel_codes.append(code)
         return self.kernels[key], slots
 
-    def _order(self, die: int, kernels: Sequence[Kernel], number: int) -> None:
+    def _order(self, die: int, kernels: Sequence[Kernel], number: int, following: Sequence[Step]) -> None:
         """Waits and a barrier, where kernels touch what is still on its way or in use.
 
         What they load ahead of them is there before, and stays.
@@ -251,12 +255,37 @@ class ProgramWriter:
         conflicts = state.pending.conflicts(reads, writes, self._may_meet)
         if conflicts or self._awaited(die, touched):
             self._preload(die, number, ahead)
-        self._await_fills(die, touched)
         if conflicts:
-            self._barrier(1 << die)
+            self._separate(die, following)
+        self._await_fills(die, touched)
         self.preloads.pop(die, None)
-        state.pending.add(reads, writes)
-        state.running |= {access.view for access in touched}
+        state.run(reads, writes, (access.view for access in touched))
+
+    def _separate(self, die: int, following: Sequence[Step]) -> None:
+        """The kernels run so far end before the next one begins.
+
+        The SPCs see to that themselves; the command processor waits where it is to know soon, for a copy.
+        """
+        is_longer = self.machine.die_barrier_cycles <= self.machine.spcs_meet_cycles
+        if is_longer or self._is_to_know(self.dies[die], following):
+            self._barrier(1 << die)
+            return
+        self.commands.append(Command("barrier", ("spcs",), 1 << die))
+        self.dies[die].meet()
+
+    def _is_to_know(self, state: DieState, following: Sequence[Step]) -> bool:
+        """Whether a copy comes before one of the next kernels, to where one that was run may still be at work."""
+        kernels = 0
+        for step in following:
+            kernels += isinstance(step, KernelStep)
+            if kernels == KERNELS_AHEAD:
+                break
+            if isinstance(step, CopyStep):
+                written = whole_of(self.buffers[step.target])
+                touch = bytes_of(self.buffers[step.target]), written
+                if state.unfinished.conflicts((), (touch,), self._may_meet):
+                    return True
+        return False
 
     def _await_fills(self, die: int, wanted: Sequence[Access]) -> None:
         """Wait for what is on its way to these accesses."""
@@ -331,7 +360,7 @@ class ProgramWriter:
             event = self._take_event()
             states = [state for die, state in enumerate(self.dies) if dies >> die & 1]
             touch = view_range(written, target), written
-            if any(state.pending.conflicts((), (touch,), self._may_meet) for state in states):
+            if any(state.unfinished.conflicts((), (touch,), self._may_meet) for state in states):
                 self._barrier(dies)
             views = [
                 self._descriptor(view) if part >= PIECES else self._bytes(buffer, view)
@@ -438,7 +467,7 @@ class ProgramWriter:
             self._barrier(everyone, "device")
             return
         for die, state in enumerate(self.dies):
-            if state.pending.reads or state.pending.writes:
+            if state.unfinished.reads or state.unfinished.writes:
                 self._barrier(1 << die)
 
     def _may_still_use(self, die: int, view: View) -> bool:

@@ -52,7 +52,7 @@ def part_of(whole: np.ndarray, part: View) -> np.ndarray:
 
 @dataclass(slots=True)
 class Pending:
-    """What has been read and written on a die since its last barrier."""
+    """What has been read and written on a die since some time."""
 
     reads: set[Touch] = field(default_factory=set)
     writes: set[Touch] = field(default_factory=set)
@@ -77,7 +77,7 @@ class Pending:
         self.writes.update(writes)
 
     def clear(self) -> None:
-        """After a barrier nothing is pending."""
+        """Nothing is pending any more."""
         self.reads.clear()
         self.writes.clear()
 

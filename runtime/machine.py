@@ -178,6 +178,12 @@ class Machine:
         return self.dies * self.hbm_bytes_per_die
 
     @property
+    def spcs_meet_cycles(self) -> int:
+        """From the end of a kernel on the last SPC of a die to the start of the next one on any: by the SPCs' flags, or
+        by a barrier."""
+        return min(self.cross_spc_flag_cycles, self.die_barrier_cycles)
+
+    @property
     def multicast_switch_cycles(self) -> int:
         """Changing the multicast mode takes a die barrier: every SPC has to be between two kernels."""
         return self.die_barrier_cycles

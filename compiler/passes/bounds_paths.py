@@ -49,7 +49,7 @@ def latencies(machine: Machine) -> Latencies:
         start=machine.launch_cycles + machine.bind_cycles,
         to_array=2 * (near + machine.semaphore_cycles),
         load=far,
-        across=2 * far + machine.die_barrier_cycles,
+        across=2 * far + machine.spcs_meet_cycles,
         output=min(1 + machine.hbm_latency_cycles, by_copy),
         sums=machine.tcore_fill_cycles + machine.semaphore_cycles + machine.accumulator_drain_cycles,
     )

@@ -156,7 +156,7 @@ class _Search:
             found = (pair for buffer in may_stay for pair in self._pairs(first, second, buffer))
         else:
             return None
-        saved = (self.machine.die_barrier_cycles if is_next else 0) - self.machine.spc_barrier_cycles
+        saved = (self.machine.spcs_meet_cycles if is_next else 0) - self.machine.spc_barrier_cycles
         gaining = (replace(pair, gain=pair.gain + saved) for pair in found if pair.gain + saved > 0)
         return max(gaining, key=lambda pair: pair.gain, default=None)
 

@@ -6,7 +6,7 @@ does it.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -53,10 +53,15 @@ class Device:
     transfers: list[deque[Copy]] = field(default_factory=list)
     arrived: dict[int, set[int]] = field(default_factory=dict)
     passed: set[int] = field(default_factory=set)
+    meetings: Counter[int] = field(default_factory=Counter)  # by die, how often its SPCs are to meet so far
 
     def idle(self, die: int) -> bool:
         """Whether no SPC of a die has a kernel to execute."""
         return all(queue.idle for (of_die, _), queue in self.spcs.items() if of_die == die)
+
+    def met(self, die: int, count: int) -> bool:
+        """Whether all SPCs of a die have ended what was run before they met for the `count`th time."""
+        return all(queue.is_through(count) for (of_die, _), queue in self.spcs.items() if of_die == die)
 
 
 def perform(device: Device, spc: Spc, kernel: int, step: Step) -> None:
@@ -113,11 +118,15 @@ class StepQueue:
 
 @dataclass(slots=True)
 class Appended:
-    """A kernel in the queue of an SPC; of one that was not `run` yet only the queue that loads B works."""
+    """A kernel in the queue of an SPC; of one that was not `run` yet only the queue that loads B works.
+
+    `meetings` are those of the SPCs before its run, or its preload as long as it is not run.
+    """
 
     kernel: int
     bindings: Mapping[int, Binding]
     is_run: bool
+    meetings: int
 
 
 class KernelQueue:
@@ -137,40 +146,60 @@ class KernelQueue:
     @property
     def idle(self) -> bool:
         """Whether all kernels that were run have ended."""
-        return not any(entry.is_run for entry in (self._current, *self._pending) if entry is not None)
+        return not any(entry.is_run for entry in self._entries())
+
+    def is_through(self, meeting: int) -> bool:
+        """Whether the kernels that were run before a meeting of the SPCs have ended."""
+        return not any(entry.is_run and entry.meetings < meeting for entry in self._entries())
+
+    def _entries(self) -> Iterator[Appended]:
+        """The kernels that have not ended."""
+        return (entry for entry in (self._current, *self._pending) if entry is not None)
 
     def preload(self, kernel: int, bindings: Mapping[int, Binding]) -> None:
         """Add a kernel that loads B ahead of its run."""
         if self._ahead() is not None:
             raise MachineFault(f"kernel {kernel} is to load ahead behind another that was not run")
-        self._pending.append(Appended(kernel, bindings, is_run=False))
+        self._pending.append(Appended(kernel, bindings, False, self._device.meetings[self._die]))
 
     def run(self, kernel: int, bindings: Mapping[int, Binding]) -> None:
         """Add a kernel with the slots as they are now, unless it is there and has loaded ahead."""
         ahead = self._ahead()
         if ahead is None:
-            self._pending.append(Appended(kernel, bindings, is_run=True))
+            self._pending.append(Appended(kernel, bindings, True, self._device.meetings[self._die]))
             return
         if (ahead.kernel, ahead.bindings) != (kernel, bindings):
             raise MachineFault(f"kernel {kernel} is run, but kernel {ahead.kernel} loaded ahead, or with other slots")
-        ahead.is_run = True
+        ahead.is_run, ahead.meetings = True, self._device.meetings[self._die]
 
     def _ahead(self) -> Appended | None:
         """The kernel that was not run yet."""
         last = self._pending[-1] if self._pending else self._current
         return None if last is None or last.is_run else last
 
-    def agents(self) -> list[StepQueue]:
-        """The queues of the running kernel that have work left; starts the next kernel when one has ended."""
+    def advance(self) -> bool:
+        """End the kernel whose queues are through, and start the next one that may begin; whether either was so."""
         self._running = [queue for queue in self._running if not queue.finished]
-        while not self._running and (self._current is None or self._current.is_run):
+        if self._current is not None:
+            if self._running or not self._current.is_run:
+                return False
             self._end()
-            if not self._pending:
-                break
-            self._start(self._pending.popleft())
-        if self._current is not None and not self._current.is_run:
+            return True
+        if not self._pending or not self._may_begin(self._pending[0]):
+            return False
+        self._start(self._pending.popleft())
+        return True
+
+    def agents(self) -> list[StepQueue]:
+        """The queues of the running kernel that have work left."""
+        self._running = [queue for queue in self._running if not queue.finished]
+        if self._current is not None and not (self._current.is_run and self._may_begin(self._current)):
             return [queue for queue in self._running if queue.name == AHEAD]
         return self._running
+
+    def _may_begin(self, entry: Appended) -> bool:
+        """Whether the SPCs have met before a kernel as often as they are to."""
+        return self._device.met(self._die, entry.meetings)
 
     def _start(self, entry: Appended) -> None:
         device, kernel = self._device, entry.kernel
@@ -251,6 +280,8 @@ class CommandProcessor:
 
     def _barrier_open(self, issue: Issue) -> bool:
         device = self._device
+        if issue.fields["scope"] == "spcs":
+            return True
         if issue.fields["scope"] == "die":
             return device.idle(self._die)
         arrived = device.arrived.setdefault(issue.position, set())
@@ -279,6 +310,6 @@ class CommandProcessor:
             case "wait":
                 device.events.clear(self._die, issue.fields["event"])
             case "barrier":
-                pass
+                self._device.meetings[self._die] += issue.fields["scope"] == "spcs"
             case other:
                 raise MachineFault(f"the command processor does not know {other}")

@@ -116,6 +116,8 @@ def _run_randomly(device: Device, rng: np.random.Generator) -> None:
     rotation = 0
     while True:
         agents: list[Agent] = [*fixed]
+        while any(queue.advance() for queue in device.spcs.values()):
+            pass  # What one SPC ends may be what another waits for.
         for queue in device.spcs.values():
             agents.extend(queue.agents())
         if rng.random() < 1 / _STEPS_PER_ROTATION:

@@ -92,6 +92,15 @@ class Run:
     work: list[tuple[int, int, Work]] = field(default_factory=list)  # die, SPC
 
 
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """SPCs wait for each other: run `last`, the last of all, has ended at `stored`, and all have seen it at `seen`."""
+
+    last: str
+    stored: int
+    seen: int
+
+
 @dataclass(slots=True)
 class Die:
     """One die: the time of its command processor, what it did before, and the work of its SPCs."""
@@ -109,6 +118,7 @@ class Die:
     gaps: list[list[Span]] = field(default_factory=list)
     runs: list[tuple[int, int, int]] = field(default_factory=list)  # run, start, end on this die
     preloads: dict[int, int] = field(default_factory=dict)  # by SPC, when the kernel that is not run yet loads B
+    meeting: Meeting | None = None  # of the SPCs, the last one
 
     def __post_init__(self) -> None:
         self.work = [[] for _ in range(self.spcs)]
@@ -120,6 +130,11 @@ class Die:
             self.log.append(Span(self.time, until, kind, awaited))
             self.log_starts.append(self.time)
             self.time = until
+
+    @property
+    def met_at(self) -> int:
+        """Before this time no SPC begins what comes behind the last meeting."""
+        return self.meeting.seen if self.meeting is not None else 0
 
     def idle_at(self, spc: int) -> int:
         """When the SPC's last kernel ends."""
@@ -223,7 +238,7 @@ class Processors:
             if kernel.multicast != "none":
                 barrier = max([barrier, *(self._free_at(die, spc) for member in classes for spc in member.spcs)])
             for member in classes:
-                early = {spc: max(self._free_at(die, spc), die.time, barrier) for spc in member.spcs}
+                early = {spc: max(self._free_at(die, spc), die.time, barrier, die.met_at) for spc in member.spcs}
                 die.preloads |= early
                 lead = self.timer.lead(member)
                 for begun, count in Counter(early.values()).items():
@@ -255,7 +270,7 @@ class Processors:
         begun = die.idle_at(spc)
         queue_free = self._free_at(die, spc)
         early = die.preloads.get(spc)
-        start = max(queue_free, die.time, barrier, early or 0)
+        start = max(queue_free, die.time, barrier, die.met_at, early or 0)
         if early is not None:
             member = self.timer.ahead(member, start - early)
         self._gap(die, spc, begun, queue_free, start)
@@ -277,7 +292,8 @@ class Processors:
         """Classify the time of an SPC between two of its kernels.
 
         In this order: another kernel runs in which this SPC has no part; the SPC's own barrier; what the
-        command processor did, if it had not yet come to this kernel; other SPCs at a multicast.
+        command processor did, if it had not yet come to this kernel; the flags of other SPCs; other SPCs at a
+        multicast.
         """
         last_run = die.work[spc][-1].run if die.work[spc] else -1
         foreign = sorted(span for span in die.runs_after(last_run) if span[1] > begun and span[0] < start)
@@ -301,10 +317,21 @@ class Processors:
         if time < die.time:
             entry = die.log[bisect_right(die.log_starts, time) - 1]
             return Span(time, min(entry.end, limit), entry.kind, entry.awaited)
+        meeting = die.meeting
+        if meeting is not None and time < meeting.stored:
+            return Span(time, min(meeting.stored, limit), "wait_dependency", meeting.last)
+        if meeting is not None and time < meeting.seen:
+            return Span(time, min(meeting.seen, limit), "launch_barrier")
         return Span(time, limit, "wait_dependency", "multicast partners")
 
     def _barrier(self, issue: Issue, dies: list[Die]) -> None:
         machine = self.machine
+        if issue.operand("scope") == "spcs":
+            for die in dies:
+                stored = die.all_idle_at()
+                seen = max(stored, die.time) + machine.cross_spc_flag_cycles
+                die.meeting = Meeting(self._run_name(die.last_run()), stored, seen)
+            return
         for die in dies:
             die.spend(die.all_idle_at(), "wait_dependency", self._run_name(die.last_run()))
         cycles = machine.die_barrier_cycles

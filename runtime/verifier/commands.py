@@ -54,6 +54,7 @@ class CommandCheck:
         self._slots: list[dict[int, Descriptor]] = [{} for _ in range(program.dies)]
         self._spcs: list[int | None] = [None] * program.dies
         self._uses: list[list[Use]] = [[] for _ in range(program.dies)]
+        self._met: list[list[Use]] = [[] for _ in range(program.dies)]  # those that all kernels to come are behind
         self._transfers = any(command.mnemonic == "transfer" for _, command, _ in command_places(program.commands))
         self._models: dict[tuple[object, ...], Traffic | None] = {}
         self._apart: dict[tuple[object, ...], bool] = {}
@@ -125,12 +126,15 @@ class CommandCheck:
         self._forget()
 
     def _forget(self) -> None:
-        """Drop uses that everything to come is ordered after."""
+        """Drop uses that everything to come is ordered after, and set those apart that all kernels are."""
         everywhere = self._ordering.known_everywhere()
-        for die, uses in enumerate(self._uses):
+        for die in range(self._program.dies):
             # Only transfers reach into another die's memory.
-            done = everywhere if self._transfers else self._ordering.known(die)
-            self._uses[die] = [use for use in uses if not done >> use.operation & 1]
+            done, met = everywhere if self._transfers else self._ordering.known(die), self._ordering.met(die)
+            left = [use for use in self._uses[die] if not done >> use.operation & 1]
+            self._met[die] = [use for use in self._met[die] if not done >> use.operation & 1]
+            self._met[die] += [use for use in left if met >> use.operation & 1]
+            self._uses[die] = [use for use in left if not met >> use.operation & 1]
 
     def _check_launched(self, issue: Issue) -> None:
         """Nothing moves before the card has been told to begin."""
@@ -149,7 +153,7 @@ class CommandCheck:
             name = f"{issue.text} on die {die}"
             views = self._slots[die]
             self._initialised.run(name, die, traffic, views)
-            known = self._ordering.known(die)
+            known = self._ordering.known(die) | self._ordering.met(die)
             operation = self._ordering.run(issue, die)
             for touch in traffic.touches:
                 use = _use_of_run(operation, name, views[touch.slot], touch)
@@ -160,7 +164,7 @@ class CommandCheck:
         """What is read ahead of the run must be there already, and stay until the kernel has ended."""
         for die in self._dies(issue):
             traffic = self._traffic(issue, die)
-            known = self._ordering.known(die)
+            known = self._ordering.known(die) | self._ordering.met(die)
             operation = self._ordering.preload(issue, die)
             for touch in traffic.preloaded if traffic is not None else ():
                 name = f"{issue.text} on die {die}"
@@ -244,7 +248,7 @@ class CommandCheck:
 
     def _use(self, die: int, known: int, use: Use) -> None:
         """Check a use against all before it that are not known to be done, and remember it."""
-        for other in self._uses[die]:
+        for other in self._uses[die] if use.by_spc else (*self._uses[die], *self._met[die]):
             if other.descriptor.space != use.descriptor.space or not (other.store or use.store):
                 continue
             if other.low >= use.high or use.low >= other.high or known >> other.operation & 1:

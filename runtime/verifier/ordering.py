@@ -2,7 +2,8 @@
 
 An operation (a run on one die with its preload, a copy, a transfer of one die, a wait) is a bit; what a
 command processor knows to be done is a set of bits. Barriers add the runs of a die or of all, waits add a
-copy and what was known when it was started.
+copy and what was known when it was started. Where SPCs wait for each other alone, it is them who know the runs before:
+the kernels that follow are ordered, copies are not.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ LIMIT_PRELOAD = "a preload is followed by the run of its kernel, with the slots 
 class _Die:
     known: int = 0  # operations done for certain before the next command
     runs: int = 0  # all runs enqueued so far
+    met: int = 0  # runs behind which all SPCs have met
     events: dict[int, int] = field(default_factory=dict)  # set and not yet waited for: what setting it tells
     waits: dict[int, int] = field(default_factory=dict)  # the last wait for each event, an operation as well
     preload: tuple[int, int] | None = None  # kernel and operation of what is still to be run
@@ -36,6 +38,10 @@ class Ordering:
     def known(self, die: int) -> int:
         """The operations that are done whenever the die's next command starts."""
         return self._dies[die].known
+
+    def met(self, die: int) -> int:
+        """The runs that are done whenever a kernel of the die starts that is enqueued next."""
+        return self._dies[die].met
 
     def known_everywhere(self) -> int:
         """The operations that every die knows to be done."""
@@ -107,6 +113,11 @@ class Ordering:
 
     def barrier(self, issue: Issue) -> None:
         """A barrier on the dies of the command."""
+        if issue.operand("scope") == "spcs":
+            for number, die in enumerate(self._dies):
+                if issue.command.dies >> number & 1:
+                    die.met |= die.runs
+            return
         if issue.operand("scope") == "die":
             for number, die in enumerate(self._dies):
                 if issue.command.dies >> number & 1:

@@ -215,15 +215,15 @@ def test_a_narrow_chain_stays_on_one_spc():
 
 
 def test_in_a_wide_chain_other_spcs_take_part():
-    """One element of a layer needs 4096 of the layer before: by one SPC they take longer than a barrier."""
+    """One element of a layer needs 4096 of the layer before: by one SPC they take longer than to wait for others."""
     layers = 5
     paths = Paths(lowered(chain(layers, 4096)), MACHINE).follow()
     latency = latencies(MACHINE)
     first = latency.start + latency.load + MACHINE.semaphore_cycles + one_operation() + latency.sums
-    barrier = (1 + 200) + 600 + (1 + 200) + 10 + one_operation() + 32 + 10 + 16
+    meeting = (1 + 200) + 400 + (1 + 200) + 10 + one_operation() + 32 + 10 + 16
     whole = 2 * (1 + 100 + 10) + one_operation(4096) + 58
-    split = 2 * (1 + 100 + 10) + one_operation() + 58 + (1 + 200) + 600 + (1 + 200)
-    at_least = min(max(barrier, whole), split)
+    split = 2 * (1 + 100 + 10) + one_operation() + 58 + (1 + 200) + 400 + (1 + 200)
+    at_least = min(max(meeting, whole), split)
     assert paths.last_output() >= first + (layers - 1) * at_least + latency.output
     assert paths.last_output() <= first + (layers - 1) * split + latency.output + 2000
 
@@ -266,6 +266,7 @@ QUICK = {
     "launch_cycles": 1,
     "bind_cycles": 1,
     "die_barrier_cycles": 1,
+    "cross_spc_flag_cycles": 1,
     "spc_barrier_cycles": 1,
     "tb_latency_cycles": 1,
     "l2_remote_latency_cycles": 1,

@@ -112,7 +112,7 @@ def test_pairs_that_take_longer_stay_apart() -> None:
     machine = load_machine("tiny")
     fused = run_passes(canonicalize(block(4, 1)), (*LEGALIZE, *fusing(machine, "model")))
     lowered = lower_graph(fused, machine, "model")
-    barrier = machine.die_barrier_cycles
+    barrier = machine.spcs_meet_cycles
     for plan in partitions(fused, lowered, machine):
         assert local_pairs(plan, machine, lambda _, memories: barrier if memories.local else 0) is None
 
