@@ -51,7 +51,7 @@ class KernelClock:
         is_own = any(d.name in OWN_DIMENSIONS for d in kernel.space)
         spcs = sorted({0, min(1, last), last}) if is_own else range(last + 1)
         comes_ahead = kernel.contraction is not None and memories.comes_ahead(kernel.contraction)
-        ahead = machine.die_barrier_cycles - machine.spc_barrier_cycles if comes_ahead else 0
+        ahead = machine.spcs_meet_cycles - machine.spc_barrier_cycles if comes_ahead else 0
         classes = self.timer.classes(code, bindings, tuple(spcs), max(0, ahead))
         return [c.result for c in classes]
 

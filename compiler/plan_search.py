@@ -90,8 +90,7 @@ class PlanSearch:
         if self.opt_level >= 2:
             plans = tuple(more for plan in plans for more in self._with_pairs(plan))
             plans += tuple(two for plan in plans if (two := side_by_side(plan, self.machine, self._busy)))
-            plans += tuple(nearer for plan in plans if (nearer := near_constants(plan, self.machine)))
-            plans = tuple(map(in_place, plans))
+            plans = tuple(in_place(near_constants(plan, self.machine) or plan) for plan in plans)
         if len(plans) == 1 and not timed:
             return Found(lowered, plans[0], None)
         found: list[tuple[Outcome, Plan]] = []
