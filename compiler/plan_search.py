@@ -85,7 +85,7 @@ class PlanSearch:
 
         Raises `DoesNotFitError` when none fits. With `timed` a plan without rivals is simulated, too.
         """
-        lowered = lower_graph(graph, self.machine, self.precision)
+        lowered = lower_graph(graph, self.machine, self.precision, joins_neighbours=self.opt_level >= 2)
         plans = partitions(graph, lowered, self.machine, self.resident_weights)
         if self.opt_level >= 2:
             plans = tuple(more for plan in plans for more in self._with_pairs(plan))

@@ -26,6 +26,9 @@ _RULES = """\
   those of 6 and 4 bits always saturate, and have no NaN: it becomes -0. E8M0 takes the power of two that `round_mode`
   says. What floats have beyond the range of an integer is undefined in ONNX: here integers below 32 bits and unsigned
   ones keep the low bits, as onnxruntime's and onnx's reference do, and signed words saturate; NaN becomes 0.
+* From `-O 2` on, convolutions of few channels are products with neighbouring pixels of a row, or neighbouring groups of
+  channels, side by side, and zeros between them. Of finite numbers the results are those of ONNX. What is infinite or
+  NaN makes NaN of its neighbours' results, too, where they are computed together: 64 at most. At `-O 1` it does not.
 * An integer becomes a float narrower than FP32 by way of FP32.
 * A lane holds 32 bits. Integers of 64 bits are computed as pairs of words, except where a range that is proved
   (constants, shapes, indices, values that were narrower) lets one word hold them; a load beyond that range is a

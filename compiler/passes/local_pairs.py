@@ -244,7 +244,8 @@ def _cut(step: KernelStep, cut: Callable[[Kernel], Kernel | None]) -> KernelStep
 def _ways(first: Kernel, second: Kernel, buffer: Buffer, machine: Machine) -> Iterator[tuple[Parts, Parts]]:
     """The parts of both kernels that may go together: of the tensor between them each SPC then has the same.
 
-    They are as many parts of the samples as there can be, and of these columns, or bands of rows.
+    They are as many parts of the samples as there can be, and of these columns, or bands of rows. A row of the first
+    kernel may be several of the second one side by side, where these lie without gaps: then columns are not divided.
     """
     made = [access for access in accesses(first) if access.view.buffer == buffer.name]
     read = [access for access in accesses(second) if access.view.buffer == buffer.name]
@@ -253,11 +254,13 @@ def _ways(first: Kernel, second: Kernel, buffer: Buffer, machine: Machine) -> It
     columns, column = _along(second, read[0], 1)
     same, of_first = _along(first, made[0], 1)
     pitch = math.gcd(*(step for access in (*made, *read) for step in access.view.strides if step > 1))
+    beside = same // columns if columns else 0
     if (
         not pitch
         or not column
         or not of_first
-        or columns != same
+        or same != beside * columns
+        or (beside > 1 and pitch != columns)
         or any(_along(second, a, 1) != (columns, column) for a in read)
     ):
         return
@@ -269,8 +272,8 @@ def _ways(first: Kernel, second: Kernel, buffer: Buffer, machine: Machine) -> It
     if row:
         samples = math.gcd(second.dimension(row).extent, first.dimension(row_of_first).extent)
         rows = max(n for n in range(1, most + 1) if samples % n == 0)
-    number = max(n for n in range(1, most // rows + 1) if columns % n == 0)
-    whole = Parts(row_of_first, rows, of_first, 1, pitch), Parts(row, rows, column, 1, pitch)
+    number = max(n for n in range(1, most // rows + 1) if columns % n == 0) if beside == 1 else 1
+    whole = Parts(row_of_first, rows, of_first, 1, pitch * beside), Parts(row, rows, column, 1, pitch)
     if rows * number > 1:
         yield replace(whole[0], columns=number), replace(whole[1], columns=number)
     if not row or rows == second.dimension(row).extent:

@@ -8,6 +8,8 @@ from depthwise_blocks import expected, network, pixels_of
 from pipeline import Compiled, finished, fusing
 
 from birc.compiler.ir.plan import Kernel
+from birc.compiler.ir.plan_access import accesses_of
+from birc.compiler.ir.region import Region, region
 from birc.compiler.passes.base import run_passes
 from birc.compiler.passes.canonicalize import canonicalize
 from birc.compiler.passes.contraction_cost import Memories
@@ -54,6 +56,17 @@ def test_windows_read_their_weights_from_the_tensor_buffer(samples: int) -> None
         pixels = pixels_of(samples)
         (actual,) = compiled.values({"x0": pixels}).values()
         np.testing.assert_array_equal(actual, expected(pixels, LEAST_WINDOWS))
+
+
+def test_what_they_read_of_a_buffer_is_one_run() -> None:
+    """Small constants of one type are one buffer: what products multiply lies in front of it, and is not copied."""
+    (compiled, *_) = near(LEAST_WINDOWS, 4)
+    multiplied, read = set[Region](), set[Region]()
+    for operand, access in (pair for kernel in compiled.lowered.kernels for pair in accesses_of(kernel)):
+        if access.view.buffer in compiled.lowered.data:
+            (multiplied if operand == "b" else read).add(region(access.view))
+    assert {box.buffer for box in multiplied} == {box.buffer for box in read}
+    assert max(box.end for box in multiplied) <= min(box.offset for box in read)
 
 
 def test_few_windows_read_them_where_they_are() -> None:

@@ -21,10 +21,7 @@ Change = Callable[[Access], Access | None]
 
 def coalesce(kernel: Kernel, max_dim: int) -> Kernel:
     """Drop dimensions of extent 1 and merge mergeable neighbours, as long as none exceeds `max_dim`."""
-    for dimension in kernel.red_dims[:-1]:
-        kernel = _without_red(kernel, dimension)
-    for dimension in kernel.par_dims:
-        kernel = _without(kernel, dimension) or kernel
+    kernel = without_ones(kernel)
     position = 0
     while position + 1 < len(kernel.par_dims):
         merged = _merged(kernel, position, max_dim)
@@ -32,6 +29,15 @@ def coalesce(kernel: Kernel, max_dim: int) -> Kernel:
             position += 1
         else:
             kernel = merged
+    return kernel
+
+
+def without_ones(kernel: Kernel) -> Kernel:
+    """The kernel without those dimensions of extent 1 that can go."""
+    for dimension in kernel.red_dims[:-1]:
+        kernel = _without_red(kernel, dimension)
+    for dimension in kernel.par_dims:
+        kernel = _without(kernel, dimension) or kernel
     return kernel
 
 

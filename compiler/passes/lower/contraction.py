@@ -108,6 +108,7 @@ def conv2d(lowering: GroupLowering, node: Node) -> Expression:
         ("o",),
         lowering.env.tcore_format(*names),
     )
+    lowering.neighbours = ("g", "x")
     lowering.macs = n * o * out_y * out_x * c * kernel_y * kernel_x
     return _with_bias(lowering, node)
 
@@ -164,6 +165,7 @@ def stem_conv2d(lowering: GroupLowering, node: Node) -> Expression:
         ("o",),
         env.tcore_format(*names),
     )
+    lowering.neighbours = ("x",)
     lowering.macs = n * o * out_y * out_x * channels * kernel_y * kernel_x
     return _with_bias(lowering, node)
 

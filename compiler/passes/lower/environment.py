@@ -18,6 +18,7 @@ from birc.compiler.passes.lower.ranges import LANE_BITS, Ranges
 from birc.compiler.passes.lower.views import dense_view
 from birc.compiler.passes.lower.wide import Wide, known
 from birc.runtime.dtypes import DType, dtype
+from birc.runtime.machine import Machine
 
 
 def stored_as(element: DType, precision: str) -> str:
@@ -33,7 +34,8 @@ def stored_as(element: DType, precision: str) -> str:
 class Environment:
     """The state of lowering one graph: `views` by value name, buffers, data of constants, kernels so far.
 
-    `row_sums` are the sums by which the rows of a value have yet to be divided.
+    `row_sums` are the sums by which the rows of a value have yet to be divided. Where neighbours may be put side by
+    side, `joining` is the machine whose figures say whether it is faster.
     """
 
     graph: Graph
@@ -49,6 +51,7 @@ class Environment:
     parted: dict[tuple[object, ...], View] = field(default_factory=dict)
     ranges: Ranges = field(default_factory=dict)
     row_sums: dict[str, View] = field(default_factory=dict)
+    joining: Machine | None = None
 
     def storage(self, type: TensorType) -> str:
         """The element type in memory."""

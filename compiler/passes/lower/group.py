@@ -32,7 +32,8 @@ class GroupLowering:
     """What is known of the kernel while its group is walked. An anchor sets frame, red dims and contraction.
 
     `loads` are the operands from outside, `values` what the group computes. With `keeps_sums` a softmax at the end of
-    the group leaves `row_sums`, by which whoever reads its rows divides.
+    the group leaves `row_sums`, by which whoever reads its rows divides. `neighbours` are dimensions of a convolution
+    along which neighbours belong to one sample.
     """
 
     env: Environment
@@ -49,6 +50,7 @@ class GroupLowering:
     macs: int = 0
     keeps_sums: bool = False
     row_sums: Expression | None = None
+    neighbours: tuple[str, ...] = ()
 
     def type_of(self, name: str) -> TensorType:
         """The type of a value of the body."""

@@ -30,6 +30,7 @@ from birc.compiler.passes.lower.indexing import gather, gather_nd
 from birc.compiler.passes.lower.load_order import loads_first
 from birc.compiler.passes.lower.movement import bitcast, concat, concat_pieces, copy, materialised_reshape, pad
 from birc.compiler.passes.lower.narrow import narrow_operands
+from birc.compiler.passes.lower.neighbours import join_neighbours
 from birc.compiler.passes.lower.pack import pack_small
 from birc.compiler.passes.lower.ranges import graph_ranges
 from birc.compiler.passes.lower.rows import (
@@ -111,11 +112,11 @@ def device_problem(node: Node, types: Sequence[TensorType]) -> str | None:
     return node_problem(node, filled if node.op == "concat" else types, is_supported)
 
 
-def lower_graph(graph: Graph, machine: Machine, precision: str) -> Lowered:
+def lower_graph(graph: Graph, machine: Machine, precision: str, *, joins_neighbours: bool = False) -> Lowered:
     """Kernels for a graph of groups and single nodes.
 
-    Raises `UnsupportedError` listing what the device cannot do, and `DoesNotFitError` where a limit of the target
-    is exceeded.
+    With `joins_neighbours` convolutions of few channels take neighbours side by side where that is faster. Raises
+    `UnsupportedError` listing what the device cannot do, and `DoesNotFitError` where a limit of the target is exceeded.
     """
     check_supported(graph, is_supported)
     env = Environment(
@@ -125,6 +126,7 @@ def lower_graph(graph: Graph, machine: Machine, precision: str) -> Lowered:
         machine.vector_tile_elements,
         machine.tcore_cols,
         ranges=graph_ranges(graph),
+        joining=machine if joins_neighbours else None,
     )
     inputs = {v.name: env.new_buffer(v.name, v.type, "input") for v in graph.inputs if v.type.num_elements}
     outputs = {name: _output_view(env, name) for name in _direct_outputs(graph)}
@@ -225,7 +227,10 @@ def _lower_group(env: Environment, node: Node) -> Kernel:
             lowering.values[inner.name] = depthwise_conv2d(lowering, inner)
         else:
             lowering.values[inner.name] = ANCHORS[inner.op](lowering, inner)
-    return close_group(lowering, node, output)
+    kernel = close_group(lowering, node, output)
+    if env.joining is None or not lowering.neighbours:
+        return kernel
+    return join_neighbours(env, kernel, lowering.neighbours, env.joining)
 
 
 def _is_shares(graph: Graph, node: Node) -> bool:

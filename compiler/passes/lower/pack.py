@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from birc.compiler.ir.plan import Buffer, Kernel, View
-from birc.compiler.ir.plan_access import accesses, with_views
+from birc.compiler.ir.plan_access import accesses, accesses_of, with_views
 from birc.compiler.passes.lifetimes import tables
 from birc.runtime.dtypes import dtype
 
@@ -23,12 +23,14 @@ def pack_small(
 ) -> tuple[list[Kernel], dict[str, Buffer], dict[str, np.ndarray]]:
     """Kernels, buffers and data with the small constants of each element type in one buffer.
 
-    Tables that are read at indices from data stay apart: they are not copied onto the chip.
+    Tables that are read at indices from data stay apart: they are not copied onto the chip. What products multiply
+    comes first, so that what the vector cores read is one run, which may be copied nearer to them.
     """
     indexed = {name for kernel in kernels for name in tables(kernel)}
     used = {access.view.buffer for kernel in kernels for access in accesses(kernel)} - indexed
+    by_vectors = {access.view.buffer for kernel in kernels for op, access in accesses_of(kernel) if op not in "ab"}
     small: dict[str, list[Buffer]] = {}
-    for buffer in buffers.values():
+    for buffer in sorted(buffers.values(), key=lambda buffer: buffer.name in by_vectors):
         if buffer.role == "constant" and buffer.name in used and buffer.num_bytes <= LARGEST_PACKED_BYTES:
             small.setdefault(buffer.dtype, []).append(buffer)
     places: dict[str, tuple[str, int]] = {}
