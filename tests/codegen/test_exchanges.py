@@ -13,8 +13,9 @@ from networks import exported_network, relative_error
 from pipeline import Compiled, compile_graph
 from random_graphs import graphs
 
-from birc.codegen import program_code
-from birc.codegen.program_code import EVENTS, generate
+from birc.codegen import command_log
+from birc.codegen.command_log import EVENTS
+from birc.codegen.program_code import generate
 from birc.compiler.importer.importer import import_model
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.interpreter import run_graph
@@ -183,7 +184,7 @@ def chain(layers: int) -> Graph:
 @pytest.mark.parametrize("events", [5, 6, 8, 9, 12])
 def test_events_are_used_again_in_an_order_that_both_dies_know(events: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies are on their way while exchanges come and go, and take events again that copies have set."""
-    monkeypatch.setattr(program_code, "EVENTS", events)
+    monkeypatch.setattr(command_log, "EVENTS", events)
     case = compile_graph(chain(8), QUICK.with_values({"spc_sram_bytes": 1 << 20}))
     assert exchanges(case) == 7
     copies = sum(mnemonic == "copy" for mnemonic, _ in commands_of(case.program))
