@@ -16,17 +16,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 
 from birc.codegen.block_epilogue import BlockEpilogue
 from birc.codegen.columns import NOWHERE, WHOLE, Part, Place
 from birc.codegen.nest import NestBuilder, mask
-from birc.codegen.operand_loads import OperandLoads, RowsPart
+from birc.codegen.operand_loads import OperandLoads
 from birc.codegen.operand_ring import Operand, Rounds
 from birc.codegen.overlapped_rows import OverlappedRows
+from birc.codegen.rows_by_parts import RowsByParts
 from birc.codegen.slots import Slots
 from birc.codegen.statements import StatementWriter
 from birc.codegen.turns import program_count, program_dimension, taken_apart
-from birc.compiler.ir.plan import BLOCK, LAST_ROWS, Contraction, Dimension, Kernel, Phase, Tiling
+from birc.compiler.ir.plan import BLOCK, Contraction, Dimension, Kernel, Phase, Tiling
 from birc.compiler.ir.plan_patch import Patch, patch_of, slot_bytes
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.registers import epilogue_of
@@ -80,6 +83,10 @@ class ContractionWriter:
             self.epilogue, self.writer, self.nest, tiling.rows, tiling.columns, self.column, self.tile[self.column],
             self.by_block, program_count(tiling), ahead,
         )  # fmt: skip
+        self.by_parts = RowsByParts(
+            self.nest, self.loads, tiling.rows, self.row, self.tile.get(self.row, 1), self.column,
+            self.tile[self.column], self._taken, self._load_lasting,
+        )  # fmt: skip
         self.shares: dict[str, int] = {}
 
     def emit(self) -> tuple[KernelCode, Slots]:
@@ -113,6 +120,9 @@ class ContractionWriter:
             self._row_loops(loops)
             self.loads.block(self.a)
             self._tiles()
+        elif self.tiling.winding:
+            tile = partial(self._tile, [], False, False)
+            self.by_parts.winding(self.shares[self.column] // self.tiling.columns, tile)
         else:
             self._row_loops(loops)
             self._column_loop(loops)
@@ -211,7 +221,7 @@ class ContractionWriter:
         """The tiles of a block, their sums left `in_registers` or finished; `adds` what other chunks left there."""
         early = self._early(chunks) if in_registers else None
         if self.tiling.by_columns:
-            self._grid_by_parts(chunks, in_registers, adds)
+            self.by_parts.block(partial(self._tile, chunks, in_registers, adds))
             return
         with ExitStack() as loops:
             row = self._row_loop(loops, self.a.count)
@@ -221,36 +231,17 @@ class ContractionWriter:
                 self._early_tiles(early, row)
                 return
             column = self._column_tiles(loops)
-            self._tile(chunks, row, column, in_registers, adds)
+            self._tile(chunks, in_registers, adds, row, column)
         self._leave_grid()
-
-    def _grid_by_parts(self, chunks: list[int | None], in_registers: bool, adds: bool) -> None:
-        """The tiles of a block row after row, those of its last rows column after column.
-
-        The slots of the first columns are free the earlier: what comes next is loaded while the T-core is busy.
-        """
-        first = self.a.count - LAST_ROWS
-        self.a.scope = self.nest.inner_depths()
-        with ExitStack() as loops:
-            self.loads.part = RowsPart(0, first)
-            row = self._row_loop(loops, first)
-            self.loads.rows(row)
-            column = self._column_tiles(loops)
-            self._tile(chunks, row, column, in_registers, adds)
-        self._leave_grid()
-        with ExitStack() as loops:
-            self.loads.part = RowsPart(first, LAST_ROWS)
-            loops.enter_context(self.nest.moved(self.row, first * self.tile.get(self.row, 1)))
-            with ExitStack() as loaded:
-                self.loads.rows(self._row_loop(loaded, LAST_ROWS))
-            column = self._column_tiles(loops)
-            row = self._row_loop(loops, LAST_ROWS)
-            self._tile(chunks, row, column, in_registers, adds)
-        self._leave_grid()
-        self.loads.part = None
 
     def _tile(
-        self, chunks: list[int | None], row: int | None, column: int | None, in_registers: bool, adds: bool
+        self,
+        chunks: list[int | None],
+        in_registers: bool,
+        adds: bool,
+        row: int | None,
+        column: int | None,
+        loaded: bool = False,
     ) -> None:
         """The product of a tile, and its sum in its register or finished."""
         self._product([], row, {column: 1})
@@ -259,7 +250,7 @@ class ContractionWriter:
         if in_registers:
             self._drain(Register(number + first), mask(chunks))
         else:
-            self._drain_and_finish(Register(number + first) if adds else None)
+            self._drain_and_finish(Register(number + first) if adds else None, loaded)
 
     def _early_tiles(self, phase: Phase, row: int | None) -> None:
         """The tiles of a row, each going through the first phase of the epilogue while the next is multiplied."""
@@ -306,6 +297,16 @@ class ContractionWriter:
             tile = loops.enter_context(self.nest.loop(part.count, extent, self.column, "red"))
             self._early_tile(tile, part)
             self.after.finish_part(phase.statements, row, tile, part)
+
+    def _taken(self, depth: int | None) -> None:
+        """Vector programs take the iterations of the loop at a depth in turn; None when it is behind."""
+        self.writer.program_depth = depth
+
+    def _load_lasting(self) -> None:
+        """What is the same for all rows of a block of columns."""
+        for statement in self.epilogue.phases[0].statements:
+            if statement.result in self.epilogue.lasting:
+                self.writer.write(statement)
 
     def _leave_grid(self) -> None:
         """Tiles that programs take in turn are behind."""
@@ -358,16 +359,24 @@ class ContractionWriter:
             begins, ends = self.loads.edges
             a_full, b_full = Sync(Affine(A_FULL), first=a_reuse), Sync(Affine(B_FULL), first=b_reuse)
             a_free, b_free = Sync(Affine(A_FREE), last=a_reuse), Sync(Affine(B_FREE), last=b_reuse)
-            waits = (*[a_full][: part.begins], *[b_full][:begins], Sync(Affine(ACC_FREE), first=accumulated))
+            rows = self.loads.part
+            comes, goes = rows is None or rows.waits, rows is None or rows.frees
+            if rows is not None and rows.until is not None:
+                a_free = replace(a_free, last=a_free.last | mask([rows.until]))
+            waits = (
+                *[a_full][: part.begins and comes],
+                *[b_full][:begins],
+                Sync(Affine(ACC_FREE), first=accumulated),
+            )
             a_given = self.loads.given_back(self.a, around, {**column, **dict.fromkeys(taps.values(), 1)})
             posts = (
-                *(a_free, *a_given)[: 2 * part.ends],
+                *(a_free, *a_given)[: 2 * (part.ends and goes)],
                 *(b_free, *self.loads.given_back(self.b, around, {row: 1}))[: 2 * ends],
                 Sync(self._accumulator_full(), last=accumulated),
             )
             if self.patch is None:
-                rows = math.prod(self.tile[name] for name in self.contraction.row_dims)
-                self.nest.append(Instruction("tmma", (a, b, rows, *form), waits, posts))
+                height = math.prod(self.tile[name] for name in self.contraction.row_dims)
+                self.nest.append(Instruction("tmma", (a, b, height, *form), waits, posts))
             else:
                 self.nest.append(Instruction("tconv", (a, self._window(self.patch), b, *form), waits, posts))
 
@@ -389,9 +398,15 @@ class ContractionWriter:
         waits = (Sync(self._accumulator_full()),)
         self.writer.write_drain(destination, first, waits, (Sync(Affine(ACC_FREE)),))
 
-    def _drain_and_finish(self, others: Register | None = None) -> None:
-        """Loads of the epilogue (they overlap the T-core), the drain, the rest; sums of `others` chunks are added."""
+    def _drain_and_finish(self, others: Register | None = None, loaded: bool = False) -> None:
+        """Loads of the epilogue (they overlap the T-core), the drain, the rest; sums of `others` chunks are added.
+
+        What lasts is not loaded again.
+        """
+        lasting = self.epilogue.lasting if loaded else ()
         for statement in self.epilogue.phases[0].statements:
+            if statement.result in lasting:
+                continue
             if statement.op == "vacc":
                 sums = self.writer.register(statement.result)
                 self._drain(sums, 0)

@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from birc.codegen.nest import NestBuilder, mask
-from birc.codegen.operand_ring import Operand, Rounds, Steps, ring_address
+from birc.codegen.operand_ring import Operand, Rounds, Steps, ring_address, running_address
 from birc.codegen.slots import Slots
 from birc.compiler.ir.plan import Dimension, Tiling
-from birc.runtime.program import Affine, Instruction, RingAddress, Sync
+from birc.runtime.program import Affine, Instruction, RingAddress, Sync, affine
 
 MOST_ROWS_AHEAD = 4
 """With slots for so many rows there is no point in holding some of them back."""
@@ -19,10 +19,23 @@ MOST_ROWS_AHEAD = 4
 
 @dataclass(frozen=True, slots=True)
 class RowsPart:
-    """The rows of a block that are written together: `count` of them from `first` on."""
+    """The rows of a block that are written together: `count` of them from `first` on, counted from the end if `back`.
+
+    The tiles of a block begin with those of the part that `opens` and end with those of the one that `closes` it. `at`
+    is the number of the load of its first row among all loads of rows; None where blocks come one after the other. Its
+    tiles wait for their rows unless these were used before, and give their slots back unless they are used again (with
+    `until`: in the last iteration of that loop only).
+    """
 
     first: int
     count: int
+    opens: bool
+    closes: bool
+    back: bool = False
+    at: Affine | None = None
+    waits: bool = True
+    frees: bool = True
+    until: int | None = None
 
 
 @dataclass(slots=True)
@@ -46,8 +59,7 @@ class OperandLoads:
     @property
     def edges(self) -> tuple[bool, bool]:
         """Whether the first and the last rows of the block are among those that are written now."""
-        part = self.part
-        return part is None or part.first == 0, part is None or part.first + part.count == self.a.count
+        return self.part is None or self.part.opens, self.part is None or self.part.closes
 
     def steps(self, dimension: Dimension) -> int:
         """How many tiles there are along a dimension."""
@@ -112,9 +124,7 @@ class OperandLoads:
         if not is_a:
             goes_past = tiling.hoist == "a" and self.b.count == 1 and self.a.count > 1
         goes_past = goes_past and not (tiling.overlap or tiling.eager)
-        is_first = (self.part is None or self.part.first == 0) and (
-            self.rounds is None or self.rounds.number.constant == 0
-        )
+        is_first = (self.part is None or self.part.opens) and (self.rounds is None or self.rounds.number.constant == 0)
         tiles = math.prod(self.steps(d) for d in operand.resident)
         return goes_past and is_first and 2 * tiles <= operand.slots < MOST_ROWS_AHEAD * tiles
 
@@ -124,6 +134,10 @@ class OperandLoads:
         `tile` numbers it in its block by the depths of loops, which begin at the `first` one.
         """
         inside = [(steps[d.name], self.steps(d)) for d in operand.resident]
+        if operand is self.a and self.part is not None and self.part.at is not None:
+            (row,) = tile
+            number = self.part.at + affine(0, {} if row is None else {row: 1})
+            return running_address(operand, number, inside)
         if operand is self.a and self.part is not None:
             return ring_address(operand, self.nest, tile, inside, self.rounds, self.part.first)
         if operand is self.a and self.tiling.stream:  # the scope of what is streamed is a row tile

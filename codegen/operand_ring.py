@@ -83,3 +83,14 @@ def ring_address(
     if operand.slots == tiles or (before == Affine() and operand.slots > tiles):
         return RingAddress(inside * operand.slot_bytes)
     return RingAddress(Affine(), operand.slot_bytes, before * tiles + inside, operand.slots)
+
+
+def running_address(operand: Operand, number: Affine, steps: Sequence[tuple[int | None, int]]) -> RingAddress:
+    """Where the tiles of the load with a `number` lie, one for each of the `steps` over resident depth."""
+    terms: dict[int, int] = {}
+    tiles = 1
+    for depth, count in reversed(steps):
+        if depth is not None:
+            terms[depth] = tiles
+        tiles *= count
+    return RingAddress(Affine(), operand.slot_bytes, number * tiles + affine(0, terms), operand.slots)

@@ -134,7 +134,8 @@ class Tiling:
     depth loops, which move a window over a patch that an a tile brings for all of them (plan_patch.py); `once`: each
     vector program executes the first phase of a vector kernel, loads all, once for all of its tiles; `overlap`: the
     only vector program finishes a row of tiles while it takes the sums of the next; `by_columns`: the last `LAST_ROWS`
-    rows of a block go column by column, so that the slots of its first columns are free the earlier; `eager`: what goes
+    rows of a block go column by column, so that the slots of its first columns are free the earlier; `winding`:
+    the next block of columns begins with those rows, which are there, and goes back to the first; `eager`: what goes
     past tiles of the other operand is loaded as far ahead as there are slots from the first tile on, as the other is
     there by then. Of a vector kernel whose phases have no loops `rows` are the tiles that a program has under way
     together.
@@ -155,6 +156,7 @@ class Tiling:
     once: bool = False
     overlap: bool = False
     by_columns: bool = False
+    winding: bool = False
     eager: bool = False
 
 

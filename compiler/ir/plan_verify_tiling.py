@@ -153,16 +153,34 @@ def _product_problems(
             yield f"operand {operand} needs {slots * num_bytes} B of its input buffer, there are {capacity}"
         if slots < tiles:
             yield f"operand {operand} has {slots} slots, {tiles} of its tiles are in use at once"
+    yield from _row_order_problems(kernel, contraction, tiling, tile, row)
+    if tiling.hoist and resident != math.prod(steps):
+        yield f"hoists {tiling.hoist}, but the depth is not resident"
+
+
+def _row_order_problems(
+    kernel: Kernel, contraction: Contraction, tiling: Tiling, tile: Mapping[str, int], row_slots: int
+) -> Iterator[str]:
+    """What is wrong with the last rows of blocks and with winding; a row of a takes `row_slots`."""
+    steps = [-(-d.extent // tile[d.name]) for d in kernel.red_dims]
+    chunked = steps[: len(steps) - tiling.resident]
     if tiling.by_columns:
-        chunks = sum(count > 1 for count in steps[: len(steps) - tiling.resident])
         is_row = tiling.stream and tiling.columns > 1 and tiling.turns == TILE
-        if not is_row or chunks > 1 or tiling.rows <= LAST_ROWS or tiling.a_slots < LAST_ROWS * row:
+        chunks = sum(count > 1 for count in chunked)
+        if not is_row or chunks > 1 or tiling.rows <= LAST_ROWS or tiling.a_slots < LAST_ROWS * row_slots:
             yield (
                 f"its last {LAST_ROWS} rows go column by column, which takes more rows of several columns, streamed and"
                 " finished tile by tile, slots for these rows, and one loop over chunks of the depth at most"
             )
-    if tiling.hoist and resident != math.prod(steps):
-        yield f"hoists {tiling.hoist}, but the depth is not resident"
+    if tiling.winding:
+        spread, column = spreads(kernel, tiling), contraction.column_dims[0]
+        rows = math.prod(spread[d.name].share for d in kernel.par_dims if d.name != column)
+        whole = math.prod(chunked) == 1 and not tiling.hoist and rows == tiling.rows
+        if not tiling.by_columns or not whole or tiling.rows <= 2 * LAST_ROWS:
+            yield (
+                f"winds past its columns, which takes more than {2 * LAST_ROWS} rows in one block, the last of them by"
+                " columns, and a resident depth"
+            )
 
 
 def _window_problems(

@@ -119,6 +119,7 @@ class Epilogue:
     move along the columns: they go ahead of what they are for, by several tiles. Both are empty when it takes single
     tiles. The loads in `held` go ahead by whole rows: each lies in the register of its tile, until what is computed
     with it takes that. Where rows overlap, the loads of the `loads_ahead` last tiles of a row go ahead, all at once.
+    Where rows wind, what is the same for all rows of a block of columns is in `lasting`: it has registers of its own.
     """
 
     phases: tuple[Phase, ...]
@@ -127,6 +128,7 @@ class Epilogue:
     loads: dict[str, int]
     held: frozenset[str] = frozenset()
     loads_ahead: int = 0
+    lasting: frozenset[str] = frozenset()
 
     @property
     def is_rowwise(self) -> bool:
@@ -170,6 +172,8 @@ def epilogue_of(kernel: Kernel, tiling: Tiling, registers: int) -> Epilogue:
         (column,) = kernel.contraction.column_dims
         return overlapped_epilogue(kernel, tiling.columns, dict(tiling.tile).get(column, 1))
     after = epilogue(kernel, tiling.turns == BLOCK)
+    if tiling.winding and kernel.contraction is not None:
+        return _with_lasting(after, kernel.contraction.row_dims)
     most, tiles = registers // tiling.programs, tiling.rows * tiling.columns
     is_ahead = not after.loads or after.ahead(tiling.rows, tiling.columns, most) >= min(tiling.columns, ENOUGH_AHEAD)
     if not begins_early(kernel, tiling):
@@ -190,6 +194,17 @@ def overlapped_epilogue(kernel: Kernel, columns: int, step: int) -> Epilogue:
     plain = min(late.begin // step, columns - 1) if late is not None else 0
     ahead = columns - plain if after.loads else 0
     return replace(after, registers=Registers(numbers, len(numbers)), loads_ahead=ahead)
+
+
+def _with_lasting(after: Epilogue, rows: Collection[str]) -> Epilogue:
+    """The epilogue of single tiles, with registers for the loads that do not move along the `rows`."""
+    loads = [s for s in after.phases[0].statements if s.op == "vld" and s.access is not None]
+    lasting = [
+        s.result for s in loads if s.access and not any(name in rows for i in s.access.index for name, _ in i.terms)
+    ]
+    others = assign(after.phases, lasting)
+    numbers = others.numbers | {name: others.count + number for number, name in enumerate(lasting)}
+    return replace(after, registers=Registers(numbers, others.count + len(lasting)), lasting=frozenset(lasting))
 
 
 def begins_early(kernel: Kernel, tiling: Tiling) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from birc.compiler.ir.plan import BLOCK, Access, Contraction, Dimension, Kernel, Tiling
+from birc.compiler.ir.plan import BLOCK, LAST_ROWS, Access, Contraction, Dimension, Kernel, Tiling
 from birc.compiler.ir.plan_patch import loaded_pixels, patch_of, slot_bytes
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.row_overlap import overlapped_dimension
@@ -186,6 +186,8 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     a_resident = resident / shape.windows
     a_loads = tiles * steps / shape.windows / (column_share if tiling.hoist == "a" else tiling.columns)
     b_loads = tiles * steps / (tiles / column_share if tiling.hoist == "b" else tiling.rows)
+    if tiling.winding:  # A pass begins with rows that are there.
+        a_loads -= LAST_ROWS * steps / shape.windows * (column_share // tiling.columns - 1)
     a_time = max(a_loads * load_a, a_loads * (latency_a + load_a) / min(flight, tiling.a_slots))
     b_time = max(b_loads * load_b, b_loads * (latency_b + load_b) / min(flight, tiling.b_slots))
     # A block that is not double-buffered is loaded while the T-core waits.
@@ -194,6 +196,8 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
         a_tiles = 1 if tiling.columns == 1 else a_resident
     a_short, b_short = _shortage(tiling.a_slots, a_tiles), _shortage(tiling.b_slots, tiling.columns * resident)
     b_exposed = BY_COLUMNS_EXPOSED if tiling.by_columns else SINGLE_BUFFER_EXPOSED
+    if tiling.winding:
+        b_exposed = 0.0
     exposed = SINGLE_BUFFER_EXPOSED * a_short * a_time + b_exposed * b_short * b_time
     drains = tiles * (chunks if partial else 1)
     drain = machine.accumulator_drain_cycles + 2 * machine.semaphore_cycles + machine.tcore_fill_cycles

@@ -303,6 +303,8 @@ def _blocked(
                     has_others = chunks * math.prod(blocks) > 1
                     if has_others and _may_end_by_columns(shape, tiling, a_steps):
                         yield replace(tiling, by_columns=True)
+                        if _may_wind(shape, tiling, chunks):
+                            yield replace(tiling, by_columns=True, winding=True)
 
 
 def _may_end_by_columns(shape: Shape, tiling: Tiling, a_steps: int) -> bool:
@@ -311,6 +313,14 @@ def _may_end_by_columns(shape: Shape, tiling: Tiling, a_steps: int) -> bool:
     is_row = tiling.stream and tiling.columns > 1 and tiling.turns == TILE
     has_slots = tiling.a_slots >= LAST_ROWS * a_steps
     return is_row and has_slots and tiling.rows > LAST_ROWS + 1 and sum(count > 1 for count in chunked) <= 1
+
+
+def _may_wind(shape: Shape, tiling: Tiling, chunks: int) -> bool:
+    """Whether the only block of rows goes past several blocks of columns, there and back."""
+    shares = [shape.share(d, dict(tiling.spcs)) for d in shape.kernel.par_dims]
+    columns = shape.share(shape.column, dict(tiling.spcs))
+    is_only = math.prod(shares) == tiling.rows * columns and columns > tiling.columns
+    return is_only and chunks == 1 and not tiling.hoist and tiling.rows > 2 * LAST_ROWS
 
 
 def _slots(machine: Machine, tiles: int, fitting: int, held: int = 0) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from random_tilings import MACHINE, TiledProduct, lowered_product, tiled_products, with_tiling
 
 from birc.compiler.ir.interpreter import run_graph
-from birc.compiler.ir.plan import BLOCK, TILE, Tiling
+from birc.compiler.ir.plan import BLOCK, LAST_ROWS, TILE, Tiling
 from birc.compiler.passes.split_depth import split_depth
 from birc.runtime.timing import simulate
 from birc.runtime.values.engine import ValuesEngine
@@ -84,6 +85,28 @@ def test_the_last_rows_go_by_columns(rows: int, columns: int, depth: int) -> Non
     spcs = (("n", 2),)
     tiling = Tiling(tile, spcs, rows, columns, 1, "", True, 5, 2 * columns, programs=columns, by_columns=True)
     check(with_tiling(fused, lowered, kernel, tiling), 1)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize(("rows", "columns"), [(5, 2), (8, 3)])
+@pytest.mark.parametrize("eager", [False, True])
+def test_rows_wind_past_blocks_of_columns(blocks: int, rows: int, columns: int, eager: bool) -> None:
+    """Each block but the first finds the rows with which the one before ended; those that are left are loaded once."""
+    depth, spcs = 4, 2
+    fused, lowered, kernel = product(3 * rows - 1, depth, 4 * spcs * blocks * columns - 1)
+    tile = (("m", 3), ("n", 4), ("k0", 2))
+    slots = 5, 2 * columns + eager
+    tiling = Tiling(
+        tile, (("n", spcs),), rows, columns, 1, "", True, *slots, columns, by_columns=True, winding=True, eager=eager
+    )
+    case = with_tiling(fused, lowered, kernel, tiling)
+    check(case, 1)
+    executed: Counter[str] = Counter()
+    instructions = list(case.compiled.program.kernels[0].instructions())
+    for (_, number), done in simulate(case.compiled.program, MACHINE).counts.instructions.items():
+        executed[instructions[number].mnemonic] += done.executions
+    assert executed["tlda"] == spcs * depth // 2 * (rows + (blocks - 1) * (rows - LAST_ROWS))
+    assert executed["vld"] < 2 * executed["vst"]  # Biases are loaded once for several rows.
 
 
 @pytest.mark.parametrize("turns", [TILE, BLOCK])

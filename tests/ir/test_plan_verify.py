@@ -312,6 +312,12 @@ TILINGS = (
         "its last 2 rows go column by column, which takes",
     ),
     Mistake(
+        "programs 2",
+        "block 3 by 2 resident 1 slots 4 and 8 stream true winding true",
+        "kernel 'product'",
+        "winds past its columns, which takes",
+    ),
+    Mistake(
         "phase {\n        v0 = vacc\n        v1 = vmax(v0, 0.0)",
         "phase (o) {\n        v0 = vacc\n        v8 = vfoldmax(v0) over [o]\n      }\n"
         "      phase (o) {\n        v1 = vsub(v0, v8)",

@@ -207,7 +207,11 @@ def _tilings(draw: st.DrawFn, kernel: Kernel, mode: str) -> Tiling:
     tiling = replace(tiling, eager=draw(st.booleans()))
     by_columns = replace(tiling, by_columns=True)
     is_legal = not list(tiling_problems(replace(kernel, tiling=by_columns), MACHINE))
-    return by_columns if is_legal and draw(st.booleans()) else tiling
+    if not is_legal or draw(st.booleans()):
+        return tiling
+    winding = replace(by_columns, winding=True)
+    is_legal = not list(tiling_problems(replace(kernel, tiling=winding), MACHINE))
+    return winding if is_legal and draw(st.booleans()) else by_columns
 
 
 @st.composite
