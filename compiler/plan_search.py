@@ -18,7 +18,7 @@ from birc.compiler.passes.base import Pass, run_passes
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.depth_first import with_less_room
 from birc.compiler.passes.in_place import in_place
-from birc.compiler.passes.local_pairs import local_pairs
+from birc.compiler.passes.local_chains import local_chains
 from birc.compiler.passes.lower.lower import Lowered, lower_graph
 from birc.compiler.passes.near_constants import near_constants
 from birc.compiler.passes.partition import partitions
@@ -150,7 +150,7 @@ class PlanSearch:
 
         Weights that are to stay on the chip may need all of it.
         """
-        paired = local_pairs(plan, self.machine, partial(self._cycles, constants_of(plan)))
+        paired = local_chains(plan, self.machine, partial(self._cycles, constants_of(plan)))
         if paired is None:
             return (plan,)
         is_little = paired.tensor_buffer_bytes <= LITTLE * self.machine.spc_sram_bytes

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from birc.compiler.ir.plan import RED, Contraction, Index, Kernel, Tiling
+from birc.compiler.ir.plan import OWN_DIMENSIONS, RED, Contraction, Index, Kernel, Tiling
 from birc.compiler.ir.plan_verify_kernel import bounds, reach
 from birc.runtime.machine import Machine
 from birc.runtime.verifier.structure import RING_ALIGNMENT_BYTES
@@ -164,12 +164,12 @@ def loaded_pixels(patch: Patch, kernel: Kernel, contraction: Contraction, tile: 
 
 
 def _side(index: tuple[Index, ...], axis: int, reds: set[str], rows: tuple[str, ...]) -> Side | None:
-    """What a coordinate counts, when it moves by single pixels.
+    """What a coordinate counts, when it moves by single pixels, from where those of an SPC begin.
 
     It is one pixel where there is no such axis, or where the axis selects a product and moves with no row.
     """
     terms = index[axis].terms if axis >= 0 else ()
-    pixels = [(name, factor) for name, factor in terms if name not in reds]
+    pixels = [(name, factor) for name, factor in terms if name not in reds and name not in OWN_DIMENSIONS]
     taps = [(name, factor) for name, factor in terms if name in reds]
     if len(pixels) > 1 or len(taps) > 1 or any(factor != 1 for _, factor in pixels):
         return None

@@ -2,7 +2,7 @@
 
 A kernel that adds a tensor to its sums, for one, reads every element of it just before it writes the one of the result
 with the same coordinates. When nothing reads that tensor later both can be one buffer. What dies send each other has
-one of its own.
+one of its own. In a chain of kernels without barriers between them another SPC may still be reading for an earlier one.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Plan
+from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Plan, Step
 from birc.compiler.ir.plan_access import accesses
-from birc.compiler.passes.lifetimes import instances, lifetimes, touched, writes_of
+from birc.compiler.passes.lifetimes import instances, lifetimes, reads_of, touched, users, writes_of
 from birc.compiler.passes.schedule import redirected
 
 
@@ -20,7 +20,9 @@ def in_place(plan: Plan) -> Plan:
     """The plan with results in the buffers of operands wherever that is possible."""
     buffers = {b.name: b for b in plan.buffers}
     spans = lifetimes(plan)
+    local = {b.name for b in plan.buffers if b.space == "tb"}
     sent = {name for step in plan.steps if not isinstance(step, KernelStep) for name in touched(step)}
+    used = users(plan)
     firsts: dict[int, list[str]] = {}
     for name, (first, _) in spans.items():
         if name not in sent:
@@ -31,12 +33,24 @@ def in_place(plan: Plan) -> Plan:
         if not isinstance(step, KernelStep):
             continue
         for name in firsts.get(number, ()):
-            own = touched(step) - sent - {name}
+            chain = range(_begin(plan.steps, number, local), number)
+            own = {other for other in touched(step) - sent - {name} if not set(used[other]) & {*chain}}
             home = _operand(step, buffers[name], [buffers[other] for other in own if spans[other][1] == number])
             if home is not None and home not in taken:
                 taken.add(home)
                 homes[name] = homes.get(home, home)
     return _renamed(plan, homes) if homes else plan
+
+
+def _begin(steps: Sequence[Step], number: int, local: set[str]) -> int:
+    """The first of the steps up to one that no barrier of the die is between: each reads what its SPC made before."""
+    while number > 0 and not local.isdisjoint(_read(steps[number])):
+        number -= 1
+    return number
+
+
+def _read(step: Step) -> set[str]:
+    return set[str]().union(*map(reads_of, instances(step))) if isinstance(step, KernelStep) else set()
 
 
 def _operand(step: KernelStep, result: Buffer, last_read: Sequence[Buffer]) -> str | None:

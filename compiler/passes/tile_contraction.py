@@ -97,7 +97,7 @@ def _candidates_of(
     kernel: Kernel, contraction: Contraction, machine: Machine, memories: Memories, *, is_cut: bool
 ) -> Iterator[tuple[Shape, Tiling]]:
     rows = [kernel.dimension(name) for name in contraction.row_dims]
-    for extents in _row_tiles(rows, machine.tcore_rows):
+    for extents in _row_tiles(rows, machine.tcore_rows, banded(kernel)):
         for tile in _narrowed(kernel, contraction, machine, _tile(kernel, contraction, machine, extents)):
             yield from _tilings(Shape(kernel, contraction, machine, memories, tile, is_cut))
 
@@ -213,11 +213,18 @@ def _is_depth_alone(contraction: Contraction, name: str, tile: dict[str, int]) -
     return not any(name in axis and any(tile[other] > 1 for other in axis if other != name) for axis in names)
 
 
-def _row_tiles(dims: list[Dimension], most: int) -> list[dict[str, int]]:
-    """Tile extents of the row dimensions: the few combinations of at most `most` rows that waste least."""
+def _row_tiles(dims: list[Dimension], most: int, whole: set[str]) -> list[dict[str, int]]:
+    """Tile extents of the row dimensions: the few combinations of at most `most` rows that waste least.
+
+    Tiles of the dimensions in `whole` come out even.
+    """
     if not dims:
         return [{}]
     choices = [sorted({even_part(d.extent, t) for t in range(1, most + 1)}) for d in dims]
+    choices = [
+        [t for t in extents if d.name not in whole or d.extent % t == 0]
+        for d, extents in zip(dims, choices, strict=True)
+    ]
     scored = []
     for extents in itertools.product(*choices):
         if math.prod(extents) > most:

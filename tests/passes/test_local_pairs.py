@@ -15,7 +15,7 @@ from birc.compiler.passes.canonicalize import canonicalize
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.depth_first import with_less_room
 from birc.compiler.passes.legalize import LEGALIZE
-from birc.compiler.passes.local_pairs import local_pairs
+from birc.compiler.passes.local_chains import local_chains
 from birc.compiler.passes.lower.lower import lower_graph
 from birc.compiler.passes.partition import partitions
 from birc.compiler.prove import new_prover
@@ -97,7 +97,7 @@ def test_bands_of_rows_hold_what_windows_reach(stride: int, pooled: bool) -> Non
     np.testing.assert_array_equal(actual, expected(pixels, stride, pooled))
 
 
-def test_a_tensor_that_others_read_stays_in_shared_memory() -> None:
+def test_a_tensor_that_two_kernels_read_stays_for_both() -> None:
     make = GraphMaker()
     x = make.input(4, DEPTH, SIDE, SIDE)
     point = {"stride": (1, 1), "pads": (0, 0, 0, 0), "dilation": (1, 1), "group": 1}
@@ -105,7 +105,19 @@ def test_a_tensor_that_others_read_stays_in_shared_memory() -> None:
     window = {"kernel": (3, 3), "stride": (1, 1), "pads": (1, 1, 1, 1), "dilation": (1, 1)}
     pooled = make("max_pool2d", wide, **window)
     again = make("conv2d", wide, make.constant(integers(DEPTH, WIDTH, 1, 1)), **point)
-    assert paired(make.graph(pooled, again)) is None
+    found = paired(make.graph(pooled, again))
+    assert found is not None
+    assert [b.name for b in found.plan.buffers if b.space == "tb"] == [wide]
+    found.verify()
+    assert not list(new_prover().flaws(found.plan, found.machine))
+    pixels = integers(4, DEPTH, SIDE, SIDE)
+    values = found.values({"x0": pixels})
+    products = np.einsum("ncyx,oc->noyx", pixels.astype(np.float64), integers(WIDTH, DEPTH, 1, 1)[:, :, 0, 0])
+    padded = np.pad(products, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
+    largest = np.max([padded[:, :, r : r + SIDE, s : s + SIDE] for r in range(3) for s in range(3)], axis=0)
+    np.testing.assert_array_equal(values[found.graph.outputs[0]], largest)
+    sums = np.einsum("ncyx,oc->noyx", products, integers(DEPTH, WIDTH, 1, 1)[:, :, 0, 0])
+    np.testing.assert_array_equal(values[found.graph.outputs[1]], sums)
 
 
 def test_pairs_that_take_longer_stay_apart() -> None:
@@ -114,7 +126,7 @@ def test_pairs_that_take_longer_stay_apart() -> None:
     lowered = lower_graph(fused, machine, "model")
     barrier = machine.spcs_meet_cycles
     for plan in partitions(fused, lowered, machine):
-        assert local_pairs(plan, machine, lambda _, memories: barrier if memories.local else 0) is None
+        assert local_chains(plan, machine, lambda _, memories: barrier if memories.local else 0) is None
 
 
 @pytest.mark.parametrize("pooled", [False, True])

@@ -173,7 +173,7 @@ def test_it_is_proved(two: Compiled) -> None:
 def test_the_compiler_shares_what_costs_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = load_machine("tiny").with_values({"spc_sram_bytes": 1 << 19})
     model = network()
-    monkeypatch.setattr(plan_search, "local_pairs", lambda *_: None)  # with pairs there is no time to spare
+    monkeypatch.setattr(plan_search, "local_chains", lambda *_: None)  # with pairs there is no time to spare
     found = driver.compile_model(model, machine, precision="bf16", opt_level=2)
     monkeypatch.setattr(plan_search, "SHARING_TRIALS", ())
     apart = driver.compile_model(model, machine, precision="bf16", opt_level=2)

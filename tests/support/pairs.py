@@ -8,9 +8,10 @@ from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import OWN_DIMENSIONS, Kernel, Plan
 from birc.compiler.passes.base import run_passes
 from birc.compiler.passes.canonicalize import canonicalize
+from birc.compiler.passes.chain_gain import Cycles
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.legalize import LEGALIZE
-from birc.compiler.passes.local_pairs import Cycles, local_pairs
+from birc.compiler.passes.local_chains import local_chains
 from birc.compiler.passes.lower.lower import Lowered, lower_graph
 from birc.compiler.passes.partition import partitions
 from birc.runtime.machine import Machine, load_machine
@@ -25,7 +26,7 @@ def paired_plan(graph: Graph, machine: Machine, cycles: Cycles = local_is_faster
     """The first plan with pairs, the graph as it is fused, and what that is lowered to."""
     fused = run_passes(canonicalize(graph), (*LEGALIZE, *fusing(machine, "model")))
     lowered = lower_graph(fused, machine, "model")
-    plans = (local_pairs(plan, machine, cycles) for plan in partitions(fused, lowered, machine))
+    plans = (local_chains(plan, machine, cycles) for plan in partitions(fused, lowered, machine))
     return next(((fused, lowered, plan) for plan in plans if plan is not None), None)
 
 
