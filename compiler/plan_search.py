@@ -25,7 +25,7 @@ from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.shared_constants import first_uses, share_constants
 from birc.compiler.passes.side_by_side import side_by_side
-from birc.compiler.passes.tile import Solved, constants_of, signature, tile, tiled
+from birc.compiler.passes.tile import MOST_TIMED, Solved, constants_of, signature, tile, tiled
 from birc.runtime.errors import DoesNotFitError, InternalError
 from birc.runtime.machine import Machine
 from birc.runtime.program import Program
@@ -35,6 +35,9 @@ from birc.runtime.timing.kernels import KernelTimer
 
 SHARING_TRIALS: Final = (0, 1, 2, 3, 4, 6, 8, 12, 20)
 """How many constants are not shared, of those that dies could share, in the order of use: tried one after the other."""
+
+FEW_TIMED: Final = 3
+"""Tilings of a product that are timed to find chains of kernels: there are many to look at."""
 
 LITTLE: Final = 1 / 16
 """Share of an SPC's memory that no plan misses."""
@@ -62,6 +65,7 @@ class PlanSearch:
     resident_weights: bool = False
     tell: Callable[[str], None] = lambda _: None
     _tilings: Solved = field(default_factory=dict)
+    _rough_tilings: Solved = field(default_factory=dict)
     _taken: dict[object, tuple[int, int]] = field(default_factory=dict)  # by structure of kernels
     writer: KernelWriter = field(init=False)
     _timer: KernelTimer = field(init=False)
@@ -159,14 +163,18 @@ class PlanSearch:
         return (plan, paired, *with_less_room(paired, self.machine))
 
     def _cycles(self, constants: frozenset[str], kernel: Kernel, memories: Memories) -> int:
-        return self._busy(kernel, replace(memories, constants=constants))[0]
+        """The cycles of a kernel by a good tiling."""
+        return self._timed(kernel, replace(memories, constants=constants), self._rough_tilings, FEW_TIMED)[0]
 
     def _busy(self, kernel: Kernel, memories: Memories) -> tuple[int, int]:
         """The cycles of a kernel by its best tiling, and those in which the ALU works."""
-        key = signature(kernel, memories)
+        return self._timed(kernel, memories, self._tilings, MOST_TIMED)
+
+    def _timed(self, kernel: Kernel, memories: Memories, tilings: Solved, most: int) -> tuple[int, int]:
+        key = signature(kernel, memories), most
         if key not in self._taken:
             clock = KernelClock(self._timer)
-            chosen = tiled(kernel, self.machine, memories, self._tilings, clock.cycles)
+            chosen = tiled(kernel, self.machine, memories, tilings, clock.cycles, most)
             self._taken[key] = clock.busy(chosen, memories, self.machine)
         return self._taken[key]
 

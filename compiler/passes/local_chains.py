@@ -9,10 +9,10 @@ columns or products (local_pairs.py). What others read, too, is stored once more
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
-from birc.compiler.ir.plan import KernelStep, Plan, Step
+from birc.compiler.ir.plan import Buffer, KernelStep, Plan, Step
 from birc.compiler.passes.chain_gain import OWN, Chain, Cycles, Gains, in_parts, room, written
 from birc.compiler.passes.chain_images import ImageChain, parts_of
 from birc.compiler.passes.lifetimes import instances, touched, users
@@ -52,13 +52,19 @@ def local_chains(plan: Plan, machine: Machine, cycles: Cycles) -> Plan | None:
 def _found(steps: Sequence[Step], gains: Gains) -> Mapping[int, list[Chain]]:
     """The chains that gain time by themselves, by the place of their first step."""
     pairs = Pairs(gains)
-    found: dict[int, list[Chain]] = {}
-    for place in range(len(steps)):
-        ends = range(place + 2, min(place + LONGEST, len(steps)) + 1)
-        chains = [_over_images(steps[place:end], place, gains) for end in ends]
-        if ends:
-            chains.append(pairs.best(steps, place, place + 1, is_next=True))
-        found[place] = [chain for chain in chains if chain is not None]
+    tried: dict[tuple[int, int], Chain | None] = {}
+    for length in range(2, LONGEST + 1):
+        for place in range(len(steps) - length + 1):
+            # What gains nothing without its first or its last kernel is not worth a closer look.
+            is_promising = length == 2 or tried.get((place, length - 1)) or tried.get((place + 1, length - 1))
+            if is_promising and (run := _over_images(steps[place : place + length], place, gains)) is not None:
+                tried[place, length] = run.chain(gains)
+    found: dict[int, list[Chain]] = {place: [] for place in range(len(steps))}
+    for (place, _), chain in tried.items():
+        found[place] += [chain] if chain is not None else []
+    for place in range(len(steps) - 1):
+        pair = pairs.best(steps, place, place + 1, is_next=True)
+        found[place] += [pair] if pair is not None else []
     return found
 
 
@@ -97,7 +103,21 @@ def _may_pass(steps: Sequence[Step], number: int, others: Sequence[int]) -> bool
     )
 
 
-def _over_images(run: Sequence[Step], place: int, gains: Gains) -> Chain | None:
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Steps in a row, and how they are as a chain: cut, with what stays between them; `saved` are the barriers."""
+
+    steps: Sequence[KernelStep]
+    cut: Sequence[KernelStep | None]
+    between: Sequence[Buffer]
+    saved: int
+
+    def chain(self, gains: Gains) -> Chain | None:
+        """The chain; None when it gains nothing."""
+        return gains.chain(self.steps, self.cut, self.between, self.saved)
+
+
+def _over_images(run: Sequence[Step], place: int, gains: Gains) -> _Run | None:
     """Steps in a row, the first one at a place, as a chain of kernels over images; None for what can be none."""
     steps = [step for step in run if isinstance(step, KernelStep)]
     if len(steps) < len(run) or any(not _alike(step, steps[0]) for step in steps):
@@ -124,8 +144,8 @@ def _over_images(run: Sequence[Step], place: int, gains: Gains) -> Chain | None:
         cut.append(in_parts(own, partial(in_own_images, of=part.rows, made=part.made, local=held)))
     between = [replace(gains.buffers[name], name=names[name], role="scratch") for name in made]
     machine = gains.machine
-    saved = _barriers(steps, made) * (machine.die_barrier_cycles - machine.spc_barrier_cycles)
-    return gains.chain(steps, cut, between, saved)
+    saved = _barriers(steps, made) * (machine.spcs_meet_cycles - machine.spc_barrier_cycles)
+    return _Run(steps, cut, between, saved)
 
 
 def _alike(step: KernelStep, other: KernelStep) -> bool:

@@ -64,18 +64,23 @@ def constants_of(plan: Plan) -> frozenset[str]:
     return frozenset(b.name for b in plan.buffers if b.role == "constant")
 
 
-def tiled(kernel: Kernel, machine: Machine, memories: Memories, solved: Solved, clock: Clock | None) -> Kernel:
-    """A kernel with its tiling, which is looked up in `solved` and added to it."""
+def tiled(
+    kernel: Kernel, machine: Machine, memories: Memories, solved: Solved, clock: Clock | None, most: int = MOST_TIMED
+) -> Kernel:
+    """A kernel with its tiling, which is looked up in `solved` and added to it.
+
+    When fewer than `MOST_TIMED` tilings are timed the slots are not looked at.
+    """
     if kernel.contraction is not None:  # what products read again and again is copied to the chip
         memories = replace(memories, far=frozenset())
     key = signature(kernel, memories), machine
     if key not in solved:
-        solved[key] = _solve(kernel, machine, memories, clock)
+        solved[key] = _solve(kernel, machine, memories, clock, most)
     return solved[key].of(kernel)
 
 
-def _solve(kernel: Kernel, machine: Machine, memories: Memories, clock: Clock | None) -> Tiled:
-    most = 1 if clock is None else MOST_TIMED
+def _solve(kernel: Kernel, machine: Machine, memories: Memories, clock: Clock | None, timed: int) -> Tiled:
+    most = 1 if clock is None else timed
     tilings: list[Tiled] = []
     if kernel.contraction is not None:
         tilings += contraction_tilings(kernel, kernel.contraction, machine, memories, most)
@@ -103,6 +108,8 @@ def _solve(kernel: Kernel, machine: Machine, memories: Memories, clock: Clock | 
         eager = replace(chosen, tiling=replace(chosen.tiling, eager=True))
         measured[eager] = cycles(eager)
         chosen = min(chosen, eager, key=lambda tiling: measured[tiling])
+    if timed < MOST_TIMED:
+        return chosen
     return fewer_slots(kernel, chosen, measured[chosen], machine, cycles)
 
 

@@ -16,7 +16,7 @@ from birc.compiler.passes.lifetimes import most_at_once
 SLACK = 1.03
 """How much higher than the most bytes that live at once a placement may be that adds no barriers."""
 PLENTY = 0.25
-"""Share of L2 up to which it may be higher: nothing else wants that room."""
+"""Share of L2 up to which it may be higher in a plan with chains of kernels: these gain nothing with a barrier."""
 ENOUGH = 1.01
 """How much higher the addresses are that came with the decision when no others are looked for."""
 HOPELESS = 1.03
@@ -51,7 +51,8 @@ class L2:
             residence = self._reside(arena, stretch)
             placement = self._addresses(residence.kept, arena)
         is_whole = (residence.spilled, residence.dropped) == (least.spilled, least.dropped)
-        is_low = placement.height_bytes <= max(SLACK * _most(residence.stays), PLENTY * self.capacity_bytes)
+        plenty = PLENTY * self.capacity_bytes if self.plan.tensor_buffer_bytes else 0
+        is_low = placement.height_bytes <= max(SLACK * _most(residence.stays), plenty)
         return (residence, placement) if is_whole and is_low else None
 
     def _tight(self, stretch: Stretch, least: Residence) -> tuple[Residence, Placement]:
