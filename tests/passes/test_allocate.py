@@ -134,7 +134,7 @@ def test_a_thousand_steps_fill_the_chip_and_waste_nothing() -> None:
     )
     nothing = tuple(KernelStep((None,)) for _ in range(steps))
     plan = Plan("layers", "tiny", "model", 1, buffers, nothing, (), ())
-    residence, placement = L2(plan, spans, capacity, 512).place(stretch_of(plan))
+    residence, placement = L2(plan, spans, capacity, 512, 16).place(stretch_of(plan))
     assert not residence.spilled and not residence.dropped
     stays = list(residence.stays.values())
     live = [sum(b.num_bytes for b in stays if b.start <= step < b.end) for step in range(steps)]

@@ -15,8 +15,6 @@ from birc.compiler.passes.lifetimes import most_at_once
 
 SLACK = 1.03
 """How much higher than the most bytes that live at once a placement may be that adds no barriers."""
-PLENTY = 0.25
-"""Share of L2 up to which it may be higher in a plan with chains of kernels: these gain nothing with a barrier."""
 ENOUGH = 1.01
 """How much higher the addresses are that came with the decision when no others are looked for."""
 HOPELESS = 1.03
@@ -31,6 +29,7 @@ class L2:
     spans: Spans
     capacity_bytes: int
     line_bytes: int
+    spcs: int
     lasting_twins: bool = False
 
     def place(self, stretch: Stretch) -> tuple[Residence, Placement]:
@@ -51,8 +50,7 @@ class L2:
             residence = self._reside(arena, stretch)
             placement = self._addresses(residence.kept, arena)
         is_whole = (residence.spilled, residence.dropped) == (least.spilled, least.dropped)
-        plenty = PLENTY * self.capacity_bytes if self.plan.tensor_buffer_bytes else 0
-        is_low = placement.height_bytes <= max(SLACK * _most(residence.stays), plenty)
+        is_low = placement.height_bytes <= self._low(_most(residence.stays))
         return (residence, placement) if is_whole and is_low else None
 
     def _tight(self, stretch: Stretch, least: Residence) -> tuple[Residence, Placement]:
@@ -65,12 +63,18 @@ class L2:
         return residence, self._stretched(residence, stretch, arena)
 
     def _stretched(self, residence: Residence, stretch: Stretch, arena: Arena | None) -> Placement:
-        lives = stretched(residence.stays, stretch, len(self.plan.steps))
+        most = int(self._low(_most(residence.stays))) if self.plan.tensor_buffer_bytes else 0
+        lives = stretched(residence.stays, stretch, len(self.plan.steps), min(self.capacity_bytes, most))
         placement = self._addresses(lives, None)
         is_low = placement.height_bytes <= min(self.capacity_bytes, SLACK * placement.lower_bound_bytes)
         if is_low or (arena is None and placement.height_bytes > HOPELESS * self.capacity_bytes):
             return placement
         return self._addresses(residence.stays, arena)
+
+    def _low(self, live_bytes: int) -> float:
+        """Up to what height a placement is low where so much lives at once; tensor buffers count as well."""
+        local_bytes = self.plan.tensor_buffer_bytes * self.spcs
+        return SLACK * (live_bytes + local_bytes) - local_bytes
 
     def _reside(self, room: Room, stretch: Stretch | None) -> Residence:
         return reside(self.plan, self.spans, room, self.line_bytes, stretch, lasting_twins=self.lasting_twins)
