@@ -259,17 +259,12 @@ class ProgramWriter:
         self.log.meet(die)
 
     def _is_to_know(self, state: DieState, following: Sequence[Step]) -> bool:
-        """Whether a copy comes before one of the next kernels, to where one that was run may still be at work.
-
-        With what a die sends it tells the other one of all that it knows to be done.
-        """
+        """Whether a copy comes before one of the next kernels, to where one that was run may still be at work."""
         kernels = 0
         for step in following:
             kernels += isinstance(step, KernelStep)
             if kernels == KERNELS_AHEAD:
                 break
-            if isinstance(step, ShareStep):
-                return True
             if isinstance(step, CopyStep):
                 written = whole_of(self.log.buffers[step.target])
                 touch = bytes_of(self.log.buffers[step.target]), written
