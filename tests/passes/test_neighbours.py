@@ -18,7 +18,7 @@ from birc.compiler.ir.plan import SPC, Kernel
 from birc.compiler.passes.base import run_passes
 from birc.compiler.passes.canonicalize import canonicalize
 from birc.compiler.passes.legalize import LEGALIZE
-from birc.compiler.passes.local_pairs import local_pairs
+from birc.compiler.passes.local_chains import local_chains
 from birc.compiler.passes.lower.lower import Lowered, lower_graph
 from birc.compiler.passes.partition import partitions
 from birc.compiler.prove import new_prover
@@ -226,7 +226,7 @@ def test_every_spc_has_all_of_the_pixels_that_a_window_takes() -> None:
     model.graph.node.append(depthwise)
     made, graph = lowered(model, TINY), fused(model, TINY)
     assert widths(made)[1][1] > 24
-    found = (local_pairs(plan, TINY, local_is_faster) for plan in partitions(graph, made, TINY))
+    found = (local_chains(plan, TINY, local_is_faster) for plan in partitions(graph, made, TINY))
     plan = next(plan for plan in found if plan is not None)
     case = finished(graph, made, plan, TINY)
     assert {SPC: 2} in [own(kernel) for kernel in case.kernels]
