@@ -68,12 +68,7 @@ def ring_address(
     `steps` are the loops over resident depth, each with its trip count; `tile` numbers the tile in its block by the
     depths of loops, from the `first` on, or is None where a scope has only one.
     """
-    terms: dict[int, int] = {}
-    tiles = 1
-    for depth, count in reversed(steps):
-        if depth is not None:
-            terms[depth] = tiles
-        tiles *= count
+    terms, tiles = _numbered(steps)
     if tile is not None:
         terms.update((depth, factor * tiles) for depth, factor in tile.items() if depth is not None)
         first *= tiles
@@ -87,10 +82,16 @@ def ring_address(
 
 def running_address(operand: Operand, number: Affine, steps: Sequence[tuple[int | None, int]]) -> RingAddress:
     """Where the tiles of the load with a `number` lie, one for each of the `steps` over resident depth."""
+    terms, tiles = _numbered(steps)
+    return RingAddress(Affine(), operand.slot_bytes, number * tiles + affine(0, terms), operand.slots)
+
+
+def _numbered(steps: Sequence[tuple[int | None, int]]) -> tuple[dict[int, int], int]:
+    """By depth what an iteration adds to the number of a tile, which counts the innermost step first; and all tiles."""
     terms: dict[int, int] = {}
     tiles = 1
     for depth, count in reversed(steps):
         if depth is not None:
             terms[depth] = tiles
         tiles *= count
-    return RingAddress(Affine(), operand.slot_bytes, number * tiles + affine(0, terms), operand.slots)
+    return terms, tiles

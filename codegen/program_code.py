@@ -337,8 +337,7 @@ class ProgramWriter:
 
     def _exchange(self, step: ExchangeStep, steps: Sequence[Step]) -> None:
         """Transfers between the dies, with everything before them finished and everything after them waiting."""
-        everyone = self.log.everyone
-        self._before_exchange(step, everyone)
+        self._before_exchange(step)
         events = []
         for number, exchange in enumerate(step.exchanges):
             fill = (exchange.view.buffer, number)
@@ -354,10 +353,10 @@ class ProgramWriter:
             if event in self.log.told:  # Else all were in use, and it was waited for before.
                 self.log.await_event(event)
 
-    def _before_exchange(self, step: ExchangeStep, everyone: int) -> None:
+    def _before_exchange(self, step: ExchangeStep) -> None:
         """Each die waits for its own work, and for the other's only where that may still use what is overwritten."""
         if any(self.log.may_still_use(1 - e.sender, e.view) for e in step.exchanges):
-            self.log.barrier(everyone, "device")
+            self.log.barrier(self.log.everyone, "device")
             return
         for die, state in enumerate(self.log.dies):
             if state.unfinished.reads or state.unfinished.writes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from birc.codegen.kernel_code import descriptor, emit_kernel
-from birc.compiler.ir.plan import OWN_DIMENSIONS, Buffer, Kernel
+from birc.compiler.ir.plan import Buffer, Kernel
 from birc.compiler.passes.contraction_cost import Memories
 from birc.runtime.machine import Machine
 from birc.runtime.timing.kernels import KernelTimer
@@ -23,7 +23,7 @@ class KernelClock:
 
         What comes ahead of the kernel's start comes while a barrier of the die is waited for.
         """
-        return max((result.cycles for result in self._walks(kernel, memories, machine)), default=0)
+        return self.busy(kernel, memories, machine)[0]
 
     def busy(self, kernel: Kernel, memories: Memories, machine: Machine) -> tuple[int, int]:
         """The same, and the cycles in which the ALU of the busiest SPC works."""
@@ -48,8 +48,7 @@ class KernelClock:
         }
         last = machine.spcs_per_die - 1
         # Parts that SPCs have of their own are alike, but for those at the edges of an image.
-        is_own = any(d.name in OWN_DIMENSIONS for d in kernel.space)
-        spcs = sorted({0, min(1, last), last}) if is_own else range(last + 1)
+        spcs = sorted({0, min(1, last), last}) if kernel.has_own_parts else range(last + 1)
         comes_ahead = kernel.contraction is not None and memories.comes_ahead(kernel.contraction)
         ahead = machine.spcs_meet_cycles - machine.spc_barrier_cycles if comes_ahead else 0
         classes = self.timer.classes(code, bindings, tuple(spcs), max(0, ahead))

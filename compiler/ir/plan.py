@@ -176,6 +176,11 @@ class Kernel:
     sources: tuple[str, ...] = ()
     tiling: Tiling | None = None
 
+    @property
+    def has_own_parts(self) -> bool:
+        """Whether each SPC has a part of its own: samples, rows, columns or products."""
+        return any(d.name in OWN_DIMENSIONS for d in self.space)
+
     def dimension(self, name: str) -> Dimension:
         """The dimension called `name`."""
         return next(d for d in self.space if d.name == name)

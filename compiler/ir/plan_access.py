@@ -40,6 +40,12 @@ def axis_alone(access: Access, name: str) -> int | None:
     return axes[0] if len(axes) == 1 and access.index[axes[0]] == Index(((name, 1),)) else None
 
 
+def step_alone(kernel: Kernel, access: Access, name: str) -> int:
+    """The elements by which a dimension alone moves an access; 0 when it does not, or others do."""
+    view, axis = access.view, axis_alone(access, name)
+    return 0 if axis is None or view.dims[axis] != kernel.dimension(name).extent else view.strides[axis]
+
+
 def views_by_buffer(plan: Plan) -> dict[str, list[dict[View, None]]]:
     """The views that the kernels of each die have of each buffer that they touch, in the order of the steps."""
     found: dict[str, list[dict[View, None]]] = {}

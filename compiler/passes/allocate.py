@@ -45,9 +45,8 @@ def allocate(plan: Plan, machine: Machine, *, resident_weights: bool = False) ->
     placed = _place_in_tensor_buffer(plan, spans, machine)
     stretch = stretch_of(plan)
     l2_bytes = machine.spcs_per_die * (machine.spc_sram_bytes - plan.tensor_buffer_bytes)
-    residence, in_l2 = L2(plan, spans, l2_bytes, machine.l2_line_bytes, machine.spcs_per_die, resident_weights).place(
-        stretch
-    )
+    l2 = L2(plan, spans, l2_bytes, machine.l2_line_bytes, machine.spcs_per_die, resident_weights)
+    residence, in_l2 = l2.place(stretch)
     constants = {b.name for b in plan.buffers if b.role == "constant"}
     if resident_weights and any(twin.home in constants for twin in residence.dropped):
         raise no_room_for_twins(plan, machine, residence, l2_bytes)

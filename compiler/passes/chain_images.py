@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from birc.compiler.ir.plan import Access, Kernel
-from birc.compiler.ir.plan_access import accesses, axis_alone
+from birc.compiler.ir.plan_access import accesses, step_alone
 from birc.compiler.passes.lifetimes import writes_of
 from birc.compiler.passes.own_images import Held, Rows
 from birc.runtime.machine import Machine
@@ -145,13 +145,9 @@ def _image(kernel: Kernel, access: Access, images: int, pitch: int) -> str:
     """The dimension that alone moves an access from one of so many images to the next; "" when there is none."""
     if images == 1:
         return ""
-    return next((d.name for d in kernel.par_dims if d.extent == images and _step(kernel, access, d.name) == pitch), "")
-
-
-def _step(kernel: Kernel, access: Access, name: str) -> int:
-    """The elements by which a dimension alone moves an access; 0 when it does not, or others do."""
-    view, axis = access.view, axis_alone(access, name)
-    return 0 if axis is None or view.dims[axis] != kernel.dimension(name).extent else view.strides[axis]
+    return next(
+        (d.name for d in kernel.par_dims if d.extent == images and step_alone(kernel, access, d.name) == pitch), ""
+    )
 
 
 def _heights(chain: ImageChain, windows: Sequence[tuple[Rows, Sight] | None]) -> list[int] | None:
@@ -181,7 +177,7 @@ def _rows(chain: ImageChain, kernel: Kernel, images: int, height: int) -> Rows |
     pitch = chain.elements[access.view.buffer] // images
     image = _image(kernel, access, images, pitch)
     for d in kernel.par_dims:
-        span = _step(kernel, access, d.name) * d.extent
+        span = step_alone(kernel, access, d.name) * d.extent
         if span == pitch * images and d.extent % (images * height) == 0:
             return Rows("", d.name, d.extent // (images * height), images, height)
         if image and span == pitch and d.extent % height == 0:
@@ -192,15 +188,15 @@ def _rows(chain: ImageChain, kernel: Kernel, images: int, height: int) -> Rows |
 def _sight(kernel: Kernel, access: Access, of: Rows, elements: Mapping[str, int]) -> Sight | None:
     """How an access sees images of a tensor; None when the kernel's rows are not rows of these."""
     buffer = access.view.buffer
-    whole, step = elements[buffer], _step(kernel, access, of.row)
+    whole, step = elements[buffer], step_alone(kernel, access, of.row)
     pitch = whole // of.images
     if step:
-        has_images = not of.image or _step(kernel, access, of.image) == pitch
+        has_images = not of.image or step_alone(kernel, access, of.image) == pitch
         is_whole = step * kernel.dimension(of.row).extent == (pitch if of.image else whole)
         return Sight(buffer, of.rows, 1, 0, 1) if has_images and is_whole else None
     for row, name, sight in _moving(kernel, access, elements):
         if name == of.row and row * sight.rows == pitch and (
-            of.images == 1 or _step(kernel, access, of.image) == pitch
+            of.images == 1 or step_alone(kernel, access, of.image) == pitch
         ):  # fmt: skip
             return sight
     return None

@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from birc.compiler.ir.names import unused_name
 from birc.compiler.ir.plan import (
-    OWN_DIMENSIONS,
     PAR,
     SPC,
     Access,
@@ -47,7 +46,7 @@ def near_constants(plan: Plan, machine: Machine) -> Plan | None:
     readers = {
         number: step
         for number, step in enumerate(plan.steps)
-        if isinstance(step, KernelStep) and all(map(_has_own_parts, instances(step)))
+        if isinstance(step, KernelStep) and all(kernel.has_own_parts for kernel in instances(step))
     }
     if sum(step.kernel.contraction is None and bool(step.kernel.red_dims) for step in readers.values()) < LEAST_WINDOWS:
         return None
@@ -88,11 +87,6 @@ def near_constants(plan: Plan, machine: Machine) -> Plan | None:
         steps=(*steps[:start], *copies, *steps[start:]),
         tensor_buffer_bytes=plan.tensor_buffer_bytes + more,
     )
-
-
-def _has_own_parts(kernel: Kernel) -> bool:
-    """Whether each SPC has a part of its own in a kernel."""
-    return any(d.name in OWN_DIMENSIONS for d in kernel.space)
 
 
 def _reached(plan: Plan, readers: Iterable[KernelStep]) -> Mapping[str, tuple[int, int]]:

@@ -65,7 +65,7 @@ class Held:
 
 def in_own_images(kernel: Kernel, of: Rows, made: Held, local: Mapping[str, Held]) -> Kernel | None:
     """The kernel with a part an SPC, which has its own alone of `local` buffers; None when it cannot be cut so."""
-    if any(d.name in OWN_DIMENSIONS for d in kernel.space):
+    if kernel.has_own_parts:
         return None
     if any(a.view.buffer in local and (a.view.offset or a.view.seen or a.view.lower) for a in accesses(kernel)):
         return None

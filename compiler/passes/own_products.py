@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from birc.compiler.ir.plan import OWN_DIMENSIONS, SPC, SPC_PRODUCTS, Access, Index, Kernel, Phase, Statement
-from birc.compiler.ir.plan_access import accesses, axis_alone, with_accesses
+from birc.compiler.ir.plan_access import accesses, step_alone, with_accesses
 from birc.compiler.passes.lower.frame import unit
 from birc.compiler.passes.own_parts import can_be_cut, cut
 from birc.runtime.machine import Machine
@@ -73,7 +73,7 @@ def _rows(kernel: Kernel) -> tuple[str, ...]:
 
 def in_own_products(kernel: Kernel, cuts: Sequence[Cut], local: Sequence[str]) -> Kernel | None:
     """The kernel with a part an SPC, of which the `local` buffers have only that; None when it cannot be cut so."""
-    if any(d.name in OWN_DIMENSIONS for d in kernel.space):
+    if kernel.has_own_parts:
         return None
     if not all(can_be_cut(kernel, one.name, one.count) for one in cuts):
         return None
@@ -112,7 +112,7 @@ def _together(first: Kernel, second: Kernel, local: Sequence[str]) -> list[tuple
         steps: dict[str, int] = {}
         for name in local:
             moved = {
-                _step(kernel, access, dimension)
+                step_alone(kernel, access, dimension)
                 for kernel, dimension in ((first, one.name), (second, other.name))
                 for access in accesses(kernel)
                 if access.view.buffer == name
@@ -124,12 +124,6 @@ def _together(first: Kernel, second: Kernel, local: Sequence[str]) -> list[tuple
     return found
 
 
-def _step(kernel: Kernel, access: Access, name: str) -> int:
-    """The elements by which a dimension alone moves an access; 0 when it does not, or others do."""
-    view, axis = access.view, axis_alone(access, name)
-    return 0 if axis is None or view.dims[axis] != kernel.dimension(name).extent else view.strides[axis]
-
-
 def _is_apart(access: Access, cuts: Sequence[Cut], kernel: Kernel) -> bool:
     """Whether the parts of a buffer are apart for whoever accesses it: whole points of inner axes, in outer ones."""
     view = access.view
@@ -139,7 +133,7 @@ def _is_apart(access: Access, cuts: Sequence[Cut], kernel: Kernel) -> bool:
         step, extent = one.strides[view.buffer], kernel.dimension(one.name).extent
         others = [(s, n) for s, n, i in zip(view.strides, view.dims, access.index, strict=True) if i != unit(one.name)]
         inside = [(s, n) for s, n in others if n > 1 and s % (step * extent)]
-        if _step(kernel, access, one.name) != step or sum(s * (n - 1) for s, n in inside) >= step:
+        if step_alone(kernel, access, one.name) != step or sum(s * (n - 1) for s, n in inside) >= step:
             return False
     return True
 

@@ -25,7 +25,7 @@ def tile_vector_kernel(kernel: Kernel, machine: Machine) -> Tiling:
     if registers > machine.vector_registers:
         raise DoesNotFitError(f"{registers} vector registers, there are {machine.vector_registers}", where=kernel.name)
     tile = _tile(kernel, machine.vector_tile_elements)
-    per_sample = any(d.name in OWN_DIMENSIONS for d in kernel.par_dims)
+    per_sample = kernel.has_own_parts
     outer = _outer(kernel)
     reduced = _reduced(kernel)
     free = [d for d in outer if d.name not in reduced]
@@ -50,7 +50,7 @@ def _mapped(kernel: Kernel, machine: Machine, tile: dict[str, int], registers: i
     """The tiles on SPCs and vector programs."""
     outer = _outer(kernel)
     counts = [-(-d.extent // tile[d.name]) for d in outer]
-    per_sample = any(d.name in OWN_DIMENSIONS for d in kernel.par_dims)
+    per_sample = kernel.has_own_parts
     spcs = (1,) * len(counts) if per_sample else best_split(counts, machine.spcs_per_die)
     shares = [-(-count // split) for count, split in zip(counts, spcs, strict=True)]
     most = min(machine.vector_programs, machine.vector_registers // max(1, registers))

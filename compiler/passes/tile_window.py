@@ -120,7 +120,7 @@ def _tiled(how: Unrolling, work: WindowWork) -> Iterator[tuple[float, TiledWindo
 def _on_spcs(work: WindowWork, tile: Mapping[str, int]) -> tuple[int, ...] | None:
     """SPCs per dimension; None when a program would have several tiles of what it loads once."""
     counts = tuple(-(-d.extent // tile[d.name]) for d in work.dims)
-    per_sample = any(d.name in OWN_DIMENSIONS for d in work.kernel.par_dims)
+    per_sample = work.kernel.has_own_parts
     split = (1,) * len(counts) if per_sample else _split(counts, work.fixed, work.machine.spcs_per_die)
     if any(count > s and is_fixed for count, s, is_fixed in zip(counts, split, work.fixed, strict=True)):
         return None
