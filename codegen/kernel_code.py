@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 
 from birc.codegen.beside import as_one
 from birc.codegen.contraction_kernel import emit_contraction_kernel
+from birc.codegen.following import Passed, follow
 from birc.codegen.slots import Slots
 from birc.codegen.vector_kernel import emit_vector_kernel
 from birc.compiler.ir.plan import Buffer, Kernel, View
-from birc.compiler.ir.plan_access import with_views
+from birc.compiler.ir.plan_access import accesses_of, with_views
 from birc.compiler.ir.plan_beside import products_share, share_of
+from birc.compiler.ir.plan_following import followed, left_by, taken
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import InternalError
 from birc.runtime.machine import Machine
@@ -36,15 +38,33 @@ class KernelWriter:
     _written: dict[tuple[Kernel, Machine], tuple[KernelCode, Slots]] = field(default_factory=dict)
 
     def emit(self, kernels: Sequence[Kernel]) -> tuple[KernelCode, Slots]:
-        """The code of a tiled kernel, or of two side by side, and its slots.
+        """The code of a tiled kernel, or of two that are one of the machine, and its slots.
 
-        Raises `InternalError` for one without tiling.
+        Two products follow each other, others are side by side. Raises `InternalError` for one without tiling.
         """
         if len(kernels) == 1:
             return self._emit(kernels[0], self.machine)
+        if all(kernel.contraction is not None for kernel in kernels):
+            return self._following(*kernels)
         parts = [self._emit(kernel, share_of(self.machine, kernel)) for kernel in kernels]
         begin = products_share(self.machine)
         return as_one(parts, [(0, 0) if kernel.contraction is not None else begin for kernel in kernels])
+
+    def _following(self, first: Kernel, second: Kernel) -> tuple[KernelCode, Slots]:
+        if first.contraction is None or second.contraction is None or first.tiling is None:
+            raise InternalError("a kernel that follows another one, of which one is no product", where=second.name)
+        seen = followed(self.machine)
+        of_first = taken(first, first.contraction, first.tiling, seen)
+        ahead, behind = self._emit(first, seen), self._emit(second, left_by(of_first, self.machine))
+        a, last = second.contraction.a, first.phases[-1].statements[-1].access
+        made = {access.view.buffer for op, access in accesses_of(first) if op == "vst"}
+        if last is None:
+            raise InternalError("a product that is followed does not end with a store", where=first.name)
+        read = {n for n, view in enumerate(behind[1].views) if view.buffer in made and view != a.view}
+        passed = Passed(
+            ahead[1].views.index(last.view), behind[1].views.index(a.view), frozenset(read), second.contraction.rows
+        )
+        return follow(ahead, behind, passed, of_first)
 
     def _emit(self, kernel: Kernel, machine: Machine) -> tuple[KernelCode, Slots]:
         places: dict[str, tuple[str, int]] = {}  # by buffer its number, and the offset of the first view on it

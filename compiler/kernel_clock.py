@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from birc.codegen.kernel_code import descriptor, emit_kernel
+from birc.codegen.kernel_code import KernelWriter, descriptor, emit_kernel
+from birc.codegen.slots import Slots
 from birc.compiler.ir.plan import Buffer, Kernel
 from birc.compiler.passes.contraction_cost import Memories
 from birc.runtime.machine import Machine
+from birc.runtime.program import Kernel as KernelCode
 from birc.runtime.timing.kernels import KernelTimer
 from birc.runtime.timing.result import WalkResult
 
@@ -25,13 +28,20 @@ class KernelClock:
         """
         return self.busy(kernel, memories, machine)[0]
 
+    def together(self, kernels: Sequence[Kernel], memories: Memories, machine: Machine) -> int:
+        """The same of kernels that are one of the machine, or of one that is not to be followed."""
+        walks = self._walks_of(KernelWriter(machine).emit(kernels), kernels[0], memories, machine)
+        return max((r.cycles for r in walks), default=0)
+
     def busy(self, kernel: Kernel, memories: Memories, machine: Machine) -> tuple[int, int]:
         """The same, and the cycles in which the ALU of the busiest SPC works."""
-        walks = self._walks(kernel, memories, machine)
+        walks = self._walks_of(emit_kernel(kernel, machine), kernel, memories, machine)
         return max((r.cycles for r in walks), default=0), max((r.alu_cycles for r in walks), default=0)
 
-    def _walks(self, kernel: Kernel, memories: Memories, machine: Machine) -> list[WalkResult]:
-        code, slots = emit_kernel(kernel, machine)
+    def _walks_of(
+        self, written: tuple[KernelCode, Slots], kernel: Kernel, memories: Memories, machine: Machine
+    ) -> list[WalkResult]:
+        code, slots = written
         bindings = {
             slot: descriptor(
                 view,

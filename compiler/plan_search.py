@@ -17,6 +17,7 @@ from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.base import Pass, run_passes
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.depth_first import with_less_room
+from birc.compiler.passes.follow import Known, following
 from birc.compiler.passes.in_place import in_place
 from birc.compiler.passes.local_chains import local_chains
 from birc.compiler.passes.lower.lower import Lowered, lower_graph
@@ -66,6 +67,7 @@ class PlanSearch:
     tell: Callable[[str], None] = lambda _: None
     _tilings: Solved = field(default_factory=dict)
     _rough_tilings: Solved = field(default_factory=dict)
+    _following: Known = field(default_factory=dict)
     _taken: dict[object, tuple[int, int]] = field(default_factory=dict)  # by structure of kernels
     writer: KernelWriter = field(init=False)
     _timer: KernelTimer = field(init=False)
@@ -77,12 +79,19 @@ class PlanSearch:
     @property
     def steps(self) -> tuple[tuple[str, Callable[[Plan, Machine], Plan]], ...]:
         """The phases that finish a plan, by name."""
-        clock = KernelClock(self._timer).cycles if self.opt_level >= 2 else None
         return (
-            ("tile", partial(tile, solved=self._tilings, clock=clock)),
+            ("tile", self._tile),
             ("schedule", schedule),
             ("allocate", partial(allocate, resident_weights=self.resident_weights)),
         )
+
+    def _tile(self, plan: Plan, machine: Machine) -> Plan:
+        """The plan with tilings, and (from -O2) with products that follow others as one kernel."""
+        if self.opt_level < 2:
+            return tile(plan, machine, self._tilings)
+        clock = KernelClock(self._timer)
+        tiled_plan = tile(plan, machine, self._tilings, clock.cycles)
+        return following(tiled_plan, machine, clock.together, self._following)
 
     def plan(self, graph: Graph, *, timed: bool = False) -> Found:
         """The plan of a fused graph of whose finished program simulation says the best.

@@ -19,11 +19,11 @@ PRODUCT_REGISTERS = 4 / 8
 
 
 def together(steps: Sequence[Step]) -> Iterator[range]:
-    """The numbers of the steps that run at the same time: those beside a step with it, all others alone."""
+    """The numbers of the steps that are one kernel: those beside a step or following it with it, all others alone."""
     start = 0
     for number in range(1, len(steps) + 1):
         step = steps[number] if number < len(steps) else None
-        if not (isinstance(step, KernelStep) and step.beside):
+        if not (isinstance(step, KernelStep) and (step.beside or step.follows)):
             yield range(start, number)
             start = number
 

@@ -10,6 +10,7 @@ from typing import Final
 from birc.compiler.ir.errors import InvalidIRError
 from birc.compiler.ir.plan import Boundary, Buffer, CopyStep, ExchangeStep, KernelStep, Plan, ShareStep, Step
 from birc.compiler.ir.plan_access import accesses_of
+from birc.compiler.ir.plan_following import step_problems
 from birc.compiler.ir.plan_verify_kernel import kernel_problems, view_problems
 from birc.compiler.ir.plan_verify_memory import memory_problems
 from birc.compiler.ir.plan_verify_tiling import tiling_problems
@@ -67,7 +68,11 @@ def find_plan_problems(plan: Plan, phase: str, machine: Machine) -> Iterator[Pla
     is_tiled = PHASES.index(phase) >= PHASES.index("tile")
     in_first_round = {buffer.name: _in_first_round(buffer, plan) for buffer in plan.buffers}
     for number, step in enumerate(plan.steps):
-        yield from _step_problems(f"step {number}", step, plan, in_first_round, machine, is_tiled)
+        problems = list(_step_problems(f"step {number}", step, plan, in_first_round, machine, is_tiled))
+        yield from problems
+        if isinstance(step, KernelStep) and step.follows and not problems:
+            before = plan.steps[number - 1] if number else None
+            yield from (PlanProblem(f"step {number}", what) for what in step_problems(step, before, machine))
     is_allocated = phase == "allocate"
     yield from _flow_problems(plan, buffers, is_allocated)
     if is_allocated:

@@ -1,0 +1,148 @@
+"""Products that follow each other as one kernel of the machine: the second takes rows as the first one finishes them.
+
+The shares of an attention and their product with the values, for one: each SPC makes the rows of tiles of both products
+in the same order. The queues of the T-core go on from the first to the second without a barrier, operands of the second
+are loaded ahead of it, and a vector program of its own finishes its tiles: it waits, like the queue that loads `a`, for
+one row of tiles after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from birc.compiler.ir.plan import BLOCK, TILE, Access, Contraction, Kernel, KernelStep, Step, Tiling
+from birc.compiler.ir.plan_access import accesses_of
+from birc.compiler.ir.plan_patch import slot_bytes
+from birc.compiler.ir.plan_spread import spreads
+from birc.compiler.ir.plan_verify_tiling import tiling_problems
+from birc.compiler.ir.registers import epilogue_of
+from birc.runtime.machine import Machine
+
+FOLLOWING_REGISTERS: Final = 2
+"""Registers that the first of two products leaves at least: sums of a tile, and what they are multiplied by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a product takes of an SPC: vector programs, registers, and bytes of the input buffers, the first of each."""
+
+    programs: int
+    registers: int
+    a_bytes: int
+    b_bytes: int
+
+
+def followed(machine: Machine) -> Machine:
+    """The machine as a product sees it that another one follows: that has at least a vector program of its own."""
+    programs, registers = machine.vector_programs - 1, machine.vector_registers - FOLLOWING_REGISTERS
+    digest = f"{machine.digest} {programs} {registers}"
+    return replace(machine, digest=digest, vector_programs=programs, vector_registers=registers)
+
+
+def taken(kernel: Kernel, contraction: Contraction, tiling: Tiling, machine: Machine) -> Taken:
+    """What a product takes whose rows of tiles are a block each, and which another one follows."""
+    after = epilogue_of(kernel, tiling, machine.vector_registers)
+    ahead = after.ahead(tiling.rows, tiling.columns, machine.vector_registers // tiling.programs)
+    registers = tiling.programs * after.count(tiling.rows * tiling.columns, ahead)
+    a_bytes, b_bytes = slot_bytes(kernel, contraction, tiling, machine)
+    return Taken(tiling.programs, registers, tiling.a_slots * a_bytes, tiling.b_slots * b_bytes)
+
+
+def left_by(first: Taken, machine: Machine) -> Machine:
+    """The machine as a product sees it that follows a first one."""
+    return replace(
+        machine,
+        digest=f"{machine.digest} {first}",
+        vector_programs=machine.vector_programs - first.programs,
+        vector_registers=machine.vector_registers - first.registers,
+        gib_a_bytes=machine.gib_a_bytes - first.a_bytes,
+        gib_b_bytes=machine.gib_b_bytes - first.b_bytes,
+    )
+
+
+def step_problems(step: KernelStep, before: Step | None, machine: Machine) -> Iterator[str]:
+    """Why a step whose kernels are tiled cannot follow the step before it."""
+    if not isinstance(before, KernelStep) or before.beside or before.follows or step.beside:
+        yield "follows what is no step of one kernel a die"
+        return
+    if [kernel is None for kernel in before.kernels] != [kernel is None for kernel in step.kernels]:
+        yield "follows a step on other dies"
+        return
+    pairs = zip(before.kernels, step.kernels, strict=True)
+    for first, second in dict.fromkeys((one, other) for one, other in pairs if one is not None and other is not None):
+        yield from following_problems(first, second, machine)
+
+
+def following_problems(first: Kernel, second: Kernel, machine: Machine) -> Iterator[str]:
+    """Why a tiled product cannot follow another one."""
+    if first.contraction is None or second.contraction is None:
+        yield "follows another kernel, but not both are products"
+        return
+    problems = [*_reading_problems(first, second, second.contraction), *_order_problems(first, second)]
+    yield from problems
+    if problems or first.tiling is None or second.tiling is None:
+        return
+    seen = followed(machine)
+    yield from (f"is followed: {what}" for what in tiling_problems(first, seen))
+    rest = left_by(taken(first, first.contraction, first.tiling, seen), machine)
+    if min(rest.vector_programs, rest.vector_registers, rest.gib_a_bytes, rest.gib_b_bytes) < 1:
+        yield "follows a product that leaves no programs, registers or input buffers"
+        return
+    yield from (f"behind another product {what}" for what in tiling_problems(second, rest))
+
+
+def _reading_problems(first: Kernel, second: Kernel, contraction: Contraction) -> Iterator[str]:
+    """It reads what the first one writes as `a`, and in its epilogue, row by row, and writes nothing that that uses."""
+    stores = {access.view.buffer: access for op, access in accesses_of(first) if op == "vst"}
+    used = {access.view.buffer for _, access in accesses_of(first)}
+    a, column = contraction.a, contraction.column_dims[0]
+    of_rows = stores.get(a.view.buffer)
+    rows = contraction.rows
+    if of_rows is None or (of_rows.view, of_rows.index[:rows]) != (a.view, a.index[:rows]):
+        yield f"follows a product, but its a is not what that stores row by row: %{a.view.buffer}"
+    for op, access in accesses_of(second):
+        name = access.view.buffer
+        if op == "vst" and name in used:
+            yield f"writes %{name}, which the product before it uses"
+        if op not in ("a", "vst") and name in stores and (op != "vld" or not _is_of_row(access, stores[name], column)):
+            yield f"{op}: reads %{name} of the product before it, which is not there row by row"
+
+
+def _is_of_row(read: Access, stored: Access, column: str) -> bool:
+    """Whether a load reads what was stored at the same point, and moves with no column."""
+    moving = {name for index in read.index for name, _ in index.terms}
+    return (read.view, read.index) == (stored.view, stored.index) and column not in moving
+
+
+def _order_problems(first: Kernel, second: Kernel) -> Iterator[str]:
+    """Both take the same rows of tiles in the same order: the first one as blocks, the second one tile by tile."""
+    ahead, behind = first.tiling, second.tiling
+    if ahead is None or behind is None or first.contraction is None or second.contraction is None:
+        yield "follows another product before both have tilings"
+        return
+    last = first.phases[-1]
+    is_last_store = last.statements[-1].op == "vst" and not last.loops
+    is_row = ahead.rows == 1 and (ahead.turns == BLOCK or ahead.columns == 1)
+    if not (is_row and is_last_store) or ahead.taps or ahead.stream:
+        yield "follows a product whose rows of tiles are not a block each that ends with a store of the row"
+    if (behind.rows, behind.columns, behind.programs, behind.turns) != (1, 1, 1, TILE) or behind.taps or behind.stream:
+        yield "follows another product, but its blocks are not a tile each, which one program finishes"
+    if len(second.phases) != 1:
+        yield "follows another product with an epilogue about whole rows"
+    if first.contraction.row_dims != second.contraction.row_dims:
+        yield "follows another product with other rows"
+        return
+    columns = (first.contraction.column_dims[0], second.contraction.column_dims[0])
+    one, other = (
+        [(d.name, spread[d.name]) for d in kernel.par_dims if d.name != column]
+        for kernel, spread, column in zip(
+            (first, second), (spreads(first, ahead), spreads(second, behind)), columns, strict=True
+        )
+    )
+    of_columns = [spreads(first, ahead)[columns[0]], spreads(second, behind)[columns[1]]]
+    is_one = all(spread.spcs == 1 for spread in of_columns)
+    is_one = is_one and (of_columns[0].share, of_columns[1].share) == (ahead.columns, 1)
+    if one != other or not is_one:
+        yield "follows another product, but takes other rows of tiles than that, or in another order"

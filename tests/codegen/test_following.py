@@ -1,0 +1,132 @@
+"""Products that follow each other as one kernel: an attention's shares, row by row, and their product with values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import ml_dtypes
+import numpy as np
+import pytest
+from followed import followed
+from graph_maker import GraphMaker, random_inputs
+from machines import with_input_buffers
+from pipeline import Compiled, Values
+
+from birc.compiler.ir.graph import Graph
+from birc.compiler.prove import new_prover
+from birc.runtime.machine import load_machine
+from birc.runtime.program import Instruction, Kernel, Loop
+from birc.runtime.verifier.findings import VerificationError
+from birc.runtime.verifier.verify import verify_program
+
+DEPTH, FEATURES = 16, 24
+WIDE = with_input_buffers().with_values({"spc_sram_bytes": 1 << 20})
+LOWEST = float(np.finfo(np.float32).min)
+
+
+def causal(rows: int, columns: int) -> np.ndarray:
+    """Which columns each row sees."""
+    return np.arange(columns) <= np.arange(columns - rows, columns)[:, None]
+
+
+def attention(heads: int, rows: int, columns: int, mask: str = "", features: int = FEATURES) -> Graph:
+    """softmax(q @ k + mask) @ v, the mask one for all rows, or causal."""
+    make = GraphMaker()
+    scores = make("matmul", make.input(heads, rows, DEPTH), make.input(heads, DEPTH, columns))
+    v = make.input(heads, columns, features)
+    if mask == "added":
+        scores = make("add", scores, make.input(1, 1, columns))
+    elif mask == "causal":
+        scores = make("where", make.constant(causal(rows, columns), element="bool"), scores, make.constant(LOWEST))
+    return make.graph(make("matmul", make("softmax", scores, axis=2), v))
+
+
+def expected(inputs: Values, mask: str) -> np.ndarray:
+    """The attention in FP64."""
+    q, k, v, *added = (np.asarray(a, np.float64) for a in inputs.values())
+    scores = q @ k + (added[0] if added else 0.0)
+    if mask == "causal":
+        scores = np.where(causal(*scores.shape[1:]), scores, LOWEST)
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True) @ v
+
+
+def check(found: Compiled, mask: str, tolerance: float) -> None:
+    """Verified, proved, and right: by whole arrays, and step by step in the order that the semaphores allow."""
+    found.verify()
+    assert not list(new_prover().flaws(found.plan, found.machine))
+    inputs = {name: a.astype(ml_dtypes.bfloat16).astype(np.float32) for name, a in random_inputs(found.graph).items()}
+    stepped, counts = found.step_counted(inputs, "random", 3)
+    values, counts_of_values = found.values_counted(inputs)
+    assert counts == counts_of_values
+    for outputs in (stepped, values):
+        (actual,) = outputs.values()
+        np.testing.assert_allclose(actual, expected(inputs, mask), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("mask", ["", "added", "causal"])
+@pytest.mark.parametrize(
+    ("heads", "rows", "columns"), [(4, 64, 128), (8, 70, 192), (4, 200, 320), (12, 64, 66), (4, 128, 900)]
+)
+def test_rows_are_taken_as_they_are_finished(heads: int, rows: int, columns: int, mask: str) -> None:
+    plans = list(followed(attention(heads, rows, columns, mask), WIDE, "bf16"))
+    assert plans
+    for found in plans:
+        check(found, mask, 3e-2)
+
+
+def test_every_spc_of_a_br100_follows_itself() -> None:
+    machine = load_machine("br100").with_values({"dies": 1})
+    (found, *_) = followed(attention(32, 64, 128, "added"), machine, "bf16")
+    check(found, "added", 3e-2)
+
+
+def kernel_of(found: Compiled) -> tuple[int, Kernel]:
+    """The kernel of the program that is two products, and its number."""
+    return next((n, k) for n, k in enumerate(found.program.kernels) if len(k.nests) > 1)
+
+
+FORMS = {
+    "programs take rows in turn": (8, 384, 128, lambda t: t.programs > 1 and t.hoist == "b"),
+    "programs take a head each": (12, 64, 128, lambda t: t.programs > 1 and t.hoist == ""),
+    "one program overlaps rows": (4, 128, 900, lambda t: t.overlap),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_whoever_finishes_the_rows(form: str) -> None:
+    """Semaphores of each program tell its rows; the other product has a program and two registers of its own."""
+    heads, rows, columns, is_so = FORMS[form]
+    (found, *_) = followed(attention(heads, rows, columns), WIDE, "bf16")
+    ahead = next(kernel.tiling for kernel in found.kernels if len(kernel.phases) > 1)
+    assert ahead is not None
+    assert is_so(ahead), ahead
+    check(found, "", 3e-2)
+    _, code = kernel_of(found)
+    told = [i for i in code.instructions() if i.mnemonic == "vst" and i.posts]
+    assert told
+    assert all(len(i.posts) == 2 for i in told)
+    last = [i for i in code.instructions() if i.mnemonic == "vrcp"]
+    assert [i.program for i in last] == [ahead.programs]
+
+
+@pytest.mark.parametrize("dropped", ["tlda", "vld"])
+def test_without_a_wait_for_its_rows_a_program_is_refused(dropped: str) -> None:
+    """The verifier sees that rows, or their sums, may be read before they are stored."""
+    (found, *_) = followed(attention(8, 384, 128), WIDE, "bf16")
+    number, code = kernel_of(found)
+    told = {sync.semaphore.constant for i in code.instructions() if i.mnemonic == "vst" for sync in i.posts}
+
+    def without(item: Loop | Instruction) -> Loop | Instruction:
+        if isinstance(item, Loop):
+            return replace(item, body=tuple(map(without, item.body)))
+        if item.mnemonic == dropped:
+            return replace(item, waits=tuple(w for w in item.waits if w.semaphore.constant not in told))
+        return item
+
+    mutant = replace(code, nests=tuple(map(without, code.nests)))
+    assert mutant != code
+    kernels = tuple(mutant if n == number else k for n, k in enumerate(found.program.kernels))
+    with pytest.raises(VerificationError) as caught:
+        verify_program(replace(found.program, kernels=kernels), found.machine)
+    assert "unordered with" in str(caught.value.findings)

@@ -1,0 +1,154 @@
+"""Which products follow others as one kernel, and what a plan says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from followed import followed, one_is_faster
+from graph_maker import GraphMaker
+from machines import with_input_buffers
+from pairs import paired_plan
+from pipeline import Compiled
+
+from birc.compiler.ir.errors import InvalidIRError
+from birc.compiler.ir.graph import Graph
+from birc.compiler.ir.plan import Access, Kernel, KernelStep, Plan
+from birc.compiler.ir.plan_access import with_statements
+from birc.compiler.ir.plan_parser import parse_plan
+from birc.compiler.ir.plan_printer import print_plan
+from birc.compiler.ir.plan_verify import verify_plan
+from birc.compiler.kernel_clock import KernelClock
+from birc.compiler.passes.contraction_cost import Memories
+from birc.compiler.passes.follow import Clock, following
+from birc.compiler.passes.tile import tile
+from birc.runtime.machine import Machine
+from birc.runtime.program import Command
+from birc.runtime.timing.kernels import KernelTimer
+
+WIDE = with_input_buffers().with_values({"spc_sram_bytes": 1 << 20})
+
+
+def attention(heads: int = 8, rows: int = 128, columns: int = 128, features: int = 64) -> Graph:
+    """softmax(q @ k) @ v"""
+    make = GraphMaker()
+    scores = make("matmul", make.input(heads, rows, 64), make.input(heads, 64, columns))
+    return make.graph(make("matmul", make("softmax", scores, axis=2), make.input(heads, columns, features)))
+
+
+def tiled_plan(graph: Graph) -> Plan:
+    """The plan of the graph with products whose tensors stay on their SPC."""
+    found = paired_plan(graph, WIDE)
+    assert found is not None
+    return tile(found[2], WIDE)
+
+
+def follows(plan: Plan) -> list[bool]:
+    return [isinstance(step, KernelStep) and step.follows for step in plan.steps]
+
+
+@pytest.fixture(scope="module")
+def compiled() -> Compiled:
+    return next(followed(attention(), WIDE))
+
+
+def test_two_products_are_one_kernel(compiled: Compiled) -> None:
+    assert follows(compiled.plan) == [False, True]
+    runs = [c for c in compiled.program.commands if isinstance(c, Command) and c.mnemonic == "run"]
+    assert len(runs) == 1
+    assert runs[0].operands[1] == sum(kernel.macs for kernel in compiled.kernels)
+
+
+def test_the_text_of_a_plan_says_what_follows(compiled: Compiled) -> None:
+    text = print_plan(compiled.plan)
+    assert "run follows true {" in text
+    assert parse_plan(text) == compiled.plan
+
+
+def test_the_timing_engine_decides() -> None:
+    """One kernel takes less than the two and the barrier between them, or they stay as they are."""
+    clock, plan = KernelClock(KernelTimer(WIDE)), tiled_plan(attention())
+    cycles: dict[tuple[str, ...], int] = {}
+
+    def timed(kernels: Sequence[Kernel], memories: Memories, machine: Machine) -> int:
+        names = tuple(kernel.name for kernel in kernels)
+        cycles[names] = min(cycles.get(names, 1 << 30), clock.together(kernels, memories, machine))
+        return cycles[names]
+
+    assert follows(following(plan, WIDE, timed, {})) == [False, True]
+    (both,) = (taken for names, taken in cycles.items() if len(names) > 1)
+    assert both < sum(taken for names, taken in cycles.items() if len(names) == 1) + WIDE.spc_barrier_cycles
+
+
+def as_long(kernels: Sequence[Kernel], _: Memories, __: Machine) -> int:
+    """Cycles by which one kernel saves nothing."""
+    return 1000 if len(kernels) == 1 else 2000 + WIDE.spc_barrier_cycles
+
+
+@pytest.mark.parametrize(
+    ("graph", "clock"),
+    [
+        (attention(), as_long),
+        (attention(features=100), one_is_faster),
+    ],
+    ids=["no gain", "two columns of tiles"],
+)
+def test_some_stay_apart(graph: Graph, clock: Clock) -> None:
+    plan = tiled_plan(graph)
+    assert following(plan, WIDE, clock, {}) == plan
+
+
+def test_a_product_that_takes_all_slots_leaves_some() -> None:
+    """The input buffer holds the columns of one row: half of the slots go to the values."""
+    plan = tiled_plan(attention(4, 64, 512))
+    (whole, _), (ahead, behind) = (
+        [step.kernel.tiling for step in p.steps if isinstance(step, KernelStep)]
+        for p in (plan, following(plan, WIDE, one_is_faster, {}))
+    )
+    assert whole is not None and ahead is not None and behind is not None
+    assert ahead.b_slots < whole.b_slots
+    assert behind.programs == 1
+
+
+def changed(plan: Plan, number: int, **fields: object) -> Plan:
+    """The plan with other fields in the tiling of its kernels at a step."""
+    step = plan.steps[number]
+    assert isinstance(step, KernelStep)
+    kernels = tuple(
+        kernel and kernel.tiling and replace(kernel, tiling=replace(kernel.tiling, **fields)) for kernel in step.kernels
+    )
+    return replace(plan, steps=(*plan.steps[:number], replace(step, kernels=kernels), *plan.steps[number + 1 :]))
+
+
+def storing_over(plan: Plan) -> Plan:
+    """The plan whose second product stores where the first one has its rows."""
+    step = plan.steps[1]
+    assert isinstance(step, KernelStep) and step.kernel.contraction is not None
+    rows = step.kernel.contraction.a.view.buffer
+    local = {b.name for b in plan.buffers if b.space == "tb"}
+
+    def over(access: Access) -> Access:
+        return access if access.view.buffer in local else replace(access, view=replace(access.view, buffer=rows))
+
+    kernels = tuple(kernel and with_statements(kernel, over) for kernel in step.kernels)
+    return replace(plan, steps=(plan.steps[0], replace(step, kernels=kernels)))
+
+
+@pytest.mark.parametrize(
+    ("mistake", "what"),
+    [
+        (lambda plan: changed(plan, 1, programs=2), "blocks are not a tile each, which one program finishes"),
+        (lambda plan: changed(plan, 0, programs=3, b_slots=40), "leaves no programs, registers or input buffers"),
+        (lambda plan: changed(plan, 1, a_slots=8), "behind another product operand a needs"),
+        (lambda plan: replace(plan, steps=plan.steps[1:]), "follows what is no step of one kernel a die"),
+        (lambda plan: replace(plan, steps=(replace(plan.steps[0], follows=True), plan.steps[1])), "follows what is no"),
+        (lambda plan: replace(plan, steps=(plan.steps[0], *plan.steps[:0:-1], plan.steps[1])), "follows what is no"),
+        (storing_over, "which the product before it uses"),
+    ],
+)
+def test_the_verifier_of_plans_tells_what_cannot_follow(compiled: Compiled, mistake: object, what: str) -> None:
+    assert callable(mistake)
+    with pytest.raises(InvalidIRError) as caught:
+        verify_plan(mistake(compiled.plan), "tile", WIDE)
+    assert what in str(caught.value.report)
