@@ -26,6 +26,7 @@ from birc.codegen.operand_loads import OperandLoads
 from birc.codegen.operand_ring import Operand, Rounds
 from birc.codegen.overlapped_rows import OverlappedRows
 from birc.codegen.rows_by_parts import RowsByParts
+from birc.codegen.shifted_rows import ADD, BEGIN, ShiftedRows
 from birc.codegen.slots import Slots
 from birc.codegen.statements import StatementWriter
 from birc.codegen.turns import program_count, program_dimension, taken_apart
@@ -35,7 +36,7 @@ from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.registers import epilogue_of
 from birc.compiler.ir.row_overlap import overlapped_dimension
 from birc.runtime.machine import Machine
-from birc.runtime.program import Affine, Instruction, Register, Sync, Window, affine
+from birc.runtime.program import Affine, Instruction, Register, RingAddress, Sync, Window, affine
 from birc.runtime.program import Kernel as KernelCode
 
 A_FULL, A_FREE, B_FULL, B_FREE, ACC_FREE, ACC_FULL = range(6)
@@ -130,10 +131,60 @@ class ContractionWriter:
                 step, count = self.tile[apart], self.tiling.programs
                 depth = loops.enter_context(self.nest.loop(count, step, apart, level="program"))
                 self.writer.program_depth = depth
-            self._chunks()
+            if self.tiling.shifted:
+                self._shifted_rows().block(self._shifted_sums)
+            else:
+                self._chunks()
+
+    def _shifted_rows(self) -> ShiftedRows:
+        inner, tiling = self.a.resident[0], self.tiling
+        (outer,) = (d for d in self.chunked if self.loads.steps(d) > 1)
+        return ShiftedRows(
+            self.nest, self.loads, outer.name, self.loads.steps(outer), inner, self.tile[inner.name], tiling.rows,
+            tiling.shifted, self.row, self.tile.get(self.row, 1), self.column, self.tile[self.column], self._multiply,
+            self._taken,
+        )  # fmt: skip
+
+    def _multiply(
+        self, a: RingAddress, b: RingAddress, accumulated: int, waits: tuple[Sync, ...], posts: tuple[Sync, ...]
+    ) -> None:
+        """The T-core operation of shifted rows on two tiles."""
+        form = (self._height, self.tile[self.column], self._depth, self.contraction.format, accumulated)
+        waits = (*waits, Sync(Affine(ACC_FREE), first=accumulated))
+        posts = (*posts, Sync(self._accumulator_full(), last=accumulated))
+        self.nest.append(Instruction("tmma", (a, b, *form), waits, posts))
+
+    def _shifted_sums(self, how: str, first: int, row: int | None, column: int | None, chunk: int | None) -> None:
+        """The sums of a tile of shifted rows, in its register or finished."""
+        number = self.after.tile_register({row: self.b.count, column: 1}, self.after.sums_slot).number
+        others = Register(number + first * self.b.count)
+        if how == BEGIN:
+            self._drain(others, mask([chunk]))
+        elif how == ADD:
+            self._add_sums(others)
+        else:
+            self._drain_and_finish(others)
+
+    def _add_sums(self, others: Register) -> None:
+        """The drain, and its sums added to `others`."""
+        (result,) = (s.result for s in self.epilogue.phases[0].statements if s.op == "vacc")
+        sums = self.writer.register(result)
+        self._drain(sums, 0)
+        self.nest.append(Instruction("vadd", (others, sums, others)))
+
+    @property
+    def _height(self) -> int:
+        """Rows of an operation."""
+        return math.prod(self.tile[name] for name in self.contraction.row_dims)
+
+    @property
+    def _depth(self) -> int:
+        """Depth of an operation."""
+        return math.prod(self.tile[d.name] for d in self.kernel.red_dims)
 
     def _semaphores(self) -> tuple[int, ...]:
-        return (0, self.a.slots, 0, self.b.slots, 1, *(0 for _ in range(program_count(self.tiling))))
+        b_slots = self.b.slots - (self._shifted_rows().given_late if self.tiling.shifted else 0)
+        return (0, self.a.slots, 0, b_slots, 1, *(0 for _ in range(program_count(self.tiling))))
 
     def _independent(self) -> list[Dimension]:
         """Par dimensions that are neither rows nor columns: independent products."""
@@ -354,8 +405,7 @@ class ContractionWriter:
                 self.loads.ring(self.a, {row: 1}, steps),
                 self.loads.ring(self.b, column, {**steps, **taps}, part.first),
             )
-            k = math.prod(self.tile[d.name] for d in self.kernel.red_dims)
-            form = (self.tile[self.column], k, self.contraction.format, accumulated)
+            form = (self.tile[self.column], self._depth, self.contraction.format, accumulated)
             begins, ends = self.loads.edges
             a_full, b_full = Sync(Affine(A_FULL), first=a_reuse), Sync(Affine(B_FULL), first=b_reuse)
             a_free, b_free = Sync(Affine(A_FREE), last=a_reuse), Sync(Affine(B_FREE), last=b_reuse)
@@ -375,8 +425,7 @@ class ContractionWriter:
                 Sync(self._accumulator_full(), last=accumulated),
             )
             if self.patch is None:
-                height = math.prod(self.tile[name] for name in self.contraction.row_dims)
-                self.nest.append(Instruction("tmma", (a, b, height, *form), waits, posts))
+                self.nest.append(Instruction("tmma", (a, b, self._height, *form), waits, posts))
             else:
                 self.nest.append(Instruction("tconv", (a, self._window(self.patch), b, *form), waits, posts))
 

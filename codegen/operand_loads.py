@@ -94,14 +94,19 @@ class OperandLoads:
 
     def load(self, operand: Operand, tile: Mapping[int | None, int], steps: Steps) -> None:
         """Load the current tile of one operand, which `tile` numbers in its block."""
-        reach = self.reach if operand is self.a else {}
-        box = self.nest.box(self.slots.number(operand.access.view), operand.access, self.tile, reach)
-        operands = (self.ring(operand, tile, steps), box, operand.split, self.format)
-        waits = [Sync(Affine(operand.free))]
+        more: tuple[Sync, ...] = ()
         if self._comes_first(operand):
             around = [depth for depth in self.nest.inner_depths() if depth not in steps.values()]
-            waits.append(Sync(Affine(operand.free), first=mask([*around])))
-        self.nest.append(Instruction(operand.mnemonic, operands, tuple(waits), (Sync(Affine(operand.full)),)))
+            more = (Sync(Affine(operand.free), first=mask([*around])),)
+        self.write(operand, self.ring(operand, tile, steps), more)
+
+    def write(self, operand: Operand, address: RingAddress, more: tuple[Sync, ...] = ()) -> None:
+        """The load of the current tile of one operand to an address; it waits for a slot, and for `more`."""
+        reach = self.reach if operand is self.a else {}
+        box = self.nest.box(self.slots.number(operand.access.view), operand.access, self.tile, reach)
+        operands = (address, box, operand.split, self.format)
+        waits = (Sync(Affine(operand.free)), *more)
+        self.nest.append(Instruction(operand.mnemonic, operands, waits, (Sync(Affine(operand.full)),)))
 
     def given_back(self, operand: Operand, around: Sequence[int], others: Mapping[int | None, int]) -> tuple[Sync, ...]:
         """The second slot of a tile of an operand that comes first, when the last of its products is there.

@@ -137,7 +137,8 @@ class Tiling:
     rows of a block go column by column, so that the slots of its first columns are free the earlier; `winding`:
     the next block of columns begins with those rows, which are there, and goes back to the first; `eager`: what goes
     past tiles of the other operand is loaded as far ahead as there are slots from the first tile on, as the other is
-    there by then. Of a vector kernel whose phases have no loops `rows` are the tiles that a program has under way
+    there by then; `shifted`: so many first rows of a block take their chunks of the depth half a chunk apart from those
+    of the others. Of a vector kernel whose phases have no loops `rows` are the tiles that a program has under way
     together.
     """
 
@@ -158,6 +159,7 @@ class Tiling:
     by_columns: bool = False
     winding: bool = False
     eager: bool = False
+    shifted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

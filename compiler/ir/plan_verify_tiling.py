@@ -23,6 +23,8 @@ NEUTRAL: Final[Mapping[str, Callable[[float], bool]]] = {
     "vredmin": lambda value: value >= (1 << 31) - 1,
 }
 """Which numbers leave the result of a reduction as it is; the least and largest INT32 do so for integers."""
+MOST_SHIFTED_STEPS: Final = 4
+"""Steps of a chunk by which rows can be shifted: each is written out."""
 
 
 def tiling_problems(kernel: Kernel, machine: Machine) -> Iterator[str]:
@@ -154,6 +156,8 @@ def _product_problems(
         if slots < tiles:
             yield f"operand {operand} has {slots} slots, {tiles} of its tiles are in use at once"
     yield from _row_order_problems(kernel, contraction, tiling, tile, row)
+    if tiling.shifted:
+        yield from _shift_problems(kernel, contraction, tiling, tile)
     if tiling.hoist and resident != math.prod(steps):
         yield f"hoists {tiling.hoist}, but the depth is not resident"
 
@@ -181,6 +185,27 @@ def _row_order_problems(
                 f"winds past its columns, which takes more than {2 * LAST_ROWS} rows in one block, the last of them by"
                 " columns, and a resident depth"
             )
+
+
+def _shift_problems(kernel: Kernel, contraction: Contraction, tiling: Tiling, tile: Mapping[str, int]) -> Iterator[str]:
+    """Rows whose chunks of the depth are apart need chunks that follow one another, and rows that are not apart."""
+    steps = {d: -(-d.extent // tile[d.name]) for d in kernel.red_dims}
+    chunked = [d for d in kernel.red_dims[: len(kernel.red_dims) - tiling.resident] if steps[d] > 1]
+    is_row = tiling.stream and tiling.columns > 1 and tiling.turns == TILE
+    is_other = tiling.by_columns or tiling.winding or tiling.eager or bool(tiling.taps)
+    if tiling.shifted < 1 or not is_row or is_other or tiling.resident != 1 or len(chunked) != 1:
+        yield "shifts rows, which takes several columns of streamed rows, finished tile by tile, and a loop over chunks"
+        return
+    (outer,), inner = chunked, kernel.red_dims[-1]
+    terms = [dict(index.terms) for access in (contraction.a, contraction.b) for index in access.index]
+    follows = all(t.get(outer.name, 0) == t.get(inner.name, 0) * inner.extent for t in terms)
+    if not follows or tile[outer.name] > 1 or inner.extent % tile[inner.name]:
+        yield f"shifts rows, but chunks of {inner.name} do not follow one another along {outer.name}"
+    if not 1 < steps[inner] <= MOST_SHIFTED_STEPS or tiling.rows <= tiling.shifted * (steps[inner] - 1):
+        yield (
+            f"shifts {tiling.shifted} of {tiling.rows} rows by each of {steps[inner]} steps of a chunk, there must be"
+            f" other rows, and 2 to {MOST_SHIFTED_STEPS} steps"
+        )
 
 
 def _window_problems(

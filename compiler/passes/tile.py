@@ -11,6 +11,7 @@ from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.lifetimes import streamed
 from birc.compiler.passes.row_parts import PARTS, TiledParts, in_row_parts
 from birc.compiler.passes.tile_contraction import TiledDepth, contraction_tilings
+from birc.compiler.passes.tile_shifted import shifted
 from birc.compiler.passes.tile_slots import fewer_slots
 from birc.compiler.passes.tile_vector import (
     banded,
@@ -108,6 +109,9 @@ def _solve(kernel: Kernel, machine: Machine, memories: Memories, clock: Clock | 
         eager = replace(chosen, tiling=replace(chosen.tiling, eager=True))
         measured[eager] = cycles(eager)
         chosen = min(chosen, eager, key=lambda tiling: measured[tiling])
+    later = tuple(shifted(kernel, chosen, machine))
+    measured |= {tiling: cycles(tiling) for tiling in later}
+    chosen = min((chosen, *later), key=lambda tiling: measured[tiling])
     if timed < MOST_TIMED:
         return chosen
     return fewer_slots(kernel, chosen, measured[chosen], machine, cycles)

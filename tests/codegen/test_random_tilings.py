@@ -109,6 +109,28 @@ def test_rows_wind_past_blocks_of_columns(blocks: int, rows: int, columns: int, 
     assert executed["vld"] < 2 * executed["vst"]  # Biases are loaded once for several rows.
 
 
+@pytest.mark.parametrize(("steps", "chunks", "shifted"), [(2, 2, 1), (2, 3, 3), (3, 2, 1), (4, 3, 1)])
+def test_the_first_rows_take_their_chunks_later(steps: int, chunks: int, shifted: int) -> None:
+    """Blocks on every SPC, the last one not full, some columns of it alone; in slots for one chunk of the columns.
+
+    The order of sums is another one, all values are whole numbers.
+    """
+    rows, columns = shifted * (steps - 1) + 2, 2
+    fused, lowered, kernel = product(3 * (2 * rows - 1), 2 * steps * chunks, 4 * 2 * columns * 2 - 5)
+    tile = (("m", 3), ("n", 4), ("k0", 1), ("k0_in", 2))
+    slots = steps + 1, steps * columns
+    tiling = Tiling(tile, (("n", 2),), rows, columns, 1, "", True, *slots, programs=columns, shifted=shifted)
+    case = with_tiling(fused, lowered, split_depth(kernel, 2 * steps), tiling)
+    check(case, 1)
+    loads: Counter[str] = Counter()
+    instructions = list(case.compiled.program.kernels[0].instructions())
+    for (_, number), done in simulate(case.compiled.program, MACHINE).counts.instructions.items():
+        loads[instructions[number].mnemonic] += done.executions
+    blocks = 2 * 2 * 2
+    assert loads["tlda"] == blocks * rows * steps * chunks
+    assert loads["tldb"] == blocks * columns * steps * chunks
+
+
 @pytest.mark.parametrize("turns", [TILE, BLOCK])
 @pytest.mark.parametrize("hoist", ["a", "b"])
 def test_the_first_tiles_of_what_goes_past_others_come_first(hoist: str, turns: str) -> None:

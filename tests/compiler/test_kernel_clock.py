@@ -73,7 +73,7 @@ def test_the_clock_decides_between_the_best_estimates(product: Compiled) -> None
 
 
 def test_a_deep_product_waits_little_between_its_chunks() -> None:
-    """Its tiles are finished in the last chunk, and blocks end column by column."""
+    """Its tiles are finished in the last chunk, and blocks end column by column or rows are shifted."""
     machine, make = load_machine("br100"), GraphMaker()
     total = make("add", make("matmul", make.input(1536, 4096), make.input(4096, 1024)), make.input(1536, 1024))
     kernel, contraction = lowered_contraction(make.graph(total))
@@ -86,6 +86,10 @@ def test_a_deep_product_waits_little_between_its_chunks() -> None:
     assert best.by_columns
     tiles, chunks, steps, gap = 24, 4, 16, 68
     assert cycles[best] < 1.13 * tiles * (steps * 64 + chunks * gap)
+    shifted = tiled(kernel, machine, places, {}, clock.cycles)
+    assert shifted.tiling is not None
+    assert shifted.tiling.shifted
+    assert clock.cycles(shifted, places, machine) < 1.07 * tiles * (steps * 64 + chunks * gap)
 
 
 def test_what_comes_ahead_of_a_start_makes_other_loads_eager() -> None:

@@ -311,6 +311,13 @@ TILINGS = (
         "kernel 'product'",
         "its last 2 rows go column by column, which takes",
     ),
+    Mistake("programs 2", "shifted 1", "kernel 'product'", "shifts rows, which takes several columns of streamed rows"),
+    Mistake(
+        "programs 2",
+        "block 3 by 2 resident 1 slots 4 and 8 stream true shifted 1",
+        "kernel 'product'",
+        "finished tile by tile, and a loop over chunks",
+    ),
     Mistake(
         "programs 2",
         "block 3 by 2 resident 1 slots 4 and 8 stream true winding true",

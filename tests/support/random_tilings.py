@@ -61,13 +61,16 @@ class TiledProduct:
 
     @property
     def goes_by_parts(self) -> bool:
-        """Whether the epilogue goes through a few tiles at a time: loads before the rest, powers before sums."""
+        """Whether the epilogue goes through a few tiles at a time: loads before the rest, powers before sums.
+
+        So do the T-core's operations on shifted rows, whose steps have been loaded in different places.
+        """
         after = epilogue_of(self.kernel, self.tiling, MACHINE.vector_registers)
         registers = MACHINE.vector_registers // self.tiling.programs
         ahead = after.ahead(self.tiling.rows, self.tiling.columns, registers)
         least = 0 if after.is_rowwise else 1
         loads_by_part = bool(after.loads) and least < ahead < self.tiling.columns
-        return loads_by_part or (after.is_rowwise and self.tiling.columns > 1)
+        return loads_by_part or (after.is_rowwise and self.tiling.columns > 1) or self.tiling.shifted > 0
 
 
 @dataclass(frozen=True)
@@ -204,6 +207,9 @@ def _tilings(draw: st.DrawFn, kernel: Kernel, mode: str) -> Tiling:
         programs=draw(_programs(cut, rows, columns, by_block=by_block)),
         turns=BLOCK if by_block else TILE,
     )
+    shifted = replace(tiling, shifted=draw(st.integers(1, 2)))
+    if mode == "cut" and not list(tiling_problems(replace(kernel, tiling=shifted), MACHINE)) and draw(st.booleans()):
+        return shifted
     tiling = replace(tiling, eager=draw(st.booleans()))
     by_columns = replace(tiling, by_columns=True)
     is_legal = not list(tiling_problems(replace(kernel, tiling=by_columns), MACHINE))
