@@ -7,6 +7,7 @@ one of its own. In a chain of kernels without barriers between them another SPC 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -29,12 +30,15 @@ def in_place(plan: Plan) -> Plan:
             firsts.setdefault(first, []).append(name)
     homes: dict[str, str] = {}
     taken: set[str] = set()
+    begin = 0
     for number, step in enumerate(plan.steps):
+        if local.isdisjoint(_read(step)):
+            begin = number
         if not isinstance(step, KernelStep):
             continue
         for name in firsts.get(number, ()):
-            chain = range(_begin(plan.steps, number, local), number)
-            own = {other for other in touched(step) - sent - {name} if not set(used[other]) & {*chain}}
+            # From `begin` on no barrier of the die is between: each step reads what its SPC made before.
+            own = {other for other in touched(step) - sent - {name} if not _is_used(used[other], begin, number)}
             home = _operand(step, buffers[name], [buffers[other] for other in own if spans[other][1] == number])
             if home is not None and home not in taken:
                 taken.add(home)
@@ -42,11 +46,9 @@ def in_place(plan: Plan) -> Plan:
     return _renamed(plan, homes) if homes else plan
 
 
-def _begin(steps: Sequence[Step], number: int, local: set[str]) -> int:
-    """The first of the steps up to one that no barrier of the die is between: each reads what its SPC made before."""
-    while number > 0 and not local.isdisjoint(_read(steps[number])):
-        number -= 1
-    return number
+def _is_used(users: Sequence[int], begin: int, end: int) -> bool:
+    """Whether any of the steps begin <= step < end is among the users, which are in order."""
+    return bisect_left(users, begin) < bisect_left(users, end)
 
 
 def _read(step: Step) -> set[str]:

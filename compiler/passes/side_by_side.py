@@ -37,7 +37,8 @@ MOVES: Final = ((1, 0), (0, 1), (1, 1))
 class Work:
     """What a step takes: cycles, and those of them in which the ALU works.
 
-    It may be a product, and each SPC may have samples of its own in it.
+    It may be a product, and each SPC may have samples of its own in it. Two steps of which each SPC has its own can be
+    executed side by side if one alone multiplies.
     """
 
     cycles: int
@@ -45,16 +46,14 @@ class Work:
     multiplies: bool
     is_own: bool
 
-    def may_go_beside(self, other: Work) -> bool:
-        """Whether two steps can be executed side by side."""
-        return self.is_own and other.is_own and self.multiplies != other.multiplies
-
 
 def side_by_side(plan: Plan, machine: Machine, busy: Busy) -> Plan | None:
     """The plan with two rounds at a time; None where it has none, or there is no room for two, or nothing is gained."""
     steps = [step for step in plan.steps if isinstance(step, KernelStep)]
     if plan.repeat % 2 or not plan.tensor_buffer_bytes or len(steps) < len(plan.steps):
         return None
+    if len({_multiplies(step) for step in steps if _is_own(step, machine)}) < 2:
+        return None  # no two can be executed side by side
     memories = memories_of(plan)
     order = turns([_work(step, memories, busy, machine) for step in steps], machine)
     if all(None in turn for turn in order):
@@ -70,8 +69,16 @@ def side_by_side(plan: Plan, machine: Machine, busy: Busy) -> Plan | None:
 
 def _work(step: KernelStep, memories: Memories, busy: Busy, machine: Machine) -> Work:
     taken = [busy(kernel, memories) for kernel in dict.fromkeys(instances(step))]
-    is_own = all((k.space[0].name, k.space[0].extent) == (SPC, machine.spcs_per_die) for k in instances(step))
-    return Work(max(c for c, _ in taken), max(a for _, a in taken), step.kernel.contraction is not None, is_own)
+    return Work(max(c for c, _ in taken), max(a for _, a in taken), _multiplies(step), _is_own(step, machine))
+
+
+def _multiplies(step: KernelStep) -> bool:
+    return step.kernel.contraction is not None
+
+
+def _is_own(step: KernelStep, machine: Machine) -> bool:
+    """Whether each SPC has samples of its own."""
+    return all((k.space[0].name, k.space[0].extent) == (SPC, machine.spcs_per_die) for k in instances(step))
 
 
 def turns(works: Sequence[Work], machine: Machine) -> list[Turn]:
@@ -80,17 +87,7 @@ def turns(works: Sequence[Work], machine: Machine) -> list[Turn]:
     The fastest way to have done so many steps of each goes over a fastest way to have done one less of one or of both.
     """
     count = len(works)
-    least = np.full((count + 1, count + 1), np.inf)
-    before = np.zeros((count + 1, count + 1), np.int8)
-    least[0, 0] = 0
-    for done in np.ndindex(count + 1, count + 1):
-        for number, move in enumerate(MOVES):
-            cycles = _turn_cycles(works, done, move)
-            if cycles is not None:
-                start = done[0] - move[0], done[1] - move[1]
-                total = least[start] + cycles + machine.spc_barrier_cycles
-                if total < least[done]:
-                    least[done], before[done] = total, number
+    before = _last_moves(works, machine)
     found: list[Turn] = []
     one = other = count
     while one or other:
@@ -100,14 +97,38 @@ def turns(works: Sequence[Work], machine: Machine) -> list[Turn]:
     return found[::-1]
 
 
-def _turn_cycles(works: Sequence[Work], done: tuple[int, ...], move: tuple[int, int]) -> int | None:
-    """What the turn takes after which so many steps are done; None when there is no such turn."""
-    if any(moved > count for moved, count in zip(move, done, strict=True)):
-        return None
-    of_turn = [works[count - 1] for moved, count in zip(move, done, strict=True) if moved]
-    if len(of_turn) > 1 and not of_turn[0].may_go_beside(of_turn[1]):
-        return None
-    return max(*(work.cycles for work in of_turn), sum(work.alu_cycles for work in of_turn))
+def _last_moves(works: Sequence[Work], machine: Machine) -> np.ndarray:
+    """The number of the move that is the last one of the fastest way to have done so many steps of each round.
+
+    Of moves that are equally fast it is the first. Ways of as many steps of both rounds together are found at once.
+    """
+    count = len(works)
+    cycles, alu = (np.array(of) for of in ([w.cycles for w in works], [w.alu_cycles for w in works]))
+    alone = np.maximum(cycles, alu)
+    own, multiplies = (np.array(of) for of in ([w.is_own for w in works], [w.multiplies for w in works]))
+    before = np.zeros((count + 1, count + 1), np.int8)
+    barrier = machine.spc_barrier_cycles
+    # By steps done of the first round: the cycles of the fastest ways of one step less together, and of two less.
+    least, earlier = (np.full(count + 1, np.inf) for _ in range(2))
+    least[0] = 0
+    for total in range(1, 2 * count + 1):
+        one = np.arange(max(0, total - count), min(total, count) + 1)
+        other = total - one
+        first, second = np.maximum(one - 1, 0), np.maximum(other - 1, 0)
+        together = np.maximum(np.maximum(cycles[first], cycles[second]), alu[first] + alu[second])
+        may = (one > 0) & (other > 0) & own[first] & own[second] & (multiplies[first] != multiplies[second])
+        ways = np.stack(
+            (
+                np.where(one > 0, least[first] + alone[first], np.inf),
+                np.where(other > 0, least[one] + alone[second], np.inf),
+                np.where(may, earlier[first] + together, np.inf),
+            )
+        )
+        moves = np.argmin(ways, axis=0)
+        before[one, other] = moves
+        earlier, least = least, np.full(count + 1, np.inf)
+        least[one] = ways[moves, np.arange(len(one))] + barrier
+    return before
 
 
 def _steps(both: Plan, order: Sequence[Turn]) -> Iterator[KernelStep]:

@@ -128,6 +128,11 @@ def cycles_of(order: tuple[Turn, ...], works: list[Work]) -> float:
     return total
 
 
+def may_go_beside(one: Work, other: Work) -> bool:
+    """Whether each SPC has its own part of both, and one alone multiplies."""
+    return one.is_own and other.is_own and one.multiplies != other.multiplies
+
+
 def orders(one: int, other: int, works: list[Work]) -> Iterator[tuple[Turn, ...]]:
     """All orders of the remaining steps of two rounds."""
     count = len(works)
@@ -136,7 +141,7 @@ def orders(one: int, other: int, works: list[Work]) -> Iterator[tuple[Turn, ...]
     for first, second in itertools.product((0, 1), repeat=2):
         if not first + second or one + first > count or other + second > count:
             continue
-        if first and second and not works[one].may_go_beside(works[other]):
+        if first and second and not may_go_beside(works[one], works[other]):
             continue
         head = (one if first else None, other if second else None)
         yield from ((head, *rest) for rest in orders(one + first, other + second, works))

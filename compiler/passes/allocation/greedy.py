@@ -9,12 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from heapq import heapify, heappop, heapreplace
+from typing import Final
+
+import numpy as np
 
 from birc.compiler.passes.allocation.problem import Problem
 
 Addresses = list[int]
 Rule = Callable[[Problem, Sequence[int]], Addresses]
 Key = Callable[[Problem, int], tuple[int, ...]]
+
+MANY: Final = 64
+"""So many blocks are worth arrays."""
 
 
 def _lifetime(problem: Problem, block: int) -> int:
@@ -105,6 +111,12 @@ def lowest_first(problem: Problem, priority: Sequence[float], limit: int | None 
 
     None as soon as a block ends above `limit`.
     """
+    is_dense = len(problem.sizes) >= MANY and 2 * problem.pairs >= len(problem.sizes) ** 2
+    return (_lowest_of_all if is_dense else _lowest_in_turn)(problem, priority, limit)
+
+
+def _lowest_in_turn(problem: Problem, priority: Sequence[float], limit: int | None) -> Addresses | None:
+    """The blocks in a heap: for those of which few live with each other."""
     sizes, neighbours = problem.sizes, problem.neighbours
     addresses = [0] * len(sizes)
     lowest = [0] * len(sizes)  # what lies already is beyond reach
@@ -125,6 +137,26 @@ def lowest_first(problem: Problem, priority: Sequence[float], limit: int | None 
         for other in neighbours[block]:
             if lowest[other] < end:  # noqa: PLR1730 - a call would take three times as long
                 lowest[other] = end
+    return addresses
+
+
+def _lowest_of_all(problem: Problem, priority: Sequence[float], limit: int | None) -> Addresses | None:
+    """The same by looking at all blocks each time: where most live with each other, each one raises most of them."""
+    rank = sorted(range(len(priority)), key=lambda block: (-priority[block], block))
+    sizes, starts, ends = (np.array(of)[rank] for of in (problem.sizes, problem.starts, problem.ends))
+    lowest = np.zeros(len(rank), np.int64)
+    beyond = sum(problem.sizes) + 1
+    addresses = [0] * len(rank)
+    for _ in rank:
+        place = int(lowest.argmin())
+        address = int(lowest[place])
+        end = address + int(sizes[place])
+        if limit is not None and end > limit:
+            return None
+        addresses[rank[place]] = address
+        neighbours = (starts < ends[place]) & (ends > starts[place])
+        np.maximum(lowest, end, out=lowest, where=neighbours)
+        lowest[place] = beyond
     return addresses
 
 
