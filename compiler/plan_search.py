@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -31,7 +32,7 @@ from birc.runtime.errors import DoesNotFitError, InternalError
 from birc.runtime.machine import Machine
 from birc.runtime.program import Program
 from birc.runtime.residents import later_calls
-from birc.runtime.timing import simulate
+from birc.runtime.timing.engine import latency_and_hbm_bytes
 from birc.runtime.timing.kernels import KernelTimer
 
 SHARING_TRIALS: Final = (0, 1, 2, 3, 4, 6, 8, 12, 20)
@@ -193,5 +194,12 @@ class PlanSearch:
         return generate(plan, self.machine, self.writer).program
 
     def _outcome(self, program: Program) -> Outcome:
-        timing = simulate(later_calls(program), self.machine, timer=self._timer)
-        return Outcome(timing.latency_cycles, timing.traffic["hbm"])
+        outcome = self._outcome_within(program, math.inf)
+        if outcome is None:
+            raise InternalError("a program takes no time", where=program.name)
+        return outcome
+
+    def _outcome_within(self, program: Program, most_cycles: float) -> Outcome | None:
+        """What a program takes; None when that is more than so many cycles."""
+        found = latency_and_hbm_bytes(later_calls(program), self.machine, timer=self._timer, most_cycles=most_cycles)
+        return Outcome(*found) if found is not None else None

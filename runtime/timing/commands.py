@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
+from functools import cache
 from typing import Any
 
 from birc.runtime.dtypes import dtype
@@ -34,13 +34,18 @@ class Issue:
 
     def operand(self, name: str) -> Any:
         """The operand of the field called `name`."""
-        fields = BY_MNEMONIC[self.command.mnemonic].fields
-        return next(v for f, v in zip(fields, self.command.operands, strict=True) if f.name == name)
+        return self.command.operands[_place(self.command.mnemonic, name)]
 
     def advanced(self, descriptor: Descriptor, advance: tuple[int, ...]) -> Descriptor:
         """The descriptor with its address moved by `advance` bytes an iteration."""
         moved = sum(step * iteration for step, iteration in zip(advance, self.iteration, strict=False))
         return replace(descriptor, address=descriptor.address + moved) if moved else descriptor
+
+
+@cache
+def _place(mnemonic: str, name: str) -> int:
+    """Where the operand of a field stands among those of a command."""
+    return [field.name for field in BY_MNEMONIC[mnemonic].fields].index(name)
 
 
 def issues(program: Program) -> Iterator[Issue]:
@@ -72,9 +77,9 @@ class Span:
     awaited: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Work:
-    """A kernel on one SPC: its walk between `start` and `end`, for run number `run`."""
+    """A kernel on an SPC, or on several at the same time: its walk between `start` and `end`, for run number `run`."""
 
     run: int
     start: int
@@ -119,6 +124,7 @@ class Die:
     runs: list[tuple[int, int, int]] = field(default_factory=list)  # run, start, end on this die
     preloads: dict[int, int] = field(default_factory=dict)  # by SPC, when the kernel that is not run yet loads B
     meeting: Meeting | None = None  # of the SPCs, the last one
+    last_end: int = 0  # of all kernels until now
 
     def __post_init__(self) -> None:
         self.work = [[] for _ in range(self.spcs)]
@@ -140,10 +146,6 @@ class Die:
         """When the SPC's last kernel ends."""
         return self.work[spc][-1].end if self.work[spc] else 0
 
-    def all_idle_at(self) -> int:
-        """When the last kernel on this die ends."""
-        return max(self.idle_at(spc) for spc in range(self.spcs))
-
     def last_run(self) -> int:
         """The run that ends last: what a barrier waits for; -1 without any."""
         return max(self.runs, key=lambda entry: entry[2], default=(-1, 0, 0))[0]
@@ -158,13 +160,26 @@ class Die:
         return found
 
 
-class Processors:
-    """Executes a program's command stream in time."""
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When an SPC begins the next kernel: what it did last, and since when its operand is being loaded, if it is."""
 
-    def __init__(self, program: Program, machine: Machine, timer: KernelTimer) -> None:
+    last_run: int
+    begun: int
+    early: int | None
+
+
+class Processors:
+    """Executes a program's command stream in time.
+
+    Without `classifies` nobody asks what SPCs wait for between their kernels.
+    """
+
+    def __init__(self, program: Program, machine: Machine, timer: KernelTimer, *, classifies: bool = True) -> None:
         self.program = program
         self.machine = machine
         self.timer = timer
+        self.classifies = classifies
         self.dies = [Die(number, machine.spcs_per_die) for number in range(program.dies)]
         self.runs: list[Run] = []
         self.jobs: list[tuple[Issue, int, Job, int]] = []
@@ -176,12 +191,28 @@ class Processors:
 
     def execute(self) -> int:
         """Run the whole stream; returns the latency in cycles."""
+        for _ in self._executed():
+            pass
+        return self._latency()
+
+    def execute_within(self, most_cycles: float) -> int | None:
+        """The same; None as soon as it is more than so many cycles."""
+        for dies in self._executed():
+            if any(max(die.time, die.last_end) > most_cycles for die in dies):
+                return None
+        return self._latency()
+
+    def _executed(self) -> Iterator[list[Die]]:
+        """Executes command after command; the dies of each."""
         for issue in issues(self.program):
             dies = [die for die in self.dies if issue.command.dies >> die.number & 1]
             self._execute(issue, dies)
+            yield dies
+
+    def _latency(self) -> int:
         self.copies.finish_all()
         ends = [job.end for _, _, job, _ in self.jobs]
-        return max([*ends, *(max(die.time, die.all_idle_at()) for die in self.dies)])
+        return max([*ends, *(max(die.time, die.last_end) for die in self.dies)])
 
     def _execute(self, issue: Issue, dies: list[Die]) -> None:
         machine = self.machine
@@ -217,13 +248,13 @@ class Processors:
         self.runs.append(run)
         for die in dies:
             classes, barrier = self._classes(die, kernel)
+            started: list[tuple[Work, int]] = []
             for member in classes:
-                for spc in member.spcs:
-                    self._work(die, spc, member, number, barrier)
-            started = [work for spc in range(die.spcs) for work in die.work[spc][-1:] if work.run == number]
+                started += self._work(die, member, run, number, barrier)
             if started:
-                span = (min(work.start for work in started), max(work.end for work in started))
+                span = (min(work.start for work, _ in started), max(work.end for work, _ in started))
                 die.runs.append((number, *span))
+                die.last_end = max(die.last_end, span[1])
                 self._use_memory(die, started)
             die.preloads = {}
         if run.work:
@@ -260,44 +291,57 @@ class Processors:
         changed = die.multicast not in (None, mode)
         die.multicast = mode
         if changed:
-            return die.all_idle_at() + self.machine.multicast_switch_cycles
+            return die.last_end + self.machine.multicast_switch_cycles
         if mode == "none":
             return 0
         return max((die.idle_at(spc) for spc in spcs), default=0)
 
-    def _work(self, die: Die, spc: int, member: SpcClass, number: int, barrier: int) -> None:
-        """Append a kernel to an SPC's queue, and classify the time since its last one."""
-        begun = die.idle_at(spc)
-        queue_free = self._free_at(die, spc)
-        early = die.preloads.get(spc)
-        start = max(queue_free, die.time, barrier, die.met_at, early or 0)
-        if early is not None:
-            member = self.timer.ahead(member, start - early)
-        self._gap(die, spc, begun, queue_free, start)
-        work = Work(number, start, start + member.result.cycles, member)
-        die.work[spc].append(work)
-        self.runs[number].work.append((die.number, spc, work))
+    def _work(self, die: Die, member: SpcClass, run: Run, number: int, barrier: int) -> list[tuple[Work, int]]:
+        """Append a kernel to the queues of a class of SPCs, and classify the time since their last ones.
 
-    def _use_memory(self, die: Die, started: list[Work]) -> None:
+        Those that were alike until now are so again: returns what they do, and how many of them.
+        """
+        known: dict[Moment, tuple[Work, list[Span]]] = {}
+        counts: Counter[Moment] = Counter()
+        for spc in member.spcs:
+            before = die.work[spc][-1] if die.work[spc] else None
+            last, begun = (before.run, before.end) if before is not None else (-1, 0)
+            moment = Moment(last, begun, die.preloads.get(spc))
+            if moment not in known:
+                known[moment] = self._begin(die, moment, member, number, barrier)
+            work, gaps = known[moment]
+            counts[moment] += 1
+            die.gaps[spc] += gaps
+            die.work[spc].append(work)
+            run.work.append((die.number, spc, work))
+        return [(known[moment][0], count) for moment, count in counts.items()]
+
+    def _begin(self, die: Die, moment: Moment, member: SpcClass, number: int, barrier: int) -> tuple[Work, list[Span]]:
+        """What an SPC does in a kernel, and the time before."""
+        queue_free = moment.begun + self.machine.spc_barrier_cycles if moment.last_run >= 0 else 0
+        start = max(queue_free, die.time, barrier, die.met_at, moment.early or 0)
+        if moment.early is not None:
+            member = self.timer.ahead(member, start - moment.early)
+        gaps = list(self._gap(die, moment, queue_free, start)) if self.classifies else []
+        return Work(number, start, start + member.result.cycles, member), gaps
+
+    def _use_memory(self, die: Die, started: list[tuple[Work, int]]) -> None:
         """Note the kernel's use of HBM; SPCs of a class that started together are one entry."""
-        groups = Counter((work.start, work.end, id(work.member)) for work in started)
-        members = {id(work.member): work.member for work in started}
-        for (start, end, member), count in groups.items():
-            num_bytes = members[member].result.traffic().get("hbm", Fraction(0))
+        for work, count in started:
+            num_bytes = self.timer.hbm_bytes(work.member)
             if die.preloads:  # The rest was noted when it began.
-                num_bytes -= self.timer.lead(members[member]).hbm_bytes
-            self.copies.kernel_uses(die.number, start, end, num_bytes * count)
+                num_bytes -= self.timer.lead(work.member).hbm_bytes
+            self.copies.kernel_uses(die.number, work.start, work.end, num_bytes * count)
 
-    def _gap(self, die: Die, spc: int, begun: int, queue_free: int, start: int) -> None:
+    def _gap(self, die: Die, moment: Moment, queue_free: int, start: int) -> Iterator[Span]:
         """Classify the time of an SPC between two of its kernels.
 
         In this order: another kernel runs in which this SPC has no part; the SPC's own barrier; what the
         command processor did, if it had not yet come to this kernel; the flags of other SPCs; other SPCs at a
         multicast.
         """
-        last_run = die.work[spc][-1].run if die.work[spc] else -1
-        foreign = sorted(span for span in die.runs_after(last_run) if span[1] > begun and span[0] < start)
-        time, place, reach = begun, 0, begun
+        time, place, reach = moment.begun, 0, moment.begun
+        foreign = sorted(span for span in die.runs_after(moment.last_run) if span[1] > time and span[0] < start)
         while time < start:
             while place < len(foreign) and foreign[place][0] <= time:
                 reach = max(reach, foreign[place][1])
@@ -307,7 +351,7 @@ class Processors:
                 span = Span(time, min(reach, start), "finished_masked")
             else:
                 span = self._idle_span(die, time, queue_free, limit)
-            die.gaps[spc].append(span)
+            yield span
             time = span.end
 
     def _idle_span(self, die: Die, time: int, queue_free: int, limit: int) -> Span:
@@ -328,15 +372,15 @@ class Processors:
         machine = self.machine
         if issue.operand("scope") == "spcs":
             for die in dies:
-                stored = die.all_idle_at()
+                stored = die.last_end
                 seen = max(stored, die.time) + machine.cross_spc_flag_cycles
                 die.meeting = Meeting(self._run_name(die.last_run()), stored, seen)
             return
         for die in dies:
-            die.spend(die.all_idle_at(), "wait_dependency", self._run_name(die.last_run()))
+            die.spend(die.last_end, "wait_dependency", self._run_name(die.last_run()))
         cycles = machine.die_barrier_cycles
         if issue.operand("scope") == "device":
-            together = max(max(die.time, die.all_idle_at()) for die in self.dies)
+            together = max(max(die.time, die.last_end) for die in self.dies)
             cycles += machine.cross_die_flag_cycles
             for die in dies:
                 die.spend(together, "wait_other_die", "device barrier")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -27,13 +28,35 @@ def simulate(
     same. A `timer` of the machine that timed other programs walks nothing twice. Raises `UsageError` when the
     machine has fewer dies than the program needs and `BadPackageError` for a program that never ends.
     """
-    if program.dies > machine.dies:
-        raise UsageError(f"the program needs {program.dies} dies, {machine.name} has {machine.dies}")
+    _require_dies(program, machine)
     timer = timer or KernelTimer(machine, extrapolate)
     walked_before = timer.walked
     processors = Processors(program, machine, timer)
     latency = processors.execute()
     return _Summary(program, machine, processors, latency, timer.walked - walked_before).result()
+
+
+def latency_and_hbm_bytes(
+    program: Program, machine: Machine, *, timer: KernelTimer, most_cycles: float = math.inf
+) -> tuple[int, Fraction] | None:
+    """The latency that `simulate` finds, and the bytes through HBM; None when it takes more than `most_cycles`.
+
+    Raises what `simulate` raises.
+    """
+    _require_dies(program, machine)
+    processors = Processors(program, machine, timer, classifies=False)
+    latency = processors.execute_within(most_cycles)
+    if latency is None:
+        return None
+    members = Counter(id(work.member) for run in processors.runs for _, _, work in run.work)
+    by_id = {id(work.member): work.member for run in processors.runs for _, _, work in run.work}
+    of_kernels = sum((timer.hbm_bytes(by_id[key]) * count for key, count in members.items()), Fraction(0))
+    return latency, of_kernels + sum(job.traffic * len(job.hbm) for _, _, job, _ in processors.jobs)
+
+
+def _require_dies(program: Program, machine: Machine) -> None:
+    if program.dies > machine.dies:
+        raise UsageError(f"the program needs {program.dies} dies, {machine.name} has {machine.dies}")
 
 
 class _Summary:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
+from birc.runtime.errors import InternalError
 from birc.runtime.machine import Machine
 from birc.runtime.program import Box, Descriptor, Kernel
+from birc.runtime.timing.alike import alike
 from birc.runtime.timing.result import Lead, WalkResult
 from birc.runtime.timing.routes import RoutePlan, sections_of
 from birc.runtime.timing.specialise import spc_variables, specialise
@@ -26,6 +30,15 @@ class SpcClass:
     result: WalkResult
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """A kernel, its slots, and a number that is the same for kernels which differ in their names alone."""
+
+    kernel: Kernel
+    slots: tuple[int, ...]
+    number: int
+
+
 @dataclass(slots=True)
 class KernelTimer:
     """Times kernels; what was walked once is looked up.
@@ -37,10 +50,14 @@ class KernelTimer:
 
     machine: Machine
     extrapolate: bool = True
+    _forms: dict[int, _Form] = field(default_factory=dict)  # by identity: each holds its kernel
+    _numbers: dict[tuple, int] = field(default_factory=dict)
+    _normals: dict[Descriptor, int] = field(default_factory=dict)
     _kernels: dict[tuple, tuple[SpcClass, ...]] = field(default_factory=dict)
     _walks: dict[tuple[SpcKernel, int], WalkResult] = field(default_factory=dict)
     _leads: dict[SpcKernel, Lead] = field(default_factory=dict)
     _ahead: dict[tuple[int, int], SpcClass] = field(default_factory=dict)
+    _hbm_bytes: dict[int, Fraction] = field(default_factory=dict)
     walked: int = 0
 
     def classes(
@@ -50,11 +67,50 @@ class KernelTimer:
 
         B is loaded from `ahead` cycles before the start on.
         """
-        used = {slot: self._normal(bindings[slot]) for slot in _slots(kernel) if slot in bindings}
-        key = (kernel, tuple(sorted(used.items(), key=lambda entry: entry[0])), spcs, ahead)
+        key = self._key(kernel, bindings, spcs, ahead)
         known = self._kernels.get(key)
         if known is None:
-            known = self._kernels[key] = self._classify(kernel, used, spcs, ahead)
+            known = self._kernels[key] = tuple(
+                SpcClass(members, spec, self._walk(spec, self._ahead_of(spec, ahead)))
+                for spec, members in self._specialised(kernel, bindings, spcs).items()
+            )
+        return known
+
+    def cycles(
+        self, kernel: Kernel, bindings: Bindings, spcs: tuple[int, ...], ahead: int = 0, most: float = math.inf
+    ) -> int:
+        """The cycles of the SPC that takes longest; some number above `most` when they are more."""
+        key = self._key(kernel, bindings, spcs, ahead)
+        if key not in self._kernels:
+            classes = []
+            for spec, members in self._specialised(kernel, bindings, spcs).items():
+                result = self._walk_within(spec, self._ahead_of(spec, ahead), most)
+                if result is None:
+                    return int(most) + 1
+                classes.append(SpcClass(members, spec, result))
+            self._kernels[key] = tuple(classes)
+        return max((known.result.cycles for known in self._kernels[key]), default=0)
+
+    def _key(self, kernel: Kernel, bindings: Bindings, spcs: tuple[int, ...], ahead: int) -> tuple:
+        """What decides about the walks of a kernel."""
+        form = self._form(kernel)
+        bound = tuple((slot, self._place(bindings[slot])) for slot in form.slots if slot in bindings)
+        return form.number, bound, spcs, ahead
+
+    def _form(self, kernel: Kernel) -> _Form:
+        known = self._forms.get(id(kernel))
+        if known is None:
+            content = (kernel.nests, kernel.semaphores, kernel.multicast)
+            number = self._numbers.setdefault(content, len(self._numbers))
+            known = self._forms[id(kernel)] = _Form(kernel, _slots(kernel), number)
+        return known
+
+    def _place(self, descriptor: Descriptor) -> int:
+        """A number that is the same for descriptors between which a walk cannot tell."""
+        known = self._normals.get(descriptor)
+        if known is None:
+            normal = self._normal(descriptor)
+            known = self._normals[descriptor] = self._normals.setdefault(normal, len(self._normals))
         return known
 
     def _normal(self, descriptor: Descriptor) -> Descriptor:
@@ -62,22 +118,34 @@ class KernelTimer:
         everywhere = sections_of(descriptor.mapping, self.machine) == self.machine.hbm_sections_per_die
         return replace(descriptor, address=0) if everywhere or descriptor.space != "hbm" else descriptor
 
-    def _classify(self, kernel: Kernel, bindings: Bindings, spcs: tuple[int, ...], ahead: int) -> tuple[SpcClass, ...]:
+    def _specialised(
+        self, kernel: Kernel, bindings: Bindings, spcs: tuple[int, ...]
+    ) -> dict[SpcKernel, tuple[int, ...]]:
+        """What the SPCs do in a kernel, each with those that do so."""
+        used = {slot: self._normal(bindings[slot]) for slot in self._form(kernel).slots if slot in bindings}
         variables = {spc: spc_variables(kernel, spc) for spc in spcs}
         active = {spc: values for spc, values in variables.items() if values is not None}
-        boxes = [(box, bindings[box.slot]) for box in _boxes(kernel) if box.slot in bindings]
+        boxes = [(box, used[box.slot]) for box in _boxes(kernel) if box.slot in used]
         plan = RoutePlan(self.machine, kernel.multicast, active, boxes)
-        alike: defaultdict[SpcKernel, list[int]] = defaultdict(list)
-        for spc in active:
-            alike[specialise(kernel, spc, bindings, self.machine, plan)].append(spc)
-        return tuple(
-            SpcClass(tuple(members), spec, self._walk(spec, min(ahead, self._lead(spec).cycles) if ahead else 0))
-            for spec, members in alike.items()
-        )
+        found: defaultdict[SpcKernel, list[int]] = defaultdict(list)
+        for group in alike(kernel, used, plan):
+            found[specialise(kernel, group[0], used, self.machine, plan)] += group
+        return {spec: tuple(sorted(members)) for spec, members in found.items()}
+
+    def _ahead_of(self, kernel: SpcKernel, cycles: int) -> int:
+        """How long before its start B is loaded; nothing more happens until the start."""
+        return min(cycles, self._lead(kernel).cycles) if cycles else 0
 
     def lead(self, member: SpcClass) -> Lead:
         """What each SPC of a class loads of B while its kernel has not started."""
         return self._lead(member.kernel)
+
+    def hbm_bytes(self, member: SpcClass) -> Fraction:
+        """What each SPC of a class moves of HBM in the kernel."""
+        known = self._hbm_bytes.get(id(member))  # All that is given out is kept.
+        if known is None:
+            known = self._hbm_bytes[id(member)] = member.result.traffic().get("hbm", Fraction(0))
+        return known
 
     def _lead(self, kernel: SpcKernel) -> Lead:
         known = self._leads.get(kernel)
@@ -87,7 +155,7 @@ class KernelTimer:
 
     def ahead(self, member: SpcClass, cycles: int) -> SpcClass:
         """A class of `classes` when its B is loaded from `cycles` before its start on."""
-        cycles = min(cycles, self.lead(member).cycles)  # Nothing more happens until the start.
+        cycles = self._ahead_of(member.kernel, cycles)
         if not cycles:
             return member
         key = (id(member), cycles)  # All that `classes` gives is kept.
@@ -97,12 +165,21 @@ class KernelTimer:
         return known
 
     def _walk(self, kernel: SpcKernel, ahead: int = 0) -> WalkResult:
+        result = self._walk_within(kernel, ahead, math.inf)
+        if result is None:
+            raise InternalError("a walk takes longer than there is time")
+        return result
+
+    def _walk_within(self, kernel: SpcKernel, ahead: int, most: float) -> WalkResult | None:
+        """A walk; None when it takes more than so many cycles."""
         result = self._walks.get((kernel, ahead))
         if result is None:
-            result = walk(kernel, self.machine, ahead=ahead, extrapolate=self.extrapolate)
+            result = walk(kernel, self.machine, ahead=ahead, extrapolate=self.extrapolate, most=most)
+            if result is None:
+                return None
             self._walks[kernel, ahead] = result
             self.walked += result.walked
-        return result
+        return result if result.cycles <= most else None
 
 
 def _boxes(kernel: Kernel) -> list[Box]:
@@ -110,5 +187,5 @@ def _boxes(kernel: Kernel) -> list[Box]:
     return [operand for operand in operands if isinstance(operand, Box)]
 
 
-def _slots(kernel: Kernel) -> list[int]:
-    return sorted({box.slot for box in _boxes(kernel)})
+def _slots(kernel: Kernel) -> tuple[int, ...]:
+    return tuple(sorted({box.slot for box in _boxes(kernel)}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
@@ -14,6 +15,7 @@ from birc.runtime.timing.ports import Port, Route
 _SECTIONS = {"uma16": 16, "uma8": 8, "uma4": 4, "numa": 1}
 
 
+@cache
 def exact(value: float) -> Fraction:
     """The decimal fraction that a figure of the machine file stands for."""
     return Fraction(repr(value))
@@ -45,10 +47,20 @@ class RoutePlan:
 
     def __post_init__(self) -> None:
         for box, descriptor in self.boxes:
-            if descriptor.space != "hbm":
+            if not self._is_narrow(descriptor):
                 continue
             for spc in self.active:
                 self._users.setdefault(self._section_group(box, descriptor, spc), set()).add(spc)
+
+    @property
+    def depends_on_spcs(self) -> bool:
+        """Whether an SPC may take another route than its neighbour."""
+        return self.multicast != "none" or bool(self._users)
+
+    def _is_narrow(self, descriptor: Descriptor) -> bool:
+        """Whether what is described lies in some sections of HBM."""
+        sections = sections_of(descriptor.mapping, self.machine)
+        return descriptor.space == "hbm" and sections < self.machine.hbm_sections_per_die
 
     def route(self, box: Box, descriptor: Descriptor, spc: int, *, store: bool, tile_load: bool) -> Route:
         """The route of a box on SPC `spc`; only tile loads can be merged by multicast."""

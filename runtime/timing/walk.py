@@ -9,6 +9,7 @@ constant, so each cycle is put in one class of the ledger as time passes.
 from __future__ import annotations
 
 import heapq
+import math
 from fractions import Fraction
 
 from birc.runtime.errors import BadPackageError, InternalError
@@ -35,13 +36,15 @@ from birc.runtime.timing.steps import LOAD_B, MULTIPLY, VECTOR, LoopSpec, SpcKer
 from birc.runtime.timing.vector_unit import VectorUnit
 
 
-def walk(kernel: SpcKernel, machine: Machine, *, ahead: int = 0, extrapolate: bool = True) -> WalkResult:
+def walk(
+    kernel: SpcKernel, machine: Machine, *, ahead: int = 0, extrapolate: bool = True, most: float = math.inf
+) -> WalkResult | None:
     """Execute a kernel on one SPC, from idle to idle; its B is loaded from `ahead` cycles before its start on.
 
-    With `extrapolate`, stretches that repeat exactly are computed instead of simulated; the result is the
-    same. Raises `BadPackageError` when the kernel never ends.
+    None as soon as it takes more than `most` cycles. With `extrapolate`, stretches that repeat exactly are computed
+    instead of simulated; the result is the same. Raises `BadPackageError` when the kernel never ends.
     """
-    return Walk(kernel, machine, extrapolate=extrapolate).run(ahead)
+    return Walk(kernel, machine, extrapolate=extrapolate).run(ahead, most)
 
 
 def lead(kernel: SpcKernel, machine: Machine) -> Lead:
@@ -82,18 +85,17 @@ class Walk:
             self.vector.prepare(op)
         return op
 
-    def run(self, ahead: int = 0) -> WalkResult:
+    def run(self, ahead: int = 0, most: float = math.inf) -> WalkResult | None:
         """Execute the kernel, which starts at time `ahead`; only its queue that loads B begins at time 0.
 
-        Raises `BadPackageError` when it never ends.
+        None as soon as it takes more than `most` cycles. Raises `BadPackageError` when it never ends.
         """
         state = self.state
         state.accounted = ahead  # What is before it lies between two kernels.
         for slot, queue in enumerate(state.queues):
             self._fetch(queue)
             state.push(0 if queue.number == LOAD_B else ahead, ISSUE, slot)
-        self._work()
-        return self._result(ahead)
+        return self._result(ahead) if self._work(ahead + most) else None
 
     def run_ahead(self) -> Lead:
         """Execute what the queue that loads B can do alone."""
@@ -103,13 +105,16 @@ class Walk:
             if queue.number == LOAD_B:
                 self._fetch(queue)
                 state.push(0, ISSUE, slot)
-        self._work()
+        self._work(math.inf)
         return Lead(state.now, traffic_of(self._executed()).get("hbm", Fraction(0)))
 
-    def _work(self) -> None:
+    def _work(self, end: float) -> bool:
+        """Take event after event; False as soon as the kernel is at work behind the time `end`."""
         state, ports = self.state, self.memory.ports
         events = state.events
         while events or ports.next_time != NEVER:
+            if end < state.accounted < NEVER:
+                return False
             if not events or ports.next_time <= events[0][0]:
                 state.now = ports.next_time
                 state.account(state.now)
@@ -122,6 +127,7 @@ class Walk:
                 self._count_up(index)
             else:
                 self._arrive(index, details)
+        return True
 
     def _result(self, ahead: int) -> WalkResult:
         state = self.state
