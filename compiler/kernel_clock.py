@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,9 +11,9 @@ from birc.codegen.slots import Slots
 from birc.compiler.ir.plan import Buffer, Kernel
 from birc.compiler.passes.contraction_cost import Memories
 from birc.runtime.machine import Machine
+from birc.runtime.program import Descriptor
 from birc.runtime.program import Kernel as KernelCode
 from birc.runtime.timing.kernels import KernelTimer
-from birc.runtime.timing.result import WalkResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,48 +22,50 @@ class KernelClock:
 
     timer: KernelTimer
 
-    def cycles(self, kernel: Kernel, memories: Memories, machine: Machine) -> int:
+    def cycles(self, kernel: Kernel, memories: Memories, machine: Machine, most: float = math.inf) -> int:
         """Cycles of the busiest SPC, from the first instruction to the last, as the kernel is written for a machine.
 
-        What comes ahead of the kernel's start comes while a barrier of the die is waited for.
+        Some number above `most` when they are more. What comes ahead of the kernel's start comes while a barrier of the
+        die is waited for.
         """
-        return self.busy(kernel, memories, machine)[0]
+        return self.timer.cycles(*_timed(emit_kernel(kernel, machine), kernel, memories, machine), most)
 
     def together(self, kernels: Sequence[Kernel], memories: Memories, machine: Machine) -> int:
         """The same of kernels that are one of the machine, or of one that is not to be followed."""
-        walks = self._walks_of(KernelWriter(machine).emit(kernels), kernels[0], memories, machine)
-        return max((r.cycles for r in walks), default=0)
+        return self.timer.cycles(*_timed(KernelWriter(machine).emit(kernels), kernels[0], memories, machine))
 
     def busy(self, kernel: Kernel, memories: Memories, machine: Machine) -> tuple[int, int]:
         """The same, and the cycles in which the ALU of the busiest SPC works."""
-        walks = self._walks_of(emit_kernel(kernel, machine), kernel, memories, machine)
+        timed = _timed(emit_kernel(kernel, machine), kernel, memories, machine)
+        walks = [known.result for known in self.timer.classes(*timed)]
         return max((r.cycles for r in walks), default=0), max((r.alu_cycles for r in walks), default=0)
 
-    def _walks_of(
-        self, written: tuple[KernelCode, Slots], kernel: Kernel, memories: Memories, machine: Machine
-    ) -> list[WalkResult]:
-        code, slots = written
-        bindings = {
-            slot: descriptor(
-                view,
-                Buffer(
-                    view.buffer,
-                    memories.elements[view.buffer],
-                    0,
-                    "scratch",
-                    space=_space(view.buffer, memories),
-                    address=0,
-                ),
-            )
-            for slot, view in enumerate(slots.views)
-        }
-        last = machine.spcs_per_die - 1
-        # Parts that SPCs have of their own are alike, but for those at the edges of an image.
-        spcs = sorted({0, min(1, last), last}) if kernel.has_own_parts else range(last + 1)
-        comes_ahead = kernel.contraction is not None and memories.comes_ahead(kernel.contraction)
-        ahead = machine.spcs_meet_cycles - machine.spc_barrier_cycles if comes_ahead else 0
-        classes = self.timer.classes(code, bindings, tuple(spcs), max(0, ahead))
-        return [c.result for c in classes]
+
+def _timed(
+    written: tuple[KernelCode, Slots], kernel: Kernel, memories: Memories, machine: Machine
+) -> tuple[KernelCode, dict[int, Descriptor], tuple[int, ...], int]:
+    """The code as it was written, what is bound to its slots, the SPCs that are looked at, and what comes ahead."""
+    code, slots = written
+    bindings = {
+        slot: descriptor(
+            view,
+            Buffer(
+                view.buffer,
+                memories.elements[view.buffer],
+                0,
+                "scratch",
+                space=_space(view.buffer, memories),
+                address=0,
+            ),
+        )
+        for slot, view in enumerate(slots.views)
+    }
+    last = machine.spcs_per_die - 1
+    # Parts that SPCs have of their own are alike, but for those at the edges of an image.
+    spcs = sorted({0, min(1, last), last}) if kernel.has_own_parts else range(last + 1)
+    comes_ahead = kernel.contraction is not None and memories.comes_ahead(kernel.contraction)
+    ahead = machine.spcs_meet_cycles - machine.spc_barrier_cycles if comes_ahead else 0
+    return code, bindings, tuple(spcs), max(0, ahead)
 
 
 def _space(name: str, memories: Memories) -> str:

@@ -51,9 +51,12 @@ def assign(phases: tuple[Phase, ...], kept: Collection[str] = ()) -> Registers:
         for statement in phase.statements:
             if statement.op.startswith("vfold"):
                 take(statement.result)
+        # A value from before a looped phase is read again in its next iteration: it stays until the phase ends.
+        made_here = {statement.result for statement in phase.statements}
         for s, statement in enumerate(phase.statements):
             for argument in dict.fromkeys(statement.arguments):
-                if argument in numbers and last_use[str(argument)] == (p, s) and _may_free(str(argument), p, phases):
+                is_last = argument in numbers and last_use[str(argument)] == (p, s)
+                if is_last and (not phase.loops or argument in made_here):
                     free.append(numbers[str(argument)])
             if statement.result and statement.result not in numbers and statement.result not in kept:
                 take(statement.result)
@@ -70,13 +73,6 @@ def vector_registers(phases: tuple[Phase, ...], once: bool) -> Registers:
     rest = assign(phases[1:], kept)
     numbers = kept | {name: len(kept) + number for name, number in rest.numbers.items()}
     return Registers(numbers, len(kept) + rest.count)
-
-
-def _may_free(name: str, phase_number: int, phases: tuple[Phase, ...]) -> bool:
-    """A value from before a looped phase is read again in its next iteration: it stays until the phase ends."""
-    phase = phases[phase_number]
-    made_here = any(s.result == name for s in phase.statements)
-    return made_here or not phase.loops
 
 
 def tile_slots(phases: tuple[Phase, ...], sums_wait: bool = True) -> dict[str, int]:

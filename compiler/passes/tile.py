@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import TypeVar
 
 from birc.compiler.ir.plan import Access, Kernel, KernelStep, Plan, Step, Tiling
 from birc.compiler.ir.plan_beside import seen_by_steps
@@ -26,8 +28,10 @@ from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
 
 Tiled = TiledDepth | TiledParts | TiledWindow
+Some = TypeVar("Some", TiledDepth, TiledDepth | TiledParts | TiledWindow)
 Solved = dict[object, Tiled]
-Clock = Callable[[Kernel, Memories, Machine], int]
+Clock = Callable[[Kernel, Memories, Machine, float], int]
+"""The cycles of a tiled kernel; some number above the last argument when they are more."""
 
 MOST_TIMED = 6
 """Tilings of a product that are timed: of BERT's and ResNet's products the fastest is among the first four."""
@@ -98,23 +102,31 @@ def _solve(kernel: Kernel, machine: Machine, memories: Memories, clock: Clock | 
     if clock is None or (kernel.contraction is None and len(candidates) == 1):
         return candidates[0]
 
-    def cycles(tiling: Tiled) -> int:
-        return clock(tiling.of(kernel), memories, machine)
+    def cycles(tiling: Tiled, most: float) -> int:
+        return clock(tiling.of(kernel), memories, machine, most)
 
-    measured = {tiling: cycles(tiling) for tiling in candidates}
-    chosen = min(measured, key=lambda tiling: measured[tiling])
-    if kernel.contraction is None or not isinstance(chosen, TiledDepth):
-        return chosen
+    first, *others = candidates
+    fastest, least = _fastest(others, first, cycles(first, math.inf), cycles)
+    if kernel.contraction is None or not isinstance(fastest, TiledDepth):
+        return fastest
+    chosen = fastest
     if memories.comes_ahead(kernel.contraction):
         eager = replace(chosen, tiling=replace(chosen.tiling, eager=True))
-        measured[eager] = cycles(eager)
-        chosen = min(chosen, eager, key=lambda tiling: measured[tiling])
-    later = tuple(shifted(kernel, chosen, machine))
-    measured |= {tiling: cycles(tiling) for tiling in later}
-    chosen = min((chosen, *later), key=lambda tiling: measured[tiling])
+        chosen, least = _fastest([eager], chosen, least, cycles)
+    chosen, least = _fastest(shifted(kernel, chosen, machine), chosen, least, cycles)
     if timed < MOST_TIMED:
         return chosen
-    return fewer_slots(kernel, chosen, measured[chosen], machine, cycles)
+    return fewer_slots(kernel, chosen, least, machine, cycles)
+
+
+def _fastest(
+    tilings: Iterable[Some], chosen: Some, least: int, cycles: Callable[[Some, float], int]
+) -> tuple[Some, int]:
+    """The tiling with the least cycles, the first of those, and they: the one `chosen` until now takes `least`."""
+    for tiling in tilings:
+        if (took := cycles(tiling, least - 1)) < least:
+            chosen, least = tiling, took
+    return chosen, least
 
 
 def _ways(kernel: Kernel, whole: Tiling, machine: Machine, clock: Clock | None) -> list[Tiling]:

@@ -22,11 +22,11 @@ SHARES = tuple(Fraction(eighths, 8) for eighths in (2, 3, 4, 6, 7))
 
 
 def fewer_slots(
-    kernel: Kernel, chosen: TiledDepth, least: int, machine: Machine, cycles: Callable[[TiledDepth], int]
+    kernel: Kernel, chosen: TiledDepth, least: int, machine: Machine, cycles: Callable[[TiledDepth, float], int]
 ) -> TiledDepth:
     """The tiling of a product with as many slots, first for one operand, then for the other, as take the least cycles.
 
-    As it was `chosen` it takes `least` cycles.
+    As it was `chosen` it takes `least` cycles. `cycles` gives those of a tiling, or some number above a limit.
     """
     if least < LEAST_CYCLES:
         return chosen
@@ -36,7 +36,7 @@ def fewer_slots(
             candidate = replace(chosen, tiling=tiling)
             if any(True for _ in tiling_problems(candidate.of(kernel), machine)):
                 continue
-            took = cycles(candidate)
+            took = cycles(candidate, least - 1)
             if took < least:
                 least, chosen = took, candidate
     return chosen

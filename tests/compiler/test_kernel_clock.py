@@ -62,7 +62,12 @@ def test_the_clock_decides_between_the_best_estimates(product: Compiled) -> None
         timed: list[Kernel] = []
 
         def clock(
-            kernel: Kernel, _: Memories, __: Machine, wanted: object = wanted.tiling, timed: list[Kernel] = timed
+            kernel: Kernel,
+            _: Memories,
+            __: Machine,
+            ___: float,
+            wanted: object = wanted.tiling,
+            timed: list[Kernel] = timed,
         ) -> int:
             timed.append(kernel)
             return 0 if kernel.tiling == wanted else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cache
 
@@ -57,7 +58,7 @@ def test_the_least_measured_wins_for_one_operand_after_the_other() -> None:
     kernel, chosen = product(case)
     tried: list[tuple[int, int]] = []
 
-    def cycles(tiled: TiledDepth) -> int:
+    def cycles(tiled: TiledDepth, _: float = math.inf) -> int:
         tried.append(slots(tiled.tiling))
         a, b = slots(tiled.tiling)
         return LEAST_CYCLES + 100 * abs(a - 4) + abs(b - 12)
@@ -77,7 +78,7 @@ def test_short_kernels_keep_their_slots(least: int, is_tried: bool) -> None:
     kernel, chosen = product(case)
     calls: list[TiledDepth] = []
 
-    def cycles(tiled: TiledDepth) -> int:
+    def cycles(tiled: TiledDepth, _: float = math.inf) -> int:
         calls.append(tiled)
         return least
 
