@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+from birc.codegen.loads_ahead import write_ahead
 from birc.codegen.nest import NestBuilder
 from birc.codegen.slots import Slots
 from birc.codegen.statements import StatementWriter
@@ -21,30 +22,44 @@ def emit_vector_kernel(kernel: Kernel, tiling: Tiling) -> tuple[KernelCode, Slot
     outer = [d for d in kernel.par_dims if d.name not in looped]
     spread = spreads(kernel, tiling)
     counts = {d.name: spread[d.name].share for d in outer}
-    writer = StatementWriter(kernel, nest, slots, tile, vector_registers(kernel.phases, tiling.once))
+    writer = StatementWriter(kernel, nest, slots, tile, vector_registers(kernel.phases, tiling.once, tiling.ahead))
     turns = tiling.programs * tiling.rows
     divided = _program_dimension(kernel, turns, counts) if turns > 1 else ""
     writer.stride = tiling.rows * writer.registers.count
     with ExitStack() as loops:
         for d in outer:
             loops.enter_context(nest.loop(spread[d.name].spcs, spread[d.name].points, d.name, level="spc"))
-        if tiling.once:
-            if divided:
-                writer.program_depth = _enter_programs(loops, nest, divided, tiling, tile)
-            _write_phase(kernel, kernel.phases[0], writer, tile)
-        for d in outer:
-            if d.name == divided:
-                loops.enter_context(nest.loop(counts[d.name] // turns, turns * tile[d.name], d.name))
-                if not tiling.once:
-                    writer.program_depth = _enter_programs(loops, nest, divided, tiling, tile)
-            else:
-                loops.enter_context(nest.loop(counts[d.name], tile[d.name], d.name))
-        for phase in kernel.phases[int(tiling.once) :]:
-            if tiling.rows > 1:
-                _write_together(phase, writer, tiling, divided)
-            else:
-                _write_phase(kernel, phase, writer, tile)
+        if tiling.ahead:
+            divided = next(name for name, count in counts.items() if count > 1)
+            writer.program_depth = _enter_programs(loops, nest, divided, tiling, tile)
+            tiles, step = counts[divided] // tiling.programs, tiling.programs * tile[divided]
+            write_ahead(writer, kernel.phases[0].statements, divided, tiles, step)
+        else:
+            _write_tiles(loops, kernel, tiling, writer, counts, divided)
     return KernelCode(kernel.name, tuple(nest.nests)), slots
+
+
+def _write_tiles(
+    loops: ExitStack, kernel: Kernel, tiling: Tiling, writer: StatementWriter, counts: dict[str, int], divided: str
+) -> None:
+    """The tiles of an SPC one after the other, those of a dimension by the vector programs in turn."""
+    nest, tile, turns = writer.nest, writer.tile, tiling.programs * tiling.rows
+    if tiling.once:
+        if divided:
+            writer.program_depth = _enter_programs(loops, nest, divided, tiling, tile)
+        _write_phase(kernel, kernel.phases[0], writer, tile)
+    for name, count in counts.items():
+        if name == divided:
+            loops.enter_context(nest.loop(count // turns, turns * tile[name], name))
+            if not tiling.once:
+                writer.program_depth = _enter_programs(loops, nest, divided, tiling, tile)
+        else:
+            loops.enter_context(nest.loop(count, tile[name], name))
+    for phase in kernel.phases[int(tiling.once) :]:
+        if tiling.rows > 1:
+            _write_together(phase, writer, tiling, divided)
+        else:
+            _write_phase(kernel, phase, writer, tile)
 
 
 def _enter_programs(

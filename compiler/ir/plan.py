@@ -132,7 +132,8 @@ class Tiling:
     input buffer holds, a ring in the order of their loads; `programs`: vector programs that take tiles in turn, or
     (`turns` is "block") whole blocks, whose sums wait in registers until the last is there; `taps`: the innermost
     depth loops, which move a window over a patch that an a tile brings for all of them (plan_patch.py); `once`: each
-    vector program executes the first phase of a vector kernel, loads all, once for all of its tiles; `overlap`: the
+    vector program executes the first phase of a vector kernel, loads all, once for all of its tiles; `ahead`: it loads
+    what is the same for all of them once, and of a tile the rest while it works on the tile before; `overlap`: the
     only vector program finishes a row of tiles while it takes the sums of the next; `by_columns`: the last `LAST_ROWS`
     rows of a block go column by column, so that the slots of its first columns are free the earlier; `winding`:
     the next block of columns begins with those rows, which are there, and goes back to the first; `eager`: what goes
@@ -160,6 +161,7 @@ class Tiling:
     winding: bool = False
     eager: bool = False
     shifted: int = 0
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,8 @@ def _program_problems(kernel: Kernel, tiling: Tiling, machine: Machine) -> Itera
         yield f"vector programs take {tiling.turns!r} in turn, must be {TILE}, or {BLOCK} where it has several tiles"
     if tiling.once and kernel.contraction is not None:
         yield "executes a phase once for all tiles, which products do not"
+    if tiling.ahead and (kernel.contraction is not None or tiling.once or tiling.rows > 1):
+        yield "loads ahead, which only vector kernels do, and no others that load once or have tiles under way together"
     if tiling.eager and kernel.contraction is None:
         yield "is eager to load what goes past tiles of another operand, but is no product"
     if tiling.overlap:
@@ -231,10 +233,11 @@ def _box_elements(index: tuple[Index, ...], tile: Mapping[str, int]) -> int:
 def _register_problems(kernel: Kernel, tiling: Tiling, tile: Mapping[str, int], machine: Machine) -> Iterator[str]:
     if kernel.contraction is None:
         problems = list(_once_problems(kernel, tiling)) if tiling.once else []
+        problems += _ahead_problems(kernel, tiling) if tiling.ahead else []
         yield from problems
         if problems:
             return
-        needed = tiling.programs * tiling.rows * vector_registers(kernel.phases, tiling.once).count
+        needed = tiling.programs * tiling.rows * vector_registers(kernel.phases, tiling.once, tiling.ahead).count
     else:
         by_block, tiles = tiling.turns == BLOCK, tiling.rows * tiling.columns
         after = epilogue_of(kernel, tiling, machine.vector_registers)
@@ -261,6 +264,16 @@ def _once_problems(kernel: Kernel, tiling: Tiling) -> Iterator[str]:
         moving = {name for index in statement.access.index for name, _ in index.terms}
         for name in sorted(name for name in moving if spread[name].share > 1):
             yield f"loads {statement.result} once, which moves along {name} in {spread[name].share} tiles"
+
+
+def _ahead_problems(kernel: Kernel, tiling: Tiling) -> Iterator[str]:
+    """A program that loads ahead has several tiles along one dimension, and goes through them once."""
+    if len(kernel.phases) > 1 or kernel.phases[0].loops:
+        yield "loads ahead, but has several phases, or loops"
+        return
+    shares = [spread.share for spread in spreads(kernel, tiling).values() if spread.share > 1]
+    if len(shares) != 1 or shares[0] % tiling.programs or shares[0] < 2 * tiling.programs:
+        yield f"loads ahead, which takes several tiles a program, along one dimension alone; an SPC has {shares}"
 
 
 def _row_problems(kernel: Kernel, contraction: Contraction, tiling: Tiling, tile: Mapping[str, int]) -> Iterator[str]:

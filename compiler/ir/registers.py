@@ -65,14 +65,18 @@ def assign(phases: tuple[Phase, ...], kept: Collection[str] = ()) -> Registers:
     return Registers(numbers, count)
 
 
-def vector_registers(phases: tuple[Phase, ...], once: bool) -> Registers:
-    """The registers of a program of a vector kernel; when it executes the first phase `once`, those values stay."""
-    if not once:
+def vector_registers(phases: tuple[Phase, ...], once: bool, ahead: bool = False) -> Registers:
+    """The registers of a program of a vector kernel, for one of the tiles that it has under way together.
+
+    When it executes the first phase `once`, those values stay in theirs; when it loads `ahead`, what it loads does.
+    """
+    if not once and not ahead:
         return assign(phases)
-    kept = {s.result: number for number, s in enumerate(phases[0].statements)}
-    rest = assign(phases[1:], kept)
-    numbers = kept | {name: len(kept) + number for name, number in rest.numbers.items()}
-    return Registers(numbers, len(kept) + rest.count)
+    own = [s.result for s in phases[0].statements if once or s.op == "vld"]
+    numbers = {name: number for number, name in enumerate(own)}
+    rest = assign(phases[int(once) :], numbers)
+    numbers |= {name: len(own) + number for name, number in rest.numbers.items()}
+    return Registers(numbers, len(own) + rest.count)
 
 
 def tile_slots(phases: tuple[Phase, ...], sums_wait: bool = True) -> dict[str, int]:

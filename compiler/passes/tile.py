@@ -21,6 +21,7 @@ from birc.compiler.passes.tile_vector import (
     keeps_to_bands,
     tile_vector_kernel,
     with_most_programs,
+    with_tile_ahead,
     with_tiles_together,
 )
 from birc.compiler.passes.tile_window import TiledWindow, window_tilings
@@ -130,10 +131,11 @@ def _fastest(
 
 
 def _ways(kernel: Kernel, whole: Tiling, machine: Machine, clock: Clock | None) -> list[Tiling]:
-    """The ways to give the tiles of a vector kernel to programs; several tiles of one together if a clock tells."""
+    """The ways to give the tiles of a vector kernel to programs; if a clock tells, several together or one ahead."""
     ways = [whole, with_most_programs(kernel, whole, machine)]
     if clock is not None:
-        ways += [more for way in tuple(ways) for more in with_tiles_together(kernel, way, machine)]
+        more = (with_tiles_together, with_tile_ahead)
+        ways += [other for way in tuple(ways) for others in more for other in others(kernel, way, machine)]
     return ways
 
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 from birc.compiler.ir.plan import OWN_DIMENSIONS, SPC_BANDS, Dimension, Kernel, Tiling
 from birc.compiler.ir.plan_access import accesses
 from birc.compiler.ir.plan_spread import spreads
-from birc.compiler.ir.registers import assign
+from birc.compiler.ir.plan_verify_tiling import tiling_problems
+from birc.compiler.ir.registers import assign, vector_registers
 from birc.compiler.passes.restrict import even_part
 from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
@@ -86,6 +87,22 @@ def with_tiles_together(kernel: Kernel, tiling: Tiling, machine: Machine) -> Ite
     most = machine.vector_registers // (tiling.programs * max(1, assign(kernel.phases).count))
     for together in range(2, min(machine.outstanding_loads_per_warp, most, tiles // tiling.programs) + 1):
         yield replace(tiling, rows=together)
+
+
+def with_tile_ahead(kernel: Kernel, tiling: Tiling, machine: Machine) -> Iterator[Tiling]:
+    """The tiling with loads a tile ahead, for as many programs as there are registers for."""
+    if len(kernel.phases) > 1 or kernel.phases[0].loops or tiling.once:
+        return
+    ahead = replace(tiling, ahead=True)
+    most = min(
+        machine.vector_programs,
+        machine.vector_registers // vector_registers(kernel.phases, once=False, ahead=True).count,
+    )
+    for programs in range(most, 0, -1):
+        way = replace(ahead, programs=programs)
+        if not any(True for _ in tiling_problems(replace(kernel, tiling=way), machine)):
+            yield way
+            return
 
 
 def banded(kernel: Kernel) -> set[str]:

@@ -340,6 +340,10 @@ TILINGS = (
     Mistake(
         "tile [y 3, o 32] spcs [y 2]", "tile [y 3, o 32] spcs [y 2] eager true", "kernel 'window'", "is eager to load"
     ),
+    Mistake("programs 2", "ahead true", "kernel 'product'", "loads ahead, which only vector kernels do"),
+    Mistake(
+        "tile [y 3, o 32] spcs [y 2]", "tile [y 3, o 32] spcs [y 2] ahead true", "kernel 'window'", "has several phases"
+    ),
     Mistake("tile [y 3, o 32]", "tile [y 3, o 31]", "kernel 'window'", "vredsum: tiles of 31 reach beyond o"),
     Mistake(
         "vst(v3) %u[y, o] dims [8, 32] strides [32, 1]",
