@@ -118,13 +118,37 @@ def renamed(graph: Graph, names: Mapping[str, str]) -> Graph:
 
 
 @pytest.mark.parametrize(("precision", "element"), [("bf16", "bf16"), ("model", "f32"), ("fp32", "f32")])
-def test_what_only_bf16_products_read_is_kept_as_bf16(precision: str, element: str) -> None:
-    """The whole of the table, and not its rows: each number is the nearest of BF16."""
+def test_what_is_used_as_bf16_alone_is_kept_as_bf16(precision: str, element: str) -> None:
+    """What products read, and rows that are stored: each number is the nearest of BF16."""
     graph, table = tied_embedding(2 * WORDS)
     case = compile_graph(graph, "br100", precision, clean=False)
     (whole,) = (b for b in case.plan.buffers if b.name == f"{table}.whole")
     rows = next(b for b in case.plan.buffers if b.name == table)
-    assert (whole.dtype, rows.dtype) == (element, "f32")
+    assert (whole.dtype, rows.dtype) == (element, element)
     held = [array for key, array in case.data.items() if key.startswith(whole.name)]
     wanted = graph.constants[table].data.astype(ml_dtypes.bfloat16 if element == "bf16" else np.float32)
     assert np.array_equal(np.sort(np.concatenate([array.reshape(-1) for array in held])), np.sort(wanted.reshape(-1)))
+
+
+def test_rows_of_a_table_are_as_they_were_rounded_when_stored() -> None:
+    """Also those that have no number in BF16 near them."""
+    make = GraphMaker()
+    special = [np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 1e-45, -0.0, 1 + 2**-8, 1 + 3 * 2**-8, 2.0**-126]
+    table = make.constant(np.array(special, np.float32).repeat(64).reshape(len(special), 64))
+    graph = make.graph(make("gather", table, make.input(len(special), element="i64"), axis=0))
+    case = compile_graph(graph, "tiny", "bf16", clean=False)
+    assert next(b for b in case.plan.buffers if b.role == "constant").dtype == "bf16"
+    inputs = {"x0": np.arange(len(special))}
+    expected = np.array(special, np.float32).astype(ml_dtypes.bfloat16).astype(np.float32)
+    for outputs in (case.step(inputs), case.values(inputs)):
+        (actual,) = outputs.values()
+        np.testing.assert_array_equal(actual, expected.repeat(64).reshape(-1, 64))
+        np.testing.assert_array_equal(np.signbit(actual[:, 0]), np.signbit(expected))
+
+
+def test_rows_of_a_table_with_which_something_is_computed_stay() -> None:
+    make = GraphMaker()
+    table = make.random(WORDS, FEATURES)
+    words = make("gather", table, make.input(3, element="i64"), axis=0)
+    case = compile_graph(make.graph(make("mul", words, make.input(3, FEATURES))), "br100", "bf16", clean=False)
+    assert next(b for b in case.plan.buffers if b.name == table).dtype == "f32"
