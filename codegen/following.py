@@ -1,106 +1,152 @@
-"""A product behind another one as one kernel: the second waits for one row of tiles of the first after the other.
+"""Products behind others as one kernel: the second of a pair waits for one row of tiles of the first after the other.
 
-The code of both stays as it was written, with programs, registers, semaphores and slots of their own, and with rings in
+The code of all stays as it was written, with programs, registers, semaphores and slots of their own, and with rings in
 different parts of the input buffers. The last store of a row of tiles tells, by a semaphore of the vector program that
 finished it, the queue that loads `a`, and by another one the program that finishes the tiles of the second product.
-Both take the rows of each of these programs in one order. The loop of the second over rows of different programs is cut
-in two, so that the inner one counts the programs.
+
+A pair behind another one takes its place: the columns of its first product wait for the last operation of the other's
+first product, those of its second, and its programs, for the last operation of all. By then all programs of the pair
+before have finished but the one that goes on with the second products; rows of `a` have waited for these already.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
-from birc.codegen.contraction_kernel import ACC_FREE
+from birc.codegen.contraction_kernel import A_FREE, A_FULL, ACC_FREE, ACC_FULL, B_FREE, B_FULL
+from birc.codegen.row_order import Item, Passed, check_order, counting_programs
 from birc.codegen.slots import Slots
 from birc.compiler.ir.plan_following import Taken
-from birc.runtime.errors import InternalError
 from birc.runtime.isa import BY_MNEMONIC
-from birc.runtime.program import (
-    Affine,
-    Axis,
-    Box,
-    Instruction,
-    Kernel,
-    Loop,
-    Operand,
-    Register,
-    RingAddress,
-    Sync,
-    Window,
-    affine,
-)
+from birc.runtime.program import Box, Instruction, Kernel, Loop, Operand, Register, RingAddress, Sync, affine
 
-Item = Loop | Instruction
-Chosen = Callable[[Instruction], bool]
+Around = tuple[Loop, ...]
+Syncs = tuple[Sync, ...]
+More = Callable[[Instruction, Around], tuple[Syncs, Syncs]]
+"""What an instruction inside loops waits for and posts, too."""
+
+NOTHING = Taken(0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
-    """What the second product takes of the first: the slot of the rows that it loads.
+class Pair:
+    """Two products of which the second follows the first, the vector programs of that, and what it passes on."""
 
-    `last` is the slot of what is stored last of a row; `leading` are the axes of all that count rows, not columns.
-    `others` are slots from which the epilogue of the second product loads.
+    first: tuple[Kernel, Slots]
+    second: tuple[Kernel, Slots]
+    programs: int
+    passed: Passed
+
+
+def as_one_kernel(pairs: Sequence[Pair], taken: Taken) -> tuple[Kernel, Slots]:
+    """One kernel of pairs whose first products take so much of an SPC at most.
+
+    Raises `InternalError` where two products take their rows in different orders.
+    """
+    writer = _Writer(taken)
+    for pair in pairs:
+        writer.add(pair)
+    nests = tuple(item for product in writer.products for item in product)
+    return replace(pairs[0].first[0], nests=nests, semaphores=tuple(writer.semaphores)), writer.slots
+
+
+@dataclass(slots=True)
+class _Writer:
+    """The kernel while it is written.
+
+    Pairs have semaphores in common, by what these say, but for those that count free slots: these begin at their
+    number. The first one is that of the accumulator, which is free.
     """
 
-    last: int
-    loaded: int
-    others: frozenset[int]
-    leading: int
+    taken: Taken
+    products: list[list[Item]] = field(default_factory=list)
+    semaphores: list[int] = field(default_factory=lambda: [1])
+    common: dict[object, int] = field(default_factory=dict)
+    slots: Slots = field(default_factory=Slots)
 
+    def add(self, pair: Pair) -> None:
+        """Append a pair, behind the one before."""
+        ahead, behind = pair.first[0].nests, pair.second[0].nests
+        loop, behind = counting_programs(ahead, behind, pair.passed, pair.programs)
+        check_order(ahead, behind, pair.passed, loop)
+        rows = self._common("rows", self.taken.programs)
+        others = self._common("others", self.taken.programs) if pair.passed.others else None
+        told = [rows] if others is None else [rows, others]
 
-def follow(
-    first: tuple[Kernel, Slots], second: tuple[Kernel, Slots], passed: Passed, taken: Taken
-) -> tuple[Kernel, Slots]:
-    """One kernel of two products. Raises `InternalError` where they take their rows in different orders."""
-    (ahead, slots), (behind, own) = first, second
-    programs = range(taken.programs)
-    told = len(ahead.semaphores) + len(behind.semaphores) - 1
-    epilogue_told = told + len(programs) if passed.others else None
-    loop, nests = _cut(first[0].nests, behind.nests, passed, len(programs))
-    _check_order(ahead.nests, nests, passed, loop)
-    place = _Place(taken, len(ahead.semaphores), len(slots.views), passed, told, epilogue_told, loop)
-    tell = [told] if epilogue_told is None else [told, epilogue_told]
-    merged = (
-        *(_telling(item, passed.last, tell, ()) for item in ahead.nests),
-        *(place.moved(item, ()) for item in nests),
-    )
-    semaphores = [*ahead.semaphores, *(s for n, s in enumerate(behind.semaphores) if n != ACC_FREE)]
-    semaphores += [0] * (len(tell) * len(programs))
-    return replace(ahead, nests=merged, semaphores=tuple(semaphores)), Slots([*slots.views, *own.views])
+        def telling(item: Instruction, around: Around) -> tuple[Syncs, Syncs]:
+            posts = [Sync(affine(number, _program(around))) for number in told if pair.passed.is_told(item)]
+            return (), tuple(posts)
+
+        def told_so(item: Instruction, around: Around) -> tuple[Syncs, Syncs]:
+            terms = {} if loop is None else {loop: 1}
+            if pair.passed.is_load(item):
+                chunks = sum(1 << depth for depth, of in enumerate(around) if of.kind == "red")
+                return (Sync(affine(rows, terms), first=chunks),), ()
+            if others is not None and pair.passed.is_other(item):
+                return (Sync(affine(others, terms)),), ()
+            return (), ()
+
+        products = [
+            self._moved(pair.first, ahead, NOTHING, telling),
+            self._moved(pair.second, behind, self.taken, told_so),
+        ]
+        if self.products:
+            self._wait_for_pair(products, pair.programs)
+        self.products += products
+
+    def _wait_for_pair(self, products: list[list[Item]], programs: int) -> None:
+        """The products of a pair wait for those of the pair before: rows of `a` do so by those of second products."""
+        columns = [self._common(("columns", number), 1) for number in range(2)]
+        begin = self._common("programs", self.taken.programs)
+        told = [columns[:1], [columns[1], *range(begin, begin + programs)]]
+        self.products[-2:] = map(_at_last, self.products[-2:], told)
+        products[:] = (_at_first(items, _is_columns, number) for items, number in zip(products, columns, strict=True))
+        products[0] = _at_first(products[0], _is_vector, begin)
+
+    def _common(self, what: object, count: int) -> int:
+        """So many semaphores that say something of every pair; the number of the first."""
+        if what not in self.common:
+            self.common[what] = len(self.semaphores)
+            self.semaphores += [0] * count
+        return self.common[what]
+
+    def _moved(self, part: tuple[Kernel, Slots], nests: Sequence[Item], taken: Taken, more: More) -> list[Item]:
+        """The code of a product, which was written to begin at zero everywhere."""
+        code, own = part
+        is_first = taken == NOTHING
+        numbers = {ACC_FREE: 0}
+        for number in (A_FULL, B_FULL):
+            numbers[number] = self._common((number, is_first), 1)
+        for number in (A_FREE, B_FREE):
+            numbers[number] = len(self.semaphores)
+            self.semaphores.append(code.semaphores[number])
+        numbers[ACC_FULL] = self._common((ACC_FULL, is_first), self.taken.programs if is_first else 1)
+        place = _Place(taken, numbers, len(self.slots.views))
+        self.slots.views += own.views
+        return _changed(nests, lambda item, around: _with(place.moved(item), *more(item, around)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where the second product finds what is its own, and what it waits for; `loop` counts the programs."""
+    """Where a product finds what is its own: behind what is `taken`, semaphores by number, slots from the first one."""
 
     taken: Taken
-    semaphores: int
+    semaphores: dict[int, int]
     slots: int
-    passed: Passed
-    told: int
-    epilogue_told: int | None
-    loop: int | None
 
-    def moved(self, item: Item, around: tuple[Loop, ...]) -> Item:
-        """An instruction or a loop of the second product, which was written to begin at zero everywhere."""
-        if isinstance(item, Loop):
-            return replace(item, body=tuple(self.moved(inner, (*around, item)) for inner in item.body))
+    def moved(self, item: Instruction) -> Instruction:
+        """An instruction in its place."""
         row = BY_MNEMONIC[item.mnemonic]
-        waits = tuple(map(self._sync, item.waits))
-        slot = _slot(item)
-        if item.mnemonic == "tlda" and slot == self.passed.loaded:
-            chunks = sum(1 << depth for depth, loop in enumerate(around) if loop.kind == "red")
-            waits = (*waits, Sync(self._number(self.told), first=chunks))
-        elif item.mnemonic == "vld" and slot in self.passed.others and self.epilogue_told is not None:
-            waits = (*waits, Sync(self._number(self.epilogue_told)))
         first_byte = {"load_a": self.taken.a_bytes, "load_b": self.taken.b_bytes}
         rings = [self.taken.a_bytes, self.taken.b_bytes] if row.pipe == "mma" else [first_byte.get(row.engine, 0)]
-        operands = tuple(self._operand(operand, rings) for operand in item.operands)
-        program = item.program + self.taken.programs if row.engine == "vector" else item.program
-        return replace(item, operands=operands, waits=waits, posts=tuple(map(self._sync, item.posts)), program=program)
+        return replace(
+            item,
+            operands=tuple(self._operand(operand, rings) for operand in item.operands),
+            waits=tuple(map(self._sync, item.waits)),
+            posts=tuple(map(self._sync, item.posts)),
+            program=item.program + self.taken.programs if row.engine == "vector" else item.program,
+        )
 
     def _operand(self, operand: Operand, rings: list[int]) -> Operand:
         """An operand; `rings` are the first bytes of the input buffers that those that are left lie in."""
@@ -113,167 +159,73 @@ class _Place:
                 return replace(operand, base=base + rings.pop(0))
         return operand
 
-    def _number(self, first: int) -> Affine:
-        """The semaphore of the vector program that finished the current row."""
-        return affine(first, {} if self.loop is None else {self.loop: 1})
-
     def _sync(self, sync: Sync) -> Sync:
-        """The accumulator is one: the second product finds it free when the last sum of the first is drained."""
         number = sync.semaphore
-        if number == Affine(ACC_FREE):
-            return sync
-        beyond = number.constant > ACC_FREE
-        return replace(sync, semaphore=number + (self.semaphores - beyond))
+        return replace(sync, semaphore=number + (self.semaphores[number.constant] - number.constant))
 
 
-def _telling(item: Item, last: int, tell: Sequence[int], around: tuple[Loop, ...]) -> Item:
-    """The code of the first product, whose stores of what is last of a row tell so."""
-    if isinstance(item, Loop):
-        return replace(item, body=tuple(_telling(inner, last, tell, (*around, item)) for inner in item.body))
-    if item.mnemonic != "vst" or _slot(item) != last:
-        return item
-    program = {depth: 1 for depth, loop in enumerate(around) if loop.level == "program"}
-    return replace(item, posts=(*item.posts, *(Sync(affine(first, program)) for first in tell)))
+def _changed(nests: Sequence[Item], change: Callable[[Instruction, Around], Instruction]) -> list[Item]:
+    """The code with every instruction changed, in the order of the text."""
 
-
-def _cut(
-    ahead: Sequence[Item], behind: Sequence[Item], passed: Passed, programs: int
-) -> tuple[int | None, tuple[Item, ...]]:
-    """The code of the second product with a loop that counts the vector programs of the first, and its depth."""
-    if programs == 1:
-        return None, tuple(behind)
-    moves = {
-        (axis, side.start.coefficient(depth))
-        for item, loops in _chosen(ahead, lambda i: i.mnemonic == "vst" and _slot(i) == passed.last)
-        for depth, loop in enumerate(loops)
-        if loop.level == "program"
-        for axis, side in enumerate(_box(item).axes[: passed.leading])
-        if side.start.coefficient(depth)
-    }
-    found = {
-        depth
-        for item, loops in _chosen(behind, lambda i: i.mnemonic == "tlda" and _slot(i) == passed.loaded)
-        for depth, loop in enumerate(loops)
-        for axis, side in enumerate(_box(item).axes[: passed.leading])
-        if (axis, side.start.coefficient(depth)) in moves and loop.level == "tile" and loop.extent % programs == 0
-    }
-    if len(moves) != 1 or len(found) != 1:
-        raise InternalError("the programs of a product do not take rows that the one behind it counts by a loop")
-    (depth,) = found
-    return depth + 1, tuple(_cut_loop(item, depth, programs, 0) for item in behind)
-
-
-def _cut_loop(item: Item, depth: int, inner: int, at: int, *, inside: bool = False) -> Item:
-    """The code in which the loop at a depth around the loads of rows is two, the inner one of some iterations."""
-    if isinstance(item, Loop):
-        is_cut = at == depth and any(True for _ in _chosen((item,), lambda i: i.mnemonic == "tlda"))
-        body = tuple(_cut_loop(i, depth, inner, at + 1, inside=inside or is_cut) for i in item.body)
-        if is_cut:
-            body = (replace(item, extent=inner, body=body),)
-            return replace(item, extent=item.extent // inner, body=body)
-        return replace(item, body=body)
-    return _renamed(item, depth, inner) if inside else item
-
-
-def _renamed(item: Instruction, depth: int, inner: int) -> Instruction:
-    """An instruction inside a loop that has become two."""
-
-    def number(value: Affine) -> Affine:
-        terms: dict[int, int] = {}
-        for at, factor in value.terms:
-            if at == depth:
-                terms[at] = factor * inner
-            terms[at + (at >= depth)] = factor
-        return affine(value.constant, terms)
-
-    def mask(bits: int) -> int:
-        below = bits & ((1 << depth) - 1)
-        both = 3 << depth if bits >> depth & 1 else 0
-        return below | both | (bits >> (depth + 1)) << (depth + 2)
-
-    def sync(value: Sync) -> Sync:
-        return Sync(number(value.semaphore), mask(value.first), mask(value.last))
-
-    def operand(name: str, value: Operand) -> Operand:
-        match value:
-            case Register(at):
-                return Register(number(at))
-            case Box(slot, axes, fill):
-                return Box(slot, tuple(Axis(number(a.start), a.extent, a.step) for a in axes), fill)
-            case RingAddress(base, stride, index, modulo):
-                return RingAddress(number(base), stride, number(index), modulo)
-            case Window():
-                return replace(value, top=number(value.top), left=number(value.left))
-            case int() if name == "first":
-                return mask(value)
-        return value
-
-    fields = BY_MNEMONIC[item.mnemonic].fields
-    operands = tuple(operand(f.name, value) for f, value in zip(fields, item.operands, strict=True))
-    return replace(item, operands=operands, waits=tuple(map(sync, item.waits)), posts=tuple(map(sync, item.posts)))
-
-
-def _check_order(ahead: Sequence[Item], behind: Sequence[Item], passed: Passed, loop: int | None) -> None:
-    """The rows that each vector program of the first product finishes come in the order in which they are awaited."""
-    made: dict[int, list[tuple[int, ...]]] = defaultdict(list)
-    wanted: dict[int, list[tuple[int, ...]]] = defaultdict(list)
-
-    def stores(item: Instruction) -> bool:
-        return item.mnemonic == "vst" and _slot(item) == passed.last
-
-    def loads(item: Instruction) -> bool:
-        return item.mnemonic == "tlda" and _slot(item) == passed.loaded
-
-    for item, loops, variables in _executed(ahead, stores):
-        program = _of(variables, loops, "program")
-        made[program].append(_rows(item, variables, passed.leading))
-    for item, loops, variables in _executed(behind, loads):
-        if not _of(variables, loops, "red"):
-            wanted[0 if loop is None else variables[loop]].append(_rows(item, variables, passed.leading))
-    if made != wanted:
-        raise InternalError("a product takes rows of the one in front of it in another order")
-
-
-def _of(variables: tuple[int, ...], loops: tuple[Loop, ...], what: str) -> int:
-    """The sum of the iterations of the loops of a kind or level."""
-    return sum(at for at, loop in zip(variables, loops, strict=True) if what in (loop.kind, loop.level))
-
-
-def _rows(item: Instruction, variables: tuple[int, ...], leading: int) -> tuple[int, ...]:
-    """Where the rows begin that an instruction touches, and how many they are, along each axis."""
-    axes = _box(item).axes[:leading]
-    return tuple(n for axis in axes for n in (axis.start.at(variables), axis.extent))
-
-
-def _executed(
-    items: Sequence[Item], chosen: Chosen, around: tuple[Loop, ...] = (), variables: tuple[int, ...] = ()
-) -> Iterator[tuple[Instruction, tuple[Loop, ...], tuple[int, ...]]]:
-    """Chosen instructions in the order of the program on the first SPC, each with its loops and their iterations."""
-    for item in items:
-        if isinstance(item, Instruction):
-            if chosen(item):
-                yield item, around, variables
-        elif any(True for _ in _chosen((item,), chosen)):
-            for iteration in range(1 if item.level == "spc" else item.extent):
-                yield from _executed(item.body, chosen, (*around, item), (*variables, iteration))
-
-
-def _chosen(
-    items: Sequence[Item], chosen: Chosen, around: tuple[Loop, ...] = ()
-) -> Iterator[tuple[Instruction, tuple[Loop, ...]]]:
-    """The chosen instructions, and the loops around each."""
-    for item in items:
+    def of(item: Item, around: Around) -> Item:
         if isinstance(item, Loop):
-            yield from _chosen(item.body, chosen, (*around, item))
-        elif chosen(item):
-            yield item, around
+            return replace(item, body=tuple(of(inner, (*around, item)) for inner in item.body))
+        return change(item, around)
+
+    return [of(item, ()) for item in nests]
 
 
-def _box(item: Instruction) -> Box:
-    """What an instruction touches in memory."""
-    return next(operand for operand in item.operands if isinstance(operand, Box))
+def _at_first(nests: Sequence[Item], chosen: Callable[[Instruction], bool], semaphore: int) -> list[Item]:
+    """The code in which the first execution of chosen instructions waits for a semaphore, each program for its own."""
+    waiting: list[Instruction] = []
+
+    def change(item: Instruction, around: Around) -> Instruction:
+        if waiting or not chosen(item):
+            return item
+        waiting.append(item)
+        programs = _program(around) if _is_vector(item) else {}
+        first = sum(1 << d for d, loop in enumerate(around) if loop.level != "spc" and d not in programs)
+        return _with(item, (Sync(affine(semaphore, programs), first=first),), ())
+
+    return _changed(nests, change)
 
 
-def _slot(item: Instruction) -> int:
-    """The slot of what an instruction touches in memory."""
-    return next((operand.slot for operand in item.operands if isinstance(operand, Box)), -1)
+def _at_last(nests: Sequence[Item], told: Sequence[int]) -> list[Item]:
+    """The code in which the last operation of the T-core posts some semaphores."""
+    left = [True] * _products(nests)
+
+    def change(item: Instruction, around: Around) -> Instruction:
+        if not _is_product(item):
+            return item
+        left.pop()
+        last = sum(1 << depth for depth, loop in enumerate(around) if loop.level != "spc")
+        return item if left else _with(item, (), tuple(Sync(affine(number), last=last) for number in told))
+
+    return _changed(nests, change)
+
+
+def _products(nests: Sequence[Item]) -> int:
+    """How many operations of the T-core the code has."""
+    return sum(_products(item.body) if isinstance(item, Loop) else _is_product(item) for item in nests)
+
+
+def _with(item: Instruction, waits: Syncs, posts: Syncs) -> Instruction:
+    """The instruction with more waits and posts."""
+    return replace(item, waits=(*item.waits, *waits), posts=(*item.posts, *posts)) if waits or posts else item
+
+
+def _program(around: Around) -> dict[int, int]:
+    """By its depth the loop whose iterations are executed by different programs."""
+    return {depth: 1 for depth, loop in enumerate(around) if loop.level == "program"}
+
+
+def _is_columns(item: Instruction) -> bool:
+    return BY_MNEMONIC[item.mnemonic].engine == "load_b"
+
+
+def _is_product(item: Instruction) -> bool:
+    return BY_MNEMONIC[item.mnemonic].pipe == "mma"
+
+
+def _is_vector(item: Instruction) -> bool:
+    return BY_MNEMONIC[item.mnemonic].engine == "vector"

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 
 from birc.codegen.beside import as_one
 from birc.codegen.contraction_kernel import emit_contraction_kernel
-from birc.codegen.following import Passed, follow
+from birc.codegen.following import Pair, as_one_kernel
+from birc.codegen.row_order import Passed
 from birc.codegen.slots import Slots
 from birc.codegen.vector_kernel import emit_vector_kernel
 from birc.compiler.ir.plan import Buffer, Kernel, View
 from birc.compiler.ir.plan_access import accesses_of, with_views
 from birc.compiler.ir.plan_beside import products_share, share_of
-from birc.compiler.ir.plan_following import followed, left_by, taken
+from birc.compiler.ir.plan_following import Taken, followed, left_by, most_taken, pairs_of
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import InternalError
 from birc.runtime.machine import Machine
@@ -38,33 +39,33 @@ class KernelWriter:
     _written: dict[tuple[Kernel, Machine], tuple[KernelCode, Slots]] = field(default_factory=dict)
 
     def emit(self, kernels: Sequence[Kernel]) -> tuple[KernelCode, Slots]:
-        """The code of a tiled kernel, or of two that are one of the machine, and its slots.
+        """The code of a tiled kernel, or of several that are one of the machine, and its slots.
 
-        Two products follow each other, others are side by side. Raises `InternalError` for one without tiling.
+        Products follow each other, others are side by side. Raises `InternalError` for one without tiling.
         """
         if len(kernels) == 1:
             return self._emit(kernels[0], self.machine)
         if all(kernel.contraction is not None for kernel in kernels):
-            return self._following(*kernels)
+            return self._following(kernels)
         parts = [self._emit(kernel, share_of(self.machine, kernel)) for kernel in kernels]
         begin = products_share(self.machine)
         return as_one(parts, [(0, 0) if kernel.contraction is not None else begin for kernel in kernels])
 
-    def _following(self, first: Kernel, second: Kernel) -> tuple[KernelCode, Slots]:
-        if first.contraction is None or second.contraction is None or first.tiling is None:
+    def _following(self, kernels: Sequence[Kernel]) -> tuple[KernelCode, Slots]:
+        pairs = pairs_of(kernels)
+        most = most_taken(pairs, self.machine)
+        return as_one_kernel([self._pair(*pair, most) for pair in pairs], most)
+
+    def _pair(self, first: Kernel, second: Kernel, most: Taken) -> Pair:
+        last = first.phases[-1].statements[-1].access
+        if second.contraction is None or first.tiling is None or last is None:
             raise InternalError("a kernel that follows another one, of which one is no product", where=second.name)
-        seen = followed(self.machine)
-        of_first = taken(first, first.contraction, first.tiling, seen)
-        ahead, behind = self._emit(first, seen), self._emit(second, left_by(of_first, self.machine))
-        a, last = second.contraction.a, first.phases[-1].statements[-1].access
+        ahead, behind = self._emit(first, followed(self.machine)), self._emit(second, left_by(most, self.machine))
+        a, rows = second.contraction.a, second.contraction.rows
         made = {access.view.buffer for op, access in accesses_of(first) if op == "vst"}
-        if last is None:
-            raise InternalError("a product that is followed does not end with a store", where=first.name)
-        read = {n for n, view in enumerate(behind[1].views) if view.buffer in made and view != a.view}
-        passed = Passed(
-            ahead[1].views.index(last.view), behind[1].views.index(a.view), frozenset(read), second.contraction.rows
-        )
-        return follow(ahead, behind, passed, of_first)
+        others = {n for n, view in enumerate(behind[1].views) if view.buffer in made and view != a.view}
+        slots = ahead[1].views.index(last.view), behind[1].views.index(a.view)
+        return Pair(ahead, behind, first.tiling.programs, Passed(*slots, frozenset(others), rows))
 
     def _emit(self, kernel: Kernel, machine: Machine) -> tuple[KernelCode, Slots]:
         places: dict[str, tuple[str, int]] = {}  # by buffer its number, and the offset of the first view on it

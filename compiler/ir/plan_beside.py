@@ -6,7 +6,7 @@ vector programs and registers of its own, and neither touches what the other one
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from birc.compiler.ir.plan import Kernel, KernelStep, Plan, Step
@@ -29,9 +29,28 @@ def together(steps: Sequence[Step]) -> Iterator[range]:
 
 
 def spans(plan: Plan, uses: dict[str, list[int]]) -> dict[str, tuple[int, int]]:
-    """The first and last step in which each buffer lives: steps that run at the same time have the same buffers."""
+    """The first and last step in which each buffer lives: steps that run at the same time have the same buffers.
+
+    Of products that follow each other, pair behind pair, the rows that one pair passes on live in its steps alone.
+    """
     groups = {number: group for group in together(plan.steps) for number in group}
-    return {name: (groups[steps[0]].start, groups[steps[-1]].stop - 1) for name, steps in uses.items()}
+    pairs = {name: range(number - 1, number + 1) for number, name in _passed(plan.steps, groups)}
+    found = {}
+    for name, steps in uses.items():
+        first, last = groups[steps[0]], groups[steps[-1]]
+        of_pair = pairs.get(name)
+        is_own = of_pair is not None and all(step in of_pair for step in steps)
+        found[name] = (of_pair.start, of_pair.stop - 1) if of_pair and is_own else (first.start, last.stop - 1)
+    return found
+
+
+def _passed(steps: Sequence[Step], groups: Mapping[int, range]) -> Iterator[tuple[int, str]]:
+    """The second steps of pairs of products that follow each other, and the rows that the first one passes on."""
+    for number, step in enumerate(steps):
+        if isinstance(step, KernelStep) and step.follows and (number - groups[number].start) % 2:
+            contraction = step.kernel.contraction
+            if contraction is not None:
+                yield number, contraction.a.view.buffer
 
 
 def products_share(machine: Machine) -> tuple[int, int]:

@@ -3,22 +3,24 @@
 The shares of an attention and their product with the values, for one: each SPC makes the rows of tiles of both products
 in the same order. The queues of the T-core go on from the first to the second without a barrier, operands of the second
 are loaded ahead of it, and a vector program of its own finishes its tiles: it waits, like the queue that loads `a`, for
-one row of tiles after the other.
+one row of tiles after the other. Other such pairs may come behind: each takes the place of the one before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from birc.compiler.ir.plan import BLOCK, TILE, Access, Contraction, Kernel, KernelStep, Step, Tiling
+from birc.compiler.ir.plan import BLOCK, TILE, Access, Contraction, Kernel, KernelStep, Step, Tiling, View
 from birc.compiler.ir.plan_access import accesses_of
 from birc.compiler.ir.plan_patch import slot_bytes
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.plan_verify_tiling import tiling_problems
 from birc.compiler.ir.registers import epilogue_of
 from birc.runtime.machine import Machine
+from birc.runtime.program import Descriptor
+from birc.runtime.verifier.boxes import overlaps, whole_view
 
 FOLLOWING_REGISTERS: Final = 2
 """Registers that the first of two products leaves at least: sums of a tile, and what they are multiplied by."""
@@ -50,6 +52,33 @@ def taken(kernel: Kernel, contraction: Contraction, tiling: Tiling, machine: Mac
     return Taken(tiling.programs, registers, tiling.a_slots * a_bytes, tiling.b_slots * b_bytes)
 
 
+def pairs_of(kernels: Sequence[Kernel]) -> list[tuple[Kernel, Kernel]]:
+    """The kernels of a group in pairs of which the second follows the first."""
+    return list(zip(kernels[::2], kernels[1::2], strict=True))
+
+
+def most_taken(pairs: Sequence[tuple[Kernel, Kernel]], machine: Machine) -> Taken:
+    """What the first products of pairs that are one kernel take at most: all second ones find the rest."""
+    seen = followed(machine)
+    found = [taken(k, k.contraction, k.tiling, seen) for k, _ in pairs if k.contraction is not None and k.tiling]
+    return Taken(
+        max(t.programs for t in found),
+        max(t.registers for t in found),
+        max(t.a_bytes for t in found),
+        max(t.b_bytes for t in found),
+    )
+
+
+def semaphores_of(pairs: Sequence[tuple[Kernel, Kernel]], most: Taken) -> int:
+    """How many semaphores the kernel of pairs has at most.
+
+    Each product has two of its own, which count free slots. Others are of all pairs: the accumulator's, two for what
+    first and second products loaded, one for sums of second ones, one by which the columns of each wait for the pair
+    before, and for each program of first products one for its sums, two for its rows, one to begin.
+    """
+    return 4 * len(pairs) + 8 + 4 * most.programs
+
+
 def left_by(first: Taken, machine: Machine) -> Machine:
     """The machine as a product sees it that follows a first one."""
     return replace(
@@ -62,17 +91,64 @@ def left_by(first: Taken, machine: Machine) -> Machine:
     )
 
 
-def step_problems(step: KernelStep, before: Step | None, machine: Machine) -> Iterator[str]:
-    """Why a step whose kernels are tiled cannot follow the step before it."""
-    if not isinstance(before, KernelStep) or before.beside or before.follows or step.beside:
-        yield "follows what is no step of one kernel a die"
+def group_problems(steps: Sequence[Step], machine: Machine) -> Iterator[str]:
+    """What is wrong with tiled steps of which all but the first follow the one before."""
+    kernels = [step for step in steps if isinstance(step, KernelStep)]
+    if len(kernels) < len(steps) or len(steps) % 2 or any(s.beside for s in kernels) or kernels[0].follows:
+        yield "follows what is no step of one kernel a die, or is no pair with the step before"
         return
-    if [kernel is None for kernel in before.kernels] != [kernel is None for kernel in step.kernels]:
+    if len({tuple(kernel is None for kernel in step.kernels) for step in kernels}) > 1:
         yield "follows a step on other dies"
         return
-    pairs = zip(before.kernels, step.kernels, strict=True)
-    for first, second in dict.fromkeys((one, other) for one, other in pairs if one is not None and other is not None):
-        yield from following_problems(first, second, machine)
+    for column in dict.fromkeys(zip(*(step.kernels for step in kernels), strict=True)):
+        of_die = [kernel for kernel in column if kernel is not None]
+        yield from kernels_problems(of_die, machine)
+
+
+def kernels_problems(kernels: Sequence[Kernel], machine: Machine) -> Iterator[str]:
+    """Why tiled kernels, pair after pair, cannot be one of the machine."""
+    pairs = pairs_of(kernels)
+    problems = [what for pair in pairs for what in following_problems(*pair, machine)]
+    yield from problems
+    if problems or len(pairs) < 2:
+        return
+    most = most_taken(pairs, machine)
+    rest = left_by(most, machine)
+    for _, second in pairs:
+        yield from (f"behind several products {what}" for what in tiling_problems(second, rest))
+    limit = machine.semaphores_tcore + machine.semaphores_spc
+    if semaphores_of(pairs, most) > limit:
+        yield f"products that follow each other need {semaphores_of(pairs, most)} semaphores, an SPC has {limit}"
+    for number, pair in enumerate(pairs):
+        for later in pairs[number + 1 :]:
+            yield from _order_of_pairs(pair, later)
+
+
+def _order_of_pairs(pair: tuple[Kernel, Kernel], later: tuple[Kernel, Kernel]) -> Iterator[str]:
+    """Pairs one behind the other wait for each other on their SPC alone: they share nothing that one of them writes."""
+    (made, used), (made_later, used_later) = _views(pair), _views(later)
+    for one, others in ((view, used_later | made_later) for view in made):
+        yield from (_sharing(one) for other in others if one.buffer == other.buffer and _may_meet(one, other))
+    for one in made_later:
+        yield from (_sharing(one) for other in used if one.buffer == other.buffer and _may_meet(one, other))
+
+
+def _sharing(view: View) -> str:
+    return f"pairs of products one behind the other both use %{view.buffer}, which one of them writes"
+
+
+def _views(pair: tuple[Kernel, Kernel]) -> tuple[set[View], set[View]]:
+    """What a pair writes and what it reads."""
+    found = [(op, access.view) for kernel in pair for op, access in accesses_of(kernel)]
+    return {view for op, view in found if op == "vst"}, {view for op, view in found if op != "vst"}
+
+
+def _may_meet(one: View, other: View) -> bool:
+    """Whether two views of a buffer may have elements in common, as the verifier of streams can tell."""
+    if one.strides != other.strides:
+        return True
+    left, right = (Descriptor("l2", v.offset, "u8", v.dims or (1,), v.strides or (1,), v.lower) for v in (one, other))
+    return bool(overlaps(left, whole_view(left), right, whole_view(right)).any())
 
 
 def following_problems(first: Kernel, second: Kernel, machine: Machine) -> Iterator[str]:

@@ -10,7 +10,8 @@ from typing import Final
 from birc.compiler.ir.errors import InvalidIRError
 from birc.compiler.ir.plan import Boundary, Buffer, CopyStep, ExchangeStep, KernelStep, Plan, ShareStep, Step
 from birc.compiler.ir.plan_access import accesses_of
-from birc.compiler.ir.plan_following import step_problems
+from birc.compiler.ir.plan_beside import together
+from birc.compiler.ir.plan_following import group_problems
 from birc.compiler.ir.plan_verify_kernel import kernel_problems, view_problems
 from birc.compiler.ir.plan_verify_memory import memory_problems
 from birc.compiler.ir.plan_verify_tiling import tiling_problems
@@ -67,12 +68,13 @@ def find_plan_problems(plan: Plan, phase: str, machine: Machine) -> Iterator[Pla
             yield from (PlanProblem(where, what) for what in _boundary_problems(boundary, plan, buffers))
     is_tiled = PHASES.index(phase) >= PHASES.index("tile")
     in_first_round = {buffer.name: _in_first_round(buffer, plan) for buffer in plan.buffers}
+    has_right_steps = True
     for number, step in enumerate(plan.steps):
-        problems = list(_step_problems(f"step {number}", step, plan, in_first_round, machine, is_tiled))
-        yield from problems
-        if isinstance(step, KernelStep) and step.follows and not problems:
-            before = plan.steps[number - 1] if number else None
-            yield from (PlanProblem(f"step {number}", what) for what in step_problems(step, before, machine))
+        found = list(_step_problems(f"step {number}", step, plan, in_first_round, machine, is_tiled))
+        has_right_steps = has_right_steps and not found
+        yield from found
+    if has_right_steps:
+        yield from _group_problems(plan, machine)
     is_allocated = phase == "allocate"
     yield from _flow_problems(plan, buffers, is_allocated)
     if is_allocated:
@@ -179,6 +181,14 @@ def _kernel_step_problems(
         if is_tiled and not problems:
             problems = list(tiling_problems(kernel, machine))
         yield from (PlanProblem(place, what) for what in problems)
+
+
+def _group_problems(plan: Plan, machine: Machine) -> Iterator[PlanProblem]:
+    """What is wrong with steps that follow others."""
+    for group in together(plan.steps):
+        steps = plan.steps[group.start : group.stop]
+        if any(isinstance(step, KernelStep) and step.follows for step in steps):
+            yield from (PlanProblem(f"step {group.stop - 1}", what) for what in group_problems(steps, machine))
 
 
 def _copy_problems(step: CopyStep, buffers: Mapping[str, Buffer]) -> Iterator[str]:

@@ -13,7 +13,16 @@ from fractions import Fraction
 from typing import Final
 
 from birc.compiler.ir.plan import TILE, Kernel, KernelStep, Plan, Tiling
-from birc.compiler.ir.plan_following import followed, following_problems, left_by, taken
+from birc.compiler.ir.plan_beside import together
+from birc.compiler.ir.plan_following import (
+    followed,
+    following_problems,
+    kernels_problems,
+    left_by,
+    most_taken,
+    pairs_of,
+    taken,
+)
 from birc.compiler.ir.plan_patch import slot_bytes
 from birc.compiler.passes.allocation.blocks import aligned
 from birc.compiler.passes.contraction_cost import Memories
@@ -24,10 +33,13 @@ from birc.runtime.machine import Machine
 Clock = Callable[[Sequence[Kernel], Memories, Machine], int]
 """The cycles of kernels that are tiled, as one kernel of the machine."""
 
-Tilings = tuple[Tiling, Tiling]
+Tilings = tuple[Tiling, ...]
 
 Known = dict[object, Tilings | None]
-"""The tilings with which a product follows another one; None where that is no faster."""
+"""The tilings of kernels that are one; None where they are no faster so."""
+
+LITTLE: Final = 1 / 64
+"""Share of an SPC's memory by which the tensor buffers may grow."""
 
 SHARES: Final = (Fraction(1), Fraction(3, 4), Fraction(1, 2))
 """Shares of the slots for columns that the first product keeps: the second one gets what is left."""
@@ -36,19 +48,82 @@ SHARES: Final = (Fraction(1), Fraction(3, 4), Fraction(1, 2))
 def following(plan: Plan, machine: Machine, clock: Clock, known: Known) -> Plan:
     """The tiled plan in which products follow others; what was found for pairs of kernels is kept in `known`."""
     memories = memories_of(plan)
-    steps, room = list(plan.steps), _local_bytes(plan, machine)
-    for number in range(1, len(steps)):
-        first, second = steps[number - 1], steps[number]
+    for number in range(1, len(plan.steps)):
+        first, second = plan.steps[number - 1 : number + 1]
         if not isinstance(first, KernelStep) or not isinstance(second, KernelStep):
             continue
         if first.beside or first.follows or second.beside:
             continue
         made = _following(first, second, memories, machine, clock, known)
         if made is not None:
-            together = replace(plan, steps=(*steps[: number - 1], *made, *steps[number + 1 :]))
-            if _local_bytes(together, machine) <= room:
-                steps = list(together.steps)
-    return replace(plan, steps=tuple(steps))
+            plan = _with_steps(plan, number - 1, made, machine) or plan
+    return _pairs_together(plan, memories, machine, clock, known)
+
+
+def _with_steps(plan: Plan, number: int, made: Sequence[KernelStep], machine: Machine) -> Plan | None:
+    """The plan with some steps, from a number on, if what the tensor buffers hold is about as much as before."""
+    steps = (*plan.steps[:number], *made, *plan.steps[number + len(made) :])
+    result = replace(plan, steps=steps)
+    room, before = _local_bytes(result, machine), _local_bytes(plan, machine)
+    if room > before + LITTLE * machine.spc_sram_bytes:
+        return None
+    return replace(result, tensor_buffer_bytes=plan.tensor_buffer_bytes + max(0, room - before))
+
+
+def _pairs_together(plan: Plan, memories: Memories, machine: Machine, clock: Clock, known: Known) -> Plan:
+    """The plan in which pairs of products that follow each other stay one kernel, as long as that takes less."""
+    for number in range(2, len(plan.steps) - 1):
+        start = next(group.start for group in together(plan.steps) if number - 1 in group)
+        steps = [step for step in plan.steps[start : number + 2] if isinstance(step, KernelStep)]
+        whole = len(steps) == number + 2 - start > 3
+        if whole and steps[1].follows and not steps[-2].follows and steps[-1].follows:
+            made = _behind(steps, memories, machine, clock, known)
+            plan = (made and _with_steps(plan, start, made, machine)) or plan
+    return plan
+
+
+def _behind(
+    steps: Sequence[KernelStep], memories: Memories, machine: Machine, clock: Clock, known: Known
+) -> list[KernelStep] | None:
+    """The steps as one kernel, of which those of the last pair are one of their own; None where that is no faster."""
+    columns: list[list[Kernel | None]] = []
+    for column in zip(*(step.kernels for step in steps), strict=True):
+        kernels = [kernel for kernel in column if kernel is not None]
+        if kernels and len(kernels) < len(column):
+            return None
+        key = tuple((signature(kernel, memories), kernel.tiling) for kernel in kernels)
+        if key not in known:
+            known[key] = _fitting(kernels, memories, machine, clock) if kernels else ()
+        tilings = known[key]
+        if tilings is None or (kernels and any(True for _ in kernels_problems(_tiled(kernels, tilings), machine))):
+            return None
+        columns.append(list(_tiled(kernels, tilings)) if kernels else [None] * len(column))
+    return [
+        replace(step, kernels=tuple(column[place] for column in columns), follows=place > 0)
+        for place, step in enumerate(steps)
+    ]
+
+
+def _tiled(kernels: Sequence[Kernel], tilings: Tilings) -> list[Kernel]:
+    return [replace(kernel, tiling=tiling) for kernel, tiling in zip(kernels, tilings, strict=True)]
+
+
+def _fitting(kernels: Sequence[Kernel], memories: Memories, machine: Machine, clock: Clock) -> Tilings | None:
+    """The tilings of pairs as one kernel, with slots for which there is room; None where they take less apart."""
+    rest = left_by(most_taken(pairs_of(kernels), machine), machine)
+    tilings = [kernel.tiling for kernel in kernels if kernel.tiling is not None]
+    for place, (kernel, tiling) in enumerate(zip(kernels, tilings, strict=True)):
+        if place % 2 and kernel.contraction is not None:
+            a_bytes, b_bytes = slot_bytes(kernel, kernel.contraction, tiling, machine)
+            a_slots = min(tiling.a_slots, rest.gib_a_bytes // a_bytes)
+            b_slots = min(tiling.b_slots, rest.gib_b_bytes // b_bytes)
+            tilings[place] = replace(tiling, a_slots=a_slots, b_slots=b_slots)
+    fitted = _tiled(kernels, tuple(tilings))
+    if any(True for _ in kernels_problems(fitted, machine)):
+        return None
+    apart = [clock(part, memories, machine) for part in (kernels[:-2], kernels[-2:])]
+    is_faster = clock(fitted, memories, machine) < sum(apart) + machine.spc_barrier_cycles
+    return tuple(tilings) if is_faster else None
 
 
 def _local_bytes(plan: Plan, machine: Machine) -> int:

@@ -20,7 +20,7 @@ from birc.runtime.verifier.findings import VerificationError
 from birc.runtime.verifier.verify import verify_program
 
 DEPTH, FEATURES = 16, 24
-WIDE = with_input_buffers().with_values({"spc_sram_bytes": 1 << 20})
+WIDE = with_input_buffers().with_values({"spc_sram_bytes": 1 << 22})
 LOWEST = float(np.finfo(np.float32).min)
 
 
@@ -110,6 +110,77 @@ def test_whoever_finishes_the_rows(form: str) -> None:
     assert [i.program for i in last] == [ahead.programs]
 
 
+def two(one: tuple[int, int, int], other: tuple[int, int, int]) -> Graph:
+    """Two attentions of so many heads, rows and columns that have nothing to do with each other."""
+    make = GraphMaker()
+    results = []
+    for heads, rows, columns in (one, other):
+        scores = make("matmul", make.input(heads, rows, DEPTH), make.input(heads, DEPTH, columns))
+        results.append(make("matmul", make("softmax", scores, axis=2), make.input(heads, columns, FEATURES)))
+    return make.graph(*results)
+
+
+PAIRS = {
+    "fewer programs behind": ((8, 384, 256), (4, 128, 320)),
+    "more programs behind": ((4, 128, 320), (12, 64, 128)),
+    "overlapped rows behind": ((8, 128, 128), (4, 128, 900)),
+    "overlapped rows in front": ((4, 128, 900), (8, 128, 128)),
+}
+
+
+@pytest.mark.parametrize("pairs", PAIRS)
+def test_pairs_behind_each_other(pairs: str) -> None:
+    """One kernel of four products, which two attentions share: nothing of one comes too early for the other."""
+    (found, *_) = followed(two(*PAIRS[pairs]), WIDE, "bf16")
+    found.verify()
+    assert not list(new_prover().flaws(found.plan, found.machine))
+    (code,) = (kernel for kernel in found.program.kernels if len(kernel.nests) > 1)
+    assert len(code.nests) == 4
+    inputs = {name: a.astype(ml_dtypes.bfloat16).astype(np.float32) for name, a in random_inputs(found.graph).items()}
+    parts = [dict(list(inputs.items())[start : start + 3]) for start in (0, 3)]
+    for outputs in (found.values(inputs), *(found.step(inputs, "random", seed) for seed in range(2))):
+        for actual, part in zip(outputs.values(), parts, strict=True):
+            np.testing.assert_allclose(actual, expected(part, ""), rtol=0, atol=3e-2)
+
+
+def without(item: Loop | Instruction, semaphores: range) -> Loop | Instruction:
+    """The code in which nothing waits for some semaphores, or posts them."""
+    if isinstance(item, Loop):
+        return replace(item, body=tuple(without(inner, semaphores) for inner in item.body))
+    waits, posts = (
+        tuple(sync for sync in syncs if sync.semaphore.constant not in semaphores) for syncs in (item.waits, item.posts)
+    )
+    return replace(item, waits=waits, posts=posts)
+
+
+@pytest.mark.parametrize(
+    ("graph", "waiting"),
+    [
+        (attention(4, 1024, 1024, "causal"), "vld"),
+        (two((12, 384, 512), (8, 384, 448)), "tldb"),
+    ],
+)
+def test_without_a_wait_for_the_pair_before_a_kernel_is_refused(graph: Graph, waiting: str) -> None:
+    """Registers and slots of input buffers would be written while the pair before still needs what is there."""
+    found = next(each for each in followed(graph, WIDE, "bf16") if len(kernel_of(each)[1].nests) > 2)
+    found.verify()
+    number, code = kernel_of(found)
+    last = {sync for i in code.instructions() if i.mnemonic == "tmma" for sync in i.posts}
+    told = {s.semaphore.constant for s in last if not code.semaphores[s.semaphore.constant]}
+    awaited = {
+        sync.semaphore.constant
+        for i in code.instructions()
+        for sync in i.waits
+        if i.mnemonic == waiting and sync.semaphore.constant in told
+    }
+    assert awaited
+    for first in awaited:
+        mutant = tuple(without(item, range(first, first + 1)) for item in code.nests)
+        kernels = tuple(replace(k, nests=mutant) if n == number else k for n, k in enumerate(found.program.kernels))
+        with pytest.raises(VerificationError):
+            verify_program(replace(found.program, kernels=kernels), found.machine)
+
+
 @pytest.mark.parametrize("dropped", ["tlda", "vld"])
 def test_without_a_wait_for_its_rows_a_program_is_refused(dropped: str) -> None:
     """The verifier sees that rows, or their sums, may be read before they are stored."""
@@ -117,14 +188,14 @@ def test_without_a_wait_for_its_rows_a_program_is_refused(dropped: str) -> None:
     number, code = kernel_of(found)
     told = {sync.semaphore.constant for i in code.instructions() if i.mnemonic == "vst" for sync in i.posts}
 
-    def without(item: Loop | Instruction) -> Loop | Instruction:
+    def hasty(item: Loop | Instruction) -> Loop | Instruction:
         if isinstance(item, Loop):
-            return replace(item, body=tuple(map(without, item.body)))
+            return replace(item, body=tuple(map(hasty, item.body)))
         if item.mnemonic == dropped:
             return replace(item, waits=tuple(w for w in item.waits if w.semaphore.constant not in told))
         return item
 
-    mutant = replace(code, nests=tuple(map(without, code.nests)))
+    mutant = replace(code, nests=tuple(map(hasty, code.nests)))
     assert mutant != code
     kernels = tuple(mutant if n == number else k for n, k in enumerate(found.program.kernels))
     with pytest.raises(VerificationError) as caught:
