@@ -13,14 +13,12 @@ each of their iterations multiplies another window of it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 
 from birc.codegen.block_epilogue import BlockEpilogue
-from birc.codegen.columns import NOWHERE, WHOLE, Part, Place
+from birc.codegen.columns import Part
 from birc.codegen.nest import NestBuilder, mask
 from birc.codegen.operand_loads import OperandLoads
 from birc.codegen.operand_ring import Operand, Rounds
@@ -29,17 +27,16 @@ from birc.codegen.rows_by_parts import RowsByParts
 from birc.codegen.shifted_rows import ADD, BEGIN, ShiftedRows
 from birc.codegen.slots import Slots
 from birc.codegen.statements import StatementWriter
+from birc.codegen.tile_products import A_FREE, A_FULL, ACC_FREE, B_FREE, B_FULL, TileProducts
 from birc.codegen.turns import program_count, program_dimension, taken_apart
 from birc.compiler.ir.plan import BLOCK, Contraction, Dimension, Kernel, Phase, Tiling
-from birc.compiler.ir.plan_patch import Patch, patch_of, slot_bytes
+from birc.compiler.ir.plan_patch import slot_bytes
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.registers import epilogue_of
 from birc.compiler.ir.row_overlap import overlapped_dimension
 from birc.runtime.machine import Machine
-from birc.runtime.program import Affine, Instruction, Register, RingAddress, Sync, Window, affine
+from birc.runtime.program import Affine, Instruction, Register, Sync, affine
 from birc.runtime.program import Kernel as KernelCode
-
-A_FULL, A_FREE, B_FULL, B_FREE, ACC_FREE, ACC_FULL = range(6)
 
 
 class ContractionWriter:
@@ -58,8 +55,7 @@ class ContractionWriter:
         depth = list(kernel.red_dims)
         first_resident = len(depth) - tiling.resident
         self.chunked, resident = depth[:first_resident], tuple(depth[first_resident:])
-        self.patch = patch_of(kernel, tiling.taps) if tiling.taps else None
-        self.taps = tuple(d for d in resident if d.name in tiling.taps)
+        taps = tuple(d for d in resident if d.name in tiling.taps)
         loaded = tuple(d for d in resident if d.name not in tiling.taps)
         a_bytes, b_bytes = slot_bytes(kernel, contraction, tiling, machine)
         self.a = Operand(
@@ -70,7 +66,7 @@ class ContractionWriter:
             contraction.b, contraction.depth, "tldb", self.column, tiling.columns, tiling.b_slots,
             B_FULL, B_FREE, resident, b_bytes,
         )  # fmt: skip
-        reach = {d.name: d.extent for d in self.taps}
+        reach = {d.name: d.extent for d in taps}
         self.loads = OperandLoads(
             self.a, self.b, tiling, self.tile, self.nest, self.slots, contraction.format, reach
         )  # fmt: skip
@@ -80,6 +76,7 @@ class ContractionWriter:
         ahead = self.epilogue.ahead(tiling.rows, tiling.columns, machine.vector_registers // tiling.programs)
         stride = self.epilogue.count(tiling.rows * tiling.columns, ahead)
         self.writer = StatementWriter(kernel, self.nest, self.slots, self.tile, registers, stride=stride)
+        self.products = TileProducts(kernel, contraction, tiling, machine, self.tile, taps, self.loads, self.writer)
         self.after = BlockEpilogue(
             self.epilogue, self.writer, self.nest, tiling.rows, tiling.columns, self.column, self.tile[self.column],
             self.by_block, program_count(tiling), ahead,
@@ -141,18 +138,9 @@ class ContractionWriter:
         (outer,) = (d for d in self.chunked if self.loads.steps(d) > 1)
         return ShiftedRows(
             self.nest, self.loads, outer.name, self.loads.steps(outer), inner, self.tile[inner.name], tiling.rows,
-            tiling.shifted, self.row, self.tile.get(self.row, 1), self.column, self.tile[self.column], self._multiply,
-            self._taken,
+            tiling.shifted, self.row, self.tile.get(self.row, 1), self.column, self.tile[self.column],
+            self.products.multiply, self._taken,
         )  # fmt: skip
-
-    def _multiply(
-        self, a: RingAddress, b: RingAddress, accumulated: int, waits: tuple[Sync, ...], posts: tuple[Sync, ...]
-    ) -> None:
-        """The T-core operation of shifted rows on two tiles."""
-        form = (self._height, self.tile[self.column], self._depth, self.contraction.format, accumulated)
-        waits = (*waits, Sync(Affine(ACC_FREE), first=accumulated))
-        posts = (*posts, Sync(self._accumulator_full(), last=accumulated))
-        self.nest.append(Instruction("tmma", (a, b, *form), waits, posts))
 
     def _shifted_sums(self, how: str, first: int, row: int | None, column: int | None, chunk: int | None) -> None:
         """The sums of a tile of shifted rows, in its register or finished."""
@@ -171,16 +159,6 @@ class ContractionWriter:
         sums = self.writer.register(result)
         self._drain(sums, 0)
         self.nest.append(Instruction("vadd", (others, sums, others)))
-
-    @property
-    def _height(self) -> int:
-        """Rows of an operation."""
-        return math.prod(self.tile[name] for name in self.contraction.row_dims)
-
-    @property
-    def _depth(self) -> int:
-        """Depth of an operation."""
-        return math.prod(self.tile[d.name] for d in self.kernel.red_dims)
 
     def _semaphores(self) -> tuple[int, ...]:
         b_slots = self.b.slots - (self._shifted_rows().given_late if self.tiling.shifted else 0)
@@ -232,7 +210,7 @@ class ContractionWriter:
             if in_registers:
                 self._grid(chunks, in_registers=True)
             elif any(depth is not None for depth in chunks):
-                self._product(chunks)
+                self.products.write(chunks)
             else:
                 self._tiles()
                 return
@@ -295,7 +273,7 @@ class ContractionWriter:
         loaded: bool = False,
     ) -> None:
         """The product of a tile, and its sum in its register or finished."""
-        self._product([], row, {column: 1})
+        self.products.write([], row, {column: 1})
         first = 0 if self.loads.part is None else self.loads.part.first * self.b.count
         number = self.after.tile_register({row: self.b.count, column: 1}, self.after.sums_slot).number
         if in_registers:
@@ -315,7 +293,7 @@ class ContractionWriter:
             outer = loops.enter_context(self.nest.loop(self.b.count // ahead, ahead * extent, self.column, "red"))
             inner = loops.enter_context(self.nest.loop(ahead, extent, self.column, "red"))
             columns = {outer: ahead, inner: 1}
-            self._product([], row, columns)
+            self.products.write([], row, columns)
             self._drain(self.after.early_register({row: self.b.count, **columns}), 0)
             self.after.finish(phase.statements, row, outer, inner)
 
@@ -337,7 +315,7 @@ class ContractionWriter:
         self.loads.block(self.b)
 
     def _early_tile(self, tile: int | None, part: Part) -> None:
-        self._product([], None, {tile: 1}, part)
+        self.products.write([], None, {tile: 1}, part)
         self._drain(self.after.early_register({tile: 1}, part), 0)
 
     def _early_part(self, phase: Phase, row: int | None, part: Part) -> None:
@@ -381,70 +359,8 @@ class ContractionWriter:
             self.writer.program_depth = column
         return column
 
-    def _product(
-        self,
-        chunks: list[int | None],
-        row: int | None = None,
-        column: Place = NOWHERE,
-        part: Part = WHOLE,
-    ) -> None:
-        """The T-core operations of one tile over the resident depth; the loops are over a `part` of the columns."""
-        with ExitStack() as loops:
-            around = self.nest.inner_depths()
-            streamed = self.tiling.stream and self.b.count == 1
-            if streamed:
-                self.a.scope = around
-            steps = self.loads.depth_loops(loops, self.a.resident)
-            if streamed:
-                self.loads.load(self.a, {row: 1}, steps)
-            taps = self.loads.depth_loops(loops, self.taps)
-            accumulated = mask([*chunks, *steps.values(), *taps.values()])
-            a_reuse = mask([*(d for d in around if d not in self.a.scope and d != row), *taps.values()])
-            b_reuse = mask([d for d in around if d not in self.b.scope and d not in column])
-            a, b = (
-                self.loads.ring(self.a, {row: 1}, steps),
-                self.loads.ring(self.b, column, {**steps, **taps}, part.first),
-            )
-            form = (self.tile[self.column], self._depth, self.contraction.format, accumulated)
-            begins, ends = self.loads.edges
-            a_full, b_full = Sync(Affine(A_FULL), first=a_reuse), Sync(Affine(B_FULL), first=b_reuse)
-            a_free, b_free = Sync(Affine(A_FREE), last=a_reuse), Sync(Affine(B_FREE), last=b_reuse)
-            rows = self.loads.part
-            comes, goes = rows is None or rows.waits, rows is None or rows.frees
-            if rows is not None and rows.until is not None:
-                a_free = replace(a_free, last=a_free.last | mask([rows.until]))
-            waits = (
-                *[a_full][: part.begins and comes],
-                *[b_full][:begins],
-                Sync(Affine(ACC_FREE), first=accumulated),
-            )
-            a_given = self.loads.given_back(self.a, around, {**column, **dict.fromkeys(taps.values(), 1)})
-            posts = (
-                *(a_free, *a_given)[: 2 * (part.ends and goes)],
-                *(b_free, *self.loads.given_back(self.b, around, {row: 1}))[: 2 * ends],
-                Sync(self._accumulator_full(), last=accumulated),
-            )
-            if self.patch is None:
-                self.nest.append(Instruction("tmma", (a, b, self._height, *form), waits, posts))
-            else:
-                self.nest.append(Instruction("tconv", (a, self._window(self.patch), b, *form), waits, posts))
-
-    def _window(self, patch: Patch) -> Window:
-        """The window of the current tap."""
-        extents = {d.name: d.extent for d in self.kernel.space}
-        top, left = (self.nest.origin.get(side.tap, Affine()) * side.dilation for side in patch.sides)
-        rows, columns = (side.window(self.tile) for side in patch.sides)
-        fold = patch.fold(self.tile, self.machine.conv_tile_side)
-        pitch = patch.columns.patch(self.tile, extents)
-        return Window(top * fold, left, rows * fold, columns // fold, pitch // fold)
-
-    def _accumulator_full(self) -> Affine:
-        """The semaphore of the vector program that takes the current tile."""
-        depth = self.writer.program_depth
-        return Affine(ACC_FULL) if depth is None else affine(ACC_FULL, {depth: 1})
-
     def _drain(self, destination: Register, first: int) -> None:
-        waits = (Sync(self._accumulator_full()),)
+        waits = (Sync(self.products.accumulator_full()),)
         self.writer.write_drain(destination, first, waits, (Sync(Affine(ACC_FREE)),))
 
     def _drain_and_finish(self, others: Register | None = None, loaded: bool = False) -> None:

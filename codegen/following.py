@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from birc.codegen.contraction_kernel import A_FREE, A_FULL, ACC_FREE, ACC_FULL, B_FREE, B_FULL
 from birc.codegen.row_order import Item, Passed, check_order, counting_programs
 from birc.codegen.slots import Slots
+from birc.codegen.tile_products import A_FREE, A_FULL, ACC_FREE, ACC_FULL, B_FREE, B_FULL
 from birc.compiler.ir.plan_following import Taken
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.program import Box, Instruction, Kernel, Loop, Operand, Register, RingAddress, Sync, affine
