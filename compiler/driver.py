@@ -38,7 +38,7 @@ from birc.compiler.passes.lower.lower import device_problem
 from birc.compiler.passes.merge_products import MergeProducts
 from birc.compiler.passes.quantized_products import QuantizedProducts, multiplies_quantised
 from birc.compiler.passes.skip_masked import SkipMasked, skip_masked_for
-from birc.compiler.plan_search import Found, PlanSearch
+from birc.compiler.plan_search import Finished, Found, PlanSearch
 from birc.compiler.prove import new_prover
 from birc.compiler.variants import Batch, Dims, PaddingProof, Sizes, largest, variant_sizes
 from birc.runtime.errors import BadModelError, DoesNotFitError, UsageError
@@ -139,12 +139,12 @@ class Compilation:
         if self._stopped("fuse"):
             return None
         self.progress("partition")
-        found = found or self.search.plan(graph)
-        plan = replace(self.search.shared(found), bounds=bounds(found.lowered, self.machine).by_resource)
+        found = self.search.shared(found or self.search.plan(graph))
+        plan = replace(found.plan, bounds=bounds(found.lowered, self.machine).by_resource)
         self._dump_plan("partition", plan, found.lowered.data)
         if self._stopped("partition"):
             return None
-        return self.compile_plan(plan, found.lowered.data, "partition")
+        return self.compile_plan(plan, found.lowered.data, "partition", found.finished)
 
     def _fusion(self, graph: Graph) -> tuple[Sequence[Pass], Found | None]:
         """The passes of the phase `fuse`; and the plan, where plans decided between them."""
@@ -156,12 +156,13 @@ class Compilation:
             return plain, None
         return self.search.fastest(graph, (plain, (divide, *plain)))
 
-    def compile_plan(self, plan: Plan, data: Data, done: str) -> CompiledPart | None:
-        """Go on from a plan after the phase `done`."""
+    def compile_plan(self, plan: Plan, data: Data, done: str, finished: Finished | None = None) -> CompiledPart | None:
+        """Go on from a plan after the phase `done`; the search may have `finished` it already."""
         for phase, step in self.search.steps:
             if self._runs(phase, done):
                 self.progress(phase)
-                plan = step(plan, self.machine)
+                known = finished and finished.phases[phase]
+                plan = replace(known, bounds=plan.bounds) if known else step(plan, self.machine)
                 self._dump_plan(phase, plan, data)
             if phase == "allocate" and self.prover is not None:
                 self.progress("prove")
@@ -169,7 +170,7 @@ class Compilation:
             if self._stopped(phase):
                 return None
         self.progress("codegen")
-        generated = generate(plan, self.machine, self.search.writer)
+        generated = finished.generated if finished else generate(plan, self.machine, self.search.writer)
         if self.dump is not None:
             self.dump.program(self._number(), "codegen", generated.program, generated.with_parts(data))
         if self._stopped("codegen"):

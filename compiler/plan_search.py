@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
 from birc.codegen.kernel_code import KernelWriter
-from birc.codegen.program_code import generate
-from birc.compiler.fitting import Outcome, best_outcome, least_shortage
+from birc.codegen.program_code import Generated, generate
+from birc.compiler.fitting import ABOUT_AS_FAST, Outcome, best_outcome, least_shortage
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import Kernel, Plan
 from birc.compiler.kernel_clock import KernelClock
@@ -30,7 +30,6 @@ from birc.compiler.passes.side_by_side import side_by_side
 from birc.compiler.passes.tile import MOST_TIMED, Solved, constants_of, signature, tile, tiled
 from birc.runtime.errors import DoesNotFitError, InternalError
 from birc.runtime.machine import Machine
-from birc.runtime.program import Program
 from birc.runtime.residents import later_calls
 from birc.runtime.timing.engine import latency_and_hbm_bytes
 from birc.runtime.timing.kernels import KernelTimer
@@ -46,12 +45,24 @@ LITTLE: Final = 1 / 16
 
 
 @dataclass(frozen=True, slots=True)
+class Finished:
+    """A plan as it is after each of the phases that finish it, by name, and what is generated from it."""
+
+    phases: Mapping[str, Plan]
+    generated: Generated
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
-    """A plan, the kernels that it came from, and what it takes; None where nothing else was there to compare with."""
+    """A plan, the kernels that it came from, and what it takes; None where nothing else was there to compare with.
+
+    One that was compared is finished already.
+    """
 
     lowered: Lowered
     plan: Plan
     outcome: Outcome | None
+    finished: Finished | None = None
 
 
 @dataclass(slots=True)
@@ -107,22 +118,40 @@ class PlanSearch:
             plans = tuple(in_place(near_constants(plan, self.machine) or plan) for plan in plans)
         if len(plans) == 1 and not timed:
             return Found(lowered, plans[0], None)
-        found: list[tuple[Outcome, Plan]] = []
+        if self.opt_level < 2:
+            plan, finished = self._first_that_fits(plans)
+            return Found(lowered, plan, None, finished)
+        found: dict[int, tuple[Outcome, Finished]] = {}
+        failures: list[DoesNotFitError] = []
+        least: float = math.inf
+        # Those of few commands first: most others take longer than these, and are given up then.
+        for tried, number in enumerate(sorted(range(len(plans)), key=lambda n: plans[n].repeat * len(plans[n].steps))):
+            self.tell(f"plan {tried + 1} of {len(plans)}")
+            try:
+                finished = self._finished(plans[number])
+            except DoesNotFitError as error:
+                failures.append(error)
+                continue
+            outcome = self._outcome(finished, ABOUT_AS_FAST * least)
+            if outcome is not None:
+                found[number] = outcome, finished
+                least = min(least, outcome.latency_cycles)
+        if not found:
+            raise least_shortage(failures) if failures else InternalError("there is no plan")
+        numbers = sorted(found)
+        best = numbers[best_outcome([found[number][0] for number in numbers])]
+        return Found(lowered, plans[best], *found[best])
+
+    def _first_that_fits(self, plans: Sequence[Plan]) -> tuple[Plan, Finished]:
+        """The first plan that fits the memory, and what it is finished. Raises `DoesNotFitError` when none does."""
         failures: list[DoesNotFitError] = []
         for number, plan in enumerate(plans):
             self.tell(f"plan {number + 1} of {len(plans)}")
             try:
-                program = self._program(plan)
+                return plan, self._finished(plan)
             except DoesNotFitError as error:
                 failures.append(error)
-                continue
-            if self.opt_level < 2:
-                return Found(lowered, plan, None)
-            found.append((self._outcome(program), plan))
-        if not found:
-            raise least_shortage(failures) if failures else InternalError("there is no plan")
-        outcome, best = found[best_outcome([outcome for outcome, _ in found])]
-        return Found(lowered, best, outcome)
+        raise least_shortage(failures)
 
     def fastest(self, graph: Graph, ways: Sequence[Sequence[Pass]]) -> tuple[Sequence[Pass], Found]:
         """Of several lists of passes the one after which the graph is fastest, and its plan.
@@ -141,7 +170,7 @@ class PlanSearch:
         outcomes = [way.outcome for _, way in found if way.outcome is not None]
         return found[best_outcome(outcomes)]
 
-    def shared(self, found: Found) -> Plan:
+    def shared(self, found: Found) -> Found:
         """The found plan with constants that its dies share, the more the better, as long as it is not slower.
 
         Below -O2, and where weights stay on the chip, nothing is shared.
@@ -150,14 +179,19 @@ class PlanSearch:
         uses = [] if self.opt_level < 2 or self.resident_weights else first_uses(plan, self.machine)
         trials = [uses[place] for place in SHARING_TRIALS if place < len(uses)]
         if not trials:
-            return plan
+            return found
         self.tell("constants that the dies share")
-        unshared = found.outcome or self._outcome(self._program(plan))
+        if found.finished is None:
+            finished = self._finished(plan)
+            found = replace(found, outcome=self._outcome(finished), finished=finished)
+        most_cycles = found.outcome.latency_cycles if found.outcome is not None else math.inf
         for first in trials:
             shared = share_constants(plan, self.machine, first)
-            if self._outcome(self._program(shared)).latency_cycles <= unshared.latency_cycles:
-                return shared
-        return plan
+            finished = self._finished(shared)
+            outcome = self._outcome(finished, most_cycles)
+            if outcome is not None:
+                return Found(found.lowered, shared, outcome, finished)
+        return found
 
     def _with_pairs(self, plan: Plan) -> tuple[Plan, ...]:
         """The plan and the one whose pairs of kernels keep tensors to SPCs; that one alone where it needs no room.
@@ -188,18 +222,14 @@ class PlanSearch:
             self._taken[key] = clock.busy(chosen, memories, self.machine)
         return self._taken[key]
 
-    def _program(self, plan: Plan) -> Program:
-        for _, step in self.steps:
-            plan = step(plan, self.machine)
-        return generate(plan, self.machine, self.writer).program
+    def _finished(self, plan: Plan) -> Finished:
+        phases: dict[str, Plan] = {}
+        for phase, step in self.steps:
+            plan = phases[phase] = step(plan, self.machine)
+        return Finished(phases, generate(plan, self.machine, self.writer))
 
-    def _outcome(self, program: Program) -> Outcome:
-        outcome = self._outcome_within(program, math.inf)
-        if outcome is None:
-            raise InternalError("a program takes no time", where=program.name)
-        return outcome
-
-    def _outcome_within(self, program: Program, most_cycles: float) -> Outcome | None:
+    def _outcome(self, finished: Finished, most_cycles: float = math.inf) -> Outcome | None:
         """What a program takes; None when that is more than so many cycles."""
-        found = latency_and_hbm_bytes(later_calls(program), self.machine, timer=self._timer, most_cycles=most_cycles)
+        program = later_calls(finished.generated.program)
+        found = latency_and_hbm_bytes(program, self.machine, timer=self._timer, most_cycles=most_cycles)
         return Outcome(*found) if found is not None else None

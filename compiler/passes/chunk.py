@@ -8,7 +8,7 @@ one chunk, and only the graph's inputs and outputs move from one chunk to the ne
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from birc.compiler.ir.plan import Buffer, ExchangeStep, Kernel, KernelStep, Plan
@@ -52,31 +52,47 @@ class _Way:
         return in_segments(self.cut, self.together, self.segments) if self.segments is not None else self.cut
 
 
-def chunks(plan: Plan, machine: Machine, resident_weights: bool = False) -> tuple[Plan, ...]:
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """A plan in any number of chunks, each found once."""
+
+    plan: Plan
+    machine: Machine
+    _known: dict[int, Plan | None] = field(default_factory=dict)
+
+    def into(self, count: int) -> Plan | None:
+        """The plan in so many chunks; None when it cannot be cut."""
+        if count not in self._known:
+            self._known[count] = cut_into(self.plan, self.machine, count)
+        return self._known[count]
+
+
+def chunks(cuts: Cuts, resident_weights: bool = False) -> tuple[Plan, ...]:
     """The plan in chunks that fit L2 with all constants or with those of a segment; as it was where it cannot be cut.
 
     Estimates choose among the numbers of chunks and of rounds. Where constants never fit, it is the plan in the fewest
     chunks that do without them, else in those that need the least. Fewer chunks of which a little spills come second.
     With `resident_weights` only what leaves room for all constants fits.
     """
+    plan, machine = cuts.plan, cuts.machine
     if any(isinstance(step, ExchangeStep) for step in plan.steps):
         return (plan,)
     ways: list[_Way] = []
-    cuts: list[Plan] = []
+    found: list[Plan] = []
     for count in (1, *CHUNKS):
-        cut = cut_into(plan, machine, count) if count > 1 else plan
+        cut = cuts.into(count) if count > 1 else plan
         if cut is None:
             break
-        cuts.append(cut)
+        found.append(cut)
         computing = count * _cycles(cut, machine)
         if any(way.cycles <= computing for way in ways):
             break
         ways += _ways(cut, machine, computing, resident_weights)
-    least = min(cuts, key=peak_bytes)
-    fitting = (cut for cut in cuts if peak_bytes(cut) <= _capacity(machine) and not resident_weights)
+    least = min(found, key=peak_bytes)
+    fitting = (cut for cut in found if peak_bytes(cut) <= _capacity(machine) and not resident_weights)
     best = min(ways, key=lambda way: way.order, default=None)
     chosen = best.cut if best is not None else next(fitting, least)
-    fewer = (cut for cut in cuts[: cuts.index(chosen)] if peak_bytes(cut) <= SPILLING * _capacity(machine))
+    fewer = (cut for cut in found[: found.index(chosen)] if peak_bytes(cut) <= SPILLING * _capacity(machine))
     return (best.plan() if best is not None else chosen, *islice(fewer, 1))
 
 

@@ -24,7 +24,7 @@ from birc.compiler.ir.plan import (
 from birc.compiler.ir.plan_access import accesses, with_views
 from birc.compiler.ir.region import region
 from birc.compiler.passes.boundary_parts import written_pieces
-from birc.compiler.passes.chunk import chunks
+from birc.compiler.passes.chunk import Cuts, chunks
 from birc.compiler.passes.constant_parts import divide_constants
 from birc.compiler.passes.lifetimes import reads_of, writes_of
 from birc.compiler.passes.lower.lower import Lowered
@@ -64,9 +64,10 @@ def partitions(graph: Graph, lowered: Lowered, machine: Machine, resident_weight
     for choices in divisions:
         local = _localised(_plan(graph, lowered, kernels, choices, machine))
         local = divide_constants(cut_stream_tail(trim_exchanges(local), machine))
-        spread = per_sample(local, machine, resident_weights)
-        plans += [plan for plan in (spread, shared_tail(local, machine)) if plan is not None]
-        plans += chunks(local, machine, resident_weights)
+        cuts = Cuts(local, machine)
+        spread = per_sample(cuts, resident_weights)
+        plans += [plan for plan in (spread, shared_tail(cuts)) if plan is not None]
+        plans += chunks(cuts, resident_weights)
     return tuple(plans)
 
 

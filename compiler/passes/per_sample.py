@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from birc.compiler.ir.plan import PAR, SPC, Access, Dimension, ExchangeStep, Index, Kernel, KernelStep, Phase, Plan
 from birc.compiler.ir.plan_access import accesses
-from birc.compiler.passes.chunk import MOST_STEPS, constant_bytes, cut_into, peak_bytes
+from birc.compiler.passes.chunk import MOST_STEPS, Cuts, constant_bytes, peak_bytes
 from birc.compiler.passes.depth_first import depth_first
 from birc.compiler.passes.lower.frame import unit
 from birc.compiler.passes.segments import best_segments, in_segments
@@ -30,13 +30,14 @@ MOST_ROUNDS = 64
 """More rounds are no batch of samples any more, and too many commands to prove one by one."""
 
 
-def per_sample(plan: Plan, machine: Machine, resident_weights: bool = False) -> Plan | None:
+def per_sample(cuts: Cuts, resident_weights: bool = False) -> Plan | None:
     """The plan with a sample an SPC, in as many rounds as it takes; None when batch or memories do not allow it.
 
     With `resident_weights` all constants have to fit.
     """
-    rounds = rounds_of(plan, machine)
-    cut = cut_into(plan, machine, rounds * machine.spcs_per_die) if rounds else None
+    machine = cuts.machine
+    rounds = rounds_of(cuts.plan, machine)
+    cut = cuts.into(rounds * machine.spcs_per_die) if rounds else None
     if cut is None or most_axes(cut) == MAX_BOX_RANK:
         return None
     spread = _spread(depth_first(cut, BETWEEN * machine.spc_sram_bytes), machine.spcs_per_die, rounds)

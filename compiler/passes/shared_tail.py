@@ -14,7 +14,7 @@ from itertools import accumulate
 from birc.compiler.ir.plan import KernelStep, Plan, Step
 from birc.compiler.ir.plan_access import accesses
 from birc.compiler.ir.region import region
-from birc.compiler.passes.chunk import cut_into
+from birc.compiler.passes.chunk import Cuts
 from birc.compiler.passes.lifetimes import instances, touched
 from birc.compiler.passes.per_sample import most_axes, on_each_spc, rounds_of, tensor_buffer_bytes
 from birc.compiler.passes.split_search import KERNEL_OVERHEAD_CYCLES
@@ -23,11 +23,12 @@ from birc.runtime.machine import Machine
 from birc.runtime.program import MAX_BOX_RANK
 
 
-def shared_tail(plan: Plan, machine: Machine) -> Plan | None:
+def shared_tail(cuts: Cuts) -> Plan | None:
     """The plan that goes over from a sample an SPC to all SPCs together where estimates favour it; None if nowhere."""
+    plan, machine = cuts.plan, cuts.machine
     rounds = rounds_of(plan, machine)
-    one = cut_into(plan, machine, rounds * machine.spcs_per_die) if rounds else None
-    many = plan if rounds == 1 else cut_into(plan, machine, rounds) if rounds else None
+    one = cuts.into(rounds * machine.spcs_per_die) if rounds else None
+    many = plan if rounds == 1 else cuts.into(rounds) if rounds else None
     if one is None or many is None or most_axes(one) == MAX_BOX_RANK or len(one.steps) != len(many.steps):
         return None
     sizes = {b.name: dtype(b.dtype).bits // 8 for b in plan.buffers if b.role == "constant"}
