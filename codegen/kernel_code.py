@@ -12,7 +12,7 @@ from birc.codegen.row_order import Passed
 from birc.codegen.slots import Slots
 from birc.codegen.vector_kernel import emit_vector_kernel
 from birc.compiler.ir.plan import Buffer, Kernel, View
-from birc.compiler.ir.plan_access import accesses_of, with_views
+from birc.compiler.ir.plan_access import accesses_of, moved, with_views
 from birc.compiler.ir.plan_beside import products_share, share_of
 from birc.compiler.ir.plan_following import Taken, followed, left_by, most_taken, pairs_of
 from birc.runtime.dtypes import dtype
@@ -72,14 +72,14 @@ class KernelWriter:
 
         def like(view: View) -> View:
             number, first = places.setdefault(view.buffer, (str(len(places)), view.offset))
-            return replace(view, buffer=number, offset=view.offset - first)
+            return moved(view, number, view.offset - first)
 
         form = with_views(replace(kernel, name="", sources=(), macs=0), like)
         if (form, machine) not in self._written:
             self._written[form, machine] = emit_kernel(form, machine)
         code, slots = self._written[form, machine]
         names = {number: (name, first) for name, (number, first) in places.items()}
-        own = (replace(v, buffer=names[v.buffer][0], offset=v.offset + names[v.buffer][1]) for v in slots.views)
+        own = (moved(v, names[v.buffer][0], v.offset + names[v.buffer][1]) for v in slots.views)
         return replace(code, name=kernel.name), Slots(list(own))
 
 

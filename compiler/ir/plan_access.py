@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
-from birc.compiler.ir.plan import Access, Index, Kernel, KernelStep, Plan, View
+from birc.compiler.ir.plan import Access, Index, Kernel, KernelStep, Phase, Plan, Statement, View
 
 
 def accesses(kernel: Kernel) -> Iterator[Access]:
@@ -59,24 +60,48 @@ def views_by_buffer(plan: Plan) -> dict[str, list[dict[View, None]]]:
 
 def with_statements(kernel: Kernel, change: Callable[[Access], Access]) -> Kernel:
     """The kernel with every access of its statements changed; those of a contraction are not."""
-    phases = tuple(
-        replace(
-            phase,
-            statements=tuple(s if s.access is None else replace(s, access=change(s.access)) for s in phase.statements),
-        )
-        for phase in kernel.phases
-    )
-    return replace(kernel, phases=phases)
+    phases = tuple(_with_accesses(phase, change) for phase in kernel.phases)
+    is_same = all(one is other for one, other in zip(phases, kernel.phases, strict=True))
+    return kernel if is_same else replace(kernel, phases=phases)
+
+
+def _with_accesses(phase: Phase, change: Callable[[Access], Access]) -> Phase:
+    """The phase with every access changed; the same one when none is."""
+    statements = tuple(map(partial(_with_access, change), phase.statements))
+    is_same = all(one is other for one, other in zip(statements, phase.statements, strict=True))
+    return phase if is_same else Phase(statements, phase.loops)
+
+
+def _with_access(change: Callable[[Access], Access], s: Statement) -> Statement:
+    access = s.access and change(s.access)
+    if access is s.access:
+        return s
+    return Statement(s.op, s.result, s.arguments, access, s.dims, s.index_axis, s.index_count)
 
 
 def with_accesses(kernel: Kernel, change: Callable[[Access], Access]) -> Kernel:
     """The kernel with every access changed."""
     kernel, contraction = with_statements(kernel, change), kernel.contraction
-    if contraction is not None:
-        contraction = replace(contraction, a=change(contraction.a), b=change(contraction.b))
-    return replace(kernel, contraction=contraction)
+    if contraction is None:
+        return kernel
+    a, b = change(contraction.a), change(contraction.b)
+    if a is contraction.a and b is contraction.b:
+        return kernel
+    return replace(kernel, contraction=replace(contraction, a=a, b=b))
 
 
 def with_views(kernel: Kernel, change: Callable[[View], View]) -> Kernel:
     """The kernel with every view changed."""
-    return with_accesses(kernel, lambda access: replace(access, view=change(access.view)))
+
+    def changed(access: Access) -> Access:
+        view = change(access.view)
+        return access if view is access.view else Access(view, access.index, access.fill)
+
+    return with_accesses(kernel, changed)
+
+
+def moved(view: View, buffer: str, offset: int) -> View:
+    """The view of another buffer, or from another element on; the same one when it is that already."""
+    if offset == view.offset and buffer == view.buffer:
+        return view
+    return View(buffer, offset, view.dims, view.strides, view.lower, view.seen, view.word)

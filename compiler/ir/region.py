@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from birc.compiler.ir.plan import Access, Index, View
 
@@ -120,8 +120,12 @@ def tight(access: Access, sizes: Mapping[str, int], indexed: int | None = None) 
             start, end = _common(start, end, low, high + 1)
         lower.append(start)
         dims.append(end - start)
-    view = replace(access.view, dims=tuple(dims), lower=tuple(lower) if any(lower) else ())
-    return replace(access, view=view)
+    view = access.view
+    cut = tuple(dims), tuple(lower) if any(lower) else ()
+    if cut == (view.dims, view.lower):
+        return access
+    view = View(view.buffer, view.offset, cut[0], view.strides, cut[1], view.seen, view.word)
+    return Access(view, access.index, access.fill)
 
 
 def _common(start: int, end: int, low: int, high: int) -> tuple[int, int]:

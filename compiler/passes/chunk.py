@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from birc.compiler.ir.plan import Buffer, ExchangeStep, Kernel, KernelStep, Plan
-from birc.compiler.ir.plan_access import accesses, with_views
+from birc.compiler.ir.plan_access import accesses, moved, with_views
 from birc.compiler.ir.region import region
 from birc.compiler.passes.lifetimes import instances, lifetimes, most_at_once
 from birc.compiler.passes.segments import Segments, best_segments, in_segments, staying_constants, streamed_constants
@@ -189,7 +189,7 @@ def _moves(die: _Die, buffers: Mapping[str, Buffer], count: int) -> dict[str, in
 
 
 def _moved(kernel: Kernel, moves: Mapping[str, int], times: int) -> Kernel:
-    return with_views(kernel, lambda v: replace(v, offset=v.offset + times * moves.get(v.buffer, 0)))
+    return with_views(kernel, lambda v: moved(v, v.buffer, v.offset + times * moves.get(v.buffer, 0)))
 
 
 def _firsts(kernels: Iterable[Kernel]) -> dict[str, int]:
@@ -212,7 +212,7 @@ def _chunked(
         firsts = {name: first for name, first in _firsts(die.first.values()).items() if roles[name] == "scratch"}
 
         def shifted(kernel: Kernel, firsts: dict[str, int] = firsts) -> Kernel:
-            return with_views(kernel, lambda v: replace(v, offset=v.offset - firsts.get(v.buffer, 0)))
+            return with_views(kernel, lambda v: moved(v, v.buffer, v.offset - firsts.get(v.buffer, 0)))
 
         kernels = {number: shifted(kernel) for number, kernel in die.first.items()}
         for kernel in kernels.values():

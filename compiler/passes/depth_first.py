@@ -29,11 +29,15 @@ def depth_first(plan: Plan, largest_bytes: float, *, local: bool = False) -> Pla
     used = users(plan)
     buffers = {b.name: b for b in plan.buffers}
     steps: list[Step] = []
+    passed: dict[int, list[Buffer]] = {}  # by the first of two steps
+    for b in plan.buffers:
+        first, *others = used.get(b.name, [-1])
+        if b.role == "scratch" and others == [first + 1] and (b.space == "tb" or not local):
+            passed.setdefault(first, []).append(b)
     number = 0
     while number < len(plan.steps):
         pair = plan.steps[number : number + 2]
-        between = [b for b in plan.buffers if b.role == "scratch" and used.get(b.name) == [number, number + 1]]
-        between = [b for b in between if b.space == "tb" or not local]
+        between = passed.get(number, [])
         parts = _parts(pair, between, largest_bytes, local)
         if parts > 1:
             steps += _in_parts(pair, between, parts, local)

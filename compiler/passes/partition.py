@@ -21,7 +21,7 @@ from birc.compiler.ir.plan import (
     Step,
     View,
 )
-from birc.compiler.ir.plan_access import accesses, with_views
+from birc.compiler.ir.plan_access import accesses, moved, with_views
 from birc.compiler.ir.region import region
 from birc.compiler.passes.boundary_parts import written_pieces
 from birc.compiler.passes.chunk import Cuts, chunks
@@ -321,7 +321,7 @@ def _localised(plan: Plan) -> Plan:
 def _shifted(kernel: Kernel | None, die: int, shifts: Mapping[tuple[str, int], int]) -> Kernel | None:
     if kernel is None:
         return None
-    return with_views(kernel, lambda v: replace(v, offset=v.offset - shifts.get((v.buffer, die), 0)))
+    return with_views(kernel, lambda v: moved(v, v.buffer, v.offset - shifts.get((v.buffer, die), 0)))
 
 
 def _output_pieces(

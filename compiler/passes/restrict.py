@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from birc.compiler.ir.plan import Access, Dimension, Index, Kernel, Phase
+from birc.compiler.ir.plan import Access, Dimension, Index, Kernel, Phase, Statement, View
 from birc.compiler.ir.region import tight
 
 
@@ -23,16 +23,11 @@ def restrict(kernel: Kernel, name: str, start: int, extent: int, suffix: str = "
         shifted = _shifted(access, name, start)
         return tight(shifted, sizes, indexed)
 
-    phases = tuple(
-        Phase(
-            tuple(
-                s if s.access is None else replace(s, access=cut(s.access, s.index_axis if s.op == "vldx" else None))
-                for s in phase.statements
-            ),
-            phase.loops,
-        )
-        for phase in kernel.phases
-    )
+    def of_statement(s: Statement) -> Statement:
+        access = s.access and cut(s.access, s.index_axis if s.op == "vldx" else None)
+        return s if access is s.access else replace(s, access=access)
+
+    phases = tuple(Phase(tuple(map(of_statement, phase.statements)), phase.loops) for phase in kernel.phases)
     contraction = kernel.contraction
     if contraction is not None:
         contraction = replace(contraction, a=cut(contraction.a), b=cut(contraction.b))
@@ -63,13 +58,16 @@ def _shifted(access: Access, name: str, start: int) -> Access:
     if not start:
         return access
     view = access.view
+    if all(not _factor(index, name) for index in access.index):
+        return access
     lower = list(view.lower or (0,) * len(view.dims))
     offset = view.offset
     for axis, index in enumerate(access.index):
         factor = _factor(index, name)
         lower[axis] -= factor * start
         offset += factor * start * view.strides[axis]
-    return replace(access, view=replace(view, offset=offset, lower=tuple(lower) if any(lower) else ()))
+    cut = View(view.buffer, offset, view.dims, view.strides, tuple(lower) if any(lower) else (), view.seen, view.word)
+    return Access(cut, access.index, access.fill)
 
 
 def _factor(index: Index, name: str) -> int:

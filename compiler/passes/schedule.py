@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from birc.compiler.ir.copies import copy_dims
 from birc.compiler.ir.plan import Buffer, Kernel, KernelStep, Plan, Step
-from birc.compiler.ir.plan_access import accesses, with_views
+from birc.compiler.ir.plan_access import accesses, moved, with_views
 from birc.compiler.passes.lifetimes import streamed
 from birc.compiler.passes.reloads import inputs_to_copy
 from birc.runtime.machine import Machine
@@ -46,4 +46,4 @@ def redirect(kernel: Kernel, names: dict[str, str]) -> Kernel:
     if not any(access.view.buffer in names for access in accesses(kernel)):
         return kernel
 
-    return with_views(kernel, lambda view: replace(view, buffer=names.get(view.buffer, view.buffer)))
+    return with_views(kernel, lambda view: moved(view, names.get(view.buffer, view.buffer), view.offset))

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from birc.compiler.ir.plan import Access, Buffer, Kernel, View
-from birc.compiler.ir.plan_access import accesses, named_dims, with_views
+from birc.compiler.ir.plan_access import accesses, moved, named_dims, with_views
 from birc.compiler.ir.region import Region, region, union
 from birc.compiler.passes.lifetimes import writes_of
 from birc.compiler.passes.restrict import restrict
@@ -137,7 +137,7 @@ class SplitSearch:
 
         def like(view: View) -> View:
             is_constant = self.buffers[view.buffer].role == "constant"
-            return replace(view, buffer=places[view.buffer], offset=0 if is_constant else view.offset)
+            return moved(view, places[view.buffer], 0 if is_constant else view.offset)
 
         form = with_views(replace(kernel, name="", sources=()), like)
         key = (form, tuple((self.buffers[name].role, self.buffers[name].dtype) for name in names))

@@ -125,6 +125,7 @@ class Die:
     preloads: dict[int, int] = field(default_factory=dict)  # by SPC, when the kernel that is not run yet loads B
     meeting: Meeting | None = None  # of the SPCs, the last one
     last_end: int = 0  # of all kernels until now
+    last_run: int = -1  # the first run that ends then: what a barrier waits for
 
     def __post_init__(self) -> None:
         self.work = [[] for _ in range(self.spcs)]
@@ -145,10 +146,6 @@ class Die:
     def idle_at(self, spc: int) -> int:
         """When the SPC's last kernel ends."""
         return self.work[spc][-1].end if self.work[spc] else 0
-
-    def last_run(self) -> int:
-        """The run that ends last: what a barrier waits for; -1 without any."""
-        return max(self.runs, key=lambda entry: entry[2], default=(-1, 0, 0))[0]
 
     def runs_after(self, number: int) -> list[tuple[int, int]]:
         """Start and end of the runs on this die after run `number`."""
@@ -254,7 +251,8 @@ class Processors:
             if started:
                 span = (min(work.start for work, _ in started), max(work.end for work, _ in started))
                 die.runs.append((number, *span))
-                die.last_end = max(die.last_end, span[1])
+                if span[1] > die.last_end or die.last_run < 0:
+                    die.last_run, die.last_end = number, span[1]
                 self._use_memory(die, started)
             die.preloads = {}
         if run.work:
@@ -374,10 +372,10 @@ class Processors:
             for die in dies:
                 stored = die.last_end
                 seen = max(stored, die.time) + machine.cross_spc_flag_cycles
-                die.meeting = Meeting(self._run_name(die.last_run()), stored, seen)
+                die.meeting = Meeting(self._run_name(die.last_run), stored, seen)
             return
         for die in dies:
-            die.spend(die.last_end, "wait_dependency", self._run_name(die.last_run()))
+            die.spend(die.last_end, "wait_dependency", self._run_name(die.last_run))
         cycles = machine.die_barrier_cycles
         if issue.operand("scope") == "device":
             together = max(max(die.time, die.last_end) for die in self.dies)
@@ -442,6 +440,7 @@ class Processors:
         pending = die.events.pop(event, [])
         if not pending:
             raise BadPackageError(f"die {die.number} waits for event {event}, which nothing before it sets")
+        self.copies.forget(min(other.time for other in self.dies))
         self.copies.finish([job for job, _ in pending])
         last, started = max(pending, key=lambda entry: entry[0].end)
         kind = "wait_other_die" if last.lane[0] == "link" else "wait_hbm" if last.hbm else "wait_l2_noc"

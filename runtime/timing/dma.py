@@ -8,13 +8,20 @@ that can run beside it is known.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import defaultdict
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import islice
+from typing import Final
 
 from birc.runtime.errors import BadPackageError
 
 Use = tuple[int, int, Fraction]  # start, end, bytes a cycle
+Times = list[tuple[int, int]]  # of jobs, sorted: when the last byte moved, number
+
+FEW_USES: Final = 64
+"""So many are kept without looking which are over."""
 
 
 @dataclass(slots=True, eq=False)
@@ -52,13 +59,22 @@ class Copies:
     lanes: dict[tuple[str, int], int]
     _open: list[Job] = field(default_factory=list)
     _submitted: int = 0
-    _lanes: defaultdict[tuple[str, int], list[Job]] = field(default_factory=lambda: defaultdict(list))  # fixed jobs
+    _lanes: defaultdict[tuple[str, int], Times] = field(default_factory=lambda: defaultdict(list))  # of fixed jobs
     _uses: defaultdict[int, list[Use]] = field(default_factory=lambda: defaultdict(list))
+    _least_kept: int = FEW_USES
 
     def kernel_uses(self, die: int, start: int, end: int, num_bytes: Fraction) -> None:
         """A kernel moves `num_bytes` of the die's HBM between two times."""
         if num_bytes and end > start:
             self._uses[die].append((start, end, num_bytes / (end - start)))
+
+    def forget(self, time: int) -> None:
+        """No job will be issued before a time: what used HBM before that and before all open jobs does not matter."""
+        if sum(map(len, self._uses.values())) > self._least_kept:
+            start = min([time, *(job.issued for job in self._open)])
+            for die, uses in self._uses.items():
+                self._uses[die] = [use for use in uses if use[1] > start]
+            self._least_kept = max(FEW_USES, 2 * sum(map(len, self._uses.values())))
 
     def submit(self, job: Job) -> None:
         """Add a job."""
@@ -88,22 +104,23 @@ class Copies:
         """Fix all jobs."""
         self.finish(list(self._open))
 
-    def _place(self, job: Job, uses: dict[int, list[Use]], lanes: dict[tuple[str, int], list[Job]]) -> list[Use]:
+    def _place(self, job: Job, uses: dict[int, list[Use]], lanes: dict[tuple[str, int], Times]) -> list[Use]:
         """Give a job its times, take what it uses and return that."""
-        busy = sorted(other.moved for other in lanes[job.lane] if other.number < job.number)[-self.lanes[job.lane] :]
-        free = busy[0] if len(busy) == self.lanes[job.lane] else 0
+        at_once = self.lanes[job.lane]
+        last = list(islice((moved for moved, number in reversed(lanes[job.lane]) if number < job.number), at_once))
+        free = last[-1] if len(last) == at_once else 0
         job.start = max(job.issued, free)
         begin = job.start + job.setup_cycles
         pieces = self._pieces(job, begin, uses)
         job.moved = pieces[-1][1] if pieces else begin
-        lanes[job.lane].append(job)
+        insort(lanes[job.lane], (job.moved, job.number))
         for die in job.hbm:
             uses[die].extend(pieces)
         return pieces
 
     def _fix(self, job: Job, pieces: list[Use]) -> None:
         job.is_fixed = True
-        self._lanes[job.lane].append(job)
+        insort(self._lanes[job.lane], (job.moved, job.number))
         for die in job.hbm:
             self._uses[die].extend(pieces)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
@@ -13,11 +14,11 @@ import numpy as np
 from birc.compiler.passes.allocation.blocks import Block, maximal_steps
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Problem:
     """Blocks, by number: `sizes` in units of `unit_bytes`, alive in the live sets starts <= set < ends.
 
-    `neighbours` are the blocks with which each block lives at some time, `live` the units that live in each set.
+    `live` are the units that live in each set.
     """
 
     unit_bytes: int
@@ -25,17 +26,23 @@ class Problem:
     starts: tuple[int, ...]
     ends: tuple[int, ...]
     live: tuple[int, ...]
-    neighbours: tuple[tuple[int, ...], ...]
 
     @property
     def bound(self) -> int:
         """The most units that live at once."""
         return max(self.live, default=0)
 
-    @property
+    @cached_property
+    def neighbours(self) -> tuple[tuple[int, ...], ...]:
+        """The blocks with which each block lives at some time."""
+        return _neighbours(self.starts, self.ends)
+
+    @cached_property
     def pairs(self) -> int:
         """How often two blocks live at the same time, each pair counted twice."""
-        return sum(map(len, self.neighbours))
+        starts, ends = sorted(self.starts), sorted(self.ends)
+        begun = sum(bisect_left(starts, end) for end in self.ends)
+        return begun - sum(bisect_right(ends, start) for start in self.starts) - len(self.sizes)
 
     def live_sets(self) -> list[list[int]]:
         """The blocks of each maximal live set."""
@@ -61,7 +68,7 @@ def problem_of(blocks: Sequence[Block]) -> Problem:
     for size, start, end in zip(sizes, starts, ends, strict=True):
         changes[start] += size
         changes[end] -= size
-    return Problem(unit_bytes, sizes, starts, ends, tuple(accumulate(changes[:-1])), _neighbours(starts, ends))
+    return Problem(unit_bytes, sizes, starts, ends, tuple(accumulate(changes[:-1])))
 
 
 def _neighbours(starts: Sequence[int], ends: Sequence[int]) -> tuple[tuple[int, ...], ...]:
