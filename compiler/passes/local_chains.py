@@ -33,9 +33,10 @@ def local_chains(plan: Plan, machine: Machine, cycles: Cycles) -> Plan | None:
     buffers = {b.name: b for b in plan.buffers}
     types = {f"{name}{copied}": buffer.dtype for name, buffer in buffers.items() for copied in ("", OWN)}
     gains = Gains(machine, cycles, buffers, types, users(plan))
-    steps = [plan.steps[number] for number in _drawn_together(plan.steps, Pairs(gains))]
-    gains = replace(gains, users=users(replace(plan, steps=tuple(steps))))
-    chains = _most_gaining(_found(steps, gains), len(steps))
+    pairs = Pairs(gains)
+    steps = [plan.steps[number] for number in _drawn_together(plan.steps, pairs)]
+    pairs = replace(pairs, gains=replace(gains, users=users(replace(plan, steps=tuple(steps)))))
+    chains = _most_gaining(_found(steps, pairs), len(steps))
     if not chains:
         return None
     for place, chain in chains.items():
@@ -49,9 +50,9 @@ def local_chains(plan: Plan, machine: Machine, cycles: Cycles) -> Plan | None:
     )
 
 
-def _found(steps: Sequence[Step], gains: Gains) -> Mapping[int, list[Chain]]:
+def _found(steps: Sequence[Step], pairs: Pairs) -> Mapping[int, list[Chain]]:
     """The chains that gain time by themselves, by the place of their first step."""
-    pairs = Pairs(gains)
+    gains = pairs.gains
     tried: dict[tuple[int, int], Chain | None] = {}
     for length in range(2, LONGEST + 1):
         for place in range(len(steps) - length + 1):

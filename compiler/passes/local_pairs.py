@@ -8,12 +8,13 @@ one, each SPC takes the same heads or rows (own_products.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 
-from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Step
-from birc.compiler.ir.plan_access import accesses
+from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Step, View
+from birc.compiler.ir.plan_access import accesses, moved, with_views
 from birc.compiler.passes.chain_gain import OWN, Chain, Gains, in_parts, written
 from birc.compiler.passes.lifetimes import instances, reads_of, touched, writes_of
 from birc.compiler.passes.lower.frame import unit
@@ -25,10 +26,24 @@ from birc.runtime.machine import Machine
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """A way to keep `between` local: the steps as they are cut, and how each is."""
+
+    steps: tuple[KernelStep, KernelStep]
+    cuts: tuple[Callable[[Kernel], Kernel | None], Callable[[Kernel], Kernel | None]]
+    between: Sequence[Buffer]
+
+
+Solved = dict[object, tuple[int, int] | None]
+"""By the form of two steps which way is the fastest, and what it gains; None when none gains."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pairs:
-    """Looks for pairs of steps in one plan."""
+    """Looks for pairs of steps in one plan; pairs that differ in names alone are solved once."""
 
     gains: Gains
+    solved: Solved = field(default_factory=dict)
 
     def best(self, steps: Sequence[Step], number: int, other: int, *, is_next: bool) -> Chain | None:
         """The fastest way to keep tensors between two steps local; None when that gains nothing.
@@ -46,18 +61,50 @@ class Pairs:
         may_stay = [buffer for buffer in between if buffer.role == "scratch" and buffer.space != "tb"]
         saved = self.gains.machine.spcs_meet_cycles if is_next else 0
         saved -= self.gains.machine.spc_barrier_cycles
-        found: Iterator[Chain | None]
+        found: Iterator[Way]
         if second.kernel.contraction is not None:
-            found = self._products((first, second), may_stay, saved, copied=is_next)
+            found = self._products((first, second), may_stay, copied=is_next)
         elif is_next:
-            found = (pair for buffer in may_stay for pair in self._columns((first, second), buffer, saved))
+            found = (way for buffer in may_stay for way in self._columns((first, second), buffer))
         else:
             return None
-        return max(filter(None, found), key=lambda chain: chain.gain, default=None)
+        form = self._form((first, second), may_stay, is_next)
+        if form in self.solved:
+            known = self.solved[form]
+            return known and self._chain((first, second), next(islice(found, known[0], None)), saved, known[1])
+        chains = [self._chain((first, second), way, saved) for way in found]
+        gains = [(chain.gain, -place) for place, chain in enumerate(chains) if chain is not None]
+        gain, place = max(gains, default=(0, 0))
+        self.solved[form] = (-place, gain) if gains else None
+        return chains[-place] if gains else None
+
+    def _chain(
+        self, steps: tuple[KernelStep, KernelStep], way: Way, saved: int, gain: int | None = None
+    ) -> Chain | None:
+        made = [in_parts(step, cut) for step, cut in zip(way.steps, way.cuts, strict=True)]
+        return self.gains.chain(steps, made, way.between, saved, gain)
+
+    def _form(self, steps: tuple[KernelStep, KernelStep], may_stay: Sequence[Buffer], is_next: bool) -> object:
+        """What decides about a pair: its kernels and buffers, with numbers in the place of names."""
+        places: dict[str, int] = {}
+
+        def like(view: View) -> View:
+            return moved(view, str(places.setdefault(view.buffer, len(places))), view.offset)
+
+        kernels = tuple(
+            tuple(kernel and with_views(replace(kernel, name="", sources=(), macs=0), like) for kernel in step.kernels)
+            for step in steps
+        )
+        buffers = self.gains.buffers
+        known = tuple(replace(buffers[name], name="") for name in places)
+        are_taken = tuple(name + OWN in buffers for name in places)
+        # Buffers are looked at in the order of their names.
+        order = tuple(places[name] for name in sorted(places))
+        return kernels, known, are_taken, order, tuple(places[b.name] for b in may_stay), is_next
 
     def _products(
-        self, steps: tuple[KernelStep, KernelStep], may_stay: Sequence[Buffer], saved: int, *, copied: bool
-    ) -> Iterator[Chain | None]:
+        self, steps: tuple[KernelStep, KernelStep], may_stay: Sequence[Buffer], *, copied: bool
+    ) -> Iterator[Way]:
         """Pairs of which the second is a product; all that the first one writes for it stays.
 
         What others read, too, is stored once more for them, if it may be `copied`.
@@ -78,20 +125,18 @@ class Pairs:
         stay = [*may_stay, *copies]
         local = [buffer.name for buffer in stay]
         for of_first, of_second in ways(maker.kernel, reader.kernel, local, self.gains.machine):
-            made = in_parts(maker, partial(in_own_products, cuts=of_first, local=local))
-            read = in_parts(reader, partial(in_own_products, cuts=of_second, local=local))
-            yield self.gains.chain(steps, (made, read), stay, saved)
+            made = partial(in_own_products, cuts=of_first, local=local)
+            read = partial(in_own_products, cuts=of_second, local=local)
+            yield Way((maker, reader), (made, read), stay)
 
-    def _columns(self, steps: tuple[KernelStep, KernelStep], buffer: Buffer, saved: int) -> Iterator[Chain | None]:
+    def _columns(self, steps: tuple[KernelStep, KernelStep], buffer: Buffer) -> Iterator[Way]:
         first, second = steps
         if buffer.name not in writes_of(first.kernel) & reads_of(second.kernel):
             return
-        for parts in _ways(first.kernel, second.kernel, buffer, self.gains.machine):
-            cut = [
-                in_parts(s, partial(in_own_parts, parts=p, local=buffer.name))
-                for s, p in zip(steps, parts, strict=True)
-            ]
-            yield self.gains.chain(steps, cut, [buffer], saved)
+        for of_first, of_second in _ways(first.kernel, second.kernel, buffer, self.gains.machine):
+            made = partial(in_own_parts, parts=of_first, local=buffer.name)
+            read = partial(in_own_parts, parts=of_second, local=buffer.name)
+            yield Way(steps, (made, read), [buffer])
 
 
 def _ways(first: Kernel, second: Kernel, buffer: Buffer, machine: Machine) -> Iterator[tuple[Parts, Parts]]:
