@@ -10,7 +10,7 @@ from birc.codegen.die_state import PIECES, DieState, Fill
 from birc.codegen.kernel_code import descriptor
 from birc.codegen.regions import Touch, bytes_of, overlap, view_range
 from birc.compiler.ir.copies import copy_dims, row_major_strides
-from birc.compiler.ir.plan import Access, Buffer, CopyStep, Plan, View
+from birc.compiler.ir.plan import Access, Buffer, CopyStep, Exchange, Plan, View
 from birc.runtime.errors import InternalError
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.machine import Machine
@@ -59,7 +59,12 @@ class CommandLog:
                 self.commands.append(Command("bind", (slot, descriptor, advance), needed))
 
     def barrier(self, mask: int, scope: str = "die") -> None:
-        """Dies wait for all their kernels, or all dies for each other."""
+        """Dies wait for all their kernels, or all dies for each other.
+
+        A die alone cannot know of the end of kernels of the other one that none of its own came after.
+        """
+        if any(state.stored for die, state in enumerate(self.dies) if mask >> die & 1):
+            mask, scope = self.everyone, "device"
         self.commands.append(Command("barrier", (scope,), mask))
         now = self.now()
         for die, state in enumerate(self.dies):
@@ -67,11 +72,19 @@ class CommandLog:
                 state.barrier(now)
                 if scope == "device":
                     state.hear(now)
+                    state.meet_all(())
+                    state.stored.clear()
 
     def meet(self, die: int) -> None:
         """The SPCs of a die wait for each other: the kernels run so far end before any that follows begins."""
         self.commands.append(Command("barrier", ("spcs",), 1 << die))
         self.dies[die].meet()
+
+    def meet_all(self, exchanges: Sequence[Exchange] = ()) -> None:
+        """The SPCs of all dies wait for each other, behind kernels that store on the other die what is exchanged."""
+        self.commands.append(Command("barrier", ("all_spcs",), self.everyone))
+        for die, state in enumerate(self.dies):
+            state.meet_all(self.reached(e.view for e in exchanges if e.sender != die))
 
     def now(self) -> int:
         """The time of the next command."""
@@ -128,13 +141,15 @@ class CommandLog:
             self.dies[sender].hear(known)
             del self.told[event]
 
-    def may_still_use(self, die: int, view: View) -> bool:
-        """Whether a die may touch bytes of a view in work that the other die has not heard the end of.
+    def may_still_use(self, die: int, view: View, *, kernels: bool = False) -> bool:
+        """Whether a die may touch bytes of a view in work that the other one, or its `kernels`, may not come after.
 
         Of an exchanged buffer each die has parts of its own: what counts is whether the verifier can tell them apart.
         """
         written = bytes_of(self.buffers[view.buffer])
         for used in self.dies[die].in_use():
+            if kernels and used not in self.dies[die].apart:
+                continue
             if overlap(written, (bytes_of(self.buffers[used.buffer]),)) and (
                 used.buffer != view.buffer or self._meet(view, used)
             ):

@@ -24,7 +24,8 @@ class DieState:
     `pending` is what kernels touch since the SPCs last waited for each other, `unfinished` since the command processor
     waited for them. `copies` are the events of what is on its way. `running` are the views that kernels use since then,
     `finished` those that the die knows to be done with, and since when, but of which the other die has not heard;
-    `waited` are likewise events that it waited for.
+    `waited` are likewise events that it waited for. `apart` are the views used since the SPCs of both dies last waited
+    for each other, and `stored` what the other die stored before that: done when a kernel is run that comes after.
     """
 
     bound: dict[int, int] = field(default_factory=dict)
@@ -35,11 +36,14 @@ class DieState:
     running: set[View] = field(default_factory=set)
     finished: dict[View, int] = field(default_factory=dict)
     waited: dict[int, int] = field(default_factory=dict)
+    apart: set[View] = field(default_factory=set)
+    stored: set[Touch] = field(default_factory=set)
 
     def start(self, fill: Fill, event: int, views: tuple[View, ...]) -> None:
         """A copy or transfer is on its way."""
         self.copies[fill] = event
         self.flying[fill] = views
+        self.apart.update(views)
 
     def wait(self, fill: Fill, time: int) -> int:
         """What is on its way has come; returns its event."""
@@ -51,12 +55,25 @@ class DieState:
     def run(self, reads: Set[Touch], writes: Set[Touch], views: Iterable[View]) -> None:
         """A kernel is run."""
         self.pending.add(reads, writes)
-        self.unfinished.add(reads, writes)
-        self.running.update(views)
+        self.unfinished.add(reads, {*writes, *self.stored})
+        self.stored.clear()
+        self.use(views)
+
+    def use(self, views: Iterable[View]) -> None:
+        """A kernel of either die touches what lies here."""
+        used = set(views)
+        self.running |= used
+        self.apart |= used
 
     def meet(self) -> None:
         """All kernels have ended before any that follows begins."""
         self.pending.clear()
+
+    def meet_all(self, stored: Iterable[Touch]) -> None:
+        """Those of both dies have, and what they `stored` here is there."""
+        self.pending.clear()
+        self.apart = {view for views in self.flying.values() for view in views}
+        self.stored.update(stored)
 
     def barrier(self, time: int) -> None:
         """All kernels have ended."""

@@ -18,7 +18,7 @@ from birc.compiler.ir.plan_following import Taken, followed, left_by, most_taken
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import InternalError
 from birc.runtime.machine import Machine
-from birc.runtime.program import Descriptor
+from birc.runtime.program import OTHER_L2, Descriptor
 from birc.runtime.program import Kernel as KernelCode
 
 
@@ -90,4 +90,5 @@ def descriptor(view: View, buffer: Buffer, moved_bytes: int = 0) -> Descriptor:
     address = buffer.address + moved_bytes + view.offset * own_bytes + view.word * element_bytes
     dims, strides = view.dims or (1,), view.strides or (1,)  # a scalar is one element
     strides = tuple(stride * (own_bytes // element_bytes) for stride in strides)
-    return Descriptor(buffer.space, address, element, dims, strides, view.lower)
+    space = OTHER_L2 if view.away else buffer.space
+    return Descriptor(space, address, element, dims, strides, view.lower)

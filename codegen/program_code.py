@@ -170,6 +170,8 @@ class ProgramWriter:
         codes = self._bound(steps)
         for die, kernels, number in codes:
             dies_of_run.setdefault(number, []).append((die, kernels))
+        if any(self._may_overwrite(die, kernels) for die, kernels, _ in codes):
+            self.log.meet_all()
         for die, kernels, number in codes:
             self._order(die, kernels, number, following)
         for number, members in dies_of_run.items():
@@ -245,7 +247,15 @@ class ProgramWriter:
             self._separate(die, following)
         self.log.await_fills(die, touched)
         self.preloads.pop(die, None)
-        state.run(reads, writes, (access.view for access in touched))
+        state.run(reads, writes, (access.view for access in touched if not access.view.away))
+        away = [replace(access.view, away=False) for access in touched if access.view.away]
+        if away:
+            self.log.dies[1 - die].use(away)
+
+    def _may_overwrite(self, die: int, kernels: Sequence[Kernel]) -> bool:
+        """Whether kernels store where the other die may still be at work, for all that they know."""
+        stored = [access.view for kernel in kernels for access in accesses(kernel) if access.view.away]
+        return any(self.log.may_still_use(1 - die, replace(v, away=False), kernels=True) for v in stored)
 
     def _separate(self, die: int, following: Sequence[Step]) -> None:
         """The kernels run so far end before the next one begins.
@@ -337,6 +347,10 @@ class ProgramWriter:
 
     def _exchange(self, step: ExchangeStep, steps: Sequence[Step]) -> None:
         """Transfers between the dies, with everything before them finished and everything after them waiting."""
+        if step.stored:
+            self._announce(steps)
+            self.log.meet_all(step.exchanges)
+            return
         self._before_exchange(step)
         events = []
         for number, exchange in enumerate(step.exchanges):

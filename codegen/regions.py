@@ -9,6 +9,7 @@ import numpy as np
 
 from birc.compiler.ir.plan import Buffer, View
 from birc.runtime.dtypes import dtype
+from birc.runtime.program import OTHER_L2
 
 Range = tuple[str, int, int]
 """Space, first byte, end byte."""
@@ -24,7 +25,8 @@ def view_range(view: View, buffer: Buffer) -> Range:
         ends = (low * stride, (low + extent - 1) * stride)
         first, last = first + min(ends), last + max(ends)
     size = dtype(buffer.dtype).bits // 8
-    return buffer.space, buffer.address + first * size, buffer.address + (last + 1) * size
+    space = OTHER_L2 if view.away else buffer.space
+    return space, buffer.address + first * size, buffer.address + (last + 1) * size
 
 
 def whole_of(buffer: Buffer) -> View:

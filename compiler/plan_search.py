@@ -27,6 +27,7 @@ from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.shared_constants import first_uses, share_constants
 from birc.compiler.passes.side_by_side import side_by_side
+from birc.compiler.passes.stored_exchanges import stored_exchanges
 from birc.compiler.passes.tile import MOST_TIMED, Solved, constants_of, signature, tile, tiled
 from birc.runtime.errors import DoesNotFitError, InternalError
 from birc.runtime.machine import Machine
@@ -115,7 +116,7 @@ class PlanSearch:
         if self.opt_level >= 2:
             plans = tuple(more for plan in plans for more in self._with_pairs(plan))
             plans += tuple(two for plan in plans if (two := side_by_side(plan, self.machine, self._busy)))
-            plans = tuple(in_place(near_constants(plan, self.machine) or plan) for plan in plans)
+            plans = tuple(stored_exchanges(in_place(near_constants(plan, self.machine) or plan)) for plan in plans)
         if len(plans) == 1 and not timed:
             return Found(lowered, plans[0], None)
         if self.opt_level < 2:

@@ -293,11 +293,12 @@ COMMANDS: tuple[InstructionRow, ...] = (
         "barrier",
         "command",
         "control",
-        "scope:enum(die,device,spcs)",
+        "scope:enum(die,device,spcs,all_spcs)",
         " <- ",
         "Wait until every kernel run before has ended on all SPCs of this die (`die`) or of all dies (`device`). With "
         "`spcs` the SPCs of the die wait for each other and the command processor goes on: each stores a flag to L2 "
-        "behind the kernels run before, and begins with what follows when it has seen the flags of all.",
+        "behind the kernels run before, and begins with what follows when it has seen the flags of all. With "
+        "`all_spcs` those of all dies do, by flags in the L2 of each.",
     ),
     _row(
         0x84,

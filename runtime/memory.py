@@ -58,6 +58,8 @@ class Memory:
                 return self.l2[die]
             case "tb":
                 return self.tb[die][spc]
+            case "other_l2" if len(self.l2) == 2:
+                return self.l2[1 - die]
         raise MachineFault(f"there is no memory space {name!r}")
 
     def view(self, descriptor: Descriptor, die: int, spc: int = 0, byte_offset: int = 0) -> Array:

@@ -14,7 +14,7 @@ Two conventions carry the whole machine model:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 MAX_LOOP_DEPTH = 12
 MAX_BOX_RANK = 6
@@ -22,7 +22,9 @@ MAX_BOX_RANK = 6
 LOOP_KINDS = ("par", "red", "seq")
 LOOP_LEVELS = ("tile", "spc", "program")
 FILLS = ("zero", "lowest", "highest", "clamp", "refuse")
-SPACES = ("hbm", "l2", "tb")
+OTHER_L2 = "other_l2"
+"""The L2 of the other die, to which kernels can store."""
+SPACES = ("hbm", "l2", "tb", OTHER_L2)
 MAPPINGS = ("uma16", "uma8", "uma4", "numa")
 MULTICAST_MODES = ("none", "dtg", "vtg", "peer")
 
@@ -207,8 +209,9 @@ class Kernel:
 class Descriptor:
     """A strided view of memory. The element at coordinates c lies at `address + sum(c * strides) * element size`.
 
-    Coordinate i is inside for `origin[i] <= c[i] < origin[i] + dims[i]`. Addresses are local to a die (hbm, l2) or
-    to an SPC (tb). `mapping` says over how many sections of a die the bytes are interleaved.
+    Coordinate i is inside for `origin[i] <= c[i] < origin[i] + dims[i]`. Addresses are local to a die (hbm, l2, and
+    other_l2: the L2 of the other one, for stores alone) or to an SPC (tb). `mapping` says over how many sections of a
+    die the bytes are interleaved.
     """
 
     space: str
@@ -223,6 +226,10 @@ class Descriptor:
     def lower(self) -> tuple[int, ...]:
         """The first coordinate of each dimension."""
         return self.origin or (0,) * len(self.dims)
+
+    def at_home(self, die: int) -> tuple[Descriptor, int]:
+        """The die in whose memory the view of a die lies, and the view as that die has it."""
+        return (replace(self, space="l2"), 1 - die) if self.space == OTHER_L2 else (self, die)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
 from birc.runtime.memory import byte_range
 from birc.runtime.package_sources import RunSource
-from birc.runtime.program import Command, CommandLoop, Port, Program
+from birc.runtime.program import SPACES, Command, CommandLoop, Port, Program
 from birc.runtime.report_text import render
 from birc.runtime.residents import resident_bytes, resident_images
 from birc.runtime.timing.result import CopyTiming, RunTiming, TimingResult
@@ -236,7 +236,7 @@ def _utilization(timing: TimingResult, loads: Mapping[str, float], latency_us: f
 
 def _sram(program: Program, machine: Machine, metadata: ReportMetadata) -> dict[str, int | None]:
     """The lines up to the highest that the program's views reach in L2 and tensor buffers, over all its SPCs."""
-    ends, line = {"l2": 0, "tb": 0, "hbm": 0}, machine.l2_line_bytes
+    ends, line = dict.fromkeys(SPACES, 0), machine.l2_line_bytes
     for descriptor in program.descriptors:
         ends[descriptor.space] = max(ends[descriptor.space], -(-byte_range(descriptor)[1] // line) * line)
     return {

@@ -43,7 +43,8 @@ class View:
 
     Coordinates are inside for `lower <= c < lower + dims`; `lower` is empty when it is zero everywhere. Elements are
     those of the buffer; an access may see the bits of each as another type of the same width, or as one of half its
-    width, namely word number `word` (0 is the low one): `seen` is that type.
+    width, namely word number `word` (0 is the low one): `seen` is that type. Of a view `away` the buffer is that of the
+    other die, to which kernels can store.
     """
 
     buffer: str
@@ -53,6 +54,7 @@ class View:
     lower: tuple[int, ...] = ()
     seen: str = ""
     word: int = 0
+    away: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,9 +286,13 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class ExchangeStep:
-    """Transfers over the die-to-die link between two barriers."""
+    """Transfers over the die-to-die link between two barriers.
+
+    What is `stored` the kernels before have stored on the other die as well: there is nothing left to transfer.
+    """
 
     exchanges: tuple[Exchange, ...]
+    stored: bool = False
 
 
 @dataclass(frozen=True, slots=True)

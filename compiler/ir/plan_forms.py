@@ -37,7 +37,9 @@ from birc.compiler.ir.text_form import LEAVES, Again, Codec, Forms, Leaf
 from birc.compiler.ir.text_names import quoted, word_text
 from birc.compiler.ir.token_reader import TokenReader
 
-_PLACE: Final = " dims {dims} strides {strides}< lower {lower}>< offset {offset}>< as {seen:word}>< part {word}>"
+_PLACE: Final = (
+    " dims {dims} strides {strides}< lower {lower}>< offset {offset}>< as {seen:word}>< part {word}>< away {away}>"
+)
 TEMPLATES: Final = {
     View: "{buffer:value}" + _PLACE,
     Access: "{view.buffer:value}{index}" + _PLACE.replace("{", "{view.") + "< fill {fill:word}>",
@@ -65,7 +67,7 @@ TEMPLATES: Final = {
     CopyStep: "{source:value} to {target:value}",
     ShareStep: "{buffer:value}",
     Exchange: "{view} from die {sender}",
-    ExchangeStep: "",
+    ExchangeStep: "<stored {stored}>",
     Boundary: "{name} : {dtype:word}{shape}",
     Plan: (
         "plan {name} on {target:word} dies {dies} precision {precision:word} macs {macs}"

@@ -254,7 +254,7 @@ def _operand_problems(statement: Statement, access: Access, kernel: Kernel) -> I
         elif _is_readable(access, kernel):
             escapes = _escapes(access, kernel, (statement.index_axis, statement.index_count))
             yield from (what for what in escapes if f"on axis {statement.index_axis}," in what)
-    elif statement.op == "vst" or access.fill == "refuse":
+    elif access.fill == "refuse" or (statement.op == "vst" and not access.view.away):  # Of those a part may be needed.
         yield from _escapes(access, kernel)
 
 

@@ -44,6 +44,27 @@ class Region:
             outer = stride
         return rest == 0 and not any(s < outer for s, _ in other.dims)
 
+    def is_apart(self, other: Region) -> bool:
+        """Whether no element is in both (conservative: False when not provable).
+
+        They are apart when they are one behind the other, in the buffer or in each of its rows.
+        """
+        if self.buffer != other.buffer or self.end <= other.offset or other.end <= self.offset:
+            return True
+        for row in {stride for stride, _ in (*self.dims, *other.dims)}:
+            mine, theirs = self._in_row(row), other._in_row(row)
+            if mine and theirs and (mine[1] <= theirs[0] or theirs[1] <= mine[0]):
+                return True
+        return False
+
+    def _in_row(self, row: int) -> tuple[int, int] | None:
+        """The first element and the end in every row of so many; None where they are not the same, or go beyond."""
+        if any(stride % row for stride, _ in self.dims if stride >= row):
+            return None
+        first = self.offset % row
+        end = first + sum((extent - 1) * stride for stride, extent in self.dims if stride < row) + 1
+        return (first, end) if end <= row else None
+
 
 def region(view: View) -> Region:
     """All elements of a view."""

@@ -27,6 +27,7 @@ from birc.compiler.passes.allocation.stretch import Stretch, stretch_of, stretch
 from birc.compiler.passes.lifetimes import lifetimes
 from birc.compiler.passes.schedule import redirected
 from birc.compiler.passes.shared_constants import settled
+from birc.compiler.passes.stored_exchanges import transferred
 from birc.runtime.machine import Machine
 
 SHORT_KERNEL_CYCLES: Final = 2000
@@ -69,7 +70,7 @@ def allocate(plan: Plan, machine: Machine, *, resident_weights: bool = False) ->
         replace(b, first=renumbered[b.name][0], last=renumbered[b.name][1]) if b.name in renumbered else b
         for b in buffers
     )
-    return replace(result, buffers=buffers)
+    return transferred(replace(result, buffers=buffers))
 
 
 def _place_in_tensor_buffer(plan: Plan, spans: Spans, machine: Machine) -> dict[str, Buffer]:

@@ -159,7 +159,7 @@ def signature(kernel: Kernel, memories: Memories) -> object:
             return None
         view = access.view
         place = (memories.elements[view.buffer], memories.is_local(access), view.buffer in memories.far)
-        return (view.dims, view.strides, view.lower, access.index, *place)
+        return (view.dims, view.strides, view.lower, view.away, access.index, *place)
 
     contraction = kernel.contraction
     return (

@@ -6,7 +6,7 @@ does it.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -54,6 +54,7 @@ class Device:
     arrived: dict[int, set[int]] = field(default_factory=dict)
     passed: set[int] = field(default_factory=set)
     meetings: Counter[int] = field(default_factory=Counter)  # by die, how often its SPCs are to meet so far
+    joint: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))  # those with the other die's
 
     def idle(self, die: int) -> bool:
         """Whether no SPC of a die has a kernel to execute."""
@@ -62,6 +63,19 @@ class Device:
     def met(self, die: int, count: int) -> bool:
         """Whether all SPCs of a die have ended what was run before they met for the `count`th time."""
         return all(queue.is_through(count) for (of_die, _), queue in self.spcs.items() if of_die == die)
+
+    def meet(self, die: int, *, everyone: bool) -> None:
+        """The SPCs of a die are to meet, each other or `everyone`."""
+        self.meetings[die] += 1
+        if everyone:
+            self.joint[die].append(self.meetings[die])
+
+    def may_begin(self, die: int, count: int) -> bool:
+        """Whether the SPCs of a die have met so often, and those of the other die as often as both were to."""
+        joint = sum(number <= count for number in self.joint[die])
+        others = [other for other in range(self.program.dies) if joint and other != die]
+        heard = all(len(self.joint[other]) >= joint for other in others)
+        return self.met(die, count) and heard and all(self.met(o, self.joint[o][joint - 1]) for o in others)
 
 
 def perform(device: Device, spc: Spc, kernel: int, step: Step) -> None:
@@ -199,7 +213,7 @@ class KernelQueue:
 
     def _may_begin(self, entry: Appended) -> bool:
         """Whether the SPCs have met before a kernel as often as they are to."""
-        return self._device.met(self._die, entry.meetings)
+        return self._device.may_begin(self._die, entry.meetings)
 
     def _start(self, entry: Appended) -> None:
         device, kernel = self._device, entry.kernel
@@ -280,7 +294,7 @@ class CommandProcessor:
 
     def _barrier_open(self, issue: Issue) -> bool:
         device = self._device
-        if issue.fields["scope"] == "spcs":
+        if issue.fields["scope"] in ("spcs", "all_spcs"):
             return True
         if issue.fields["scope"] == "die":
             return device.idle(self._die)
@@ -310,6 +324,7 @@ class CommandProcessor:
             case "wait":
                 device.events.clear(self._die, issue.fields["event"])
             case "barrier":
-                self._device.meetings[self._die] += issue.fields["scope"] == "spcs"
+                if issue.fields["scope"] in ("spcs", "all_spcs"):
+                    device.meet(self._die, everyone=issue.fields["scope"] == "all_spcs")
             case other:
                 raise MachineFault(f"the command processor does not know {other}")

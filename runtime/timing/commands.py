@@ -99,9 +99,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """SPCs wait for each other: run `last`, the last of all, has ended at `stored`, and all have seen it at `seen`."""
+    """SPCs wait for each other: all have ended at `stored`, which all have seen at `seen`.
+
+    Run `last`, the last of the die, has ended at `own`.
+    """
 
     last: str
+    own: int
     stored: int
     seen: int
 
@@ -184,7 +188,10 @@ class Processors:
         lanes = {("dma", die): machine.dma_engines_per_die for die in range(program.dies)}
         lanes |= {("link", die): 1 for die in range(program.dies)}
         hbm_rate = streaming_bytes_per_cycle(machine, machine.hbm_sections_per_die)
-        self.copies = Copies(hbm_rate, lanes)
+        rates = {("hbm", die): hbm_rate for die in range(program.dies)}
+        rates |= {("link", die): exact(machine.d2d_bytes_per_cycle) for die in range(program.dies)}
+        self.copies = Copies(rates, lanes)
+        self.stored_bytes: Counter[int] = Counter()  # by die, what its kernels store to the other one
 
     def execute(self) -> int:
         """Run the whole stream; returns the latency in cycles."""
@@ -271,7 +278,7 @@ class Processors:
                 die.preloads |= early
                 lead = self.timer.lead(member)
                 for begun, count in Counter(early.values()).items():
-                    self.copies.kernel_uses(die.number, begun, begun + lead.cycles, lead.hbm_bytes * count)
+                    self.copies.kernel_uses(("hbm", die.number), begun, begun + lead.cycles, lead.hbm_bytes * count)
 
     def _classes(self, die: Die, kernel: Kernel) -> tuple[tuple[SpcClass, ...], int]:
         """The classes of a kernel that is appended now, and a time before which it does not start."""
@@ -324,12 +331,14 @@ class Processors:
         return Work(number, start, start + member.result.cycles, member), gaps
 
     def _use_memory(self, die: Die, started: list[tuple[Work, int]]) -> None:
-        """Note the kernel's use of HBM; SPCs of a class that started together are one entry."""
+        """Note the kernel's use of HBM and link; SPCs of a class that started together are one entry."""
         for work, count in started:
-            num_bytes = self.timer.hbm_bytes(work.member)
+            num_bytes, sent_bytes = self.timer.moved_bytes(work.member)
             if die.preloads:  # The rest was noted when it began.
                 num_bytes -= self.timer.lead(work.member).hbm_bytes
-            self.copies.kernel_uses(die.number, work.start, work.end, num_bytes * count)
+            self.copies.kernel_uses(("hbm", die.number), work.start, work.end, num_bytes * count)
+            self.copies.kernel_uses(("link", die.number), work.start, work.end, sent_bytes * count)
+            self.stored_bytes[die.number] += int(sent_bytes * count)
 
     def _gap(self, die: Die, moment: Moment, queue_free: int, start: int) -> Iterator[Span]:
         """Classify the time of an SPC between two of its kernels.
@@ -360,8 +369,10 @@ class Processors:
             entry = die.log[bisect_right(die.log_starts, time) - 1]
             return Span(time, min(entry.end, limit), entry.kind, entry.awaited)
         meeting = die.meeting
+        if meeting is not None and time < meeting.own:
+            return Span(time, min(meeting.own, limit), "wait_dependency", meeting.last)
         if meeting is not None and time < meeting.stored:
-            return Span(time, min(meeting.stored, limit), "wait_dependency", meeting.last)
+            return Span(time, min(meeting.stored, limit), "wait_other_die", "flags of the other die")
         if meeting is not None and time < meeting.seen:
             return Span(time, min(meeting.seen, limit), "launch_barrier")
         return Span(time, limit, "wait_dependency", "multicast partners")
@@ -372,7 +383,13 @@ class Processors:
             for die in dies:
                 stored = die.last_end
                 seen = max(stored, die.time) + machine.cross_spc_flag_cycles
-                die.meeting = Meeting(self._run_name(die.last_run), stored, seen)
+                die.meeting = Meeting(self._run_name(die.last_run), stored, stored, seen)
+            return
+        if issue.operand("scope") == "all_spcs":
+            stored = max(die.last_end for die in self.dies)
+            seen = max(stored, *(die.time for die in self.dies)) + machine.cross_die_flag_cycles
+            for die in dies:
+                die.meeting = Meeting(self._run_name(die.last_run), die.last_end, stored, seen)
             return
         for die in dies:
             die.spend(die.last_end, "wait_dependency", self._run_name(die.last_run))

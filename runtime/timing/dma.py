@@ -1,7 +1,7 @@
-"""DMA copies and die-to-die transfers in time: what the kernels leave of HBM, and the links.
+"""DMA copies and die-to-die transfers in time: what the kernels leave of HBM and of the links.
 
 The jobs of a lane (the DMA engines of a die, or one direction of the link) start in the order in which they
-were issued. A job moves as fast as its lane allows and as HBM is left by kernels and by jobs issued before
+were issued. A job moves as fast as its lane allows and as HBM and link are left by kernels and by jobs issued before
 it. It is fixed when the command stream waits for it, or for one that starts when it has ended: by then everything
 that can run beside it is known.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
@@ -18,6 +19,8 @@ from typing import Final
 from birc.runtime.errors import BadPackageError
 
 Use = tuple[int, int, Fraction]  # start, end, bytes a cycle
+Resource = tuple[str, int]
+"""What is shared with kernels: ("hbm", die), or ("link", die that sends)."""
 Times = list[tuple[int, int]]  # of jobs, sorted: when the last byte moved, number
 
 FEW_USES: Final = 64
@@ -46,6 +49,12 @@ class Job:
     is_fixed: bool = False
 
     @property
+    def shared(self) -> tuple[Resource, ...]:
+        """What it shares with kernels, once for each time it uses it."""
+        link = (self.lane,) if self.lane[0] == "link" else ()
+        return (*(("hbm", die) for die in self.hbm), *link)
+
+    @property
     def end(self) -> int:
         """When its event is set."""
         return self.moved + self.done_after
@@ -55,25 +64,25 @@ class Job:
 class Copies:
     """All jobs of the device. `lanes` says how many jobs a lane runs at once."""
 
-    hbm_rate: Fraction  # of one die
+    rates: Mapping[Resource, Fraction]
     lanes: dict[tuple[str, int], int]
     _open: list[Job] = field(default_factory=list)
     _submitted: int = 0
     _lanes: defaultdict[tuple[str, int], Times] = field(default_factory=lambda: defaultdict(list))  # of fixed jobs
-    _uses: defaultdict[int, list[Use]] = field(default_factory=lambda: defaultdict(list))
+    _uses: defaultdict[Resource, list[Use]] = field(default_factory=lambda: defaultdict(list))
     _least_kept: int = FEW_USES
 
-    def kernel_uses(self, die: int, start: int, end: int, num_bytes: Fraction) -> None:
-        """A kernel moves `num_bytes` of the die's HBM between two times."""
+    def kernel_uses(self, resource: Resource, start: int, end: int, num_bytes: Fraction) -> None:
+        """A kernel moves `num_bytes` through an HBM or a link between two times."""
         if num_bytes and end > start:
-            self._uses[die].append((start, end, num_bytes / (end - start)))
+            self._uses[resource].append((start, end, num_bytes / (end - start)))
 
     def forget(self, time: int) -> None:
-        """No job will be issued before a time: what used HBM before that and before all open jobs does not matter."""
+        """No job will be issued before a time: uses that end before that and before all open jobs do not matter."""
         if sum(map(len, self._uses.values())) > self._least_kept:
             start = min([time, *(job.issued for job in self._open)])
-            for die, uses in self._uses.items():
-                self._uses[die] = [use for use in uses if use[1] > start]
+            for resource, uses in self._uses.items():
+                self._uses[resource] = [use for use in uses if use[1] > start]
             self._least_kept = max(FEW_USES, 2 * sum(map(len, self._uses.values())))
 
     def submit(self, job: Job) -> None:
@@ -87,7 +96,7 @@ class Copies:
         wanted = [job for job in jobs if not job.is_fixed]
         if not wanted:
             return
-        uses = defaultdict(list, {die: list(entries) for die, entries in self._uses.items()})
+        uses = defaultdict(list, {resource: list(entries) for resource, entries in self._uses.items()})
         lanes = defaultdict(list, {lane: list(jobs) for lane, jobs in self._lanes.items()})
         placed: dict[Job, list[Use]] = {}
         for job in self._open:
@@ -104,7 +113,7 @@ class Copies:
         """Fix all jobs."""
         self.finish(list(self._open))
 
-    def _place(self, job: Job, uses: dict[int, list[Use]], lanes: dict[tuple[str, int], Times]) -> list[Use]:
+    def _place(self, job: Job, uses: dict[Resource, list[Use]], lanes: dict[tuple[str, int], Times]) -> list[Use]:
         """Give a job its times, take what it uses and return that."""
         at_once = self.lanes[job.lane]
         last = list(islice((moved for moved, number in reversed(lanes[job.lane]) if number < job.number), at_once))
@@ -114,25 +123,27 @@ class Copies:
         pieces = self._pieces(job, begin, uses)
         job.moved = pieces[-1][1] if pieces else begin
         insort(lanes[job.lane], (job.moved, job.number))
-        for die in job.hbm:
-            uses[die].extend(pieces)
+        for resource in job.shared:
+            uses[resource].extend(pieces)
         return pieces
 
     def _fix(self, job: Job, pieces: list[Use]) -> None:
         job.is_fixed = True
         insort(self._lanes[job.lane], (job.moved, job.number))
-        for die in job.hbm:
-            self._uses[die].extend(pieces)
+        for resource in job.shared:
+            self._uses[resource].extend(pieces)
 
-    def _pieces(self, job: Job, begin: int, uses: dict[int, list[Use]]) -> list[Use]:
+    def _pieces(self, job: Job, begin: int, uses: dict[Resource, list[Use]]) -> list[Use]:
         """Stretches of constant rate from `begin` until all bytes are moved."""
         changes = sorted(self._changes(job, begin, uses).items())
-        used = {die: Fraction(0) for die in set(job.hbm)}
+        shared = job.shared
+        used = dict.fromkeys(shared, Fraction(0))
         left, time, pieces = Fraction(job.traffic), begin, []
         for position, (_, deltas) in enumerate(changes):
-            for die, delta in deltas:
-                used[die] += delta
-            rate = min([job.rate, *(max(Fraction(0), self.hbm_rate - used[d]) / job.hbm.count(d) for d in used)])
+            for resource, delta in deltas:
+                used[resource] += delta
+            left_over = ((r, max(Fraction(0), self.rates[r] - taken)) for r, taken in used.items())
+            rate = min([job.rate, *(free / shared.count(r) for r, free in left_over)])
             horizon = changes[position + 1][0] if position + 1 < len(changes) else None
             needed = time - int(-left // rate) if rate else None
             if needed is None and horizon is None:
@@ -146,12 +157,14 @@ class Copies:
                 break
         return pieces
 
-    def _changes(self, job: Job, begin: int, uses: dict[int, list[Use]]) -> dict[int, list[tuple[int, Fraction]]]:
-        """When the use of the job's memories changes from `begin` on: time -> (die, difference)."""
-        changes: dict[int, list[tuple[int, Fraction]]] = {begin: []}
-        for die in set(job.hbm):
-            for start, end, rate in uses.get(die, ()):
+    def _changes(
+        self, job: Job, begin: int, uses: dict[Resource, list[Use]]
+    ) -> dict[int, list[tuple[Resource, Fraction]]]:
+        """When the use of what the job shares changes from `begin` on: time -> (resource, difference)."""
+        changes: dict[int, list[tuple[Resource, Fraction]]] = {begin: []}
+        for resource in set(job.shared):
+            for start, end, rate in uses.get(resource, ()):
                 if end > begin:
-                    changes.setdefault(max(start, begin), []).append((die, rate))
-                    changes.setdefault(end, []).append((die, -rate))
+                    changes.setdefault(max(start, begin), []).append((resource, rate))
+                    changes.setdefault(end, []).append((resource, -rate))
         return changes

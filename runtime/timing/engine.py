@@ -50,7 +50,7 @@ def latency_and_hbm_bytes(
         return None
     members = Counter(id(work.member) for run in processors.runs for _, _, work in run.work)
     by_id = {id(work.member): work.member for run in processors.runs for _, _, work in run.work}
-    of_kernels = sum((timer.hbm_bytes(by_id[key]) * count for key, count in members.items()), Fraction(0))
+    of_kernels = sum((timer.moved_bytes(by_id[key])[0] * count for key, count in members.items()), Fraction(0))
     return latency, of_kernels + sum(job.traffic * len(job.hbm) for _, _, job, _ in processors.jobs)
 
 
@@ -193,13 +193,13 @@ class _Summary:
             )
 
     def _copies(self) -> None:
-        one_way: defaultdict[int, int] = defaultdict(int)
+        one_way = Counter(self.processors.stored_bytes)
         for issue, die, job, num_bytes in self.processors.jobs:
             self.counts.add_copy(issue.index, num_bytes)
             self.traffic["hbm"] += job.traffic * len(job.hbm)
             if job.lane[0] == "link":
                 one_way[die] += job.traffic
-        self.traffic["d2d"] += sum(one_way.values())
+        self.traffic["d2d"] = Fraction(sum(one_way.values()))
         self.traffic["d2d one way"] += max(one_way.values(), default=0)
 
     def _copy_timings(self) -> list[CopyTiming]:

@@ -10,10 +10,10 @@ from fractions import Fraction
 
 from birc.runtime.errors import InternalError
 from birc.runtime.machine import Machine
-from birc.runtime.program import Box, Descriptor, Kernel
+from birc.runtime.program import Descriptor, Kernel
 from birc.runtime.timing.alike import alike
 from birc.runtime.timing.result import Lead, WalkResult
-from birc.runtime.timing.routes import RoutePlan, sections_of
+from birc.runtime.timing.routes import RoutePlan, boxes_in, sections_of
 from birc.runtime.timing.specialise import spc_variables, specialise
 from birc.runtime.timing.steps import SpcKernel
 from birc.runtime.timing.walk import lead, walk
@@ -57,7 +57,7 @@ class KernelTimer:
     _walks: dict[tuple[SpcKernel, int], WalkResult] = field(default_factory=dict)
     _leads: dict[SpcKernel, Lead] = field(default_factory=dict)
     _ahead: dict[tuple[int, int], SpcClass] = field(default_factory=dict)
-    _hbm_bytes: dict[int, Fraction] = field(default_factory=dict)
+    _moved_bytes: dict[int, tuple[Fraction, Fraction]] = field(default_factory=dict)
     walked: int = 0
 
     def classes(
@@ -125,7 +125,7 @@ class KernelTimer:
         used = {slot: self._normal(bindings[slot]) for slot in self._form(kernel).slots if slot in bindings}
         variables = {spc: spc_variables(kernel, spc) for spc in spcs}
         active = {spc: values for spc, values in variables.items() if values is not None}
-        boxes = [(box, used[box.slot]) for box in _boxes(kernel) if box.slot in used]
+        boxes = [(box, used[box.slot], trips) for box, trips in boxes_in(kernel.nests) if box.slot in used]
         plan = RoutePlan(self.machine, kernel.multicast, active, boxes)
         found: defaultdict[SpcKernel, list[int]] = defaultdict(list)
         for group in alike(kernel, used, plan):
@@ -140,11 +140,13 @@ class KernelTimer:
         """What each SPC of a class loads of B while its kernel has not started."""
         return self._lead(member.kernel)
 
-    def hbm_bytes(self, member: SpcClass) -> Fraction:
-        """What each SPC of a class moves of HBM in the kernel."""
-        known = self._hbm_bytes.get(id(member))  # All that is given out is kept.
+    def moved_bytes(self, member: SpcClass) -> tuple[Fraction, Fraction]:
+        """What each SPC of a class moves of HBM in the kernel, and over the link."""
+        known = self._moved_bytes.get(id(member))  # All that is given out is kept.
         if known is None:
-            known = self._hbm_bytes[id(member)] = member.result.traffic().get("hbm", Fraction(0))
+            traffic = member.result.traffic()
+            moved = traffic.get("hbm", Fraction(0)), traffic.get("d2d", Fraction(0))
+            known = self._moved_bytes[id(member)] = moved
         return known
 
     def _lead(self, kernel: SpcKernel) -> Lead:
@@ -182,10 +184,5 @@ class KernelTimer:
         return result if result.cycles <= most else None
 
 
-def _boxes(kernel: Kernel) -> list[Box]:
-    operands = (operand for instruction in kernel.instructions() for operand in instruction.operands)
-    return [operand for operand in operands if isinstance(operand, Box)]
-
-
 def _slots(kernel: Kernel) -> tuple[int, ...]:
-    return tuple(sorted({box.slot for box in _boxes(kernel)}))
+    return tuple(sorted({box.slot for box, _ in boxes_in(kernel.nests)}))

@@ -31,7 +31,7 @@ class Port:
 class Route:
     """The way of one kind of transfer: ports with the part of each byte that loads them.
 
-    `kind` says which bytes these are: "hbm", "l2" or "tb"; `store` the direction. A multicast loads the
+    `kind` says which bytes these are: "hbm", "l2", "tb" or "d2d"; `store` the direction. A multicast loads the
     memory side of its route with only its share of each byte (`shared_by` receivers).
     """
 

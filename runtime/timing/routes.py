@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
-from birc.runtime.program import Box, Descriptor
+from birc.runtime.program import OTHER_L2, Box, Descriptor, Instruction, Loop
 from birc.runtime.timing.ports import Port, Route
+from birc.runtime.timing.steps import affine_range
 
 _SECTIONS = {"uma16": 16, "uma8": 8, "uma4": 4, "numa": 1}
 
@@ -36,17 +37,22 @@ class RoutePlan:
     """The routes of one kernel on one die.
 
     `active` maps the SPCs that work in the kernel to the variables of their SPC loops; `multicast` is the
-    kernel's mode. HBM is shared evenly by the SPCs that use the same sections in this kernel.
+    kernel's mode; `boxes` come with the iterations of the loops around them. HBM is shared evenly by the SPCs that use
+    the same sections in this kernel, the link by those that store to the other die, as much as each does.
     """
 
     machine: Machine
     multicast: str
     active: Mapping[int, tuple[int, ...]]
-    boxes: Sequence[tuple[Box, Descriptor]]
+    boxes: Sequence[tuple[Box, Descriptor, tuple[int, ...]]]
     _users: dict[tuple[int, int], set[int]] = field(default_factory=dict)
+    _sent: dict[int, int] = field(default_factory=dict)  # elements
 
     def __post_init__(self) -> None:
-        for box, descriptor in self.boxes:
+        for box, descriptor, trips in self.boxes:
+            if descriptor.space == OTHER_L2:
+                for spc in self.active:
+                    self._sent[spc] = self._sent.get(spc, 0) + self._inside(box, descriptor, trips, spc)
             if not self._is_narrow(descriptor):
                 continue
             for spc in self.active:
@@ -55,7 +61,7 @@ class RoutePlan:
     @property
     def depends_on_spcs(self) -> bool:
         """Whether an SPC may take another route than its neighbour."""
-        return self.multicast != "none" or bool(self._users)
+        return self.multicast != "none" or bool(self._users) or bool(self._sent)
 
     def _is_narrow(self, descriptor: Descriptor) -> bool:
         """Whether what is described lies in some sections of HBM."""
@@ -72,6 +78,10 @@ class RoutePlan:
             return Route("tb", store, ((port, whole),), machine.tb_latency_cycles)
         receivers = self._receivers(box, descriptor, spc) if tile_load else 1
         part = Fraction(1, receivers)
+        if descriptor.space == OTHER_L2:
+            share = Fraction(max(1, self._sent[spc]), max(1, sum(self._sent.values())))
+            link = Port("link", exact(machine.d2d_bytes_per_cycle) * share)
+            return Route("d2d", store, ((link, whole), (noc, whole)), machine.l2_other_die_latency_cycles)
         if descriptor.space == "l2":
             local = descriptor.mapping == "numa"
             latency = machine.l2_local_latency_cycles if local else machine.l2_remote_latency_cycles
@@ -79,6 +89,19 @@ class RoutePlan:
             return Route("l2", store, usage, latency, receivers)
         memory = tuple((port, part) for port in self._hbm_ports(box, descriptor, spc))
         return Route("hbm", store, (*memory, (noc, whole)), machine.hbm_latency_cycles, receivers)
+
+    def _inside(self, box: Box, descriptor: Descriptor, trips: tuple[int, ...], spc: int) -> int:
+        """The elements of a tensor that an SPC reaches with a box, in all iterations."""
+        known = self.active[spc]
+        values = dict(enumerate(trips)) | dict.fromkeys(range(len(known)), 1)
+        count = 1
+        for axis, low, dim in zip(box.axes, descriptor.lower, descriptor.dims, strict=True):
+            moved = sum(factor * known[depth] for depth, factor in axis.start.terms if depth < len(known))
+            first, last = affine_range(axis.start, values)
+            reach = (axis.extent - 1) * axis.step
+            start, end = first + moved + min(0, reach), last + moved + max(0, reach) + 1
+            count *= max(0, min(end, low + dim) - max(start, low))
+        return count
 
     def _l2_port(self) -> Port:
         return Port("l2", exact(self.machine.l2_to_gib_bytes_per_cycle))
@@ -126,6 +149,15 @@ class RoutePlan:
             "vtg": lambda spc: spc // per_vmc,
             "peer": lambda spc: spc % per_vmc,
         }.get(self.multicast)
+
+
+def boxes_in(items: Sequence[Loop | Instruction], trips: tuple[int, ...] = ()) -> Iterator[tuple[Box, tuple[int, ...]]]:
+    """Every box with the iterations of the loops around it, outermost first."""
+    for item in items:
+        if isinstance(item, Instruction):
+            yield from ((operand, trips) for operand in item.operands if isinstance(operand, Box))
+        else:
+            yield from boxes_in(item.body, (*trips, item.extent))
 
 
 def _spc_part(constant: int, terms: tuple[tuple[int, int], ...], variables: tuple[int, ...]) -> int:

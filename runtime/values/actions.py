@@ -52,7 +52,7 @@ class RunRaised:
 
     @property
     def dies(self) -> tuple[int, ...]:
-        return (self.die,)
+        return dies_of(self.die, self.bindings)
 
     @property
     def cost(self) -> float:
@@ -102,7 +102,7 @@ class RunStepping:
 
     @property
     def dies(self) -> tuple[int, ...]:
-        return (self.die,)
+        return dies_of(self.die, self.bindings)
 
     @property
     def cost(self) -> float:
@@ -157,6 +157,11 @@ def _copied(memory: Memory, binding: Binding, die: int) -> np.ndarray:
     if binding.descriptor.space == "tb":
         raise MachineFault("a copy cannot reach a tensor buffer", hint="it belongs to its SPC")
     return memory.view(binding.descriptor, die, 0, binding.byte_offset)
+
+
+def dies_of(die: int, bindings: Bindings) -> tuple[int, ...]:
+    """The dies in whose memory lies what is bound on one."""
+    return tuple(sorted({die, *(binding.descriptor.at_home(die)[1] for binding in bindings.values())}))
 
 
 def tensor(memory: Memory, binding: Binding, die: int) -> Tensor:

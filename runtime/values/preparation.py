@@ -9,7 +9,7 @@ from typing import Final
 from birc.runtime.faults import MachineFault
 from birc.runtime.machine import Machine
 from birc.runtime.memory import byte_range
-from birc.runtime.program import Box, Descriptor, Kernel, Program
+from birc.runtime.program import OTHER_L2, Box, Descriptor, Kernel, Program
 from birc.runtime.stepping.commands import CommandState, Events, Issue, issues, start_copy
 from birc.runtime.stepping.spc import Binding
 from birc.runtime.stepping.walk import KernelWalk
@@ -190,6 +190,8 @@ class Preparation:
         if isinstance(raised, CannotRaiseError) or one.raised is not other.raised:
             return False
         if (one.spcs, one.bound, one.read) != (other.spcs, other.bound, other.read):
+            return False
+        if any(binding.descriptor.space == OTHER_L2 for binding in one.bound.values()):
             return False
         equal = all(self._provenance.is_equal(one.read[slot]) for slot in slots.loaded & one.read.keys())
         return equal and all(

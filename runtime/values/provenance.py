@@ -68,7 +68,8 @@ class Provenance:
 
     def read(self, binding: Binding, die: int) -> None:
         """Note that the bytes of a tensor are read where they are."""
-        space = binding.descriptor.space
+        view, die = binding.descriptor.at_home(die)
+        space = view.space
         if space != "tb":
             start, end = byte_range(binding.descriptor, binding.byte_offset)
             self.needed.update(fact.copy for _, _, fact in self._copies[die][space].overlapping(start, end))
@@ -100,8 +101,9 @@ class Provenance:
         return constant
 
     def written(self, binding: Binding, die: int) -> None:
-        """Note that a tensor is written on one die."""
-        space = binding.descriptor.space
+        """Note that a tensor is written by one die."""
+        view, die = binding.descriptor.at_home(die)
+        space = view.space
         start, end = byte_range(binding.descriptor, binding.byte_offset)
         if space != "tb":
             self._copies[die][space].clear(start, end)

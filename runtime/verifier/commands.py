@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from birc.runtime.machine import Machine
-from birc.runtime.program import Descriptor, Program
+from birc.runtime.program import OTHER_L2, Descriptor, Program
 from birc.runtime.residents import residents
 from birc.runtime.verifier.boxes import Boxes, overlaps, whole_view
 from birc.runtime.verifier.findings import Findings
@@ -28,7 +28,7 @@ LIMIT_ORDER = "conflicting accesses are ordered by a barrier, or by a wait for t
 class Use:
     """A use of a die's memory by an operation.
 
-    `boxes` has one box for each SPC (`by_spc`: of a run) or one in all; `low`, `high` is the byte range
+    `boxes` has one box for each SPC (`by_spc`: of a run on this die) or others; `low`, `high` is the byte range
     around.
     """
 
@@ -55,7 +55,8 @@ class CommandCheck:
         self._spcs: list[int | None] = [None] * program.dies
         self._uses: list[list[Use]] = [[] for _ in range(program.dies)]
         self._met: list[list[Use]] = [[] for _ in range(program.dies)]  # those that all kernels to come are behind
-        self._transfers = any(command.mnemonic == "transfer" for _, command, _ in command_places(program.commands))
+        self._reaches_over = any(command.mnemonic == "transfer" for _, command, _ in command_places(program.commands))
+        self._reaches_over |= any(descriptor.space == OTHER_L2 for descriptor in program.descriptors)
         self._models: dict[tuple[object, ...], Traffic | None] = {}
         self._apart: dict[tuple[object, ...], bool] = {}
         self._residents = tuple(residents(program))
@@ -129,8 +130,8 @@ class CommandCheck:
         """Drop uses that everything to come is ordered after, and set those apart that all kernels are."""
         everywhere = self._ordering.known_everywhere()
         for die in range(self._program.dies):
-            # Only transfers reach into another die's memory.
-            done, met = everywhere if self._transfers else self._ordering.known(die), self._ordering.met(die)
+            # Only transfers and stores to the other die reach into another die's memory.
+            done, met = everywhere if self._reaches_over else self._ordering.known(die), self._ordering.met(die)
             left = [use for use in self._uses[die] if not done >> use.operation & 1]
             self._met[die] = [use for use in self._met[die] if not done >> use.operation & 1]
             self._met[die] += [use for use in left if met >> use.operation & 1]
@@ -156,9 +157,10 @@ class CommandCheck:
             known = self._ordering.known(die) | self._ordering.met(die)
             operation = self._ordering.run(issue, die)
             for touch in traffic.touches:
-                use = _use_of_run(operation, name, views[touch.slot], touch)
-                self._check_residents(die, use)
-                self._use(die, known, use)
+                view, home = views[touch.slot].at_home(die)
+                use = _use_of_run(operation, name, view, touch, by_spc=home == die)
+                self._check_residents(home, use)
+                self._use(home, known, use)
 
     def _preload(self, issue: Issue) -> None:
         """What is read ahead of the run must be there already, and stay until the kernel has ended."""
@@ -242,6 +244,10 @@ class CommandCheck:
             what = "reaches into a tensor buffer"
             self._findings.add(issue.text, what, "it belongs to its SPC", place=issue.place)
             return False
+        if OTHER_L2 in (target.space, source.space):
+            what = "reaches into the L2 of the other die"
+            self._findings.add(issue.text, what, "a transfer between views of the two dies", place=issue.place)
+            return False
         return True
 
     # Conflicts.
@@ -296,9 +302,9 @@ class CommandCheck:
         return known
 
 
-def _use_of_run(operation: int, name: str, view: Descriptor, touch: Touch) -> Use:
+def _use_of_run(operation: int, name: str, view: Descriptor, touch: Touch, *, by_spc: bool = True) -> Use:
     ends = view.address + touch.low, view.address + touch.high
-    return Use(operation, name, view, touch.boxes, True, touch.store, *ends)
+    return Use(operation, name, view, touch.boxes, by_spc, touch.store, *ends)
 
 
 def _use_of_copy(operation: int, name: str, view: Descriptor, *, store: bool) -> Use:

@@ -41,17 +41,17 @@ class Initialised:
         for access in traffic.model.accesses:
             if access.store:
                 continue
-            view = views[access.slot]
-            if self._missing(die, view, traffic.read_hulls(access)) is None:
+            view, home = views[access.slot].at_home(die)
+            if self._missing(home, view, traffic.read_hulls(access)) is None:
                 continue
-            missing = self._missing(die, view, traffic.reads(access))
+            missing = self._missing(home, view, traffic.reads(access))
             if missing is not None:
                 what = f"reads {view.space} bytes {missing[0]} to {missing[1]}, not written by then ({name})"
                 self._findings.add(access.place.name(), what, LIMIT_WRITTEN, place=(access.place.name(), "written"))
         for access in traffic.model.accesses:
             if access.store:
-                view = views[access.slot]
-                self._add(die, view, traffic.writes(access))
+                view, home = views[access.slot].at_home(die)
+                self._add(home, view, traffic.writes(access))
 
     def copy(self, name: str, source: Descriptor, source_die: int, target: Descriptor, target_die: int) -> None:
         """Check what a copy reads, then add what it writes."""

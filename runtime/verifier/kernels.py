@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from birc.runtime.machine import Machine
-from birc.runtime.program import Descriptor, Kernel
+from birc.runtime.program import OTHER_L2, Descriptor, Kernel
 from birc.runtime.verifier.access import Access, Bindings, boxes_of, kernel_accesses
 from birc.runtime.verifier.conflicts import (
     Conflict,
@@ -111,6 +111,9 @@ class KernelModel:
             return False
         for access in self.accesses:
             self._check_dims(access, findings)
+            if access.descriptor.space == OTHER_L2 and not access.store:
+                what = f"slot {access.slot} lies in the L2 of the other die"
+                findings.add(access.place.name(), what, "kernels load from their own die")
             if access.box.fill == "refuse":
                 self._check_inside(access, findings)
         conflicts = tuple(find_conflicts(self.accesses))

@@ -12,6 +12,7 @@ from birc.runtime.machine import Machine
 from birc.runtime.program import (
     MAPPINGS,
     MAX_BOX_RANK,
+    OTHER_L2,
     SPACES,
     Command,
     CommandLoop,
@@ -50,6 +51,7 @@ def capacity_bytes(space: str, program: Program, machine: Machine) -> int:
         "hbm": program.hbm_bytes,
         "l2": machine.spcs_per_die * program.l2_bytes,
         "tb": program.tensor_buffer_bytes,
+        OTHER_L2: machine.spcs_per_die * program.l2_bytes,
     }
     return sizes[space]
 
@@ -109,6 +111,8 @@ def _descriptor_fault(descriptor: Descriptor) -> tuple[str, str] | None:
 
 
 def _span_fault(descriptor: Descriptor, program: Program, machine: Machine) -> tuple[str, str] | None:
+    if descriptor.space == OTHER_L2 and program.dies != 2:
+        return f"lies on the other die of a program for {program.dies}", "2 dies"
     low, high = byte_span(descriptor)
     capacity = capacity_bytes(descriptor.space, program, machine)
     if low < 0 or high > capacity:

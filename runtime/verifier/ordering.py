@@ -3,7 +3,7 @@
 An operation (a run on one die with its preload, a copy, a transfer of one die, a wait) is a bit; what a
 command processor knows to be done is a set of bits. Barriers add the runs of a die or of all, waits add a
 copy and what was known when it was started. Where SPCs wait for each other alone, it is them who know the runs before:
-the kernels that follow are ordered, copies are not.
+the kernels that follow are ordered, copies are not. Those of the other die tell as well what its processor knew.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ LIMIT_PRELOAD = "a preload is followed by the run of its kernel, with the slots 
 class _Die:
     known: int = 0  # operations done for certain before the next command
     runs: int = 0  # all runs enqueued so far
-    met: int = 0  # runs behind which all SPCs have met
+    met: int = 0  # what was done before all SPCs met
+    behind: int = 0  # the same for the last run
     events: dict[int, int] = field(default_factory=dict)  # set and not yet waited for: what setting it tells
     waits: dict[int, int] = field(default_factory=dict)  # the last wait for each event, an operation as well
     preload: tuple[int, int] | None = None  # kernel and operation of what is still to be run
@@ -40,7 +41,7 @@ class Ordering:
         return self._dies[die].known
 
     def met(self, die: int) -> int:
-        """The runs that are done whenever a kernel of the die starts that is enqueued next."""
+        """What is done whenever a kernel of the die starts that is enqueued next."""
         return self._dies[die].met
 
     def known_everywhere(self) -> int:
@@ -80,6 +81,7 @@ class Ordering:
                 what = f"runs kernel {issue.number('kernel')} on die {die}, where the preload was of kernel {kernel}"
                 self._findings.add(issue.text, what, LIMIT_PRELOAD)
         self._dies[die].runs |= 1 << operation
+        self._dies[die].behind = self._dies[die].met
         return operation
 
     def copy_done(self, issue: Issue, die: int, operation: int, known: int) -> None:
@@ -121,17 +123,20 @@ class Ordering:
         if issue.operand("scope") == "die":
             for number, die in enumerate(self._dies):
                 if issue.command.dies >> number & 1:
-                    die.known |= die.runs
+                    die.known |= die.runs | die.behind
             return
         if issue.command.dies != (1 << len(self._dies)) - 1:
-            what = f"a device barrier on dies {issue.command.dies:#b} only"
-            self._findings.add(issue.text, what, "every die takes part in a device barrier")
+            what = f"a barrier of scope {issue.operand('scope')} on dies {issue.command.dies:#b} only"
+            self._findings.add(issue.text, what, "every die takes part in it")
             return
         told = 0
         for die in self._dies:
-            told |= die.known | die.runs
+            told |= die.known | die.runs | die.behind
         for die in self._dies:
-            die.known = told
+            if issue.operand("scope") == "device":
+                die.known = told
+            else:
+                die.met |= told
 
     def finish(self) -> None:
         """No event may be left set: the next call would take it for its own."""

@@ -11,13 +11,13 @@ from programs import Case, cases
 from timing_kernels import Gemm
 
 from birc.runtime.machine import load_machine
-from birc.runtime.program import Box, Descriptor, Kernel, Program
+from birc.runtime.program import Descriptor, Kernel, Program
 from birc.runtime.timing import simulate
 from birc.runtime.timing.alike import alike
 from birc.runtime.timing.commands import issues
 from birc.runtime.timing.engine import latency_and_hbm_bytes
 from birc.runtime.timing.kernels import KernelTimer
-from birc.runtime.timing.routes import RoutePlan
+from birc.runtime.timing.routes import RoutePlan, boxes_in
 from birc.runtime.timing.specialise import spc_variables, specialise
 from birc.runtime.timing.walk import walk
 
@@ -52,8 +52,7 @@ def check_groups(kernel: Kernel, bindings: dict[int, Descriptor]) -> int:
     """Every SPC does what the first one of its group does; returns the number of groups."""
     variables = {spc: spc_variables(kernel, spc) for spc in range(MACHINE.spcs_per_die)}
     active = {spc: values for spc, values in variables.items() if values is not None}
-    operands = (operand for instruction in kernel.instructions() for operand in instruction.operands)
-    boxes = [(operand, bindings[operand.slot]) for operand in operands if isinstance(operand, Box)]
+    boxes = [(box, bindings[box.slot], trips) for box, trips in boxes_in(kernel.nests)]
     plan = RoutePlan(MACHINE, kernel.multicast, active, boxes)
     groups = alike(kernel, bindings, plan)
     assert sorted(spc for group in groups for spc in group) == sorted(active)

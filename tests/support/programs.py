@@ -7,7 +7,7 @@ integers, so that every engine must give exactly the expected values.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -408,6 +408,43 @@ def two_die_transfer(tiles: int = 3) -> Case:
     return Case("two_die_transfer", program, {"x": values}, {"out": expected})
 
 
+def stored_over(tiles: int = 3) -> Case:
+    """As two_die_transfer, but the kernel that doubles stores its result on the other die, too."""
+    layout = Layout()
+    dims = (2 * tiles, 64)
+    x, out = layout.tensor(dims), layout.tensor(dims)
+    doubled, received = (layout.tensor(dims, space="l2") for _ in range(2))
+    away = layout.alias(replace(layout.descriptors[received], space="other_l2"))
+    row = _row(tiles)
+    double = _elementwise_kernel(
+        "double", tiles, op("vld", v(0), box(0, *row)), op("vadd", v(0), v(0), v(0)),
+        op("vst", box(1, *row), v(0)), op("vst", box(2, *row), v(0)),
+    )  # fmt: skip
+    add = _elementwise_kernel(
+        "add", tiles, op("vld", v(0), box(1, *row)), op("vld", v(1), box(3, *row)),
+        op("vadd", v(0), v(0), v(1)), op("vst", box(4, *row), v(0)),
+    )  # fmt: skip
+    *start, _ = launch((0, x), (1, doubled), (2, away), (3, received), (4, out), dies=BOTH_DIES)
+    commands = (
+        *start,
+        command("barrier", "all_spcs", dies=BOTH_DIES),
+        command("run", 1, 0, dies=BOTH_DIES),
+        command("barrier", "device", dies=BOTH_DIES),
+    )
+    halves = (Piece(0b01, x, (0, 0), dims), Piece(0b10, x, (2 * tiles, 0), dims))
+    program = layout.program(
+        "stored_over",
+        (double, add),
+        commands,
+        inputs=(Port("x", "f32", (4 * tiles, 64), halves),),
+        outputs=(layout.port("out", out, BOTH_DIES),),
+        dies=2,
+    )
+    values = integers(10, (4 * tiles, 64))
+    expected = 2 * (values[: 2 * tiles] + values[2 * tiles :])
+    return Case("stored_over", program, {"x": values}, {"out": expected})
+
+
 def command_loop(steps: int = 4, tiles: int = 2) -> Case:
     """out[step] = x[step] * w[step]; each step copies its `w` into L2, `bind` moves `x` and `out`."""
     layout = Layout()
@@ -547,6 +584,7 @@ BUILDERS: tuple[Callable[[], Case], ...] = (
     convolution,
     gather,
     two_die_transfer,
+    stored_over,
     command_loop,
     tensor_buffer_chain,
     preloaded,
