@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Final
 
 from birc.compiler.ir.plan import TILE, Kernel, KernelStep, Plan, Tiling
-from birc.compiler.ir.plan_beside import together
+from birc.compiler.ir.plan_beside import spans, together
 from birc.compiler.ir.plan_following import (
     followed,
     following_problems,
@@ -26,7 +26,7 @@ from birc.compiler.ir.plan_following import (
 from birc.compiler.ir.plan_patch import slot_bytes
 from birc.compiler.passes.allocation.blocks import aligned
 from birc.compiler.passes.contraction_cost import Memories
-from birc.compiler.passes.lifetimes import lifetimes, most_at_once
+from birc.compiler.passes.lifetimes import most_at_once, users
 from birc.compiler.passes.tile import memories_of, signature
 from birc.runtime.machine import Machine
 
@@ -38,6 +38,9 @@ Tilings = tuple[Tiling, ...]
 Known = dict[object, Tilings | None]
 """The tilings of kernels that are one; None where they are no faster so."""
 
+Uses = dict[str, list[int]]
+"""By buffer in the tensor buffers the steps that touch it."""
+
 LITTLE: Final = 1 / 64
 """Share of an SPC's memory by which the tensor buffers may grow."""
 
@@ -48,6 +51,8 @@ SHARES: Final = (Fraction(1), Fraction(3, 4), Fraction(1, 2))
 def following(plan: Plan, machine: Machine, clock: Clock, known: Known) -> Plan:
     """The tiled plan in which products follow others; what was found for pairs of kernels is kept in `known`."""
     memories = memories_of(plan)
+    local = {b.name for b in plan.buffers if b.space == "tb"}
+    uses = {name: steps for name, steps in users(plan).items() if name in local}
     for number in range(1, len(plan.steps)):
         first, second = plan.steps[number - 1 : number + 1]
         if not isinstance(first, KernelStep) or not isinstance(second, KernelStep):
@@ -56,30 +61,41 @@ def following(plan: Plan, machine: Machine, clock: Clock, known: Known) -> Plan:
             continue
         made = _following(first, second, memories, machine, clock, known)
         if made is not None:
-            plan = _with_steps(plan, number - 1, made, machine) or plan
-    return _pairs_together(plan, memories, machine, clock, known)
+            plan = _with_steps(plan, number - 1, made, uses, machine) or plan
+    return _pairs_together(plan, memories, uses, machine, clock, known)
 
 
-def _with_steps(plan: Plan, number: int, made: Sequence[KernelStep], machine: Machine) -> Plan | None:
-    """The plan with some steps, from a number on, if what the tensor buffers hold is about as much as before."""
+def _with_steps(plan: Plan, number: int, made: Sequence[KernelStep], uses: Uses, machine: Machine) -> Plan | None:
+    """The plan with some steps, from a number on, if what the tensor buffers hold is about as much as before.
+
+    They touch the same buffers as those in their places.
+    """
     steps = (*plan.steps[:number], *made, *plan.steps[number + len(made) :])
     result = replace(plan, steps=steps)
-    room, before = _local_bytes(result, machine), _local_bytes(plan, machine)
+    room, before = _local_bytes(result, uses, machine), _local_bytes(plan, uses, machine)
     if room > before + LITTLE * machine.spc_sram_bytes:
         return None
     return replace(result, tensor_buffer_bytes=plan.tensor_buffer_bytes + max(0, room - before))
 
 
-def _pairs_together(plan: Plan, memories: Memories, machine: Machine, clock: Clock, known: Known) -> Plan:
+def _pairs_together(plan: Plan, memories: Memories, uses: Uses, machine: Machine, clock: Clock, known: Known) -> Plan:
     """The plan in which pairs of products that follow each other stay one kernel, as long as that takes less."""
+    starts = _starts(plan)
     for number in range(2, len(plan.steps) - 1):
-        start = next(group.start for group in together(plan.steps) if number - 1 in group)
+        start = starts[number - 1]
         steps = [step for step in plan.steps[start : number + 2] if isinstance(step, KernelStep)]
         whole = len(steps) == number + 2 - start > 3
         if whole and steps[1].follows and not steps[-2].follows and steps[-1].follows:
             made = _behind(steps, memories, machine, clock, known)
-            plan = (made and _with_steps(plan, start, made, machine)) or plan
+            joined = made and _with_steps(plan, start, made, uses, machine)
+            if joined:
+                plan, starts = joined, _starts(joined)
     return plan
+
+
+def _starts(plan: Plan) -> dict[int, int]:
+    """For every step the first one of those that run with it."""
+    return {number: group.start for group in together(plan.steps) for number in group}
 
 
 def _behind(
@@ -126,11 +142,11 @@ def _fitting(kernels: Sequence[Kernel], memories: Memories, machine: Machine, cl
     return tuple(tilings) if is_faster else None
 
 
-def _local_bytes(plan: Plan, machine: Machine) -> int:
+def _local_bytes(plan: Plan, uses: Uses, machine: Machine) -> int:
     """The most bytes of the tensor buffers in use at once."""
-    spans = lifetimes(plan)
-    local = (b for b in plan.buffers if b.space == "tb" and b.name in spans)
-    return most_at_once((aligned(b.num_bytes, machine.l2_line_bytes), *spans[b.name]) for b in local)
+    lives = spans(plan, uses)
+    local = (b for b in plan.buffers if b.name in lives)
+    return most_at_once((aligned(b.num_bytes, machine.l2_line_bytes), *lives[b.name]) for b in local)
 
 
 def _following(

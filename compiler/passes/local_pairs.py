@@ -85,17 +85,19 @@ class Pairs:
         return self.gains.chain(steps, made, way.between, saved, gain)
 
     def _form(self, steps: tuple[KernelStep, KernelStep], may_stay: Sequence[Buffer], is_next: bool) -> object:
-        """What decides about a pair: its kernels and buffers, with numbers in the place of names."""
+        """What decides about a pair: its kernels and buffers, without names and places of constants."""
+        buffers = self.gains.buffers
         places: dict[str, int] = {}
+        begins: dict[str, int] = {}  # of constants, of which one buffer holds several
 
         def like(view: View) -> View:
-            return moved(view, str(places.setdefault(view.buffer, len(places))), view.offset)
+            begin = begins.setdefault(view.buffer, view.offset) if buffers[view.buffer].role == "constant" else 0
+            return moved(view, str(places.setdefault(view.buffer, len(places))), view.offset - begin)
 
         kernels = tuple(
             tuple(kernel and with_views(replace(kernel, name="", sources=(), macs=0), like) for kernel in step.kernels)
             for step in steps
         )
-        buffers = self.gains.buffers
         known = tuple(replace(buffers[name], name="") for name in places)
         are_taken = tuple(name + OWN in buffers for name in places)
         # Buffers are looked at in the order of their names.
