@@ -90,19 +90,35 @@ def with_tiles_together(kernel: Kernel, tiling: Tiling, machine: Machine) -> Ite
 
 
 def with_tile_ahead(kernel: Kernel, tiling: Tiling, machine: Machine) -> Iterator[Tiling]:
-    """The tiling with loads a tile ahead, for as many programs as there are registers for."""
+    """The tilings with loads a tile ahead: the fewest programs that leave each as little to do as registers let."""
     if len(kernel.phases) > 1 or kernel.phases[0].loops or tiling.once:
         return
-    ahead = replace(tiling, ahead=True)
-    most = min(
-        machine.vector_programs,
-        machine.vector_registers // vector_registers(kernel.phases, once=False, ahead=True).count,
-    )
-    for programs in range(most, 0, -1):
-        way = replace(ahead, programs=programs)
-        if not any(True for _ in tiling_problems(replace(kernel, tiling=way), machine)):
-            yield way
-            return
+    registers = vector_registers(kernel.phases, once=False, ahead=True).count
+    most = min(machine.vector_programs, machine.vector_registers // registers)
+    for split in _splits_along_one(kernel, tiling, machine):
+        spread = spreads(kernel, replace(split, programs=1))
+        tiles = max((spread[d.name].share for d in _outer(kernel)), default=1)
+        for programs in sorted(range(1, most + 1), key=lambda programs: (-(-tiles // programs), programs)):
+            way = replace(split, programs=programs, ahead=True)
+            if not any(True for _ in tiling_problems(replace(kernel, tiling=way), machine)):
+                yield way
+                break
+
+
+def _splits_along_one(kernel: Kernel, tiling: Tiling, machine: Machine) -> Iterator[Tiling]:
+    """The tiling, and those whose SPCs have one tile along all dimensions but one, which then are enough for these."""
+    yield tiling
+    if kernel.has_own_parts:
+        return
+    tile = dict(tiling.tile)
+    counts = {d.name: -(-d.extent // tile.get(d.name, 1)) for d in _outer(kernel)}
+    for name, count in counts.items():
+        others = math.prod(counts.values()) // count
+        if others <= machine.spcs_per_die:
+            spcs = counts | {name: min(count, machine.spcs_per_die // others)}
+            split = replace(tiling, spcs=tuple((d, n) for d, n in spcs.items() if n > 1))
+            if split != tiling:
+                yield split
 
 
 def banded(kernel: Kernel) -> set[str]:

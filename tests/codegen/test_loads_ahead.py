@@ -12,8 +12,10 @@ from pipeline import Compiled
 
 from birc.codegen.program_code import generate
 from birc.compiler.ir.graph import Graph
-from birc.compiler.ir.plan import KernelStep
+from birc.compiler.ir.plan import KernelStep, Tiling
+from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.plan_verify import verify_plan
+from birc.compiler.ir.plan_verify_tiling import tiling_problems
 from birc.compiler.kernel_clock import KernelClock
 from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.base import run_passes
@@ -25,6 +27,7 @@ from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.row_parts import in_row_parts
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.tile import tile
+from birc.compiler.passes.tile_vector import with_tile_ahead
 from birc.compiler.prove import new_prover
 from birc.runtime.machine import load_machine
 from birc.runtime.timing import simulate
@@ -120,3 +123,20 @@ def test_it_is_faster_where_loads_take_long() -> None:
     clock = KernelClock(KernelTimer(MACHINE))
     without = replace(kernel, tiling=replace(kernel.tiling, ahead=False))
     assert clock.cycles(kernel, places, MACHINE) < clock.cycles(without, places, MACHINE)
+
+
+def test_spcs_are_shared_out_so_that_a_program_goes_along_one_dimension() -> None:
+    """2 samples of 96 rows: either the two SPCs of a die have rows of both samples, or each one has a sample."""
+    make = GraphMaker()
+    indices = make.input(2, 96, element="i32")
+    read = make("gather", make.random(7, COLUMNS), indices, axis=0)
+    fused = run_passes(make.graph(make("relu", read)), (*LEGALIZE, Fuse()))
+    (kernel,) = lower_graph(fused, MACHINE, "model").kernels
+    samples, rows, columns = kernel.par_dims
+    tiling = Tiling(((rows.name, 4), (columns.name, COLUMNS)), ((rows.name, 2),), programs=6)
+    assert list(tiling_problems(replace(kernel, tiling=replace(tiling, ahead=True)), MACHINE))
+    (found,) = with_tile_ahead(kernel, tiling, MACHINE)
+    assert found.spcs == ((samples.name, 2),)
+    assert not list(tiling_problems(replace(kernel, tiling=found), MACHINE))
+    spread = spreads(kernel, found)
+    assert [spread[d.name].share for d in kernel.par_dims] == [1, 24, 1]
