@@ -104,4 +104,4 @@ def moved(view: View, buffer: str, offset: int) -> View:
     """The view of another buffer, or from another element on; the same one when it is that already."""
     if offset == view.offset and buffer == view.buffer:
         return view
-    return View(buffer, offset, view.dims, view.strides, view.lower, view.seen, view.word)
+    return View(buffer, offset, view.dims, view.strides, view.lower, view.seen, view.word, view.away)
