@@ -145,7 +145,7 @@ def tight(access: Access, sizes: Mapping[str, int], indexed: int | None = None) 
     cut = tuple(dims), tuple(lower) if any(lower) else ()
     if cut == (view.dims, view.lower):
         return access
-    view = View(view.buffer, view.offset, cut[0], view.strides, cut[1], view.seen, view.word)
+    view = View(view.buffer, view.offset, cut[0], view.strides, cut[1], view.seen, view.word, view.away)
     return Access(view, access.index, access.fill)
 
 

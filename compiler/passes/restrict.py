@@ -66,7 +66,8 @@ def _shifted(access: Access, name: str, start: int) -> Access:
         factor = _factor(index, name)
         lower[axis] -= factor * start
         offset += factor * start * view.strides[axis]
-    cut = View(view.buffer, offset, view.dims, view.strides, tuple(lower) if any(lower) else (), view.seen, view.word)
+    lower_ends = tuple(lower) if any(lower) else ()
+    cut = View(view.buffer, offset, view.dims, view.strides, lower_ends, view.seen, view.word, view.away)
     return Access(cut, access.index, access.fill)
 
 
