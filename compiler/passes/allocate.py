@@ -30,8 +30,9 @@ from birc.compiler.passes.shared_constants import settled
 from birc.compiler.passes.stored_exchanges import transferred
 from birc.runtime.machine import Machine
 
-SHORT_KERNEL_CYCLES: Final = 2000
-"""What a kernel takes at least, nearly always: as long the link has for each step between sending and first use."""
+SHORT_KERNEL_CYCLES: Final = 2400
+"""What a kernel takes at least, nearly always, with the meeting behind it: as long the link has for each step between
+sending and first use."""
 LAST_RESORT = Effort(climbs=1000, pairs=10_000_000)
 """Where there is no other memory to go to."""
 
