@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from birc.codegen.command_log import CommandLog
 from birc.codegen.die_state import PIECES, SENT, WHOLE, DieState
+from birc.codegen.generated import Generated
 from birc.codegen.kernel_code import KernelWriter
 from birc.codegen.pieces import pieces_of
-from birc.codegen.regions import Touch, bytes_of, half_of, overlap, part_of, view_range, whole_of
+from birc.codegen.regions import Touch, bytes_of, half_of, overlap, view_range, whole_of
 from birc.codegen.slots import Slots
 from birc.compiler.ir.names import unused_name
 from birc.compiler.ir.plan import (
@@ -29,7 +28,6 @@ from birc.compiler.ir.plan import (
 )
 from birc.compiler.ir.plan_access import accesses, accesses_of, views_by_buffer
 from birc.compiler.ir.plan_beside import together
-from birc.runtime.conversion import memory_type
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
 from birc.runtime.package_sources import RunSource
@@ -38,31 +36,6 @@ from birc.runtime.program import Kernel as KernelCode
 
 KERNELS_AHEAD = 3
 """Copies that come before so many kernels more count when a barrier is chosen."""
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """The program, and for every `run` command in order its source.
-
-    `elements` are the element types of the program's constants by key, `parts` those that are parts of the plan's.
-    """
-
-    program: Program
-    runs: tuple[RunSource, ...]
-    elements: Mapping[str, str]
-    parts: Mapping[str, View]
-
-    def with_parts(self, data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The arrays of the plan's constants, and those that are parts of them."""
-        return {**data, **{key: part_of(data[view.buffer], view) for key, view in self.parts.items()}}
-
-    def weights(self, data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The contents of the program's constants, in the types that memory holds."""
-        arrays = self.with_parts(data)
-        return {
-            key: np.asarray(arrays[key]).astype(memory_type(element), copy=False)
-            for key, element in self.elements.items()
-        }
 
 
 class ProgramWriter:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from birc.codegen.program_code import Generated, generate
+from birc.codegen.generated import Generated
+from birc.codegen.program_code import generate
 from birc.compiler.dump import CONSTANTS_FILE, Dump, DumpWriter, load_dump
 from birc.compiler.fitting import Trial, advised
 from birc.compiler.importer.host_call import sub_model

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
+from birc.codegen.generated import Generated
 from birc.codegen.kernel_code import KernelWriter
-from birc.codegen.program_code import Generated, generate
+from birc.codegen.program_code import generate
 from birc.compiler.fitting import ABOUT_AS_FAST, Outcome, best_outcome, least_shortage
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import Kernel, Plan

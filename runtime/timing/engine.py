@@ -11,7 +11,8 @@ from birc.runtime.counts import Counts
 from birc.runtime.errors import InternalError, UsageError
 from birc.runtime.machine import Machine
 from birc.runtime.program import Affine, Instruction, Kernel, Loop, Program
-from birc.runtime.timing.commands import Processors, Run
+from birc.runtime.timing.commands import Processors
+from birc.runtime.timing.dies import Run
 from birc.runtime.timing.kernels import KernelTimer, SpcClass
 from birc.runtime.timing.result import LEDGER_CLASSES, CopyTiming, Ledger, RunTiming, TimingResult, WalkResult
 from birc.runtime.timing.steps import affine_range

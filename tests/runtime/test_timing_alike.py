@@ -14,8 +14,8 @@ from birc.runtime.machine import load_machine
 from birc.runtime.program import Descriptor, Kernel, Program
 from birc.runtime.timing import simulate
 from birc.runtime.timing.alike import alike
-from birc.runtime.timing.commands import issues
 from birc.runtime.timing.engine import latency_and_hbm_bytes
+from birc.runtime.timing.issues import issues
 from birc.runtime.timing.kernels import KernelTimer
 from birc.runtime.timing.routes import RoutePlan, boxes_in
 from birc.runtime.timing.specialise import spc_variables, specialise

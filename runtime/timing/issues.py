@@ -1,0 +1,54 @@
+"""The command stream unrolled: every execution of a command, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from birc.runtime.isa import BY_MNEMONIC
+from birc.runtime.program import Command, CommandLoop, Descriptor, Program
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One execution of a command: `index` in the text, `iteration` of the loops around it."""
+
+    index: int
+    command: Command
+    iteration: tuple[int, ...]
+
+    def operand(self, name: str) -> Any:
+        """The operand of the field called `name`."""
+        return self.command.operands[_place(self.command.mnemonic, name)]
+
+    def advanced(self, descriptor: Descriptor, advance: tuple[int, ...]) -> Descriptor:
+        """The descriptor with its address moved by `advance` bytes an iteration."""
+        moved = sum(step * iteration for step, iteration in zip(advance, self.iteration, strict=False))
+        return replace(descriptor, address=descriptor.address + moved) if moved else descriptor
+
+
+@cache
+def _place(mnemonic: str, name: str) -> int:
+    """Where the operand of a field stands among those of a command."""
+    return [field.name for field in BY_MNEMONIC[mnemonic].fields].index(name)
+
+
+def issues(program: Program) -> Iterator[Issue]:
+    """The unrolled command stream."""
+    return _unrolled(program.commands, 0, ())
+
+
+def _unrolled(items: tuple[Command | CommandLoop, ...], index: int, iteration: tuple[int, ...]) -> Iterator[Issue]:
+    for item in items:
+        if isinstance(item, Command):
+            yield Issue(index, item, iteration)
+        else:
+            for number in range(item.count):
+                yield from _unrolled(item.body, index, (*iteration, number))
+        index += _size(item)
+
+
+def _size(item: Command | CommandLoop) -> int:
+    return 1 if isinstance(item, Command) else sum(_size(inner) for inner in item.body)
