@@ -16,6 +16,8 @@ from typing import Final
 from birc.compiler.ir.plan import Access, Exchange, ExchangeStep, Kernel, KernelStep, Plan, Statement, Step, View
 from birc.compiler.ir.plan_access import accesses
 from birc.compiler.ir.region import Region, region
+from birc.runtime.program import Descriptor
+from birc.runtime.verifier.boxes import overlaps, whole_view
 
 MOST_BOXES: Final = 4
 """Boxes of what a store makes that are stored to the other die: each is an instruction."""
@@ -82,6 +84,7 @@ def _storing_at_home(kernel: Kernel, kept: Set[str]) -> Kernel:
 def _writer(exchange: Exchange, steps: Sequence[Step], between: range) -> Writer | None:
     """The store that makes what is sent, if nothing else touches it, here or there, until it is sent."""
     sent = region(exchange.view)
+    touched: list[Access] = []  # by the other die
     for number in reversed(between):
         step = steps[number]
         if not isinstance(step, KernelStep):
@@ -89,11 +92,12 @@ def _writer(exchange: Exchange, steps: Sequence[Step], between: range) -> Writer
                 return None
             continue
         here, there = step.kernels[exchange.sender], step.kernels[1 - exchange.sender]
-        if there is not None and _touches(there, sent):
-            return None
+        touched += accesses(there) if there is not None else ()
         stores = [access for access in _stores(here) if not region(access.view).is_apart(sent)]
         if stores:
             parts = _parts(stores[0].view, sent) if len(stores) == 1 else ()
+            if any(_may_meet(part, access.view) for part in parts for access in touched):
+                return None
             return Writer(number, exchange.sender, stores[0], parts) if parts else None
     return None
 
@@ -103,9 +107,20 @@ def _stores(kernel: Kernel | None) -> Iterator[Access]:
     return (s.access for s in statements if s.op == "vst" and s.access is not None)
 
 
-def _touches(kernel: Kernel, sent: Region) -> bool:
-    """Whether a kernel may touch what the other die stores to its memory."""
-    return not all(region(access.view).is_apart(sent) for access in accesses(kernel))
+def _may_meet(part: View, other: View) -> bool:
+    """Whether the other die may touch what is stored meanwhile, as far as the verifier of streams can tell."""
+    if part.buffer != other.buffer:
+        return False
+    if part.strides != other.strides:
+        return not _is_behind(part, other)
+    one, two = (Descriptor("l2", v.offset, "u8", v.dims or (1,), v.strides or (1,), v.lower) for v in (part, other))
+    return bool(overlaps(one, whole_view(one), two, whole_view(two)).any())
+
+
+def _is_behind(one: View, other: View) -> bool:
+    """Whether the elements of one view come all before those of the other."""
+    left, right = region(one), region(other)
+    return left.end <= right.offset or right.end <= left.offset
 
 
 def _parts(view: View, needed: Region) -> tuple[View, ...]:

@@ -29,7 +29,7 @@ class Use:
     """A use of a die's memory by an operation.
 
     `boxes` has one box for each SPC (`by_spc`: of a run on this die) or others; `low`, `high` is the byte range
-    around.
+    around. What a run does, here or on the other die, is checked inside the kernel (`of_run`).
     """
 
     operation: int
@@ -40,6 +40,7 @@ class Use:
     store: bool
     low: int
     high: int
+    of_run: bool = False
 
 
 class CommandCheck:
@@ -259,7 +260,7 @@ class CommandCheck:
                 continue
             if other.low >= use.high or use.low >= other.high or known >> other.operation & 1:
                 continue
-            if other.operation == use.operation and use.by_spc:
+            if other.operation == use.operation and use.of_run:
                 continue  # inside one kernel: checked there
             if self._meet(use, other):
                 deed = "writes" if use.store else "reads"
@@ -304,7 +305,7 @@ class CommandCheck:
 
 def _use_of_run(operation: int, name: str, view: Descriptor, touch: Touch, *, by_spc: bool = True) -> Use:
     ends = view.address + touch.low, view.address + touch.high
-    return Use(operation, name, view, touch.boxes, by_spc, touch.store, *ends)
+    return Use(operation, name, view, touch.boxes, by_spc, touch.store, *ends, of_run=True)
 
 
 def _use_of_copy(operation: int, name: str, view: Descriptor, *, store: bool) -> Use:

@@ -29,7 +29,7 @@ from birc.compiler.ir.plan import (
 from birc.compiler.passes import partition as partition_phase
 from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.base import run_passes
-from birc.compiler.passes.chunk import cut_into
+from birc.compiler.passes.chunk import Cuts, cut_into
 from birc.compiler.passes.fuse import fuse_for
 from birc.compiler.passes.legalize import LEGALIZE
 from birc.compiler.passes.lower.lower import lower_graph
@@ -39,7 +39,7 @@ from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.segments import Segments, best_segments, in_segments
 from birc.compiler.passes.split_search import SplitSearch
 from birc.compiler.passes.tile import tile
-from birc.runtime.machine import Machine, load_machine
+from birc.runtime.machine import load_machine
 
 TINY, ONE_DIE = load_machine("tiny"), load_machine("br104")
 
@@ -132,8 +132,8 @@ def test_weights_are_loaded_once_for_all_chunks() -> None:
 def compiled_in(together: int, monkeypatch: pytest.MonkeyPatch) -> Compiled:
     """The blocks in eight chunks, so many of them together."""
 
-    def fixed(plan: Plan, machine: Machine, _: bool) -> tuple[Plan]:
-        cut = cut_into(plan, machine, 8)
+    def fixed(cuts: Cuts, _: bool) -> tuple[Plan]:
+        cut = cuts.into(8)
         assert cut is not None
         return (in_segments(cut, together, Segments((1, 3, len(cut.steps)), 0)),)
 

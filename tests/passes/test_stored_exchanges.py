@@ -121,6 +121,15 @@ def test_what_the_other_die_still_uses_there_is_transferred():
     assert is_stored(stored_exchanges(plan_of(ROWS, KernelStep((None, reads)), make)))
 
 
+def test_what_the_verifier_cannot_tell_from_work_of_the_other_die_is_transferred():
+    """It tells columns of the same rows apart, but not where one die sees pairs of rows."""
+    left, right = View(NAME, 0, (8, 6), (12, 1)), View(NAME, 6, (8, 6), (12, 1))
+    pairs = View(NAME, 6, (4, 2, 6), (24, 12, 1))
+    for others, expected in ((right, True), (pairs, False)):
+        plan = stored_exchanges(plan_of(left, KernelStep((touching(left), touching(others)))))
+        assert is_stored(plan) is expected
+
+
 def test_the_last_of_several_stores_counts():
     twice = KernelStep((touching(COLUMNS), None))
     assert not is_stored(stored_exchanges(plan_of(ROWS, KernelStep((touching(ROWS), None)), twice)))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from programs import BOTH_DIES, Case, command, stored_over, two_die_transfer
+from programs import BOTH_DIES, Case, box, command, i, op, par, stored_over, two_die_transfer, v
 from verifying import findings, refused
 
 from birc.runtime.machine import load_machine
@@ -76,6 +76,22 @@ def test_what_the_other_die_still_reads_is_not_overwritten() -> None:
     *commands, end = case.program.commands
     refused(replace(case.program, commands=(*commands, double, end)), "writes l2 bytes", "reads")
     assert findings(replace(case.program, commands=(*commands, MEET_ALL, double, end))) == []
+
+
+def test_a_kernel_may_store_rows_between_each_other() -> None:
+    """Each SPC has every second row, by two instructions: what these reach at most overlaps, what they store not."""
+    case = stored_over(tiles=4)
+    work = []
+    for first in (0, 2):
+        rows = ((i(0) + i(1, 4) + first, 1), (0, 64))
+        work += [op("vld", v(0), box(0, *rows)), op("vadd", v(0), v(0), v(0))]
+        work += [op("vst", box(1, *rows), v(0)), op("vst", box(2, *rows), v(0))]
+    double = replace(case.program.kernels[0], nests=(par(2, par(2, *work), level="spc"),))
+    program = replace(case.program, kernels=(double, case.program.kernels[1]))
+    assert findings(program) == []
+    memory = replace(case, program=program).memory()
+    StepEngine(program, TINY, 1, "random").run(memory)
+    case.check(memory)
 
 
 def test_kernels_load_from_their_own_die() -> None:
