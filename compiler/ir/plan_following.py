@@ -18,9 +18,8 @@ from birc.compiler.ir.plan_patch import slot_bytes
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.plan_verify_tiling import tiling_problems
 from birc.compiler.ir.registers import epilogue_of
+from birc.compiler.ir.view_overlap import may_meet
 from birc.runtime.machine import Machine
-from birc.runtime.program import Descriptor
-from birc.runtime.verifier.boxes import overlaps, whole_view
 
 FOLLOWING_REGISTERS: Final = 2
 """Registers that the first of two products leaves at least: sums of a tile, and what they are multiplied by."""
@@ -128,9 +127,9 @@ def _order_of_pairs(pair: tuple[Kernel, Kernel], later: tuple[Kernel, Kernel]) -
     """Pairs one behind the other wait for each other on their SPC alone: they share nothing that one of them writes."""
     (made, used), (made_later, used_later) = _views(pair), _views(later)
     for one, others in ((view, used_later | made_later) for view in made):
-        yield from (_sharing(one) for other in others if one.buffer == other.buffer and _may_meet(one, other))
+        yield from (_sharing(one) for other in others if may_meet(one, other))
     for one in made_later:
-        yield from (_sharing(one) for other in used if one.buffer == other.buffer and _may_meet(one, other))
+        yield from (_sharing(one) for other in used if may_meet(one, other))
 
 
 def _sharing(view: View) -> str:
@@ -141,14 +140,6 @@ def _views(pair: tuple[Kernel, Kernel]) -> tuple[set[View], set[View]]:
     """What a pair writes and what it reads."""
     found = [(op, access.view) for kernel in pair for op, access in accesses_of(kernel)]
     return {view for op, view in found if op == "vst"}, {view for op, view in found if op != "vst"}
-
-
-def _may_meet(one: View, other: View) -> bool:
-    """Whether two views of a buffer may have elements in common, as the verifier of streams can tell."""
-    if one.strides != other.strides:
-        return True
-    left, right = (Descriptor("l2", v.offset, "u8", v.dims or (1,), v.strides or (1,), v.lower) for v in (one, other))
-    return bool(overlaps(left, whole_view(left), right, whole_view(right)).any())
 
 
 def following_problems(first: Kernel, second: Kernel, machine: Machine) -> Iterator[str]:

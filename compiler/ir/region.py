@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from birc.compiler.ir.plan import Access, Index, View
 
+Axis = tuple[int, int]
+"""Stride and extent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Region:
@@ -84,6 +87,17 @@ def _normal(buffer: str, offset: int, dims: Iterable[tuple[int, int]]) -> Region
         else:
             merged.append((stride, extent))
     return Region(buffer, offset, tuple(merged))
+
+
+def cut_at(axes: Iterable[Axis], rows: Iterable[int]) -> list[Axis]:
+    """The axes, of which one is cut in two at each of `rows`, largest first, where it reaches over that evenly."""
+    result = list(axes)
+    for row in rows:
+        for place, (stride, extent) in enumerate(result):
+            if stride < row < stride * extent and row % stride == 0 and stride * extent % row == 0:
+                result[place : place + 1] = [(row, stride * extent // row), (stride, row // stride)]
+                break
+    return result
 
 
 def union(regions: Iterable[Region], joined: Iterable[Region] = ()) -> tuple[Region, ...]:

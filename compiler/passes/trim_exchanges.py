@@ -12,10 +12,9 @@ from dataclasses import replace
 
 from birc.compiler.ir.plan import Exchange, ExchangeStep, KernelStep, Plan, Step, View
 from birc.compiler.ir.plan_access import accesses
-from birc.compiler.ir.region import Region, region
+from birc.compiler.ir.region import Axis, Region, cut_at, region
 from birc.runtime.program import MAX_BOX_RANK
 
-Axis = tuple[int, int]  # stride and extent
 Reads = Mapping[tuple[str, int], Sequence[tuple[int, Region]]]  # by buffer and die: the steps, and what they read
 Interval = tuple[int, int]  # the first digit, and one past the last
 
@@ -89,16 +88,10 @@ def _trimmed(exchange: Exchange, reads: Iterable[Region]) -> Exchange | None:
 
 def _split(axes: Sequence[Axis], reads: Sequence[Region]) -> list[Axis]:
     """The axes, those that hold several of the strides or distances of what is read cut in two at each."""
-    result = list(axes)
     offsets = sorted({read.offset for read in reads})
     strides = {stride for read in reads for stride, _ in read.dims}
     strides |= {later - earlier for earlier, later in itertools.pairwise(offsets)}
-    for row in sorted(strides, reverse=True):
-        for place, (stride, extent) in enumerate(result):
-            if stride < row < stride * extent and row % stride == 0 and stride * extent % row == 0:
-                result[place : place + 1] = [(row, stride * extent // row), (stride, row // stride)]
-                break
-    return result
+    return cut_at(axes, sorted(strides, reverse=True))
 
 
 def _common(offset: int, axes: Sequence[Axis], read: Region) -> list[Interval] | None:

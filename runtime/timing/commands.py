@@ -43,7 +43,6 @@ class Processors:
         rates = {("hbm", die): hbm_rate for die in range(program.dies)}
         rates |= {("link", die): exact(machine.d2d_bytes_per_cycle) for die in range(program.dies)}
         self.copies = Copies(rates, lanes)
-        self.stored_bytes: Counter[int] = Counter()  # by die, what its kernels store to the other one
 
     def execute(self) -> int:
         """Run the whole stream; returns the latency in cycles."""
@@ -190,7 +189,6 @@ class Processors:
                 num_bytes -= self.timer.lead(work.member).hbm_bytes
             self.copies.kernel_uses(("hbm", die.number), work.start, work.end, num_bytes * count)
             self.copies.kernel_uses(("link", die.number), work.start, work.end, sent_bytes * count)
-            self.stored_bytes[die.number] += int(sent_bytes * count)
 
     def _gap(self, die: Die, moment: Moment, queue_free: int, start: int) -> Iterator[Span]:
         """Classify the time of an SPC between two of its kernels.

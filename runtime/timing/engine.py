@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from fractions import Fraction
 
 from birc.runtime.counts import Counts
 from birc.runtime.errors import InternalError, UsageError
 from birc.runtime.machine import Machine
-from birc.runtime.program import Affine, Instruction, Kernel, Loop, Program
+from birc.runtime.program import Affine, Kernel, Program
 from birc.runtime.timing.commands import Processors
 from birc.runtime.timing.dies import Run
 from birc.runtime.timing.kernels import KernelTimer, SpcClass
 from birc.runtime.timing.result import LEDGER_CLASSES, CopyTiming, Ledger, RunTiming, TimingResult, WalkResult
-from birc.runtime.timing.steps import affine_range
+from birc.runtime.timing.steps import affine_range, instructions_in
 
 _WALK_CLASSES = ("tcore", "vector", "wait_hbm", "wait_l2_noc", "wait_dependency")
 
@@ -194,13 +193,15 @@ class _Summary:
             )
 
     def _copies(self) -> None:
-        one_way = Counter(self.processors.stored_bytes)
+        one_way: defaultdict[int, Fraction] = defaultdict(Fraction)
+        for die, _, work in (entry for run in self.processors.runs for entry in run.work):
+            one_way[die] += self.processors.timer.moved_bytes(work.member)[1]
         for issue, die, job, num_bytes in self.processors.jobs:
             self.counts.add_copy(issue.index, num_bytes)
             self.traffic["hbm"] += job.traffic * len(job.hbm)
             if job.lane[0] == "link":
                 one_way[die] += job.traffic
-        self.traffic["d2d"] = Fraction(sum(one_way.values()))
+        self.traffic["d2d"] = sum(one_way.values(), Fraction(0))
         self.traffic["d2d one way"] += max(one_way.values(), default=0)
 
     def _copy_timings(self) -> list[CopyTiming]:
@@ -235,22 +236,11 @@ def producer(kernel: Kernel, semaphore: int) -> str:
         return "pipeline"
     names = [
         instruction.mnemonic
-        for instruction, extents in _instructions(kernel.nests, ())
+        for instruction, extents in instructions_in(kernel.nests)
         for sync in instruction.posts
         if _can_be(sync.semaphore, extents, semaphore)
     ]
     return "+".join(dict.fromkeys(names)) or f"semaphore {semaphore}"
-
-
-def _instructions(
-    items: tuple[Loop | Instruction, ...], extents: tuple[int, ...]
-) -> Iterator[tuple[Instruction, tuple[int, ...]]]:
-    """Every instruction with the extents of the loops around it."""
-    for item in items:
-        if isinstance(item, Instruction):
-            yield item, extents
-        else:
-            yield from _instructions(item.body, (*extents, item.extent))
 
 
 def _can_be(number: Affine, extents: tuple[int, ...], value: int) -> bool:

@@ -125,7 +125,7 @@ class KernelTimer:
         used = {slot: self._normal(bindings[slot]) for slot in self._form(kernel).slots if slot in bindings}
         variables = {spc: spc_variables(kernel, spc) for spc in spcs}
         active = {spc: values for spc, values in variables.items() if values is not None}
-        boxes = [(box, used[box.slot], trips) for box, trips in boxes_in(kernel.nests) if box.slot in used]
+        boxes = [(box, used[box.slot], trips) for box, trips in boxes_in(kernel) if box.slot in used]
         plan = RoutePlan(self.machine, kernel.multicast, active, boxes)
         found: defaultdict[SpcKernel, list[int]] = defaultdict(list)
         for group in alike(kernel, used, plan):
@@ -185,4 +185,4 @@ class KernelTimer:
 
 
 def _slots(kernel: Kernel) -> tuple[int, ...]:
-    return tuple(sorted({box.slot for box, _ in boxes_in(kernel.nests)}))
+    return tuple(sorted({box.slot for box, _ in boxes_in(kernel)}))

@@ -9,9 +9,9 @@ from functools import cache
 
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
-from birc.runtime.program import OTHER_L2, Box, Descriptor, Instruction, Loop
+from birc.runtime.program import OTHER_L2, Box, Descriptor, Kernel
 from birc.runtime.timing.ports import Port, Route
-from birc.runtime.timing.steps import affine_range
+from birc.runtime.timing.steps import affine_range, instructions_in
 
 _SECTIONS = {"uma16": 16, "uma8": 8, "uma4": 4, "numa": 1}
 
@@ -151,13 +151,10 @@ class RoutePlan:
         }.get(self.multicast)
 
 
-def boxes_in(items: Sequence[Loop | Instruction], trips: tuple[int, ...] = ()) -> Iterator[tuple[Box, tuple[int, ...]]]:
-    """Every box with the iterations of the loops around it, outermost first."""
-    for item in items:
-        if isinstance(item, Instruction):
-            yield from ((operand, trips) for operand in item.operands if isinstance(operand, Box))
-        else:
-            yield from boxes_in(item.body, (*trips, item.extent))
+def boxes_in(kernel: Kernel) -> Iterator[tuple[Box, tuple[int, ...]]]:
+    """Every box of a kernel with the iterations of the loops around it, outermost first."""
+    for instruction, trips in instructions_in(kernel.nests):
+        yield from ((operand, trips) for operand in instruction.operands if isinstance(operand, Box))
 
 
 def _spc_part(constant: int, terms: tuple[tuple[int, int], ...], variables: tuple[int, ...]) -> int:

@@ -5,10 +5,10 @@ Two SPCs with equal trees behave alike: they are one class, and are simulated on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from birc.runtime.program import Affine
+from birc.runtime.program import Affine, Instruction, Loop
 from birc.runtime.timing.ports import Route
 
 _NOWHERE = Affine()
@@ -116,6 +116,17 @@ def steps_below(
             yield item, loops
         else:
             yield from steps_below(item.body, (*loops, item))
+
+
+def instructions_in(
+    items: Sequence[Loop | Instruction], extents: tuple[int, ...] = ()
+) -> Iterator[tuple[Instruction, tuple[int, ...]]]:
+    """Every instruction of a program's kernel with the extents of the loops around it, outermost first."""
+    for item in items:
+        if isinstance(item, Instruction):
+            yield item, extents
+        else:
+            yield from instructions_in(item.body, (*extents, item.extent))
 
 
 def affine_range(affine: Affine, trips: Mapping[int, int]) -> tuple[int, int]:

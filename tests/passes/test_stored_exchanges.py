@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from plan_views import NAME, elements, views
 
 from birc.compiler.ir.plan import (
     Access,
@@ -26,19 +27,11 @@ from birc.compiler.ir.plan import (
 from birc.compiler.ir.region import region
 from birc.compiler.passes.stored_exchanges import stored_exchanges, transferred
 
-NAME = "tokens"
 ROWS = View(NAME, 0, (8, 12), (12, 1))
 OTHERS = replace(ROWS, offset=96)
 HEADS = View(NAME, 3, (24, 2), (4, 1))
 """Of each row, columns 3 and 4, 7 and 8, 11 and, of the next one, 0: it is no part of `ROWS`."""
 COLUMNS = View(NAME, 4, (8, 2), (12, 1))
-
-
-def elements(view: View) -> set[int]:
-    """The elements of a view, one by one."""
-    starts = view.lower or (0,) * len(view.dims)
-    digits = itertools.product(*(range(low, low + extent) for low, extent in zip(starts, view.dims, strict=True)))
-    return {view.offset + sum(d * s for d, s in zip(at, view.strides, strict=True)) for at in digits}
 
 
 def touching(view: View, op: str = "vst") -> Kernel:
@@ -147,18 +140,6 @@ def test_what_does_not_lie_in_l2_is_transferred():
     assert transferred(stored) == stored
     spilled = replace(stored, buffers=tuple(replace(b, space="hbm") for b in stored.buffers))
     assert transferred(spilled).steps == plan.steps
-
-
-@st.composite
-def views(draw: st.DrawFn) -> View:
-    """Boxes of up to three axes, mostly nested as those of tensors are."""
-    strides, extents, stride = [], [], draw(st.integers(1, 3))
-    for _ in range(draw(st.integers(1, 3))):
-        extent = draw(st.integers(1, 4))
-        strides.append(stride)
-        extents.append(extent)
-        stride *= extent + draw(st.sampled_from([0, 0, 1, 5]))
-    return View(NAME, draw(st.integers(0, 20)), tuple(extents[::-1]), tuple(strides[::-1]))
 
 
 @settings(max_examples=500, deadline=None)

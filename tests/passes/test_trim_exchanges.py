@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plan_views import NAME, elements, views
 
 from birc.compiler.ir.plan import (
     Access,
@@ -26,14 +26,6 @@ from birc.compiler.ir.plan import (
     View,
 )
 from birc.compiler.passes.trim_exchanges import trim_exchanges
-
-NAME = "tokens"
-
-
-def elements(view: View) -> set[int]:
-    """The elements of a view, one by one."""
-    digits = itertools.product(*(range(extent) for extent in view.dims))
-    return {view.offset + sum(d * s for d, s in zip(at, view.strides, strict=True)) for at in digits}
 
 
 def reading(view: View) -> Kernel:
@@ -57,18 +49,6 @@ def plan_of(sent: View, *reads: View, output: Boundary | None = None) -> Plan:
 
 def sent_by(plan: Plan) -> list[View]:
     return [exchange.view for step in plan.steps if isinstance(step, ExchangeStep) for exchange in step.exchanges]
-
-
-@st.composite
-def views(draw: st.DrawFn) -> View:
-    """Boxes of up to three axes, mostly nested as those of tensors are."""
-    strides, extents, stride = [], [], draw(st.integers(1, 3))
-    for _ in range(draw(st.integers(1, 3))):
-        extent = draw(st.integers(1, 6))
-        strides.append(stride)
-        extents.append(extent)
-        stride *= extent + draw(st.sampled_from([0, 0, 1, 5]))
-    return View(NAME, draw(st.integers(0, 40)), tuple(extents[::-1]), tuple(strides[::-1]))
 
 
 @settings(max_examples=300, deadline=None)

@@ -52,7 +52,7 @@ def check_groups(kernel: Kernel, bindings: dict[int, Descriptor]) -> int:
     """Every SPC does what the first one of its group does; returns the number of groups."""
     variables = {spc: spc_variables(kernel, spc) for spc in range(MACHINE.spcs_per_die)}
     active = {spc: values for spc, values in variables.items() if values is not None}
-    boxes = [(box, bindings[box.slot], trips) for box, trips in boxes_in(kernel.nests)]
+    boxes = [(box, bindings[box.slot], trips) for box, trips in boxes_in(kernel)]
     plan = RoutePlan(MACHINE, kernel.multicast, active, boxes)
     groups = alike(kernel, bindings, plan)
     assert sorted(spc for group in groups for spc in group) == sorted(active)

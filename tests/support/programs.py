@@ -394,18 +394,25 @@ def two_die_transfer(tiles: int = 3) -> Case:
         command("run", 1, 0, dies=BOTH_DIES),
         command("barrier", "device", dies=BOTH_DIES),
     )
-    halves = (Piece(0b01, x, (0, 0), dims), Piece(0b10, x, (2 * tiles, 0), dims))
+    return _sum_of_halves("two_die_transfer", layout, (double, add), commands, x, out)
+
+
+def _sum_of_halves(
+    name: str, layout: Layout, kernels: tuple[Kernel, ...], commands: tuple[Command, ...], x: int, out: int
+) -> Case:
+    """Each die has its half of `x`, and both hold twice the sum of the halves in `out`."""
+    dims = rows, columns = layout.descriptors[x].dims
+    halves = (Piece(0b01, x, (0, 0), dims), Piece(0b10, x, (rows, 0), dims))
     program = layout.program(
-        "two_die_transfer",
-        (double, add),
+        name,
+        kernels,
         commands,
-        inputs=(Port("x", "f32", (4 * tiles, 64), halves),),
+        inputs=(Port("x", "f32", (2 * rows, columns), halves),),
         outputs=(layout.port("out", out, BOTH_DIES),),
         dies=2,
     )
-    values = integers(10, (4 * tiles, 64))
-    expected = 2 * (values[: 2 * tiles] + values[2 * tiles :])
-    return Case("two_die_transfer", program, {"x": values}, {"out": expected})
+    values = integers(10, (2 * rows, columns))
+    return Case(name, program, {"x": values}, {"out": 2 * (values[:rows] + values[rows:])})
 
 
 def stored_over(tiles: int = 3) -> Case:
@@ -431,18 +438,7 @@ def stored_over(tiles: int = 3) -> Case:
         command("run", 1, 0, dies=BOTH_DIES),
         command("barrier", "device", dies=BOTH_DIES),
     )
-    halves = (Piece(0b01, x, (0, 0), dims), Piece(0b10, x, (2 * tiles, 0), dims))
-    program = layout.program(
-        "stored_over",
-        (double, add),
-        commands,
-        inputs=(Port("x", "f32", (4 * tiles, 64), halves),),
-        outputs=(layout.port("out", out, BOTH_DIES),),
-        dies=2,
-    )
-    values = integers(10, (4 * tiles, 64))
-    expected = 2 * (values[: 2 * tiles] + values[2 * tiles :])
-    return Case("stored_over", program, {"x": values}, {"out": expected})
+    return _sum_of_halves("stored_over", layout, (double, add), commands, x, out)
 
 
 def command_loop(steps: int = 4, tiles: int = 2) -> Case:
