@@ -81,10 +81,9 @@ class _Writer:
         def told_so(item: Instruction, around: Around) -> tuple[Syncs, Syncs]:
             terms = {} if loop is None else {loop: 1}
             if pair.passed.is_load(item):
-                chunks = sum(1 << depth for depth, of in enumerate(around) if of.kind == "red")
-                return (Sync(affine(rows, terms), first=chunks),), ()
+                return (Sync(affine(rows, terms), first=pair.passed.again(item, around)),), ()
             if others is not None and pair.passed.is_other(item):
-                return (Sync(affine(others, terms)),), ()
+                return (Sync(affine(others, terms), first=pair.passed.again(item, around)),), ()
             return (), ()
 
         products = [

@@ -55,6 +55,15 @@ class Passed:
         """Whether an instruction of the second product's epilogue does."""
         return item.mnemonic == "vld" and slot_of(item) in self.others
 
+    def again(self, item: Instruction, loops: Sequence[Loop]) -> int:
+        """The mask of the loops that come back to a row of which an instruction of the second product loads.
+
+        They are those over chunks of its depth, and over columns of tiles.
+        """
+        axes = _box(item).axes[: self.leading]
+        moving = {depth for axis in axes for depth, _ in axis.start.terms}
+        return sum(1 << depth for depth, loop in enumerate(loops) if loop.level != "spc" and depth not in moving)
+
 
 def counting_programs(
     ahead: Sequence[Item], behind: Sequence[Item], passed: Passed, programs: int
@@ -142,7 +151,7 @@ def check_order(ahead: Sequence[Item], behind: Sequence[Item], passed: Passed, l
         program = _sum(variables, loops, "program")
         made[program].append(_rows(item, variables, passed.leading))
     for item, loops, variables in _executed(behind, passed.is_load):
-        if not _sum(variables, loops, "red"):
+        if not any(at for depth, at in enumerate(variables) if passed.again(item, loops) >> depth & 1):
             wanted[0 if loop is None else variables[loop]].append(_rows(item, variables, passed.leading))
     if made != wanted:
         raise InternalError("a product takes rows of the one in front of it in another order")

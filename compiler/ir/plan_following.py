@@ -209,7 +209,6 @@ def _order_problems(first: Kernel, second: Kernel) -> Iterator[str]:
         )
     )
     of_columns = [spreads(first, ahead)[columns[0]], spreads(second, behind)[columns[1]]]
-    is_one = all(spread.spcs == 1 for spread in of_columns)
-    is_one = is_one and (of_columns[0].share, of_columns[1].share) == (ahead.columns, 1)
+    is_one = all(spread.spcs == 1 for spread in of_columns) and of_columns[0].share == ahead.columns
     if one != other or not is_one:
         yield "follows another product, but takes other rows of tiles than that, or in another order"

@@ -75,6 +75,19 @@ def test_rows_are_taken_as_they_are_finished(heads: int, rows: int, columns: int
         check(found, mask, 3e-2)
 
 
+@pytest.mark.parametrize("mask", ["", "added", "causal"])
+@pytest.mark.parametrize(
+    ("heads", "rows", "columns", "features"),
+    [(4, 64, 128, 128), (8, 70, 192, 100), (4, 200, 320, 200), (4, 128, 900, 128)],
+)
+def test_heads_may_be_wider_than_a_tile(heads: int, rows: int, columns: int, features: int, mask: str) -> None:
+    """Rows are awaited once, and taken for each column of tiles."""
+    plans = list(followed(attention(heads, rows, columns, mask, features), WIDE, "bf16"))
+    assert plans
+    for found in plans:
+        check(found, mask, 3e-2)
+
+
 def test_every_spc_of_a_br100_follows_itself() -> None:
     machine = load_machine("br100").with_values({"dies": 1})
     (found, *_) = followed(attention(32, 64, 128, "added"), machine, "bf16")
@@ -181,10 +194,11 @@ def test_without_a_wait_for_the_pair_before_a_kernel_is_refused(graph: Graph, wa
             verify_program(replace(found.program, kernels=kernels), found.machine)
 
 
+@pytest.mark.parametrize("features", [FEATURES, 128])
 @pytest.mark.parametrize("dropped", ["tlda", "vld"])
-def test_without_a_wait_for_its_rows_a_program_is_refused(dropped: str) -> None:
+def test_without_a_wait_for_its_rows_a_program_is_refused(dropped: str, features: int) -> None:
     """The verifier sees that rows, or their sums, may be read before they are stored."""
-    (found, *_) = followed(attention(8, 384, 128), WIDE, "bf16")
+    (found, *_) = followed(attention(8, 384, 128, features=features), WIDE, "bf16")
     number, code = kernel_of(found)
     told = {sync.semaphore.constant for i in code.instructions() if i.mnemonic == "vst" for sync in i.posts}
 
@@ -201,3 +215,25 @@ def test_without_a_wait_for_its_rows_a_program_is_refused(dropped: str) -> None:
     with pytest.raises(VerificationError) as caught:
         verify_program(replace(found.program, kernels=kernels), found.machine)
     assert "unordered with" in str(caught.value.findings)
+
+
+@pytest.mark.parametrize("waiting", ["tlda", "vld"])
+def test_rows_that_every_column_waits_for_never_come(waiting: str) -> None:
+    """They are told once, and the verifier sees that nobody tells them again."""
+    (found, *_) = followed(attention(8, 384, 128, features=128), WIDE, "bf16")
+    number, code = kernel_of(found)
+    told = {sync.semaphore.constant for i in code.instructions() if i.mnemonic == "vst" for sync in i.posts}
+
+    def patient(item: Loop | Instruction) -> Loop | Instruction:
+        if isinstance(item, Loop):
+            return replace(item, body=tuple(map(patient, item.body)))
+        if item.mnemonic == waiting:
+            waits = (replace(w, first=0) if w.semaphore.constant in told else w for w in item.waits)
+            return replace(item, waits=tuple(waits))
+        return item
+
+    mutant = replace(code, nests=tuple(map(patient, code.nests)))
+    assert mutant != code
+    kernels = tuple(mutant if n == number else k for n, k in enumerate(found.program.kernels))
+    with pytest.raises(VerificationError):
+        verify_program(replace(found.program, kernels=kernels), found.machine)

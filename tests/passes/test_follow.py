@@ -21,7 +21,7 @@ from birc.compiler.ir.plan_printer import print_plan
 from birc.compiler.ir.plan_verify import verify_plan
 from birc.compiler.kernel_clock import KernelClock
 from birc.compiler.passes.contraction_cost import Memories
-from birc.compiler.passes.follow import Clock, following
+from birc.compiler.passes.follow import following
 from birc.compiler.passes.tile import tile
 from birc.runtime.machine import Machine
 from birc.runtime.program import Command
@@ -145,17 +145,16 @@ def as_long(kernels: Sequence[Kernel], _: Memories, __: Machine) -> int:
     return 1000 if len(kernels) == 1 else 2000 + WIDE.spc_barrier_cycles
 
 
-@pytest.mark.parametrize(
-    ("graph", "clock"),
-    [
-        (attention(), as_long),
-        (attention(features=100), one_is_faster),
-    ],
-    ids=["no gain", "two columns of tiles"],
-)
-def test_some_stay_apart(graph: Graph, clock: Clock) -> None:
-    plan = tiled_plan(graph)
-    assert following(plan, WIDE, clock, {}) == plan
+def test_without_a_gain_they_stay_apart() -> None:
+    plan = tiled_plan(attention())
+    assert following(plan, WIDE, as_long, {}) == plan
+
+
+@pytest.mark.parametrize("features", [100, 128, 200])
+def test_heads_may_be_wider_than_a_tile(features: int) -> None:
+    """The clock decides how the columns of tiles are taken; here the first way is as good as any."""
+    plan = following(tiled_plan(attention(features=features)), WIDE, one_is_faster, {})
+    assert follows(plan) == [False, True]
 
 
 def test_a_product_that_takes_all_slots_leaves_some() -> None:
