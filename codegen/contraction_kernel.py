@@ -310,6 +310,11 @@ class ContractionWriter:
     def _stand_at(self, rounds: Rounds | None) -> None:
         self.loads.rounds = rounds
 
+    @property
+    def takes_tiles(self) -> bool:
+        """Whether each of several vector programs takes a tile of a block."""
+        return not self.by_block and program_count(self.tiling) > 1
+
     def _load_both(self) -> None:
         self.loads.block(self.a)
         self.loads.block(self.b)
@@ -344,7 +349,7 @@ class ContractionWriter:
 
     def _row_loop(self, loops: ExitStack, count: int) -> int | None:
         """The loop over `count` row tiles of a block; vector programs take them in turn when there is one column."""
-        spread = not self.by_block and self.b.count == 1
+        spread = self.takes_tiles and self.b.count == 1
         level = "program" if spread else "tile"
         row = loops.enter_context(self.nest.loop(count, self.tile.get(self.row, 1), self.row, level=level))
         if row is not None and spread:
@@ -353,9 +358,9 @@ class ContractionWriter:
 
     def _column_tiles(self, loops: ExitStack) -> int | None:
         """The loop over the column tiles of a block, which vector programs take in turn unless they take blocks."""
-        level = "tile" if self.by_block else "program"
+        level = "program" if self.takes_tiles else "tile"
         column = loops.enter_context(self.nest.loop(self.b.count, self.tile[self.column], self.column, "par", level))
-        if column is not None and not self.by_block:
+        if column is not None and self.takes_tiles:
             self.writer.program_depth = column
         return column
 

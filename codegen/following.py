@@ -3,6 +3,7 @@
 The code of all stays as it was written, with programs, registers, semaphores and slots of their own, and with rings in
 different parts of the input buffers. The last store of a row of tiles tells, by a semaphore of the vector program that
 finished it, the queue that loads `a`, and by another one the program that finishes the tiles of the second product.
+Both wait for a row in its first column of tiles; for the others it is there.
 
 A pair behind another one takes its place: the columns of its first product wait for the last operation of the other's
 first product, those of its second, and its programs, for the last operation of all. By then all programs of the pair

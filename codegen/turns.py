@@ -8,8 +8,8 @@ from birc.compiler.ir.plan import BLOCK, Contraction, Tiling
 
 
 def program_count(tiling: Tiling) -> int:
-    """The vector programs that take tiles or blocks."""
-    if tiling.turns == BLOCK:
+    """The vector programs that take tiles or blocks: where several take the tiles of a block in turn, each has one."""
+    if tiling.turns == BLOCK or tiling.programs == 1:
         return tiling.programs
     if tiling.columns > 1:
         return tiling.columns

@@ -3,7 +3,9 @@
 The shares of an attention and their product with the values, for one: each SPC makes the rows of tiles of both products
 in the same order. The queues of the T-core go on from the first to the second without a barrier, operands of the second
 are loaded ahead of it, and a vector program of its own finishes its tiles: it waits, like the queue that loads `a`, for
-one row of tiles after the other. Other such pairs may come behind: each takes the place of the one before it.
+one row of tiles after the other. Where the second has several columns of tiles it takes these for each row, or all rows
+for each of these: rows are awaited once, and are there from then on. Other such pairs may come behind: each takes the
+place of the one before it.
 """
 
 from __future__ import annotations
@@ -194,8 +196,8 @@ def _order_problems(first: Kernel, second: Kernel) -> Iterator[str]:
     is_row = ahead.rows == 1 and (ahead.turns == BLOCK or ahead.columns == 1)
     if not (is_row and is_last_store) or ahead.taps or ahead.stream:
         yield "follows a product whose rows of tiles are not a block each that ends with a store of the row"
-    if (behind.rows, behind.columns, behind.programs, behind.turns) != (1, 1, 1, TILE) or behind.taps or behind.stream:
-        yield "follows another product, but its blocks are not a tile each, which one program finishes"
+    if (behind.rows, behind.programs, behind.turns) != (1, 1, TILE) or behind.taps or behind.stream:
+        yield "follows another product, but its blocks are not tiles of a row, each finished by one program"
     if len(second.phases) != 1:
         yield "follows another product with an epilogue about whole rows"
     if first.contraction.row_dims != second.contraction.row_dims:

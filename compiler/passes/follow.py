@@ -6,13 +6,14 @@ values that could have been loaded long before: as one kernel the second product
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Final
 
-from birc.compiler.ir.plan import TILE, Kernel, KernelStep, Plan, Tiling
+from birc.compiler.ir.plan import TILE, Contraction, Kernel, KernelStep, Plan, Tiling
 from birc.compiler.ir.plan_beside import spans, together
 from birc.compiler.ir.plan_following import (
     followed,
@@ -194,26 +195,48 @@ def _best(first: Kernel, second: Kernel, memories: Memories, machine: Machine, c
 
 
 def _tilings(first: Kernel, second: Kernel, machine: Machine) -> Iterator[Tilings]:
-    """Tile by tile, with what the first product leaves of the input buffers: values whole, or if need be bit by bit."""
+    """Tile by tile, with what the first product leaves of the input buffers."""
     if first.tiling is None or second.tiling is None or first.contraction is None or second.contraction is None:
         return
     rows = {name: extent for name, extent in first.tiling.tile if name in second.contraction.row_dims}
     tile = dict(second.tiling.tile) | rows
     plain = Tiling(tuple(tile.items()), second.tiling.spcs, programs=1, turns=TILE)
     a_bytes, b_bytes = slot_bytes(second, second.contraction, plain, machine)
-    steps = math.prod(-(-d.extent // tile.get(d.name, 1)) for d in second.red_dims)
-    for hoist, resident, tiles in (("b", len(second.red_dims), steps), ("", 0, 1)):
-        most, is_found = max(2 * tiles, machine.outstanding_loads_per_tcore_queue), False
-        for slots in dict.fromkeys(int(first.tiling.b_slots * share) for share in SHARES):
-            ahead = replace(first.tiling, b_slots=max(1, slots))
+    for forms in _forms(second, second.contraction, plain):
+        is_found = False
+        for form, slots in itertools.product(forms, _slots_left(first.tiling)):
+            ahead = replace(first.tiling, b_slots=slots)
             rest = left_by(taken(first, first.contraction, ahead, followed(machine)), machine)
+            most = max(2 * _tiles(second, form), machine.outstanding_loads_per_tcore_queue)
             a_slots, b_slots = rest.gib_a_bytes // a_bytes, rest.gib_b_bytes // b_bytes
-            behind = replace(
-                plain, hoist=hoist, resident=resident, a_slots=min(a_slots, most), b_slots=min(b_slots, most)
-            )
+            behind = replace(form, a_slots=min(a_slots, most), b_slots=min(b_slots, most))
             both = replace(first, tiling=ahead), replace(second, tiling=behind)
             if not any(True for _ in following_problems(*both, machine)):
                 is_found = True
                 yield ahead, behind
         if is_found:
             return
+
+
+def _slots_left(tiling: Tiling) -> Iterator[int]:
+    """How many of the slots for columns the first product may keep."""
+    return iter(dict.fromkeys(max(1, int(tiling.b_slots * share)) for share in SHARES))
+
+
+def _forms(kernel: Kernel, contraction: Contraction, plain: Tiling) -> Iterator[list[Tiling]]:
+    """How a second product may go: values whole, or if need be bit by bit.
+
+    Whole values of several columns of tiles are all there for each row, or column by column for all rows.
+    """
+    (name,) = contraction.column_dims
+    columns = -(-kernel.dimension(name).extent // dict(plain.tile)[name])
+    whole = replace(plain, hoist="b", resident=len(kernel.red_dims))
+    yield [replace(whole, columns=count) for count in dict.fromkeys((columns, 1))]
+    yield [plain]
+
+
+def _tiles(kernel: Kernel, tiling: Tiling) -> int:
+    """The tiles of values that are in use at once."""
+    tile = dict(tiling.tile)
+    resident = kernel.red_dims[len(kernel.red_dims) - tiling.resident :]
+    return tiling.columns * math.prod(-(-d.extent // tile.get(d.name, 1)) for d in resident)

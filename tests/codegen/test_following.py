@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import ml_dtypes
@@ -13,9 +14,13 @@ from machines import with_input_buffers
 from pipeline import Compiled, Values
 
 from birc.compiler.ir.graph import Graph
+from birc.compiler.ir.plan import Kernel
+from birc.compiler.passes.contraction_cost import Memories
+from birc.compiler.passes.follow import Clock
 from birc.compiler.prove import new_prover
-from birc.runtime.machine import load_machine
-from birc.runtime.program import Instruction, Kernel, Loop
+from birc.runtime.machine import Machine, load_machine
+from birc.runtime.program import Instruction, Loop
+from birc.runtime.program import Kernel as KernelCode
 from birc.runtime.verifier.findings import VerificationError
 from birc.runtime.verifier.verify import verify_program
 
@@ -75,17 +80,47 @@ def test_rows_are_taken_as_they_are_finished(heads: int, rows: int, columns: int
         check(found, mask, 3e-2)
 
 
+def row_by_row(kernels: Sequence[Kernel], _: Memories, __: Machine) -> int:
+    """Cycles by which the second product takes least with all columns of a row in turn."""
+    return 1000 - columns_of(kernels[-1]) if len(kernels) > 1 else 1000
+
+
+def column_by_column(kernels: Sequence[Kernel], _: Memories, __: Machine) -> int:
+    """Cycles by which it takes least with all rows of a column in turn."""
+    return columns_of(kernels[-1]) if len(kernels) > 1 else 1000
+
+
+def columns_of(kernel: Kernel) -> int:
+    """The columns of tiles of a block."""
+    assert kernel.tiling is not None
+    return kernel.tiling.columns
+
+
+@pytest.mark.parametrize("clock", [row_by_row, column_by_column])
 @pytest.mark.parametrize("mask", ["", "added", "causal"])
 @pytest.mark.parametrize(
     ("heads", "rows", "columns", "features"),
     [(4, 64, 128, 128), (8, 70, 192, 100), (4, 200, 320, 200), (4, 128, 900, 128)],
 )
-def test_heads_may_be_wider_than_a_tile(heads: int, rows: int, columns: int, features: int, mask: str) -> None:
+def test_heads_may_be_wider_than_a_tile(
+    heads: int, rows: int, columns: int, features: int, mask: str, clock: Clock
+) -> None:
     """Rows are awaited once, and taken for each column of tiles."""
-    plans = list(followed(attention(heads, rows, columns, mask, features), WIDE, "bf16"))
+    plans = list(followed(attention(heads, rows, columns, mask, features), WIDE, "bf16", clock))
     assert plans
     for found in plans:
         check(found, mask, 3e-2)
+    behind = [k for k in found.kernels if len(k.phases) == 1]
+    assert {columns_of(k) for k in behind} == {1 if clock is column_by_column or columns == 900 else -(-features // 64)}
+
+
+@pytest.mark.parametrize("mask", ["", "causal"])
+def test_values_for_which_there_is_no_room_come_bit_by_bit(mask: str) -> None:
+    """Each row takes them once more, a column after the other."""
+    machine = with_input_buffers(1 << 16).with_values({"spc_sram_bytes": 1 << 22})
+    (found, *_) = followed(attention(4, 128, 320, mask, 128), machine, "bf16")
+    check(found, mask, 3e-2)
+    assert {k.tiling.hoist for k in found.kernels if len(k.phases) == 1 and k.tiling} == {""}
 
 
 def test_every_spc_of_a_br100_follows_itself() -> None:
@@ -94,7 +129,7 @@ def test_every_spc_of_a_br100_follows_itself() -> None:
     check(found, "added", 3e-2)
 
 
-def kernel_of(found: Compiled) -> tuple[int, Kernel]:
+def kernel_of(found: Compiled) -> tuple[int, KernelCode]:
     """The kernel of the program that is two products, and its number."""
     return next((n, k) for n, k in enumerate(found.program.kernels) if len(k.nests) > 1)
 
@@ -123,13 +158,13 @@ def test_whoever_finishes_the_rows(form: str) -> None:
     assert [i.program for i in last] == [ahead.programs]
 
 
-def two(one: tuple[int, int, int], other: tuple[int, int, int]) -> Graph:
+def two(one: tuple[int, int, int], other: tuple[int, int, int], features: int = FEATURES) -> Graph:
     """Two attentions of so many heads, rows and columns that have nothing to do with each other."""
     make = GraphMaker()
     results = []
     for heads, rows, columns in (one, other):
         scores = make("matmul", make.input(heads, rows, DEPTH), make.input(heads, DEPTH, columns))
-        results.append(make("matmul", make("softmax", scores, axis=2), make.input(heads, columns, FEATURES)))
+        results.append(make("matmul", make("softmax", scores, axis=2), make.input(heads, columns, features)))
     return make.graph(*results)
 
 
@@ -141,10 +176,11 @@ PAIRS = {
 }
 
 
+@pytest.mark.parametrize("features", [FEATURES, 128])
 @pytest.mark.parametrize("pairs", PAIRS)
-def test_pairs_behind_each_other(pairs: str) -> None:
+def test_pairs_behind_each_other(pairs: str, features: int) -> None:
     """One kernel of four products, which two attentions share: nothing of one comes too early for the other."""
-    (found, *_) = followed(two(*PAIRS[pairs]), WIDE, "bf16")
+    (found, *_) = followed(two(*PAIRS[pairs], features), WIDE, "bf16")
     found.verify()
     assert not list(new_prover().flaws(found.plan, found.machine))
     (code,) = (kernel for kernel in found.program.kernels if len(kernel.nests) > 1)
@@ -194,11 +230,12 @@ def test_without_a_wait_for_the_pair_before_a_kernel_is_refused(graph: Graph, wa
             verify_program(replace(found.program, kernels=kernels), found.machine)
 
 
+@pytest.mark.parametrize("clock", [row_by_row, column_by_column])
 @pytest.mark.parametrize("features", [FEATURES, 128])
 @pytest.mark.parametrize("dropped", ["tlda", "vld"])
-def test_without_a_wait_for_its_rows_a_program_is_refused(dropped: str, features: int) -> None:
+def test_without_a_wait_for_its_rows_a_program_is_refused(dropped: str, features: int, clock: Clock) -> None:
     """The verifier sees that rows, or their sums, may be read before they are stored."""
-    (found, *_) = followed(attention(8, 384, 128, features=features), WIDE, "bf16")
+    (found, *_) = followed(attention(8, 384, 128, features=features), WIDE, "bf16", clock)
     number, code = kernel_of(found)
     told = {sync.semaphore.constant for i in code.instructions() if i.mnemonic == "vst" for sync in i.posts}
 
@@ -217,10 +254,12 @@ def test_without_a_wait_for_its_rows_a_program_is_refused(dropped: str, features
     assert "unordered with" in str(caught.value.findings)
 
 
-@pytest.mark.parametrize("waiting", ["tlda", "vld"])
-def test_rows_that_every_column_waits_for_never_come(waiting: str) -> None:
+@pytest.mark.parametrize(
+    ("clock", "waiting"), [(column_by_column, "tlda"), (column_by_column, "vld"), (row_by_row, "vld")]
+)
+def test_rows_that_every_column_waits_for_never_come(clock: Clock, waiting: str) -> None:
     """They are told once, and the verifier sees that nobody tells them again."""
-    (found, *_) = followed(attention(8, 384, 128, features=128), WIDE, "bf16")
+    (found, *_) = followed(attention(8, 384, 128, features=128), WIDE, "bf16", clock)
     number, code = kernel_of(found)
     told = {sync.semaphore.constant for i in code.instructions() if i.mnemonic == "vst" for sync in i.posts}
 

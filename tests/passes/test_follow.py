@@ -196,7 +196,7 @@ def storing_over(plan: Plan) -> Plan:
 @pytest.mark.parametrize(
     ("mistake", "what"),
     [
-        (lambda plan: changed(plan, 1, programs=2), "blocks are not a tile each, which one program finishes"),
+        (lambda plan: changed(plan, 1, programs=2), "blocks are not tiles of a row, each finished by one"),
         (lambda plan: changed(plan, 0, b_slots=16), "leaves no programs, registers or input buffers"),
         (lambda plan: changed(plan, 1, a_slots=8), "behind another product operand a needs"),
         (lambda plan: replace(plan, steps=plan.steps[1:]), "follows what is no step of one kernel a die"),

@@ -15,7 +15,7 @@ from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.base import run_passes
 from birc.compiler.passes.canonicalize import canonicalize
 from birc.compiler.passes.contraction_cost import Memories
-from birc.compiler.passes.follow import following
+from birc.compiler.passes.follow import Clock, following
 from birc.compiler.passes.legalize import LEGALIZE
 from birc.compiler.passes.local_chains import local_chains
 from birc.compiler.passes.lower.lower import Lowered, lower_graph
@@ -30,13 +30,15 @@ def one_is_faster(kernels: Sequence[Kernel], _: Memories, __: Machine) -> int:
     return 1 if len(kernels) > 1 else 1000
 
 
-def followed(graph: Graph, machine: Machine, precision: str = "model") -> Iterator[Compiled]:
+def followed(
+    graph: Graph, machine: Machine, precision: str = "model", clock: Clock = one_is_faster
+) -> Iterator[Compiled]:
     """The graph by every plan in which a product follows another one."""
     fused = run_passes(canonicalize(graph), (*LEGALIZE, *fusing(machine, precision)))
     lowered = lower_graph(fused, machine, precision)
     for plan in partitions(fused, lowered, machine):
         paired = local_chains(plan, machine, local_is_faster)
-        found = paired and following(tile(paired, machine), machine, one_is_faster, {})
+        found = paired and following(tile(paired, machine), machine, clock, {})
         if found is not None and any(isinstance(step, KernelStep) and step.follows for step in found.steps):
             yield finished(fused, lowered, found, machine)
 
