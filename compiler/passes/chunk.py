@@ -7,7 +7,7 @@ one chunk, and only the graph's inputs and outputs move from one chunk to the ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -16,7 +16,7 @@ from birc.compiler.ir.plan_access import accesses, moved, with_views
 from birc.compiler.ir.region import region
 from birc.compiler.passes.lifetimes import instances, lifetimes, most_at_once
 from birc.compiler.passes.segments import Segments, best_segments, in_segments, staying_constants, streamed_constants
-from birc.compiler.passes.split_search import SplitSearch, kernel_cycles
+from birc.compiler.passes.split_search import SplitSearch, kernel_cycles, least_cycles
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
 
@@ -80,18 +80,20 @@ def chunks(cuts: Cuts, resident_weights: bool = False) -> tuple[Plan, ...]:
     ways: list[_Way] = []
     found: list[Plan] = []
     for count in (1, *CHUNKS):
+        if ways and min(way.cycles for way in ways) <= count * least_estimate(plan, machine, count):
+            break  # No need to cut it.
         cut = cuts.into(count) if count > 1 else plan
         if cut is None:
             break
         found.append(cut)
-        computing = count * _cycles(cut, machine)
+        computing = count * estimated_cycles(cut, machine)
         if any(way.cycles <= computing for way in ways):
             break
         ways += _ways(cut, machine, computing, resident_weights)
-    least = min(found, key=peak_bytes)
+    smallest = min(found, key=peak_bytes)
     fitting = (cut for cut in found if peak_bytes(cut) <= _capacity(machine) and not resident_weights)
     best = min(ways, key=lambda way: way.order, default=None)
-    chosen = best.cut if best is not None else next(fitting, least)
+    chosen = best.cut if best is not None else next(fitting, smallest)
     fewer = (cut for cut in found[: found.index(chosen)] if peak_bytes(cut) <= SPILLING * _capacity(machine))
     return (best.plan() if best is not None else chosen, *islice(fewer, 1))
 
@@ -124,11 +126,20 @@ def _ways(cut: Plan, machine: Machine, computing: float, resident_weights: bool)
         yield way(cut.repeat // together, together, segments if together > 1 else None)
 
 
-def _cycles(plan: Plan, machine: Machine) -> float:
+def estimated_cycles(plan: Plan, machine: Machine) -> float:
     """An estimate of what all kernels take once, on the die that takes longest."""
     buffers = {b.name: b for b in plan.buffers}
+    return _sum_of_longest(plan, lambda kernel: kernel_cycles(kernel, buffers, machine))
+
+
+def least_estimate(plan: Plan, machine: Machine, count: int) -> float:
+    """What that estimate is at least of one of `count` chunks of a plan."""
+    return _sum_of_longest(plan, lambda kernel: least_cycles(kernel, machine, count))
+
+
+def _sum_of_longest(plan: Plan, cycles: Callable[[Kernel], float]) -> float:
     steps = (instances(step) for step in plan.steps if isinstance(step, KernelStep))
-    return sum(max(kernel_cycles(kernel, buffers, machine) for kernel in dict.fromkeys(step)) for step in steps)
+    return sum(max(cycles(kernel) for kernel in dict.fromkeys(step)) for step in steps)
 
 
 def peak_bytes(plan: Plan) -> int:

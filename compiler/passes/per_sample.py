@@ -13,10 +13,13 @@ from dataclasses import replace
 
 from birc.compiler.ir.plan import PAR, SPC, Access, Dimension, ExchangeStep, Index, Kernel, KernelStep, Phase, Plan
 from birc.compiler.ir.plan_access import accesses
-from birc.compiler.passes.chunk import MOST_STEPS, Cuts, constant_bytes, peak_bytes
+from birc.compiler.ir.region import region
+from birc.compiler.passes.chunk import MOST_STEPS, Cuts, constant_bytes, estimated_cycles, peak_bytes
 from birc.compiler.passes.depth_first import depth_first
+from birc.compiler.passes.lifetimes import instances
 from birc.compiler.passes.lower.frame import unit
-from birc.compiler.passes.segments import best_segments, in_segments
+from birc.compiler.passes.segments import best_segments, in_segments, streamed_constants
+from birc.compiler.passes.split_search import KERNEL_OVERHEAD_CYCLES
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
 from birc.runtime.program import MAX_BOX_RANK
@@ -36,7 +39,7 @@ def per_sample(cuts: Cuts, resident_weights: bool = False) -> Plan | None:
     With `resident_weights` all constants have to fit.
     """
     machine = cuts.machine
-    rounds = rounds_of(cuts.plan, machine)
+    rounds = worthwhile_rounds(cuts.plan, machine)
     cut = cuts.into(rounds * machine.spcs_per_die) if rounds else None
     if cut is None or most_axes(cut) == MAX_BOX_RANK:
         return None
@@ -74,6 +77,31 @@ def rounds_of(plan: Plan, machine: Machine) -> int:
     ):
         return 0
     return samples // spcs
+
+
+def worthwhile_rounds(plan: Plan, machine: Machine) -> int:
+    """The same; 0, too, when that is sure to take long, before anything is cut.
+
+    In every round all SPCs load all weights, or begin a kernel together. Where that alone takes longer than the whole
+    plan by estimate, which is generous, nothing is gained.
+    """
+    rounds = rounds_of(plan, machine)
+    return rounds if rounds and rounds * _loading_cycles(plan, machine) <= estimated_cycles(plan, machine) else 0
+
+
+def _loading_cycles(plan: Plan, machine: Machine) -> float:
+    """The least that loading the weights takes, an SPC its own or all together, on the die that takes longest."""
+    weights = streamed_constants(plan)
+    sizes = {b.name: dtype(b.dtype).bits // 8 for b in plan.buffers if b.name in weights}
+    total = 0.0
+    for step in plan.steps:
+        most = 0.0
+        for kernel in dict.fromkeys(instances(step)) if isinstance(step, KernelStep) else ():
+            read = {(a.view.buffer, region(a.view)) for a in accesses(kernel) if a.view.buffer in sizes}
+            alone = sum(sizes[name] * box.num_elements for name, box in read) / machine.noc_bytes_per_cycle
+            most = max(most, min(alone, alone / machine.spcs_per_die + KERNEL_OVERHEAD_CYCLES))
+        total += most
+    return total
 
 
 def tensor_buffer_bytes(cut: Plan) -> int:

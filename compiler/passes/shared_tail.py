@@ -16,7 +16,7 @@ from birc.compiler.ir.plan_access import accesses
 from birc.compiler.ir.region import region
 from birc.compiler.passes.chunk import Cuts
 from birc.compiler.passes.lifetimes import instances, touched
-from birc.compiler.passes.per_sample import most_axes, on_each_spc, rounds_of, tensor_buffer_bytes
+from birc.compiler.passes.per_sample import most_axes, on_each_spc, tensor_buffer_bytes, worthwhile_rounds
 from birc.compiler.passes.split_search import KERNEL_OVERHEAD_CYCLES
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
@@ -26,7 +26,7 @@ from birc.runtime.program import MAX_BOX_RANK
 def shared_tail(cuts: Cuts) -> Plan | None:
     """The plan that goes over from a sample an SPC to all SPCs together where estimates favour it; None if nowhere."""
     plan, machine = cuts.plan, cuts.machine
-    rounds = rounds_of(plan, machine)
+    rounds = worthwhile_rounds(plan, machine)
     one = cuts.into(rounds * machine.spcs_per_die) if rounds else None
     many = plan if rounds == 1 else cuts.into(rounds) if rounds else None
     if one is None or many is None or most_axes(one) == MAX_BOX_RANK or len(one.steps) != len(many.steps):

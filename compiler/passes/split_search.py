@@ -239,11 +239,20 @@ class SplitSearch:
 
 def kernel_cycles(kernel: Kernel, buffers: Mapping[str, Buffer], machine: Machine) -> float:
     """A rough count: T-core at half rate, or bytes through the ports."""
-    spcs = machine.spcs_per_die
-    rate = machine.format(kernel.contraction.format).macs_per_cycle_per_spc if kernel.contraction else 1
-    compute = 2.0 * kernel.macs / (rate * spcs) if kernel.contraction else 0.0
     moved = sum(num_bytes for _, num_bytes in _moved(kernel, buffers))
-    return max(compute, 1.5 * moved / (spcs * machine.noc_bytes_per_cycle)) + KERNEL_OVERHEAD_CYCLES
+    through_ports = 1.5 * moved / (machine.spcs_per_die * machine.noc_bytes_per_cycle)
+    return max(_computing(kernel, kernel.macs, machine), through_ports) + KERNEL_OVERHEAD_CYCLES
+
+
+def least_cycles(kernel: Kernel, machine: Machine, parts: int) -> float:
+    """What that count is at least of one of so many equal parts of a kernel, whatever it moves."""
+    return _computing(kernel, round(kernel.macs * (1 / parts)), machine) + KERNEL_OVERHEAD_CYCLES
+
+
+def _computing(kernel: Kernel, macs: int, machine: Machine) -> float:
+    if kernel.contraction is None:
+        return 0.0
+    return 2.0 * macs / (machine.format(kernel.contraction.format).macs_per_cycle_per_spc * machine.spcs_per_die)
 
 
 def constant_bytes(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
