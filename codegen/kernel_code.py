@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
 from birc.codegen.beside import as_one
@@ -11,6 +11,7 @@ from birc.codegen.following import Pair, as_one_kernel
 from birc.codegen.row_order import Passed
 from birc.codegen.slots import Slots
 from birc.codegen.vector_kernel import emit_vector_kernel
+from birc.compiler.ir.kernel_form import form_of
 from birc.compiler.ir.plan import Buffer, Kernel, View
 from birc.compiler.ir.plan_access import accesses_of, moved, with_views
 from birc.compiler.ir.plan_beside import products_share, share_of
@@ -36,7 +37,7 @@ class KernelWriter:
     """Writes kernels for a machine. Those that differ in names and in places of buffers alone it writes once."""
 
     machine: Machine
-    _written: dict[tuple[Kernel, Machine], tuple[KernelCode, Slots]] = field(default_factory=dict)
+    _written: dict[tuple[Hashable, Machine], tuple[KernelCode, Slots]] = field(default_factory=dict)  # by form
 
     def emit(self, kernels: Sequence[Kernel]) -> tuple[KernelCode, Slots]:
         """The code of a tiled kernel, or of several that are one of the machine, and its slots.
@@ -68,19 +69,16 @@ class KernelWriter:
         return Pair(ahead, behind, first.tiling.programs, Passed(*slots, frozenset(others), rows))
 
     def _emit(self, kernel: Kernel, machine: Machine) -> tuple[KernelCode, Slots]:
-        places: dict[str, tuple[str, int]] = {}  # by buffer its number, and the offset of the first view on it
-
-        def like(view: View) -> View:
-            number, first = places.setdefault(view.buffer, (str(len(places)), view.offset))
-            return moved(view, number, view.offset - first)
-
-        form = with_views(replace(kernel, name="", sources=(), macs=0), like)
-        if (form, machine) not in self._written:
-            self._written[form, machine] = emit_kernel(form, machine)
-        code, slots = self._written[form, machine]
-        names = {number: (name, first) for name, (number, first) in places.items()}
-        own = (moved(v, names[v.buffer][0], v.offset + names[v.buffer][1]) for v in slots.views)
-        return replace(code, name=kernel.name), Slots(list(own))
+        begins: dict[str, int] = {}  # by buffer the offset of the first view on it
+        form = form_of(kernel, offset=lambda view: view.offset - begins.setdefault(view.buffer, view.offset))
+        if (form.key, machine) not in self._written:
+            places = {name: str(place) for place, name in enumerate(form.buffers)}
+            plain = replace(kernel, name="", sources=(), macs=0)
+            like = with_views(plain, lambda v: moved(v, places[v.buffer], v.offset - begins[v.buffer]))
+            self._written[form.key, machine] = emit_kernel(like, machine)
+        code, slots = self._written[form.key, machine]
+        own = ((view, form.buffers[int(view.buffer)]) for view in slots.views)
+        return replace(code, name=kernel.name), Slots([moved(v, name, v.offset + begins[name]) for v, name in own])
 
 
 def descriptor(view: View, buffer: Buffer, moved_bytes: int = 0) -> Descriptor:

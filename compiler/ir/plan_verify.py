@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterator, Mapping, Set
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from birc.compiler.ir.errors import InvalidIRError
-from birc.compiler.ir.plan import Boundary, Buffer, CopyStep, ExchangeStep, KernelStep, Plan, ShareStep, Step
+from birc.compiler.ir.kernel_form import form_of
+from birc.compiler.ir.plan import Boundary, Buffer, CopyStep, ExchangeStep, Kernel, KernelStep, Plan, ShareStep, Step
 from birc.compiler.ir.plan_access import accesses_of
 from birc.compiler.ir.plan_beside import together
 from birc.compiler.ir.plan_following import group_problems
@@ -67,10 +68,10 @@ def find_plan_problems(plan: Plan, phase: str, machine: Machine) -> Iterator[Pla
             where = f"{kind} {boundary.name!r}"
             yield from (PlanProblem(where, what) for what in _boundary_problems(boundary, plan, buffers))
     is_tiled = PHASES.index(phase) >= PHASES.index("tile")
-    in_first_round = {buffer.name: _in_first_round(buffer, plan) for buffer in plan.buffers}
+    rules = _Rules(machine, is_tiled, _in_first_round(plan))
     has_right_steps = True
     for number, step in enumerate(plan.steps):
-        found = list(_step_problems(f"step {number}", step, plan, in_first_round, machine, is_tiled))
+        found = list(_step_problems(f"step {number}", step, plan, rules))
         has_right_steps = has_right_steps and not found
         yield from found
     if has_right_steps:
@@ -126,10 +127,13 @@ def _bound_problems(plan: Plan) -> Iterator[str]:
             yield f"{name} is {cycles} cycles"
 
 
-def _in_first_round(buffer: Buffer, plan: Plan) -> Buffer:
-    """The buffer without what only later rounds may reach."""
-    later_bytes = (plan.repeat - 1) * dict(plan.advances).get(buffer.name, 0)
-    return replace(buffer, num_bytes=buffer.num_bytes - later_bytes)
+def _in_first_round(plan: Plan) -> dict[str, Buffer]:
+    """The buffers by name, without what only later rounds may reach."""
+    later_bytes = {name: (plan.repeat - 1) * step_bytes for name, step_bytes in plan.advances}
+    return {
+        b.name: replace(b, num_bytes=b.num_bytes - later_bytes[b.name]) if b.name in later_bytes else b
+        for b in plan.buffers
+    }
 
 
 def _boundary_problems(boundary: Boundary, plan: Plan, buffers: Mapping[str, Buffer]) -> Iterator[str]:
@@ -150,37 +154,53 @@ def _boundary_problems(boundary: Boundary, plan: Plan, buffers: Mapping[str, Buf
             yield f"has a piece {list(view.dims)} from {list(start)} outside {list(boundary.shape)}"
 
 
-def _step_problems(
-    where: str, step: Step, plan: Plan, buffers: Mapping[str, Buffer], machine: Machine, is_tiled: bool
-) -> Iterator[PlanProblem]:
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """Checks kernels on buffers. Of those of one form, on buffers of the same types and sizes, one is enough."""
+
+    machine: Machine
+    is_tiled: bool
+    buffers: Mapping[str, Buffer]
+    right: set[Hashable] = field(default_factory=set)
+
+    def problems(self, kernel: Kernel) -> list[str]:
+        """Every broken rule of a kernel, and of its tiling when it has one."""
+        form = form_of(kernel)
+        known = (self.buffers.get(name) for name in form.buffers)
+        key = form.key, kernel.macs, tuple(buffer and (buffer.dtype, buffer.num_bytes) for buffer in known)
+        if key in self.right:
+            return []
+        problems = list(kernel_problems(kernel, self.buffers, self.machine))
+        if self.is_tiled and not problems:
+            problems = list(tiling_problems(kernel, self.machine))
+        if not problems:
+            self.right.add(key)
+        return problems
+
+
+def _step_problems(where: str, step: Step, plan: Plan, rules: _Rules) -> Iterator[PlanProblem]:
     match step:
         case KernelStep():
-            yield from _kernel_step_problems(where, step, plan, buffers, machine, is_tiled)
+            yield from _kernel_step_problems(where, step, plan.dies, rules)
         case CopyStep():
-            yield from (PlanProblem(where, what) for what in _copy_problems(step, buffers))
+            yield from (PlanProblem(where, what) for what in _copy_problems(step, rules.buffers))
         case ShareStep(name):
-            if name not in buffers or plan.dies != 2:
+            if name not in rules.buffers or plan.dies != 2:
                 yield PlanProblem(where, f"shares %{name}, which is not declared, or not for two dies")
         case ExchangeStep():
             for exchange in step.exchanges:
-                yield from (PlanProblem(where, what) for what in view_problems(exchange.view, buffers))
+                yield from (PlanProblem(where, what) for what in view_problems(exchange.view, rules.buffers))
                 if not 0 <= exchange.sender < plan.dies:
                     yield PlanProblem(where, f"is sent by die {exchange.sender}, there are {plan.dies}")
 
 
-def _kernel_step_problems(
-    where: str, step: KernelStep, plan: Plan, buffers: Mapping[str, Buffer], machine: Machine, is_tiled: bool
-) -> Iterator[PlanProblem]:
-    if len(step.kernels) != plan.dies:
-        yield PlanProblem(where, f"has kernels for {len(step.kernels)} dies, there are {plan.dies}")
+def _kernel_step_problems(where: str, step: KernelStep, dies: int, rules: _Rules) -> Iterator[PlanProblem]:
+    if len(step.kernels) != dies:
+        yield PlanProblem(where, f"has kernels for {len(step.kernels)} dies, there are {dies}")
     if all(kernel is None for kernel in step.kernels):
         yield PlanProblem(where, "runs no kernel")
     for kernel in dict.fromkeys(kernel for kernel in step.kernels if kernel is not None):
-        place = f"{where}, kernel {kernel.name!r}"
-        problems = list(kernel_problems(kernel, buffers, machine))
-        if is_tiled and not problems:
-            problems = list(tiling_problems(kernel, machine))
-        yield from (PlanProblem(place, what) for what in problems)
+        yield from (PlanProblem(f"{where}, kernel {kernel.name!r}", what) for what in rules.problems(kernel))
 
 
 def _group_problems(plan: Plan, machine: Machine) -> Iterator[PlanProblem]:
@@ -205,15 +225,15 @@ def _flow_problems(plan: Plan, buffers: Mapping[str, Buffer], is_allocated: bool
     shared = {b.name for b in plan.buffers if b.shared}
     known = {*buffers, *map(_half, buffers)}
     for number, step in enumerate(plan.steps):
-        for die in range(plan.dies):
-            reads, writes = _traffic(step, die, shared)
+        traffic = [_traffic(step, die, shared) for die in range(plan.dies)]
+        for die, (reads, writes) in enumerate(traffic):
             for name in sorted(name for name in reads - written[die] if name in known):
                 yield PlanProblem(f"step {number}, die {die}", f"reads %{name}, which is not written there yet")
             for name in sorted(name for name in writes if name in buffers):
                 if buffers[name].role in _READ_ONLY:
                     yield PlanProblem(f"step {number}, die {die}", f"writes %{name}, of role {buffers[name].role}")
-        for die in range(plan.dies):
-            written[die] |= _traffic(step, die, shared)[1]
+        for die, (_, writes) in enumerate(traffic):
+            written[die] |= writes
     for boundary in plan.outputs:
         for dies, _, view in boundary.pieces:
             missing = [die for die in range(plan.dies) if dies >> die & 1 and view.buffer not in written[die]]

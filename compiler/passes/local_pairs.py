@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 
+from birc.compiler.ir.kernel_form import form_of
 from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Step, View
-from birc.compiler.ir.plan_access import accesses, moved, with_views
+from birc.compiler.ir.plan_access import accesses
 from birc.compiler.passes.chain_gain import OWN, Chain, Gains, in_parts, written
 from birc.compiler.passes.lifetimes import instances, reads_of, touched, writes_of
 from birc.compiler.passes.lower.frame import unit
@@ -87,22 +88,19 @@ class Pairs:
     def _form(self, steps: tuple[KernelStep, KernelStep], may_stay: Sequence[Buffer], is_next: bool) -> object:
         """What decides about a pair: its kernels and buffers, without names and places of constants."""
         buffers = self.gains.buffers
-        places: dict[str, int] = {}
         begins: dict[str, int] = {}  # of constants, of which one buffer holds several
 
-        def like(view: View) -> View:
-            begin = begins.setdefault(view.buffer, view.offset) if buffers[view.buffer].role == "constant" else 0
-            return moved(view, str(places.setdefault(view.buffer, len(places))), view.offset - begin)
+        def offset(view: View) -> int:
+            is_constant = buffers[view.buffer].role == "constant"
+            return view.offset - begins.setdefault(view.buffer, view.offset) if is_constant else view.offset
 
-        kernels = tuple(
-            tuple(kernel and with_views(replace(kernel, name="", sources=(), macs=0), like) for kernel in step.kernels)
-            for step in steps
-        )
+        form = form_of(*(kernel for step in steps for kernel in step.kernels), offset=offset)
+        places = {name: place for place, name in enumerate(form.buffers)}
         known = tuple(replace(buffers[name], name="") for name in places)
         are_taken = tuple(name + OWN in buffers for name in places)
         # Buffers are looked at in the order of their names.
         order = tuple(places[name] for name in sorted(places))
-        return kernels, known, are_taken, order, tuple(places[b.name] for b in may_stay), is_next
+        return form.key, known, are_taken, order, tuple(places[b.name] for b in may_stay), is_next
 
     def _products(
         self, steps: tuple[KernelStep, KernelStep], may_stay: Sequence[Buffer], *, copied: bool

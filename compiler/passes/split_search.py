@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import islice
 
+from birc.compiler.ir.kernel_form import form_of
 from birc.compiler.ir.plan import Access, Buffer, Kernel, View
-from birc.compiler.ir.plan_access import accesses, moved, named_dims, with_views
+from birc.compiler.ir.plan_access import accesses, named_dims
 from birc.compiler.ir.region import Region, region, union
 from birc.compiler.passes.lifetimes import writes_of
 from birc.compiler.passes.restrict import restrict
@@ -20,6 +22,8 @@ from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
 
 BEAM_WIDTH = 12
+MOST_OPTIONS = 8
+"""A kernel has no more: as many dimensions as a view, and none."""
 KERNEL_OVERHEAD_CYCLES = 1500
 """Start, first loads and barrier of a kernel, which splitting does not shorten."""
 STREAM_SHARE = 0.5
@@ -41,32 +45,18 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class _Option:
-    """A way to divide a kernel, with what the search asks of it for every state.
+    """A way to divide kernels of one form, with what the search asks of it for every state.
 
     `parts` is how many of them are looked at; 0 when it is not divided. `reads` are by part the tensors that the kernel
-    does not write itself, `stores` by buffer and part what it writes.
+    does not write itself, `stores` by buffer and part what it writes: buffers by their places in the form.
     """
 
     number: int
     dimension: str
     parts: int
     cycles: float
-    reads: tuple[tuple[tuple[str, Region], ...], ...]
-    stores: Mapping[str, tuple[tuple[Region, ...], ...]]
-
-    def renamed(self, names: Mapping[str, str]) -> _Option:
-        """The same for a kernel of the same form."""
-
-        def other(box: Region) -> Region:
-            return Region(names[box.buffer], box.offset, box.dims)
-
-        return replace(
-            self,
-            reads=tuple(tuple((names[name], other(box)) for name, box in part) for part in self.reads),
-            stores={
-                names[name]: tuple(tuple(map(other, part)) for part in parts) for name, parts in self.stores.items()
-            },
-        )
+    reads: tuple[tuple[tuple[int, Region], ...], ...]
+    stores: Mapping[int, tuple[tuple[Region, ...], ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +74,17 @@ class _State:
     exchanged: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Growth:
+    """A state and an option for the kernel behind it; what that costs in all, and the buffers to make whole for it."""
+
+    cost: float
+    order: int
+    before: _State
+    option: _Option
+    exchanged: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class SplitSearch:
     """The search for one list of kernels.
@@ -99,7 +100,7 @@ class SplitSearch:
     exchange: bool = True
     _first_writers: dict[str, int] = field(default_factory=dict)
     _last_users: dict[str, int] = field(default_factory=dict)
-    _solved: dict[object, tuple[tuple[str, ...], list[_Option]]] = field(default_factory=dict)
+    _solved: dict[object, list[_Option]] = field(default_factory=dict)  # by form
 
     def __post_init__(self) -> None:
         for number, kernel in enumerate(self.kernels):
@@ -111,14 +112,7 @@ class SplitSearch:
         """A choice for every kernel; None when exchanges are forbidden and some kernel would need one."""
         states = [_State(0.0, 0, {})]
         for position, kernel in enumerate(self.kernels):
-            options = self._options(kernel)
-            grown = [
-                extended
-                for state in states
-                for option in options
-                if (extended := self._extend(state, position, option)) is not None
-            ]
-            states = sorted(grown, key=lambda s: (s.cost, s.order))[:BEAM_WIDTH]
+            states = self._behind(states, position, *self._options(kernel))
             if not states:
                 return None
         choices: list[Choice] = []
@@ -130,25 +124,38 @@ class SplitSearch:
                 state = state.before
         return choices[::-1]
 
-    def _options(self, kernel: Kernel) -> list[_Option]:
-        """All options of a kernel; kernels that differ in names and in places of constants alone are looked at once."""
-        names = tuple(dict.fromkeys(access.view.buffer for access in accesses(kernel)))
-        places = {name: str(number) for number, name in enumerate(names)}
+    def _behind(
+        self, states: Sequence[_State], position: int, names: tuple[str, ...], options: Sequence[_Option]
+    ) -> list[_State]:
+        """The best states behind a kernel that is in some place, and has buffers of these names."""
+        # Orders would grow from kernel to kernel: ranks say the same.
+        ranks = {order: rank for rank, order in enumerate(sorted(state.order for state in states))}
+        grown = [
+            growth
+            for state in states
+            for option in options
+            if (growth := self._growth(state, ranks[state.order], names, option)) is not None
+        ]
+        grown.sort(key=lambda growth: (growth.cost, growth.order))
+        extended = (self._extended(growth, position, names) for growth in grown)
+        return list(islice((state for state in extended if state is not None), BEAM_WIDTH))
 
-        def like(view: View) -> View:
-            is_constant = self.buffers[view.buffer].role == "constant"
-            return moved(view, places[view.buffer], 0 if is_constant else view.offset)
+    def _options(self, kernel: Kernel) -> tuple[tuple[str, ...], list[_Option]]:
+        """The buffers of a kernel and all of its options, the same for all kernels of its form.
 
-        form = with_views(replace(kernel, name="", sources=()), like)
-        key = (form, tuple((self.buffers[name].role, self.buffers[name].dtype) for name in names))
+        Where constants lie does not matter.
+        """
+        form = form_of(kernel, offset=self._offset)
+        key = (form.key, kernel.macs, tuple((self.buffers[n].role, self.buffers[n].dtype) for n in form.buffers))
         if key not in self._solved:
+            places = {name: place for place, name in enumerate(form.buffers)}
             undivided = [""] if self.exchange else []
-            options = [self._option(kernel, *o) for o in enumerate((*undivided, *self._dimensions(kernel)))]
-            self._solved[key] = names, options
-            return options
-        known, options = self._solved[key]
-        renamed = dict(zip(known, names, strict=True))
-        return [option.renamed(renamed) for option in options]
+            dimensions = (*undivided, *self._dimensions(kernel))
+            self._solved[key] = [self._option(kernel, places, *option) for option in enumerate(dimensions)]
+        return form.buffers, self._solved[key]
+
+    def _offset(self, view: View) -> int:
+        return 0 if self.buffers[view.buffer].role == "constant" else view.offset
 
     def _dimensions(self, kernel: Kernel) -> Iterator[str]:
         """The dimensions along which a kernel can be divided."""
@@ -168,7 +175,7 @@ class SplitSearch:
         numbers = range(self.parts) if self.exchange else sorted({0, 1, self.parts - 1})
         return tuple(restrict(kernel, dimension, n * part, min(part, extent - n * part)) for n in numbers)
 
-    def _option(self, kernel: Kernel, number: int, dimension: str) -> _Option:
+    def _option(self, kernel: Kernel, places: Mapping[str, int], number: int, dimension: str) -> _Option:
         parts = self._parts(kernel, dimension)
         written = writes_of(kernel)
         readers = (kernel,) * self.parts if parts is None else parts
@@ -181,29 +188,38 @@ class SplitSearch:
             tuple(
                 tuple(
                     {
-                        (a.view.buffer, region(a.view)): None
+                        (places[a.view.buffer], _box(a.view)): None
                         for a in accesses(reader)
                         if a.view.buffer in tensors - written
                     }
                 )
                 for reader in dict.fromkeys(readers)
             ),
-            {name: tuple(tuple(region(a.view) for a in _stores(part, name)) for part in readers) for name in written},
+            {
+                places[name]: tuple(tuple(_box(a.view) for a in _stores(part, name)) for part in readers)
+                for name in written
+            },
         )
 
-    def _extend(self, state: _State, position: int, option: _Option) -> _State | None:
-        """The state after the kernel; None when it needs an exchange that is forbidden."""
-        missing = sorted(self._missing(state, option))
+    def _growth(self, state: _State, rank: int, names: Sequence[str], option: _Option) -> _Growth | None:
+        """An option behind a state of some rank; None when it needs an exchange that is forbidden."""
+        missing = sorted(self._missing(state, names, option))
         if missing and not self.exchange:
             return None
         cost = state.cost + option.cycles
         cost += sum(self._exchange_cycles(self.buffers[name]) for name in missing)
+        return _Growth(cost, rank * MOST_OPTIONS + option.number, state, option, tuple(missing))
+
+    def _extended(self, growth: _Growth, position: int, names: Sequence[str]) -> _State | None:
+        """The state with the option behind it; None when that writes what is in parts otherwise."""
+        option = growth.option
         split = {
             name: owned
-            for name, owned in state.split.items()
-            if name not in missing and self._last_users[name] >= position
+            for name, owned in growth.before.split.items()
+            if name not in growth.exchanged and self._last_users[name] >= position
         }
-        for name, stores in option.stores.items():
+        for place, stores in option.stores.items():
+            name = names[place]
             if not option.parts:
                 if name in split:
                     return None
@@ -212,16 +228,16 @@ class SplitSearch:
                 return None
             before = split.get(name) or ((),) * len(stores)
             split[name] = tuple(union(new, old) for old, new in zip(before, stores, strict=True))
-        return _State(cost, state.order * 8 + option.number, split, state, option, tuple(missing))
+        return _State(growth.cost, growth.order, split, growth.before, option, growth.exchanged)
 
-    def _missing(self, state: _State, option: _Option) -> set[str]:
+    def _missing(self, state: _State, names: Sequence[str], option: _Option) -> set[str]:
         """Buffers of which some part needs elements that its die does not have."""
         missing = set()
         for number in range(option.parts or self.parts):
-            for name, needed in option.reads[number if len(option.reads) > 1 else 0]:
-                owned = state.split.get(name)
+            for place, needed in option.reads[number if len(option.reads) > 1 else 0]:
+                owned = state.split.get(names[place])
                 if owned is not None and not any(have.contains(needed) for have in owned[number]):
-                    missing.add(name)
+                    missing.add(names[place])
         return missing
 
     def _cycles(self, kernel: Kernel) -> float:
@@ -269,6 +285,12 @@ def _moved(kernel: Kernel, buffers: Mapping[str, Buffer]) -> Iterator[tuple[str,
         if access in indexed:
             elements = min(elements, iterations)
         yield access.view.buffer, elements * dtype(buffers[access.view.buffer].dtype).bits / 8
+
+
+def _box(view: View) -> Region:
+    """The elements of a view, whatever buffer it is on."""
+    box = region(view)
+    return Region("", box.offset, box.dims)
 
 
 def _stores(kernel: Kernel, name: str) -> list[Access]:

@@ -1,0 +1,59 @@
+"""The form of a kernel: all that it is but names. What kernels of one form have in common is found once.
+
+Forms are compared and looked up, thousands of them: they are tuples, which is much faster than kernels renamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, fields
+from operator import attrgetter
+
+from birc.compiler.ir.plan import Access, Contraction, Kernel, Phase, Statement, View
+
+Offset = Callable[[View], int]
+
+
+def _all_but(kind: type, *names: str) -> Callable[[object], object]:
+    """What an object of a class has in all of its fields but some."""
+    return attrgetter(*(field.name for field in fields(kind) if field.name not in names))
+
+
+_OF_KERNEL = _all_but(Kernel, "name", "sources", "macs", "contraction", "phases")
+_OF_CONTRACTION = _all_but(Contraction, "a", "b")
+_OF_PHASE = _all_but(Phase, "statements")
+_OF_STATEMENT = _all_but(Statement, "access")
+_OF_ACCESS = _all_but(Access, "view")
+_OF_VIEW = _all_but(View, "buffer", "offset")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """All of kernels but names, sources and `macs`; and the names of the buffers, by their numbers in it."""
+
+    key: Hashable
+    buffers: tuple[str, ...]
+
+
+def form_of(*kernels: Kernel | None, offset: Offset = attrgetter("offset")) -> Form:
+    """The form of a kernel, or of several together; `offset` says from where the views on a buffer count."""
+    places: dict[str, int] = {}
+
+    def of_access(access: Access | None) -> Hashable:
+        if access is None:
+            return None
+        view = access.view
+        return places.setdefault(view.buffer, len(places)), offset(view), _OF_VIEW(view), _OF_ACCESS(access)
+
+    def of_kernel(kernel: Kernel) -> Hashable:
+        contraction = kernel.contraction
+        return (
+            _OF_KERNEL(kernel),
+            contraction and (of_access(contraction.a), of_access(contraction.b), _OF_CONTRACTION(contraction)),
+            tuple(
+                (_OF_PHASE(phase), tuple((of_access(s.access), _OF_STATEMENT(s)) for s in phase.statements))
+                for phase in kernel.phases
+            ),
+        )
+
+    return Form(tuple(kernel and of_kernel(kernel) for kernel in kernels), tuple(places))
