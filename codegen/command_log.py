@@ -36,6 +36,7 @@ class CommandLog:
         self.told: dict[int, tuple[int, int]] = {}  # by event on its way: the sender, and what it knew
         self.residents = {s.target for s in plan.steps if isinstance(s, CopyStep) and s.resident}
         self._advances = dict(plan.advances)
+        self._met: dict[tuple[Descriptor, Descriptor], bool] = {}  # by two views and how far they are apart
         self._next_event = 0
         self._time = 0
 
@@ -159,7 +160,11 @@ class CommandLog:
     def _meet(self, one: View, other: View) -> bool:
         """Whether two views may have elements in common, as the verifier can tell."""
         left, right = self._described(one), self._described(other)
-        return bool(overlaps(left, whole_view(left), right, whole_view(right)).any())
+        pair = replace(left, address=0), replace(right, address=right.address - left.address)
+        if pair not in self._met:
+            left, right = pair
+            self._met[pair] = bool(overlaps(left, whole_view(left), right, whole_view(right)).any())
+        return self._met[pair]
 
     def may_meet(self, one: View, other: View) -> bool:
         """The same of what SPCs touch of the views, which the verifier tells apart where the strides are the same."""

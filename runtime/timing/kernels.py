@@ -56,8 +56,9 @@ class KernelTimer:
     _kernels: dict[tuple, tuple[SpcClass, ...]] = field(default_factory=dict)
     _walks: dict[tuple[SpcKernel, int], WalkResult] = field(default_factory=dict)
     _leads: dict[SpcKernel, Lead] = field(default_factory=dict)
+    _leads_of: dict[int, Lead] = field(default_factory=dict)  # by identity of a class: all that is given out is kept
     _ahead: dict[tuple[int, int], SpcClass] = field(default_factory=dict)
-    _moved_bytes: dict[int, tuple[Fraction, Fraction]] = field(default_factory=dict)
+    _moved_bytes: dict[int, tuple[Fraction, Fraction]] = field(default_factory=dict)  # likewise
     walked: int = 0
 
     def classes(
@@ -138,11 +139,14 @@ class KernelTimer:
 
     def lead(self, member: SpcClass) -> Lead:
         """What each SPC of a class loads of B while its kernel has not started."""
-        return self._lead(member.kernel)
+        known = self._leads_of.get(id(member))
+        if known is None:
+            known = self._leads_of[id(member)] = self._lead(member.kernel)
+        return known
 
     def moved_bytes(self, member: SpcClass) -> tuple[Fraction, Fraction]:
         """What each SPC of a class moves of HBM in the kernel, and over the link."""
-        known = self._moved_bytes.get(id(member))  # All that is given out is kept.
+        known = self._moved_bytes.get(id(member))
         if known is None:
             traffic = member.result.traffic()
             moved = traffic.get("hbm", Fraction(0)), traffic.get("d2d", Fraction(0))
@@ -157,7 +161,7 @@ class KernelTimer:
 
     def ahead(self, member: SpcClass, cycles: int) -> SpcClass:
         """A class of `classes` when its B is loaded from `cycles` before its start on."""
-        cycles = self._ahead_of(member.kernel, cycles)
+        cycles = min(cycles, self.lead(member).cycles) if cycles else 0
         if not cycles:
             return member
         key = (id(member), cycles)  # All that `classes` gives is kept.
