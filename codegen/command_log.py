@@ -112,18 +112,22 @@ class CommandLog:
 
         A transfer's is to be one of which the sender knows that the other die waited for its last use.
         """
-        pending = [event for state in self.dies for event in state.copies.values()]
-        if len(set(pending)) == EVENTS:
-            self.await_event(pending[0])
-        taken = {event for state in self.dies for event in state.copies.values()}
+        taken = self._events()
+        if len(taken) == EVENTS:
+            self.await_event(next(iter(taken)))
+            taken = self._events()
         unheard = self.dies[1 - sender].waited if sender is not None else {}
-        turn = [event % EVENTS for event in range(self._next_event, self._next_event + EVENTS)]
-        event = next((event for event in turn if event not in taken and event not in unheard), None)
+        turn = range(self._next_event, self._next_event + EVENTS)
+        event = next((n % EVENTS for n in turn if n % EVENTS not in taken and n % EVENTS not in unheard), None)
         if event is None:
             self.barrier(self.everyone, "device")
-            event = next(event for event in turn if event not in taken)
+            event = next(n % EVENTS for n in turn if n % EVENTS not in taken)
         self._next_event = event + 1
         return event
+
+    def _events(self) -> dict[int, None]:
+        """The events of what is on its way, in the order of the dies and of their copies."""
+        return dict.fromkeys(event for state in self.dies for event in state.copies.values())
 
     def await_event(self, event: int) -> None:
         """Wait for a copy or transfer on every die that is to know of it."""

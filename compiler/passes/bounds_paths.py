@@ -11,10 +11,10 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from birc.compiler.ir.plan import Access, Contraction, Kernel
+from birc.compiler.ir.plan import Access, Kernel
 from birc.compiler.passes.bounds_values import NOTHING, Value, always_inside, coordinates, is_inside, values
 from birc.compiler.passes.bounds_vector import VectorWork, vector_work
-from birc.compiler.passes.bounds_work import TcoreWork, roles, tcore_work
+from birc.compiler.passes.bounds_work import Roles, TcoreWork, tcore_work
 from birc.compiler.passes.lower.lower import Lowered
 from birc.runtime.machine import Machine
 
@@ -284,17 +284,15 @@ class Paths:
 
     def _work(self, node: Written, operand: Operand, needed: Needed) -> int:
         """Cycles of one SPC's array for the elements of a kernel that are needed, to the last sum in a register."""
-        contraction = node.kernel.contraction
-        if node.work is None or contraction is None:
+        if node.work is None:
             return 0
-        extents = node.extents
-        inner = {name: extents[name] for name in operand.spread if name not in _depth(node.kernel)}
-        tiles = self._tiles(node.kernel, contraction, {**needed, **inner})
+        extents, part = node.extents, node.work.part
+        inner = {name: extents[name] for name in operand.spread if name not in part.depth}
+        tiles = self._tiles(part, {**needed, **inner})
         gap = self.machine.tile_gap_cycles()
         return max(0, tiles * (node.work.least_tile_cycles + gap) - self.machine.semaphore_cycles)
 
-    def _tiles(self, kernel: Kernel, contraction: Contraction, needed: Needed) -> int:
-        part = roles(kernel, contraction)
+    def _tiles(self, part: Roles, needed: Needed) -> int:
         rows, columns, batch = (math.prod(needed.get(n, 1) for n in g) for g in (part.rows, part.columns, part.batch))
         machine = self.machine
         by_column = rows * -(-columns // machine.tcore_cols) / machine.tcore_rows
@@ -341,7 +339,3 @@ def _matched(spans: Iterable[tuple[int, int]], steps: dict[int, tuple[str, int]]
                 break
             step, count = step * extent, count // extent
     return found
-
-
-def _depth(kernel: Kernel) -> set[str]:
-    return {d.name for d in kernel.red_dims}

@@ -29,24 +29,6 @@ Counts = Counter[int]
 
 
 @dataclass(frozen=True, slots=True)
-class TcoreWork:
-    """What a contraction takes of the T-core: cycles of its operations, and output tiles. Real numbers: least ones.
-
-    `least_tile_cycles` are those of the operations of any one tile; `always` tells whether every output has at least
-    one product of elements inside the tensors.
-    """
-
-    operation_cycles: float
-    tiles: float
-    least_tile_cycles: int
-    always: bool = True
-
-    def cycles(self, machine: Machine) -> float:
-        """Cycles on one SPC: between two tiles the only accumulator passes from the array to a vector program."""
-        return self.operation_cycles + self.tiles * machine.tile_gap_cycles()
-
-
-@dataclass(frozen=True, slots=True)
 class Roles:
     """The dimensions of a contraction: in `a` alone, in `b` alone, in both, reduced; what is in neither is computed
     once."""
@@ -55,6 +37,25 @@ class Roles:
     columns: tuple[str, ...]
     batch: tuple[str, ...]
     depth: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TcoreWork:
+    """What a contraction takes of the T-core: cycles of its operations, and output tiles. Real numbers: least ones.
+
+    `part` are the roles of its dimensions, `least_tile_cycles` the cycles of the operations of any one tile; `always`
+    tells whether every output has at least one product of elements inside the tensors.
+    """
+
+    part: Roles
+    operation_cycles: float
+    tiles: float
+    least_tile_cycles: int
+    always: bool = True
+
+    def cycles(self, machine: Machine) -> float:
+        """Cycles on one SPC: between two tiles the only accumulator passes from the array to a vector program."""
+        return self.operation_cycles + self.tiles * machine.tile_gap_cycles()
 
 
 def roles(kernel: Kernel, contraction: Contraction) -> Roles:
@@ -81,7 +82,7 @@ def tcore_work(kernel: Kernel, contraction: Contraction, machine: Machine) -> Tc
     part = roles(kernel, contraction)
     blocks = _blocks(kernel, contraction)
     if blocks is None:
-        return TcoreWork(0.0, 0.0, 0, always=False)
+        return TcoreWork(part, 0.0, 0.0, 0, always=False)
     rows, columns = machine.tcore_rows, machine.tcore_cols
     # In `a` (rows x depth), every element in use meets every column in use, 64 in one place of an operation.
     by_column = sum(n * -(-used // columns) for used, n in _histogram(kernel, part, blocks, part.columns).items())
@@ -97,7 +98,7 @@ def tcore_work(kernel: Kernel, contraction: Contraction, machine: Machine) -> Tc
         tiles = max(tiles, batch * height * -(-width // columns) / rows, batch * width * -(-height // rows) / columns)
     area, rate = rows * columns, form.macs_per_cycle_per_spc
     least = min((used for used in depths if used), default=0)
-    return TcoreWork(slots * area / rate, tiles, -(-area * _rounded(least, form) // rate), always)
+    return TcoreWork(part, slots * area / rate, tiles, -(-area * _rounded(least, form) // rate), always)
 
 
 def _rounded(depth: int, form: TcoreFormat) -> int:
