@@ -14,10 +14,10 @@ import numpy as np
 
 from birc.compiler.importer.attention_heads import attended, concatenated, joined_heads, lowest, split_heads
 from birc.compiler.importer.builder import GraphBuilder
-from birc.compiler.importer.contrib_rotary import rotated
 from birc.compiler.importer.contrib_standard import DOMAIN
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
+from birc.compiler.importer.rotary import rotated
 from birc.compiler.importer.term import Term, as_term, constant, where
 from birc.runtime.errors import BadModelError
 

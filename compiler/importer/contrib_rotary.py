@@ -1,8 +1,4 @@
-"""Lowering of onnxruntime's RotaryEmbedding, and the rotation of heads that its attention shares.
-
-Pairs of a head's elements are turned by angles that grow with the token's position; tables hold cosines and sines of
-every position. Source: Su et al., RoFormer, 2021.
-"""
+"""Lowering of onnxruntime's RotaryEmbedding, of which the one in the standard came (rotary.py)."""
 
 from __future__ import annotations
 
@@ -14,34 +10,9 @@ from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.contrib_standard import DOMAIN
 from birc.compiler.importer.lowering import OpType, Results
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
-from birc.compiler.importer.term import Term, constant, stacked
+from birc.compiler.importer.rotary import rotated
+from birc.compiler.importer.term import Term, constant
 from birc.runtime.errors import BadModelError
-
-
-def rotated(heads: Term, positions: Term, cosines: Term, sines: Term, *, is_interleaved: bool) -> Term:
-    """`heads` (batch, head, token, element) turned by the angles of their `positions` (batch or 1, token).
-
-    The tables are (position, pair). Elements of a pair are neighbours when interleaved, else halves apart; those beyond
-    the pairs stay as they are.
-    """
-    batch, count, tokens, size = heads.shape
-    pairs = cosines.shape[1]
-    cosine, sine = (table.gather(positions).reshape(positions.shape[0], 1, tokens, pairs) for table in (cosines, sines))
-    turning = heads.part(3, 0, 2 * pairs)
-    if is_interleaved:
-        apart = turning.reshape(batch, count, tokens, pairs, 2)
-        real, imaginary = apart.at(4, 0), apart.at(4, 1)
-    else:
-        real, imaginary = turning.part(3, 0, pairs), turning.part(3, pairs, 2 * pairs)
-    parts = [real * cosine - imaginary * sine, real * sine + imaginary * cosine]
-    if is_interleaved:
-        turned = stacked(parts, -1).reshape(batch, count, tokens, 2 * pairs)
-        parts = [turned]
-    if 2 * pairs < size:
-        parts.append(heads.part(3, 2 * pairs, size))
-    if len(parts) == 1:
-        return parts[0]
-    return Term(heads.build, heads.build.emit("concat", [part.name for part in parts], {"axis": 3}))
 
 
 def _rotary_embedding(node: OnnxNode, build: GraphBuilder) -> Results:

@@ -18,6 +18,7 @@ from birc.compiler.ir.ops import (
     pool,
     quantization,
     reduction,
+    rotation,
     shape,
 )
 
@@ -30,6 +31,7 @@ OPS: Final[tuple[OpRow, ...]] = (
     *pool.ROWS,
     *normalization.ROWS,
     *reduction.ROWS,
+    *rotation.ROWS,
     *shape.ROWS,
     *index.ROWS,
 )

@@ -8,6 +8,7 @@ from typing import ClassVar, Final
 
 from birc.compiler.ir.attributes import integer, integers
 from birc.compiler.ir.graph import Graph, Node
+from birc.compiler.passes import rules_rotation
 from birc.compiler.passes.base import Pass, PassResult
 from birc.compiler.passes.polynomials import Polynomial, polynomial_of
 from birc.compiler.passes.rules import Rewriter, Rule, apply_rules
@@ -196,12 +197,13 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("rms-norm", "mul", rms_norm),
     Rule("rms-norm-by-division", "mul", rms_norm_by_division),
     Rule("layer-norm", "add", layer_norm),
+    *rules_rotation.RULES,
 )
 
 
 @dataclass(frozen=True)
 class RecogniseComposites(Pass):
-    """Put SiLU, GELU, RMSNorm and LayerNorm in the place of the primitive ops that spell them out.
+    """Put SiLU, GELU, RMSNorm, LayerNorm and rotary embeddings in the place of the primitive ops that spell them out.
 
     before:
         graph "g" {

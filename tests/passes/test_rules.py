@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import rotary_forms
 from graph_maker import GraphMaker, random_inputs, sources_of
 
 from birc.compiler.ir.graph import Graph
@@ -326,6 +327,19 @@ CASES = (
     ),
     Case("rms-norm-by-division", "rms_norm", rms_norm_by_division, ROUNDED),
     Case("layer-norm", "layer_norm", layer_norm, ROUNDED),
+    *(Case("rotate-by-turned-copy", "rotate", lambda m, o=o: rotary_forms.turned_copy(m, order=o)) for o in (0, 1)),
+    Case("rotate-by-turned-copy", "rotate", lambda m: rotary_forms.turned_copy(m, neighbours=True)),
+    Case("rotate-by-turned-copy", "slice rotate", rotary_forms.turned_copy_of_a_part),
+    *(
+        Case("rotate-by-halves", "rotate", lambda m, o=o: rotary_forms.turned_pairs(m, order=o), ROUNDED)
+        for o in (0, 1)
+    ),
+    Case("rotate-by-halves", "slice rotate slice concat", rotary_forms.turned_first_half, ROUNDED),
+    *(
+        Case("rotate-by-neighbours", ops, lambda m, f=form: rotary_forms.turned_pairs(m, form=f), ROUNDED)
+        for form, ops in (("strided", "rotate"), ("taken", "rotate"))
+    ),
+    *(Case("one-angle-a-pair", "rotate", lambda m, n=n: rotary_forms.rotate(m, neighbours=n)) for n in (False, True)),
     Case("signed-quantisation", "quantize dequantize", unsigned_quantisation),
     Case("integer-matrix-product", "matmul sub cast mul", quantized_product, ROUNDED),
     Case("integer-convolution", "pad conv2d cast mul add", quantized_conv, ROUNDED),
@@ -423,6 +437,11 @@ def refusals() -> tuple[tuple[str, Body], ...]:
         ("silu", other_gate),
         ("erf-gelu", wrong_half),
         ("rms-norm", mean_of_all),
+        *(("rotate-by-turned-copy", body) for body in rotary_forms.NEAR_COPIES.values()),
+        *(("rotate-by-halves", body) for body in rotary_forms.NEAR_PAIRS.values()),
+        ("rotate-by-turned-copy", rotary_forms.turned_integers),
+        ("one-angle-a-pair", lambda m: rotary_forms.rotate(m, neighbours=False, twice=False)),
+        ("one-angle-a-pair", lambda m: m("rotate", m.input(3, 8), m.random(8), m.random(8), interleaved=0)),
         ("same-shape-reshape", lambda m: m("reshape", m.input(2, 3), shape=(2, 3))),
         ("rows-of-product", shared_rows(False)),
         ("rows-of-product", lambda m: rows(m, m("matmul", m.input(1, 6, 4), m.random(4, 5)))),

@@ -10,6 +10,7 @@ from lowering_case import F32, I64, Case, case, f32, ints
 F16 = np.float16
 I32 = np.int32
 ours = partial(case, domain="com.microsoft")
+standard = partial(case, opset=23, oracle="onnx")
 X = f32(2, 5, 12)
 TABLE = f32(20, 12)
 
@@ -77,11 +78,16 @@ PRODUCTS = (
     ours("FusedConv", f32(2, 3, 8, 7), f32(4, 3, 1, 1), activation="Tanh"),
 )
 
+POSITIONS = ints(*range(5), 3, 4, 5, 6, 7).reshape(2, 5)
 ROTATIONS = (
-    ours("RotaryEmbedding", f32(2, 5, 24), ints(*range(5), 3, 4, 5, 6, 7).reshape(2, 5), *angles(16, 4)),
+    ours("RotaryEmbedding", f32(2, 5, 24), POSITIONS, *angles(16, 4)),
     ours("RotaryEmbedding", f32(2, 3, 5, 8), ints(4), *angles(16, 4), interleaved=1),
     ours("RotaryEmbedding", f32(2, 5, 24), ints(2), *angles(16, 2), rotary_embedding_dim=4, num_heads=3),
-)
+    standard("RotaryEmbedding", f32(2, 5, 24), *angles(16, 4), POSITIONS, num_heads=3),
+    standard("RotaryEmbedding", f32(2, 3, 5, 8), *angles(16, 4), POSITIONS, interleaved=1),
+    standard("RotaryEmbedding", f32(2, 3, 5, 8), *(angle.reshape(2, 5, 2) for angle in angles(10, 2)),
+             rotary_embedding_dim=4),
+)  # fmt: skip
 
 STANDARD = (
     ours("QuantizeLinear", X, np.array(0.05, F32), np.array(30, np.uint8), kinds=(np.uint8,)),

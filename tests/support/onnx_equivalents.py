@@ -149,6 +149,7 @@ EQUIVALENTS: dict[str, Translate] = {
     "reduce_prod": _axes("ReduceProd"),
     "slice": _slice,
     "pad": _pad,
+    "rotate": _same("RotaryEmbedding", num_heads=1),
     "reshape": _shape("Reshape", allowzero=1),
     "expand": _shape("Expand"),
 }

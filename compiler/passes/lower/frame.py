@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from birc.compiler.ir.plan import Access, Dimension, Index, View
-from birc.compiler.passes.lower.views import broadcast
+from birc.compiler.passes.lower.views import broadcast, narrow
 
 
 def unit(name: str) -> Index:
@@ -105,3 +105,26 @@ class Frame:
         dims = tuple(1 if stride == 0 else extent for extent, stride in zip(seen.dims, seen.strides, strict=True))
         index = tuple(Index() if extent == 1 else unit(name) for extent, name in zip(dims, self.names, strict=True))
         return Access(View(seen.buffer, seen.offset, dims, seen.strides), index)
+
+
+@dataclass(frozen=True, slots=True)
+class PartFrame(Frame):
+    """The frame of a part of a value: of its last axis, `whole` long, every `step`-th element from `start` on."""
+
+    whole: int = 1
+    start: int = 0
+    step: int = 1
+
+    @staticmethod
+    def of_last(shape: Sequence[int], layout: Sequence[int] | None, start: int, step: int, extent: int) -> PartFrame:
+        """So many elements of the last axis of a value of this shape."""
+        part = Frame.of((*shape[:-1], extent), layout)
+        return PartFrame(part.shape, part.factors, part.order, part.names, shape[-1], start, step)
+
+    def view(self, view: View) -> View:
+        """An operand of the shape of the whole, of which this is the part."""
+        last = len(self.shape) - 1
+        seen = broadcast(view, (*self.shape[:-1], self.whole))
+        starts = tuple(self.start if axis == last else 0 for axis in range(len(self.shape)))
+        steps = tuple(self.step if axis == last else 1 for axis in range(len(self.shape)))
+        return Frame.view(self, narrow(seen, starts, self.shape, steps))

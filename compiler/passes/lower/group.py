@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from birc.compiler.ir.graph import GROUP, Graph, Node
@@ -160,12 +160,24 @@ def open_group(env: Environment, node: Node) -> GroupLowering:
 
 def close_group(lowering: GroupLowering, node: Node, output: Frame | None = None) -> Kernel:
     """The kernel of a walked group; its outputs get buffers, written through the frame `output` (that of the group)."""
-    env = lowering.env
+    frame = output or lowering.frame
+    stores = group_stores(lowering, node, output)
+    if lowering.row_sums is not None:
+        reduced = lowering.row_sums.dims
+        shape = tuple(1 if d.name in reduced else d.extent for d in frame.dimensions)
+        sums = lowering.env.new_row_sums(node.name, shape)
+        index = tuple(Index() if d.name in reduced else unit(d.name) for d in frame.dimensions)
+        stores.append(Store(lowering.row_sums, Access(sums, index)))
+    return group_kernel(lowering, node, stores)
+
+
+def group_stores(lowering: GroupLowering, node: Node, output: Frame | None = None) -> list[Store]:
+    """The stores of the results of a walked group, through the frame `output` (that of the group)."""
     frame = output or lowering.frame
     outputs = node.body.outputs if node.body is not None else tuple(v.name for v in node.outputs)
     stores = []
     for inner, value in zip(outputs, node.outputs, strict=True):
-        view = env.target(value.name, value.type)
+        view = lowering.env.target(value.name, value.type)
         if output is not None:
             view = _kept_axes(view, output)
         stored, access = lowering.values[inner], frame.access(view)
@@ -173,16 +185,16 @@ def close_group(lowering: GroupLowering, node: Node, output: Frame | None = None
             stores += [Store(stored.words[part], word_of(access, part)) for part in (1, 0)]
         else:
             stores.append(Store(stored, access))
-    if lowering.row_sums is not None:
-        reduced = lowering.row_sums.dims
-        sums = env.new_row_sums(node.name, tuple(1 if d.name in reduced else d.extent for d in frame.dimensions))
-        index = tuple(Index() if d.name in reduced else unit(d.name) for d in frame.dimensions)
-        stores.append(Store(lowering.row_sums, Access(sums, index)))
+    return stores
+
+
+def group_kernel(lowering: GroupLowering, node: Node, stores: Sequence[Store]) -> Kernel:
+    """The kernel of a walked group that ends in these stores."""
     space = lowering.frame.dimensions + lowering.red_dims
     return Kernel(
         node.name,
         space,
-        phases(stores, _loops(space, env.tile_elements), keep_tiles=lowering.contraction is not None),
+        phases(stores, _loops(space, lowering.env.tile_elements), keep_tiles=lowering.contraction is not None),
         lowering.contraction,
         lowering.macs,
         node.sources,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,7 @@ from birc.compiler.passes.lower.narrow import narrow_operands
 from birc.compiler.passes.lower.neighbours import join_neighbours
 from birc.compiler.passes.lower.pack import pack_small
 from birc.compiler.passes.lower.ranges import graph_ranges
+from birc.compiler.passes.lower.rotation import ROTATIONS, is_rotation, rotation
 from birc.compiler.passes.lower.rows import (
     REDUCTIONS,
     kept_frame,
@@ -93,7 +94,8 @@ class Lowered:
 
 def is_supported(op: str) -> bool:
     """Whether the device has a lowering for a core op."""
-    return op in ANCHORS or op in MOVEMENTS or op in VIEWS or op in REDUCTIONS or is_element_wise_op(op)
+    kinds: tuple[Container[str], ...] = (ANCHORS, MOVEMENTS, VIEWS, REDUCTIONS, ROTATIONS)
+    return any(op in kind for kind in kinds) or is_element_wise_op(op)
 
 
 def is_element_wise_op(op: str) -> bool:
@@ -151,7 +153,7 @@ def lower_graph(graph: Graph, machine: Machine, precision: str, *, joins_neighbo
 
 
 def _make_in_place(env: Environment) -> None:
-    """Let the products that only one concatenation reads be written into its result.
+    """Let the products and rotations that only one concatenation reads be written into its result.
 
     What one concatenation reads twice, and what lies otherwise than the result, is copied.
     """
@@ -162,14 +164,14 @@ def _make_in_place(env: Environment) -> None:
         for name, piece in zip(node.inputs, concat_pieces(env, node), strict=True):
             type, is_result = graph.type_of(name), name in graph.outputs
             alone = [user.name for user in graph.users(name)] == [node.name] and node.inputs.count(name) == 1
-            if _is_product(graph.producer(name)) and alone and not is_result and type.layout == node.output.type.layout:
+            if _is_placed(graph.producer(name)) and alone and not is_result and type.layout == node.output.type.layout:
                 env.views[name] = piece
 
 
-def _is_product(node: Node | None) -> bool:
-    """Whether a kernel of the T-core makes the value of a node, without a reduction to a smaller one."""
+def _is_placed(node: Node | None) -> bool:
+    """Whether the kernel that makes the value of a node may write it anywhere: a product of matrices or a rotation."""
     inside = node.body.nodes if node is not None and node.body is not None else (node,)
-    return any(inner is not None and inner.op == "matmul" for inner in inside)
+    return any(inner is not None and inner.op in ("matmul", *ROTATIONS) for inner in inside)
 
 
 def _direct_outputs(graph: Graph) -> list[str]:
@@ -208,6 +210,8 @@ def _lower_node(env: Environment, node: Node) -> None:
 
 
 def _lower_group(env: Environment, node: Node) -> Kernel:
+    if is_rotation(node):
+        return rotation(env, node)
     lowering = open_group(env, node)
     lowering.keeps_sums = _is_shares(env.graph, node)
     anchor = next((n for n in lowering.nodes if not is_element_wise(n)), None)
