@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from birc.codegen.columns import Place
 from birc.codegen.nest import NestBuilder, mask
 from birc.codegen.operand_ring import Operand, Rounds, Steps, ring_address, running_address
 from birc.codegen.slots import Slots
@@ -77,10 +78,24 @@ class OperandLoads:
         if self.tiling.stream and operand is self.a:
             return
         operand.scope = self.nest.inner_depths()
+        if self.passes_columns and operand is self.b:
+            return
         with ExitStack() as loops:
             extent = self.tile.get(operand.dimension, 1)
             tile = loops.enter_context(self.nest.loop(operand.count, extent, operand.dimension))
             self.load(operand, {tile: 1}, self.depth_loops(loops, operand.resident))
+
+    @property
+    def passes_columns(self) -> bool:
+        """Whether tiles of columns are loaded one by one as the T-core takes them: there are not slots for a row."""
+        tiles = self.b.count * math.prod(self.steps(d) for d in self.b.resident)
+        return self.tiling.rows == 1 and not self.tiling.hoist and self.b.slots < tiles
+
+    def column(self, tile: Place, first: int) -> None:
+        """Load a tile of columns, which `tile` numbers in its row from the `first` on, if they pass."""
+        if self.passes_columns:
+            with ExitStack() as loops:
+                self.write(self.b, self.ring(self.b, tile, self.depth_loops(loops, self.b.resident), first))
 
     def row(self) -> None:
         """Load the current row tile of a streamed operand, for the depth that is resident."""

@@ -42,6 +42,7 @@ class TileProducts:
     ) -> None:
         """The T-core operations of one tile over the resident depth; the loops are over a `part` of the columns."""
         operand_a, operand_b = self.loads.a, self.loads.b
+        self.loads.column(column, part.first)
         with ExitStack() as loops:
             around = self.loads.nest.inner_depths()
             streamed = self.tiling.stream and operand_b.count == 1

@@ -131,7 +131,8 @@ class Tiling:
     in the input buffers at once (the others are streamed in chunks); `hoist`: the operand kept over the loop of the
     other one ("a", "b" or ""); `stream`: a tiles are loaded one by one as the T-core takes them, instead of block by
     block (with several columns a row's tiles stay until the last of them); `a_slots` and `b_slots`: tiles that each
-    input buffer holds, a ring in the order of their loads; `programs`: vector programs that take tiles in turn, or
+    input buffer holds, a ring in the order of their loads (where b has fewer than a single row has columns, these pass:
+    they are loaded one by one as the T-core takes them); `programs`: vector programs that take tiles in turn, or
     (`turns` is "block") whole blocks, whose sums wait in registers until the last is there; `taps`: the innermost
     depth loops, which move a window over a patch that an a tile brings for all of them (plan_patch.py); `once`: each
     vector program executes the first phase of a vector kernel, loads all, once for all of its tiles; `ahead`: it loads

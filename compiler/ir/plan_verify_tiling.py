@@ -147,7 +147,7 @@ def _product_problems(
         a_tiles = 1 if tiling.columns == 1 else row
     for operand, tiles, slots, num_bytes, capacity in zip(
         ("a", "b"),
-        (a_tiles, tiling.columns * resident),
+        (a_tiles, resident if may_pass_columns(tiling) else tiling.columns * resident),
         (tiling.a_slots, tiling.b_slots),
         slot_bytes(kernel, contraction, tiling, machine),
         (machine.gib_a_bytes, machine.gib_b_bytes),
@@ -162,6 +162,11 @@ def _product_problems(
         yield from _shift_problems(kernel, contraction, tiling, tile)
     if tiling.hoist and resident != math.prod(steps):
         yield f"hoists {tiling.hoist}, but the depth is not resident"
+
+
+def may_pass_columns(tiling: Tiling) -> bool:
+    """Whether tiles of columns may pass, loaded one by one as the T-core takes them: each is used once in its block."""
+    return tiling.rows == 1 and not tiling.hoist
 
 
 def _row_order_problems(

@@ -195,6 +195,8 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     if tiling.stream:
         a_tiles = 1 if tiling.columns == 1 else a_resident
     a_short, b_short = _shortage(tiling.a_slots, a_tiles), _shortage(tiling.b_slots, tiling.columns * resident)
+    if tiling.b_slots < tiling.columns * resident:  # Tiles of columns pass: each makes room for another one.
+        b_short = 0.0
     b_exposed = BY_COLUMNS_EXPOSED if tiling.by_columns else SINGLE_BUFFER_EXPOSED
     if tiling.winding:
         b_exposed = 0.0

@@ -24,6 +24,9 @@ LARGEST_WIDE_GROUP = 4
 MOST_BEFORE_SOFTMAX = 6
 """Nodes of a product's group that a softmax joins: registers hold the tiles of a row, and little beside them."""
 
+TILES_THAT_PASS = 8
+"""Tiles of the other operand that an input buffer holds at least of a longer row: loads of others are in flight."""
+
 DEPTH_UNIT, LEAST_DEPTH = 64, 128
 """Input buffers hold depths in steps of at least the second, each rounded up to the first at most."""
 
@@ -284,9 +287,10 @@ def _refusal_of_row(limits: Fuse, graph: Graph, node: Node, draft: _Draft) -> Re
         return Refusal(Reason.UNEVEN_TILES, f"{over}: {tiles:,} tiles in a row are not of one width")
     depth = graph.type_of(product.inputs[0]).sizes[-1]
     padded = depth + DEPTH_UNIT * -(-depth // LEAST_DEPTH)
-    num_bytes = tiles * limits.tile_columns * padded * limits.element_bytes
+    held = min(tiles, TILES_THAT_PASS)
+    num_bytes = held * limits.tile_columns * padded * limits.element_bytes
     if num_bytes > limits.operand_bytes:
-        words = f"{over}, products {depth:,} deep: {num_bytes:,} bytes of the other operand for a row of tiles, "
+        words = f"{over}, products {depth:,} deep: {num_bytes:,} bytes of the other operand for {held} tiles of a row, "
         words += f"the input buffer holds {limits.operand_bytes:,}"
         return Refusal(Reason.INPUT_BUFFER, words)
     return None

@@ -287,7 +287,10 @@ def _blocked(
                 a_slots = _slots(machine, a_steps, machine.gib_a_bytes // a_bytes, held=a_steps)
             else:
                 a_slots = _slots(machine, 1 if stream else rows * a_steps, machine.gib_a_bytes // a_bytes)
-            b_slots = _slots(machine, columns * steps, machine.gib_b_bytes // b_bytes)
+            fitting = machine.gib_b_bytes // b_bytes
+            b_slots = _slots(machine, columns * steps, fitting)
+            if not b_slots and after.is_rowwise and not hoist and fitting >= 2 * steps:
+                b_slots = fitting  # Tiles of columns pass.
             if a_slots and b_slots:
                 for what, programs in turns:
                     tiling = Tiling(

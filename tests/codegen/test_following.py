@@ -34,10 +34,12 @@ def causal(rows: int, columns: int) -> np.ndarray:
     return np.arange(columns) <= np.arange(columns - rows, columns)[:, None]
 
 
-def attention(heads: int, rows: int, columns: int, mask: str = "", features: int = FEATURES) -> Graph:
+def attention(
+    heads: int, rows: int, columns: int, mask: str = "", features: int = FEATURES, depth: int = DEPTH
+) -> Graph:
     """softmax(q @ k + mask) @ v, the mask one for all rows, or causal."""
     make = GraphMaker()
-    scores = make("matmul", make.input(heads, rows, DEPTH), make.input(heads, DEPTH, columns))
+    scores = make("matmul", make.input(heads, rows, depth), make.input(heads, depth, columns))
     v = make.input(heads, columns, features)
     if mask == "added":
         scores = make("add", scores, make.input(1, 1, columns))
@@ -121,6 +123,17 @@ def test_values_for_which_there_is_no_room_come_bit_by_bit(mask: str) -> None:
     (found, *_) = followed(attention(4, 128, 320, mask, 128), machine, "bf16")
     check(found, mask, 3e-2)
     assert {k.tiling.hoist for k in found.kernels if len(k.phases) == 1 and k.tiling} == {""}
+
+
+@pytest.mark.parametrize("mask", ["", "added", "causal"])
+def test_columns_of_scores_for_which_there_is_no_room_pass(mask: str) -> None:
+    """Each row of scores loads them once more, one tile after the other."""
+    machine = with_input_buffers(3 << 16).with_values({"spc_sram_bytes": 1 << 22})
+    (found, *_) = followed(attention(4, 128, 900, mask, depth=128), machine, "bf16")
+    check(found, mask, 3e-2)
+    (ahead,) = {k.tiling for k in found.kernels if len(k.phases) > 1}
+    assert ahead is not None
+    assert ahead.b_slots < ahead.columns
 
 
 def test_every_spc_of_a_br100_follows_itself() -> None:

@@ -54,15 +54,15 @@ def causal(rows: int, columns: int) -> np.ndarray:
     return np.tril(np.ones((rows, columns), bool), columns - rows)
 
 
-def with_overlap(compiled: Compiled) -> Compiled:
-    """The same with the rows of the first kernel overlapping."""
+def with_overlap(compiled: Compiled, b_slots: int = 0) -> Compiled:
+    """The same with the rows of the first kernel overlapping, and slots for so many of its columns, or for all."""
 
     def changed(kernel: Kernel | None) -> Kernel | None:
         if kernel is None or kernel.tiling is None or kernel.name != compiled.kernels[0].name:
             return kernel
         tiling = overlapped(kernel, _plain(kernel.tiling), compiled.machine)
         assert tiling is not None
-        return replace(kernel, tiling=tiling)
+        return replace(kernel, tiling=replace(tiling, b_slots=b_slots or tiling.b_slots))
 
     steps = tuple(
         KernelStep(tuple(changed(kernel) for kernel in step.kernels)) if isinstance(step, KernelStep) else step
@@ -116,6 +116,7 @@ def test_values(case: str, target: str) -> None:
     error = 2e-2 if target == "br100" else 2e-3
     check(compiled, keeps, error)
     check(with_overlap(compiled), keeps, error)
+    check(with_overlap(compiled, b_slots=1), keeps, error)
 
 
 @pytest.mark.parametrize("inverted", [False, True])

@@ -203,10 +203,10 @@ def scores(columns: int, depth: int = 16, before: int = 0, axis: int = 1) -> Pai
             "softmax over 2,048 columns: 32 tiles in a row, the vector registers hold 16",
         ),
         (
-            # 16 tiles of 64 columns, 64 deep and 64 more for the step, in 4 bytes.
-            scores(1024, depth=64),
+            # 8 tiles of 64 columns, 128 deep and 64 more for the step, in 4 bytes.
+            scores(1024, depth=128),
             Reason.INPUT_BUFFER,
-            "softmax over 1,024 columns, products 64 deep: 524,288 bytes of the other operand for a row of tiles, "
+            "softmax over 1,024 columns, products 128 deep: 393,216 bytes of the other operand for 8 tiles of a row, "
             "the input buffer holds 262,144",
         ),
     ],

@@ -193,6 +193,8 @@ def _tilings(draw: st.DrawFn, kernel: Kernel, mode: str) -> Tiling:
     least = steps * (1 if stream else rows)
     if stream and columns == 1:
         least = 1
+    hoist = draw(st.sampled_from(hoists))
+    least_b = steps if rows == 1 and not hoist else columns * steps
     by_block = whole_rows or (rows * columns > 1 and (mode in ("block", "large") or draw(st.booleans())))
     tiling = Tiling(
         tuple(tile.items()),
@@ -200,10 +202,10 @@ def _tilings(draw: st.DrawFn, kernel: Kernel, mode: str) -> Tiling:
         rows,
         columns,
         resident,
-        draw(st.sampled_from(hoists)),
+        hoist,
         stream,
         a_slots=draw(st.integers(least, 2 * least + 2)),
-        b_slots=draw(st.integers(columns * steps, 2 * columns * steps + 2)),
+        b_slots=draw(st.integers(least_b, 2 * columns * steps + 2)),
         programs=draw(_programs(cut, rows, columns, by_block=by_block)),
         turns=BLOCK if by_block else TILE,
     )
