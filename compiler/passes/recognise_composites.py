@@ -8,7 +8,7 @@ from typing import ClassVar, Final
 
 from birc.compiler.ir.attributes import integer, integers
 from birc.compiler.ir.graph import Graph, Node
-from birc.compiler.passes import rules_rotation
+from birc.compiler.passes import rules_masks, rules_rotation
 from birc.compiler.passes.base import Pass, PassResult
 from birc.compiler.passes.polynomials import Polynomial, polynomial_of
 from birc.compiler.passes.rules import Rewriter, Rule, apply_rules
@@ -198,6 +198,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("rms-norm-by-division", "mul", rms_norm_by_division),
     Rule("layer-norm", "add", layer_norm),
     *rules_rotation.RULES,
+    *rules_masks.RULES,
 )
 
 

@@ -229,6 +229,21 @@ def view_of_integers(op: str) -> Body:
     return lambda make: make(op, dequantized(make, 3, 4), **VIEWS_OF_INTEGERS[op])
 
 
+def masked(low: float, *, first: bool = False, rows: int = 4) -> Body:
+    """A softmax over scores to which a causal mask is added."""
+
+    def body(make: GraphMaker) -> str:
+        mask = make.constant(np.triu(np.full((rows, 4), low), 1 if rows > 1 else 3)[None])
+        scores = make.input(2, 4, 4)
+        return make("softmax", make("add", *((mask, scores) if first else (scores, mask))), axis=2)
+
+    return body
+
+
+def masked_otherwise(mask: object, axis: int = 2) -> Body:
+    return lambda make: make("softmax", make("add", make.input(2, 4, 4), make.constant(mask)), axis=axis)
+
+
 SIGNED = "cast sub cast"
 SUMS = "cast reduce_sum mul"
 GROUPED_PIECE = "reshape slice reshape slice conv2d"
@@ -340,6 +355,9 @@ CASES = (
         for form, ops in (("strided", "rotate"), ("taken", "rotate"))
     ),
     *(Case("one-angle-a-pair", "rotate", lambda m, n=n: rotary_forms.rotate(m, neighbours=n)) for n in (False, True)),
+    *(Case("choice-by-mask", "where softmax", masked(low)) for low in (-1e9, -3.4e38, -math.inf)),
+    Case("choice-by-mask", "where softmax", masked(-1e9, first=True)),
+    Case("choice-by-mask", "where softmax", masked(-1e9, rows=1)),
     Case("signed-quantisation", "quantize dequantize", unsigned_quantisation),
     Case("integer-matrix-product", "matmul sub cast mul", quantized_product, ROUNDED),
     Case("integer-convolution", "pad conv2d cast mul add", quantized_conv, ROUNDED),
@@ -410,6 +428,10 @@ def refusals() -> tuple[tuple[str, Body], ...]:
         inverse = m("rsqrt", m("add", mean, m.constant(1e-5)))
         return m("mul", m("mul", x, inverse), m.random(8))
 
+    def shared_scores(m: GraphMaker) -> str:
+        scores = m("add", m.input(4, 4), m.constant(np.triu(np.full((4, 4), -1e9), 1)))
+        return m("add", scores, m("softmax", scores, axis=1))
+
     def shared_rows(biased: bool) -> Body:
         def body(m: GraphMaker) -> str:
             shared = m("matmul", m.input(6, 4), m.random(4, 5))
@@ -442,6 +464,13 @@ def refusals() -> tuple[tuple[str, Body], ...]:
         ("rotate-by-turned-copy", rotary_forms.turned_integers),
         ("one-angle-a-pair", lambda m: rotary_forms.rotate(m, neighbours=False, twice=False)),
         ("one-angle-a-pair", lambda m: m("rotate", m.input(3, 8), m.random(8), m.random(8), interleaved=0)),
+        ("choice-by-mask", masked(-1e4)),
+        ("choice-by-mask", masked_otherwise(np.triu(np.full((4, 4), -1e9), 0))),
+        ("choice-by-mask", masked_otherwise(np.tri(4) * -1e9 + np.eye(4))),
+        ("choice-by-mask", masked_otherwise(np.triu(np.full((4, 4), -1e9), 1), axis=1)),
+        ("choice-by-mask", masked_otherwise(np.triu(np.full((4, 4), -1e9), 1)[..., :1])),
+        ("choice-by-mask", masked_otherwise(np.zeros((4, 4)))),
+        ("choice-by-mask", shared_scores),
         ("same-shape-reshape", lambda m: m("reshape", m.input(2, 3), shape=(2, 3))),
         ("rows-of-product", shared_rows(False)),
         ("rows-of-product", lambda m: rows(m, m("matmul", m.input(1, 6, 4), m.random(4, 5)))),

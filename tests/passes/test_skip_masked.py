@@ -14,6 +14,7 @@ from pipeline import compiled_plans
 
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.interpreter import run_graph
+from birc.compiler.passes.canonicalize import canonicalize
 from birc.compiler.passes.skip_masked import SkipMasked, skip_masked_for
 from birc.runtime.machine import load_machine
 
@@ -97,6 +98,27 @@ def test_a_mask_of_columns_only_takes_all_rows_at_once() -> None:
     (actual,) = run_graph(result.graph, inputs).values()
     np.testing.assert_allclose(actual, expected(graph, inputs, keeps), rtol=1e-5, atol=1e-6)
     assert [node.output.type.sizes for node in result.graph.nodes if node.op == "softmax"] == [(2, 32, 12)]
+
+
+@pytest.mark.parametrize("precision", ["model", "bf16"])
+@pytest.mark.parametrize("low", [-1e9, LOWEST, -math.inf])
+def test_a_mask_that_is_added_is_one(low: float, precision: str) -> None:
+    """As decoders are exported: what is added to the scores is 0 or takes their share from them."""
+    keeps = causal(64)
+    make = GraphMaker()
+    q, k = make.input(2, 64, 8), make.input(2, 8, 64)
+    scores = make("mul", make("matmul", q, k), make.constant(0.5))
+    masked = make("add", scores, make.constant(np.where(keeps, 0.0, low)[None]))
+    graph = make.graph(make("matmul", make("softmax", masked, axis=2), make.input(2, 64, 8)))
+    result = SkipMasked(8).run(canonicalize(graph))
+    assert scores_computed(result.graph) == 2 * sum(8 * 8 * (n + 1) for n in range(8))
+    inputs = random_inputs(graph)
+    for compiled in compiled_plans(result.graph, WIDE, precision):
+        compiled.verify()
+        for found in (compiled.step(inputs), compiled.values(inputs)):
+            (value,) = found.values()
+            tolerance = 2e-2 if precision == "bf16" else 1e-4
+            np.testing.assert_allclose(value, expected(graph, inputs, keeps), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("precision", ["model", "bf16"])
