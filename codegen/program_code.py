@@ -143,10 +143,12 @@ class ProgramWriter:
         codes = self._bound(steps)
         for die, kernels, number in codes:
             dies_of_run.setdefault(number, []).append((die, kernels))
+        for die, kernels, number in codes:
+            self._load_ahead(die, kernels, number)
         if any(self._may_overwrite(die, kernels) for die, kernels, _ in codes):
             self.log.meet_all()
-        for die, kernels, number in codes:
-            self._order(die, kernels, number, following)
+        for die, kernels, _ in codes:
+            self._order(die, kernels, following)
         for number, members in dies_of_run.items():
             mask = sum(1 << die for die, _ in members)
             macs = sum(kernel.macs for _, kernels in members for kernel in kernels)
@@ -182,13 +184,18 @@ class ProgramWriter:
             ranges = [bytes_of(self.log.buffers[access.view.buffer]) for access in ahead]
             if any(overlap(taken, written) or (busy and taken[0] == "hbm") for taken in ranges):
                 continue
-            self.log.await_fills(die, ahead)
-            self._preload(die, number, ahead)
+            self._load_ahead(die, kernels, number)
 
-    def _preload(self, die: int, number: int, ahead: Sequence[Access]) -> None:
-        """Load what a kernel takes ahead of its run, unless it is still being written, or loaded already."""
+    def _load_ahead(self, die: int, kernels: Sequence[Kernel], number: int) -> None:
+        """Load what kernels take ahead of their run, unless it is still being written, or loaded already.
+
+        What is in a tensor buffer the kernel before may still use.
+        """
+        ahead = _ahead(kernels)
         pending = self.log.dies[die].pending
-        if not ahead or die in self.preloads:
+        self.log.await_fills(die, ahead)
+        is_near = any(self.log.buffers[access.view.buffer].space == "tb" for access in ahead)
+        if not ahead or is_near or die in self.preloads or not self.runs:
             return
         if not pending.conflicts(self.log.reached(access.view for access in ahead), (), self.log.may_meet):
             self.log.commands.append(Command("preload", (number,), 1 << die))
@@ -203,20 +210,12 @@ class ProgramWriter:
             self.kernel_codes.append(code)
         return self.kernels[key], slots
 
-    def _order(self, die: int, kernels: Sequence[Kernel], number: int, following: Sequence[Step]) -> None:
-        """Waits and a barrier, where kernels touch what is still on its way or in use.
-
-        What they load ahead of them is there before, and stays.
-        """
+    def _order(self, die: int, kernels: Sequence[Kernel], following: Sequence[Step]) -> None:
+        """Waits and a barrier, where kernels touch what is still on its way or in use."""
         state = self.log.dies[die]
         touched = [access for kernel in kernels for access in accesses(kernel)]
         reads, writes = self._touches(kernels)
-        ahead = _ahead(kernels)
-        self.log.await_fills(die, ahead)
-        conflicts = state.pending.conflicts(reads, writes, self.log.may_meet)
-        if conflicts or self.log.awaited(die, touched):
-            self._preload(die, number, ahead)
-        if conflicts:
+        if state.pending.conflicts(reads, writes, self.log.may_meet):
             self._separate(die, following)
         self.log.await_fills(die, touched)
         self.preloads.pop(die, None)

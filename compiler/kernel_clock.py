@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from birc.codegen.kernel_code import KernelWriter, descriptor, emit_kernel
 from birc.codegen.slots import Slots
 from birc.compiler.ir.plan import Buffer, Kernel
-from birc.compiler.passes.contraction_cost import Memories
+from birc.compiler.passes.contraction_cost import Memories, ahead_cycles
 from birc.runtime.machine import Machine
 from birc.runtime.program import Descriptor
 from birc.runtime.program import Kernel as KernelCode
@@ -25,8 +25,8 @@ class KernelClock:
     def cycles(self, kernel: Kernel, memories: Memories, machine: Machine, most: float = math.inf) -> int:
         """Cycles of the busiest SPC, from the first instruction to the last, as the kernel is written for a machine.
 
-        Some number above `most` when they are more. What comes ahead of the kernel's start comes while a barrier of the
-        die is waited for.
+        Some number above `most` when they are more. What comes ahead of it comes while SPCs wait for the last
+        stores of the kernel before, and for each other.
         """
         return self.timer.cycles(*_timed(emit_kernel(kernel, machine), kernel, memories, machine), most)
 
@@ -64,8 +64,7 @@ def _timed(
     # Parts that SPCs have of their own are alike, but for those at the edges of an image.
     spcs = sorted({0, min(1, last), last}) if kernel.has_own_parts else range(last + 1)
     comes_ahead = kernel.contraction is not None and memories.comes_ahead(kernel.contraction)
-    ahead = machine.spcs_meet_cycles - machine.spc_barrier_cycles if comes_ahead else 0
-    return code, bindings, tuple(spcs), max(0, ahead)
+    return code, bindings, tuple(spcs), ahead_cycles(machine) if comes_ahead else 0
 
 
 def _space(name: str, memories: Memories) -> str:

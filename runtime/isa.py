@@ -334,9 +334,10 @@ COMMANDS: tuple[InstructionRow, ...] = (
         "control",
         "kernel:kernel",
         " <- ",
-        "Append the kernel of this die's next `run` with the slots as they are: on each SPC that has ended the kernels "
-        "run before, its `load_b` queue begins; its other queues begin with that `run`. Neither `launch`, `bind`, "
-        "`run` nor another `preload` comes between. Barriers do not wait for what was not run.",
+        "Append the kernel of this die's next `run` with the slots as they are: on each SPC its `load_b` queue begins "
+        "as soon as the kernel run before has begun there and its `load_a`, `load_b` and `compute` queues have ended; "
+        "its other queues begin with that `run`. Neither `launch`, `bind`, `run` nor another `preload` comes between. "
+        "Barriers do not wait for what was not run.",
     ),
 )
 

@@ -52,6 +52,14 @@ class Memories:
         return is_awaited and contraction.b.view.buffer in self.constants
 
 
+def ahead_cycles(machine: Machine) -> int:
+    """Cycles before a kernel's start in which its b is loaded, at least, where it is not made by the kernel before.
+
+    The T-core is through with that, its last stores are on their way, and then the SPCs wait for each other.
+    """
+    return max(0, machine.l2_remote_latency_cycles + machine.spcs_meet_cycles - machine.spc_barrier_cycles)
+
+
 @dataclass(frozen=True)
 class Shape:
     """A contraction cut into tiles: what does not depend on blocking.
@@ -123,6 +131,11 @@ class Shape:
         far, near = machine.l2_remote_latency_cycles, machine.tb_latency_cycles
         a, b = (near if self.memories.is_local(x) else far for x in (self.contraction.a, self.contraction.b))
         return a + 2 * machine.semaphore_cycles, b + 2 * machine.semaphore_cycles
+
+    @cached_property
+    def ahead_cycles(self) -> int:
+        """Cycles before the start in which b is loaded."""
+        return ahead_cycles(self.machine) if self.memories.comes_ahead(self.contraction) else 0
 
     @cached_property
     def epilogue(self) -> tuple[float, float, float]:
@@ -207,7 +220,9 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     added = drains * machine.vector_tile_elements / machine.vector_lanes_per_spc if partial else 0.0
     tcore = tiles * steps * shape.step_cycles + drains * drain
     local = shape.memories.is_local(shape.contraction.a)
-    ports = (b_loads * load_b + (0.0 if local else a_loads * load_a) + tiles * extra_loads, a_loads * load_a)
+    early = min(shape.ahead_cycles, min(tiling.b_slots, b_loads) * load_b)
+    b_time = max(0.0, b_time - early)
+    ports = (b_loads * load_b - early + (0.0 if local else a_loads * load_a) + tiles * extra_loads, a_loads * load_a)
     turns = tiles * (latency_b + vector + extra_loads) / tiling.programs
     if tiling.overlap:  # Only the first row of those that overlap is multiplied without another one's epilogue.
         along = spreads(shape.kernel, tiling)[overlapped_dimension(shape.kernel, tiling)].share
@@ -216,7 +231,7 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     elif by_block:
         turns = tiles * (chunks * drain + vector + extra_loads + stores) / tiling.programs
     limits = (tcore + exposed, *ports, tiles * stores, tiles * vector + added, turns, a_time, b_time)
-    first = latency_b + load_a * a_resident + tiling.columns * load_b * resident
+    first = latency_b + load_a * a_resident + max(0.0, tiling.columns * load_b * resident - early)
     last = vector + extra_loads + stores
     if by_block:  # Its loads begin when all of its sums are there.
         last = tiling.rows * tiling.columns * last + latency_b

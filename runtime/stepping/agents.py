@@ -132,30 +132,50 @@ class StepQueue:
 
 @dataclass(slots=True)
 class Appended:
-    """A kernel in the queue of an SPC; of one that was not `run` yet only the queue that loads B works.
+    """A kernel in the queue of an SPC, which was `run`, or only preloaded until now.
 
-    `meetings` are those of the SPCs before its run, or its preload as long as it is not run.
+    `meetings` are those of the SPCs before its run, `load_meetings` those before its preload; None without one.
     """
 
     kernel: int
     bindings: Mapping[int, Binding]
     is_run: bool
-    meetings: int
+    meetings: int = 0
+    load_meetings: int | None = None
+
+
+@dataclass(slots=True)
+class Begun:
+    """A kernel of which at least the queue that loads B works, and what its queues have left."""
+
+    entry: Appended
+    state: Spc
+    queues: list[StepQueue]
+
+    def clear(self) -> None:
+        """Drop the queues that are through."""
+        self.queues = [queue for queue in self.queues if not queue.finished]
+
+    @property
+    def is_through_tcore(self) -> bool:
+        """Whether the T-core and the queues that load for it are through."""
+        return all(queue.name.startswith("vector") for queue in self.queues)
 
 
 class KernelQueue:
-    """The kernels appended to one SPC: they run one after the other, the queues of one at the same time."""
+    """The kernels appended to one SPC: they run one after the other, the queues of one at the same time.
 
-    __slots__ = ("_current", "_device", "_die", "_pending", "_running", "_spc", "_state")
+    A preloaded one loads B beside the one before it, as soon as the T-core is through with that.
+    """
+
+    __slots__ = ("_begun", "_device", "_die", "_pending", "_spc")
 
     def __init__(self, device: Device, die: int, spc: int) -> None:
         self._device = device
         self._die = die
         self._spc = spc
         self._pending: deque[Appended] = deque()
-        self._current: Appended | None = None
-        self._running: list[StepQueue] = []
-        self._state: Spc | None = None
+        self._begun: deque[Begun] = deque()
 
     @property
     def idle(self) -> bool:
@@ -168,17 +188,18 @@ class KernelQueue:
 
     def _entries(self) -> Iterator[Appended]:
         """The kernels that have not ended."""
-        return (entry for entry in (self._current, *self._pending) if entry is not None)
+        yield from (begun.entry for begun in self._begun)
+        yield from self._pending
 
     def preload(self, kernel: int, bindings: Mapping[int, Binding]) -> None:
         """Add a kernel that loads B ahead of its run."""
-        if self._ahead() is not None:
+        if self._not_run() is not None:
             raise MachineFault(f"kernel {kernel} is to load ahead behind another that was not run")
-        self._pending.append(Appended(kernel, bindings, False, self._device.meetings[self._die]))
+        self._pending.append(Appended(kernel, bindings, False, load_meetings=self._device.meetings[self._die]))
 
     def run(self, kernel: int, bindings: Mapping[int, Binding]) -> None:
         """Add a kernel with the slots as they are now, unless it is there and has loaded ahead."""
-        ahead = self._ahead()
+        ahead = self._not_run()
         if ahead is None:
             self._pending.append(Appended(kernel, bindings, True, self._device.meetings[self._die]))
             return
@@ -186,47 +207,52 @@ class KernelQueue:
             raise MachineFault(f"kernel {kernel} is run, but kernel {ahead.kernel} loaded ahead, or with other slots")
         ahead.is_run, ahead.meetings = True, self._device.meetings[self._die]
 
-    def _ahead(self) -> Appended | None:
-        """The kernel that was not run yet."""
-        last = self._pending[-1] if self._pending else self._current
-        return None if last is None or last.is_run else last
+    def _not_run(self) -> Appended | None:
+        """The kernel that was preloaded and not run yet."""
+        entries = list(self._entries())
+        return entries[-1] if entries and not entries[-1].is_run else None
 
     def advance(self) -> bool:
-        """End the kernel whose queues are through, and start the next one that may begin; whether either was so."""
-        self._running = [queue for queue in self._running if not queue.finished]
-        if self._current is not None:
-            if self._running or not self._current.is_run:
-                return False
-            self._end()
+        """End the kernel whose queues are through, or start the next one that may begin; whether either was so."""
+        for begun in self._begun:
+            begun.clear()
+        if self._begun and self._begun[0].entry.is_run and not self._begun[0].queues:
+            self._begun.popleft().state.semaphores.check_restored()
             return True
         if not self._pending or not self._may_begin(self._pending[0]):
             return False
-        self._start(self._pending.popleft())
+        self._begun.append(self._start(self._pending.popleft()))
         return True
 
     def agents(self) -> list[StepQueue]:
-        """The queues of the running kernel that have work left."""
-        self._running = [queue for queue in self._running if not queue.finished]
-        if self._current is not None and not (self._current.is_run and self._may_begin(self._current)):
-            return [queue for queue in self._running if queue.name == AHEAD]
-        return self._running
+        """The queues that have work left and may do it: of what only loads ahead, the one that loads B."""
+        found: list[StepQueue] = []
+        for place, begun in enumerate(self._begun):
+            begun.clear()
+            runs = place == 0 and self._may_run(begun.entry)
+            found += [queue for queue in begun.queues if runs or queue.name == AHEAD]
+        return found
 
     def _may_begin(self, entry: Appended) -> bool:
-        """Whether the SPCs have met before a kernel as often as they are to."""
-        return self._device.may_begin(self._die, entry.meetings)
+        """Whether a queue of the next kernel may work."""
+        device, loads = self._device, entry.load_meetings
+        may_load = loads is not None and device.may_begin(self._die, loads)
+        if not self._begun:
+            return may_load or self._may_run(entry)
+        before = self._begun[0]
+        return may_load and len(self._begun) == 1 and self._may_run(before.entry) and before.is_through_tcore
 
-    def _start(self, entry: Appended) -> None:
+    def _may_run(self, entry: Appended) -> bool:
+        """Whether a kernel was run, and the SPCs have met before it as often as they are to."""
+        return entry.is_run and self._device.may_begin(self._die, entry.meetings)
+
+    def _start(self, entry: Appended) -> Begun:
         device, kernel = self._device, entry.kernel
         described = device.program.kernels[kernel]
         state = Spc(device.memory, device.machine, described, entry.bindings, die=self._die, spc=self._spc)
-        queues = (StepQueue(device, state, kernel, name) for name in device.walks[kernel].queues)
-        self._state, self._current = state, entry
-        self._running = [queue for queue in queues if not queue.finished]
-
-    def _end(self) -> None:
-        if self._state is not None:
-            self._state.semaphores.check_restored()
-        self._state = self._current = None
+        begun = Begun(entry, state, [StepQueue(device, state, kernel, name) for name in device.walks[kernel].queues])
+        begun.clear()
+        return begun
 
 
 class CopyEngine:

@@ -18,6 +18,7 @@ from birc.runtime.timing.dies import Die, Meeting, Moment, Run, Span, Work
 from birc.runtime.timing.dma import Copies, Job
 from birc.runtime.timing.issues import Issue, issues
 from birc.runtime.timing.kernels import KernelTimer, SpcClass
+from birc.runtime.timing.result import Lead
 from birc.runtime.timing.routes import exact, streaming_bytes_per_cycle
 from birc.runtime.timing.traffic import copy_bytes, payload_bytes
 
@@ -118,16 +119,18 @@ class Processors:
             run.end = max(work.end for _, _, work in run.work)
 
     def _preload(self, issue: Issue, dies: list[Die]) -> None:
-        """B of the next kernel is loaded from now on, or from when its SPC is free or its partners meet."""
+        """B of the next kernel is loaded from now on, or from when its SPC has room for it or its partners meet."""
         kernel = self.program.kernels[issue.operand("kernel")]
         for die in dies:
             classes, barrier = self._classes(die, kernel)
             if kernel.multicast != "none":
                 barrier = max([barrier, *(self._free_at(die, spc) for member in classes for spc in member.spcs)])
             for member in classes:
-                early = {spc: max(self._free_at(die, spc), die.time, barrier, die.met_at) for spc in member.spcs}
-                die.preloads |= early
                 lead = self.timer.lead(member)
+                early = {
+                    spc: max(self._input_free_at(die, spc, lead), die.time, barrier, die.met_at) for spc in member.spcs
+                }
+                die.preloads |= early
                 for begun, count in Counter(early.values()).items():
                     self.copies.kernel_uses(("hbm", die.number), begun, begun + lead.cycles, lead.hbm_bytes * count)
 
@@ -140,6 +143,18 @@ class Processors:
     def _free_at(self, die: Die, spc: int) -> int:
         """When the SPC may start another kernel."""
         return die.idle_at(spc) + self.machine.spc_barrier_cycles if die.work[spc] else 0
+
+    def _input_free_at(self, die: Die, spc: int, lead: Lead) -> int:
+        """When the SPC may load B of the kernel after the last: the T-core is through with that, and the port free.
+
+        Where both use HBM, they do so one after the other.
+        """
+        if not die.work[spc]:
+            return 0
+        work = die.work[spc][-1]
+        if lead.hbm_bytes and self.timer.moved_bytes(work.member)[0]:
+            return self._free_at(die, spc)
+        return work.start + work.member.result.input_free_cycles + self.machine.spc_barrier_cycles
 
     def _multicast_start(self, die: Die, mode: str, spcs: list[int]) -> int:
         """The time before which a kernel with multicast does not start: its SPCs meet, after a change of mode

@@ -11,8 +11,8 @@ from birc.runtime.timing.ops import Op, Shape
 from birc.runtime.timing.ports import NEVER, Route, SharedPorts
 from birc.runtime.timing.queues import Queue, affine_at
 from birc.runtime.timing.result import Variant
-from birc.runtime.timing.state import LOADS_FULL, STORES_FULL, SpcState
-from birc.runtime.timing.steps import AccessSpec
+from birc.runtime.timing.state import LOADS_FULL, PROGRAM_BYTES, STORES_FULL, SpcState
+from birc.runtime.timing.steps import VECTOR, AccessSpec
 from birc.runtime.timing.traffic import count_in_bounds, touched_bytes
 
 _WHOLE: Final = Fraction(1)
@@ -88,18 +88,20 @@ class MemoryUnit:
         state.executed[variant] += 1
         hbm = self._is_hbm[op.route]
         queue.from_hbm += hbm
-        tag = (slot, register, op.posts_at(cursor))
+        route = self.routes[op.route]
+        comes_in = queue.number >= VECTOR and not route.store and route.kind != "tb"
+        tag = (slot, register, op.posts_at(cursor), num_bytes if comes_in else 0)
         if num_bytes:
-            store = register < 0 and self.routes[op.route].store
+            store = register < 0 and route.store
             self.ports.submit(2 * slot + store, op.route, num_bytes, tag, state.now)
         else:
-            route = self.routes[op.route]
             state.arrives(state.now + route.latency_cycles, tag, route.store, hbm)
 
     def transfers_end(self, now: int) -> None:
         """The last bytes of transfers have left their ports; a latency later they have arrived."""
         for number, tag in self.ports.finish(now):
             route = self.routes[number]
+            self.state.sums[PROGRAM_BYTES] += tag[3]
             self.state.arrives(now + route.latency_cycles, tag, route.store, self._is_hbm[number])
 
     def _measure(self, op: Op, counts: tuple[int, ...], index_shape: Shape) -> tuple[int, int]:

@@ -49,7 +49,8 @@ class WalkResult:
     """One SPC in one kernel. `classes`: cycles of matrix work, vector work, waits for HBM, chip, dependency.
 
     `awaited` splits the last class by the semaphore awaited (-1: the depth of a pipeline), `walked` is the
-    number of instructions that were simulated one by one.
+    number of instructions that were simulated one by one. After `input_free_cycles` its T-core is through, and the port
+    to the NoC has room for what comes after this kernel.
     """
 
     cycles: int
@@ -58,6 +59,7 @@ class WalkResult:
     sfu_cycles: int
     awaited: tuple[tuple[int, int], ...]
     executed: tuple[tuple[Variant, int], ...]
+    input_free_cycles: int
     walked: int
 
     @property

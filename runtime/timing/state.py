@@ -17,12 +17,13 @@ SEMAPHORE, ARRIVED, ISSUE = range(3)
 # Why a queue does not issue; a number from 0 up is the semaphore that it waits for.
 RUNNING, LOADS_FULL, STORES_FULL, REGISTER, FINISHED = -1, -2, -3, -4, -5
 
-# Classes of cycles in a walk: a cycle belongs to the first that applies. The pipes' busy cycles follow in
-# the list.
-MATRIX, VECTOR_WORK, FROM_HBM, FROM_CHIP, DEPENDENCY, ALU_BUSY, SFU_BUSY = range(7)
+# Classes of cycles in a walk: a cycle belongs to the first that applies. In the list follow the pipes' busy cycles, and
+# the bytes that came for vector programs through the port to the NoC.
+MATRIX, VECTOR_WORK, FROM_HBM, FROM_CHIP, DEPENDENCY, ALU_BUSY, SFU_BUSY, PROGRAM_BYTES = range(8)
 CLASSES = 5
 
-Tag = tuple[int, int, tuple[int, ...]]  # of a transfer: slot of its queue, register that it loads or -1, posts
+Tag = tuple[int, int, tuple[int, ...], int]
+"""Of a transfer: slot of its queue, register that it loads or -1, posts, bytes through the port as `PROGRAM_BYTES`."""
 
 
 class SpcState:
@@ -33,8 +34,8 @@ class SpcState:
 
     __slots__ = (
         "accounted", "by_semaphore", "events", "executed", "machine", "matrix_free", "now", "post_delay",
-        "priority", "producers", "queues", "ready", "semaphores", "serial", "shapes", "sums", "variants",
-        "vector_free", "waiter",
+        "priority", "producers", "queues", "ready", "semaphores", "serial", "shapes", "sums", "tcore_bytes",
+        "tcore_end", "variants", "vector_free", "waiter",
     )  # fmt: skip
 
     def __init__(
@@ -61,7 +62,9 @@ class SpcState:
         self.accounted = 0  # every cycle before this one is in a class
         self.matrix_free = 0
         self.vector_free = 0
-        self.sums = [0] * 7
+        self.tcore_end = 0  # of its last operation, or when the last of its operands came
+        self.tcore_bytes = 0  # those for vector programs before its last operation began
+        self.sums = [0] * 8
         self.by_semaphore: defaultdict[int, int] = defaultdict(int)
         self.variants: list[Variant] = []
         self.executed: list[int] = []  # by variant
@@ -75,7 +78,7 @@ class SpcState:
 
     def arrives(self, time: int, tag: Tag, store: bool, hbm: bool) -> None:
         """A transfer's data, or the acknowledgement of a store, will have come at `time`."""
-        slot, register, posts = tag
+        slot, register, posts, _ = tag
         self.push(time, ARRIVED, slot, (store, hbm))
         for semaphore in posts:
             self.push(time + self.post_delay, SEMAPHORE, semaphore)

@@ -20,19 +20,31 @@ from birc.runtime.timing.ports import NEVER
 from birc.runtime.timing.queues import NO_LOOP, STEP, Queue, queue_codes
 from birc.runtime.timing.repeat import Repeats
 from birc.runtime.timing.result import Lead, Variant, WalkResult, traffic_of
+from birc.runtime.timing.routes import exact
 from birc.runtime.timing.state import (
     ALU_BUSY,
     CLASSES,
     FINISHED,
     ISSUE,
     LOADS_FULL,
+    PROGRAM_BYTES,
     REGISTER,
     SEMAPHORE,
     SFU_BUSY,
     STORES_FULL,
     SpcState,
 )
-from birc.runtime.timing.steps import LOAD_B, MULTIPLY, VECTOR, LoopSpec, SpcKernel, StepSpec, SyncSpec, affine_range
+from birc.runtime.timing.steps import (
+    COMPUTE,
+    LOAD_B,
+    MULTIPLY,
+    VECTOR,
+    LoopSpec,
+    SpcKernel,
+    StepSpec,
+    SyncSpec,
+    affine_range,
+)
 from birc.runtime.timing.vector_unit import VectorUnit
 
 
@@ -147,8 +159,19 @@ class Walk:
             sfu_cycles=state.sums[SFU_BUSY],
             awaited=tuple(sorted(state.by_semaphore.items())),
             executed=self._executed(),
+            input_free_cycles=self._input_free(ahead, end),
             walked=self._walked,
         )
+
+    def _input_free(self, ahead: int, end: int) -> int:
+        """When the T-core is through, and the port to the NoC with what vector programs load from then on.
+
+        Theirs go first: they are of the kernel before.
+        """
+        state = self.state
+        late_bytes = state.sums[PROGRAM_BYTES] - state.tcore_bytes
+        late_cycles = math.ceil(late_bytes / exact(state.machine.noc_bytes_per_cycle))
+        return min(end, max(ahead, state.tcore_end) + late_cycles) - ahead
 
     def _executed(self) -> tuple[tuple[Variant, int], ...]:
         return tuple((v, n) for v, n in zip(self.state.variants, self.state.executed, strict=True) if n)
@@ -171,6 +194,8 @@ class Walk:
             queue.stores -= 1
         else:
             queue.loads -= 1
+            if queue.number < COMPUTE:
+                state.tcore_end = state.now
         if queue.blocked == (STORES_FULL if store else LOADS_FULL):
             state.wake(slot)
 
@@ -247,7 +272,8 @@ class Walk:
         """tmma, tconv: the next one follows at once; its sums can be drained `tcore_fill_cycles` later."""
         state = self.state
         end = state.now + op.spec.cycles
-        state.matrix_free = end
+        state.matrix_free = state.tcore_end = end
+        state.tcore_bytes = state.sums[PROGRAM_BYTES]
         for semaphore in op.posts_at(queue.cursor):
             fill = state.machine.tcore_fill_cycles if semaphore in self._vector_waits else 0
             state.push(end + fill + state.post_delay, SEMAPHORE, semaphore)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from birc.runtime.verifier.stream import Issue, issues
 from birc.runtime.verifier.traffic import Touch, Traffic
 
 MOVES = ("run", "preload", "copy", "transfer")
+LIMIT_AHEAD = "what is loaded ahead lies in HBM or L2"
 LIMIT_ORDER = "conflicting accesses are ordered by a barrier, or by a wait for the copy's event"
 
 
@@ -168,10 +169,13 @@ class CommandCheck:
         for die in self._dies(issue):
             traffic = self._traffic(issue, die)
             known = self._ordering.known(die) | self._ordering.met(die)
+            beside = self._ordering.last_run(die)
             operation = self._ordering.preload(issue, die)
+            name = f"{issue.text} on die {die}"
+            if traffic is not None and traffic.preloads_buffer:
+                self._findings.add(name, "loads from the tensor buffer, which the kernel before may use", LIMIT_AHEAD)
             for touch in traffic.preloaded if traffic is not None else ():
-                name = f"{issue.text} on die {die}"
-                self._use(die, known, _use_of_run(operation, name, self._slots[die][touch.slot], touch))
+                self._use(die, known, _use_of_run(operation, name, self._slots[die][touch.slot], touch), beside)
 
     def _traffic(self, issue: Issue, die: int) -> Traffic | None:
         """The kernel with the die's bindings, checked when it is met for the first time."""
@@ -253,8 +257,11 @@ class CommandCheck:
 
     # Conflicts.
 
-    def _use(self, die: int, known: int, use: Use) -> None:
-        """Check a use against all before it that are not known to be done, and remember it."""
+    def _use(self, die: int, known: int, use: Use, beside: int | None = None) -> None:
+        """Check a use against all before it that are not known to be done, and remember it.
+
+        It may be at the same time as operation `beside`, also on the same SPC.
+        """
         for other in self._uses[die] if use.by_spc else (*self._uses[die], *self._met[die]):
             if other.descriptor.space != use.descriptor.space or not (other.store or use.store):
                 continue
@@ -262,7 +269,7 @@ class CommandCheck:
                 continue
             if other.operation == use.operation and use.of_run:
                 continue  # inside one kernel: checked there
-            if self._meet(use, other):
+            if self._meet(use, replace(other, by_spc=False) if other.operation == beside else other):
                 deed = "writes" if use.store else "reads"
                 theirs = "writes" if other.store else "reads"
                 span = f"{use.descriptor.space} bytes {use.low} to {use.high}"

@@ -26,6 +26,7 @@ class _Die:
     events: dict[int, int] = field(default_factory=dict)  # set and not yet waited for: what setting it tells
     waits: dict[int, int] = field(default_factory=dict)  # the last wait for each event, an operation as well
     preload: tuple[int, int] | None = None  # kernel and operation of what is still to be run
+    last: int | None = None  # the last run enqueued
 
 
 class Ordering:
@@ -50,6 +51,10 @@ class Ordering:
         for die in self._dies:
             common &= die.known
         return common
+
+    def last_run(self, die: int) -> int | None:
+        """The run that was enqueued last on a die: beside it a preload loads, also on the same SPC."""
+        return self._dies[die].last
 
     def start(self) -> int:
         """A number for a new operation."""
@@ -81,6 +86,7 @@ class Ordering:
                 what = f"runs kernel {issue.number('kernel')} on die {die}, where the preload was of kernel {kernel}"
                 self._findings.add(issue.text, what, LIMIT_PRELOAD)
         self._dies[die].runs |= 1 << operation
+        self._dies[die].last = operation
         self._dies[die].behind = self._dies[die].met
         return operation
 

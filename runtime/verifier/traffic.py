@@ -48,8 +48,17 @@ class Traffic:
     @cached_property
     def preloaded(self) -> tuple[Touch, ...]:
         """The same of the queue that loads B, which may begin before the kernel's run."""
+        return _touches(self._loads_of_b)
+
+    @property
+    def preloads_buffer(self) -> bool:
+        """Whether that queue loads from the tensor buffer."""
+        return any(access.descriptor.space == "tb" for access in self._loads_of_b)
+
+    @property
+    def _loads_of_b(self) -> tuple[Access, ...]:
         kinds = [(access, access.place.instruction.mnemonic) for access in self.model.accesses]
-        return _touches(tuple(access for access, mnemonic in kinds if BY_MNEMONIC[mnemonic].engine == "load_b"))
+        return tuple(access for access, mnemonic in kinds if BY_MNEMONIC[mnemonic].engine == "load_b")
 
     def read_hulls(self, access: Access) -> list[ByteSet | None]:
         """At least the bytes that a load reads."""

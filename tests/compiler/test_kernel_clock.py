@@ -37,8 +37,8 @@ def memories(compiled: Compiled) -> Memories:
     return Memories(types, local, constants=constants_of(compiled.plan))
 
 
-def test_a_kernel_alone_takes_as_long_as_in_its_program() -> None:
-    """That between others, whose operands lie on the chip."""
+def test_a_kernel_alone_takes_little_longer_than_in_its_program() -> None:
+    """That between others, whose operands lie on the chip: its weights come a bit earlier than they must."""
     make = GraphMaker()
     x = make.input(192, 512)
     for depth, columns in ((512, 384), (384, 640), (640, 256)):
@@ -50,7 +50,8 @@ def test_a_kernel_alone_takes_as_long_as_in_its_program() -> None:
     runs = [run for run in simulate(compiled.program, compiled.machine).runs if run.name in names]
     clock = KernelClock(KernelTimer(compiled.machine))
     longest = max(clock.cycles(kernel, memories(compiled), compiled.machine) for kernel in inner)
-    assert longest == max(end - start for run in runs for _, _, start, end in run.spans)
+    cycles = max(end - start for run in runs for _, _, start, end in run.spans)
+    assert cycles <= longest <= 1.1 * cycles
 
 
 def test_the_clock_decides_between_the_best_estimates(product: Compiled) -> None:
@@ -74,7 +75,7 @@ def test_the_clock_decides_between_the_best_estimates(product: Compiled) -> None
 
         (step,) = (s for s in tile(product.plan, product.machine, clock=clock).steps if isinstance(s, KernelStep))
         assert step.kernel.tiling == wanted.tiling
-        assert len(timed) % MOST_TIMED == 0
+        assert {kernel.tiling for kernel in timed} >= {other.tiling for other in best}
 
 
 def test_a_deep_product_waits_little_between_its_chunks() -> None:

@@ -83,6 +83,19 @@ def test_what_a_preload_loads_may_come_from_before_the_last_meeting() -> None:
         np.testing.assert_array_equal(stepped(met, case.inputs, seed), case.expected["out"])
 
 
+def test_a_preload_loads_beside_the_kernel_before() -> None:
+    """Also on the same SPC: of B, which that doubles in its place, it has more or less. Such programs are refused."""
+    case = preloaded()
+    doubled, b = command("bind", 0, 5, ()), command("bind", 1, 1, ())
+    in_place = {doubled: command("bind", 0, 0, ()), b: command("bind", 1, 0, ())}
+    kernels = [replace(k, nests=tuple(replace(nest, extent=1) for nest in k.nests)) for k in case.program.kernels]
+    commands = tuple(in_place.get(item, item) for item in case.program.commands)
+    program = replace(case.program, kernels=tuple(kernels), commands=commands)
+    refused(program, "preload", "reads hbm bytes", "writes")
+    rows = [stepped(program, case.inputs, seed)[:64] for seed in range(6)]
+    assert any((other != rows[0]).any() for other in rows)
+
+
 @pytest.mark.parametrize("flag", [250, 400, 700])
 def test_the_next_kernel_starts_when_the_last_flag_was_seen(flag: int) -> None:
     machine = TINY.with_values({"cross_spc_flag_cycles": flag})

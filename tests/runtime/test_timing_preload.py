@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from programs import command, i, op, par, preloaded, v
+from programs import box, command, i, op, par, preloaded, v
 from timing_kernels import Gemm, program
 
 from birc.runtime.machine import Machine, load_machine
@@ -62,19 +62,57 @@ def later_than_a() -> int:
     return int(b - num_bytes // MACHINE.tb_to_gib_bytes_per_cycle - MACHINE.tb_latency_cycles)
 
 
+def first_cycles(machine: Machine, gemm: Gemm, first: Kernel) -> int:
+    """The cycles of the kernel in front."""
+    run = simulate(follows(machine, gemm, first, ahead=False), machine).runs[0]
+    return run.end_cycles - run.start_cycles
+
+
 @pytest.mark.parametrize("pause", [0, 1, 60, 250, 600, 5_000, 50_000])
 def test_what_is_won_is_the_time_until_b_is_there(pause):
-    """B has `pause` cycles until the barrier opens."""
+    """B has the cycles of a kernel without a T-core, and `pause` cycles until the barrier opens."""
     machine = MACHINE.with_values({"die_barrier_cycles": MACHINE.spc_barrier_cycles + pause})
-    expected = min(pause, later_than_a())
+    expected = min(pause + first_cycles(machine, TILE, work(3, 3)), later_than_a())
     assert won(machine, TILE, work(3, 3)) == [pytest.approx(expected, abs=1)] * 2
 
 
-def test_each_spc_begins_when_its_own_kernel_has_ended():
+def test_each_spc_begins_by_itself():
     machine = MACHINE.with_values({"die_barrier_cycles": MACHINE.spc_barrier_cycles})
-    slow, fast = won(machine, TILE, work(200, 1))
-    assert slow == 0
-    assert fast == pytest.approx(later_than_a(), abs=1)
+    slow, fast = won(machine, TILE, work(5, 1))
+    whole = first_cycles(machine, TILE, work(5, 1))
+    assert [slow, fast] == [pytest.approx(min(whole, later_than_a()), abs=1)] * 2
+
+
+@pytest.mark.parametrize("epilogue", [0, 1, 2, 5, 60])
+def test_b_comes_while_the_vector_cores_finish_the_product_before(epilogue):
+    """Each instruction of that one's epilogue is time for B, until it is there as soon as A."""
+    machine = MACHINE.with_values({"die_barrier_cycles": MACHINE.spc_barrier_cycles})
+    near = replace(TILE, b_space="l2", k=128)
+    least, most = (won(machine, near, replace(near, epilogue=n).kernel())[0] for n in (0, 1_000))
+    assert 0 < least < most
+    instruction_cycles = 64 * 64 // machine.vector_lanes_per_spc
+    found = won(machine, near, replace(near, epilogue=epilogue).kernel())
+    assert found == [pytest.approx(min(most, least + epilogue * instruction_cycles), abs=1)] * 2
+
+
+def test_b_comes_behind_what_the_kernel_before_still_loads():
+    """From where B comes from, too: the port to the NoC is one."""
+    machine = MACHINE.with_values({"die_barrier_cycles": MACHINE.spc_barrier_cycles})
+    near = replace(TILE, b_space="l2")
+    load = op("vld", v(0), box(1, (0, 64), (0, 64)))
+    first = Kernel("loads", (par(2, load, op("vmovi", v(1), 0.0, (4096,)), level="spc"),))
+    cycles = first_cycles(machine, near, first)
+    loading = -(-64 * 64 * 2 // machine.noc_bytes_per_cycle)
+    most = won(machine, near, work(500, 500))[0]
+    assert loading < cycles
+    assert won(machine, near, first) == [pytest.approx(min(most, cycles - loading), abs=1)] * 2
+
+
+def test_kernels_that_load_from_hbm_do_so_one_after_the_other():
+    machine = MACHINE.with_values({"die_barrier_cycles": MACHINE.spc_barrier_cycles})
+    load = op("vld", v(0), box(1, (0, 64), (0, 64)))
+    first = Kernel("loads", (par(2, load, level="spc"),))
+    assert won(machine, TILE, first) == [0, 0]
 
 
 def test_partners_of_a_multicast_begin_together():

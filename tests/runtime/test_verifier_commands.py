@@ -105,6 +105,34 @@ def test_a_preload_reads_only_what_is_there():
     assert findings(changed(with_order(WAIT, PRELOAD, BARRIER, LAST_RUN))) == []
 
 
+def test_a_preload_reads_nothing_that_the_kernel_before_writes_on_the_same_spc():
+    """What those before that one write on an SPC is there: it has ended them."""
+
+    def on_one_spc(program):
+        kernels = (replace(k, nests=tuple(replace(nest, extent=1) for nest in k.nests)) for k in program.kernels)
+        bind = replace(program.commands[BIND_B], operands=(1, DOUBLED, ()))
+        commands = (*program.commands[:BIND_B], bind, *program.commands[BIND_B + 1 :])
+        return replace(program, kernels=tuple(kernels), commands=commands)
+
+    def of_preloads(program):
+        return [text for text in map(str, findings(on_one_spc(program))) if "preload" in text]
+
+    unordered = of_preloads(with_order(PRELOAD, WAIT, BARRIER, LAST_RUN))
+    assert any("reads l2 bytes" in text and "writes" in text for text in unordered)
+    again = of_preloads(with_order(command("run", 0, 0), PRELOAD, WAIT, BARRIER, LAST_RUN))
+    assert len(again) == 1
+    assert f"which command {RUN + 1} " in again[0]
+
+
+def test_a_preload_reads_no_tensor_buffer():
+    program = preloaded().program
+    near = replace(program.descriptors[B], space="tb", address=0)
+    bind = replace(program.commands[BIND_B], operands=(1, len(program.descriptors), ()))
+    commands = (*program.commands[:BIND_B], bind, *program.commands[BIND_B + 1 :])
+    found = findings(replace(program, descriptors=(*program.descriptors, near), commands=commands))
+    assert any("preload" in text and "tensor buffer" in text for text in map(str, found))
+
+
 def test_what_is_preloaded_stays_until_its_run():
     """Nothing overwrites B behind the preload: a copy would, before the run or beside it."""
     overwrite = command("copy", B, RESIDUAL, (), (), 7), command("wait", 7)
