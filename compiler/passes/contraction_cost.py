@@ -207,13 +207,8 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     a_tiles = a_resident * tiling.rows
     if tiling.stream:
         a_tiles = 1 if tiling.columns == 1 else a_resident
-    a_short, b_short = _shortage(tiling.a_slots, a_tiles), _shortage(tiling.b_slots, tiling.columns * resident)
-    if tiling.b_slots < tiling.columns * resident:  # Tiles of columns pass: each makes room for another one.
-        b_short = 0.0
-    b_exposed = BY_COLUMNS_EXPOSED if tiling.by_columns else SINGLE_BUFFER_EXPOSED
-    if tiling.winding:
-        b_exposed = 0.0
-    exposed = SINGLE_BUFFER_EXPOSED * a_short * a_time + b_exposed * b_short * b_time
+    exposed = SINGLE_BUFFER_EXPOSED * _shortage(tiling.a_slots, a_tiles) * a_time
+    exposed += _exposed_of_b(tiling, tiling.columns * resident) * b_time
     drains = tiles * (chunks if partial else 1)
     drain = machine.accumulator_drain_cycles + 2 * machine.semaphore_cycles + machine.tcore_fill_cycles
     vector, extra_loads, stores = shape.epilogue
@@ -236,6 +231,13 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     if by_block:  # Its loads begin when all of its sums are there.
         last = tiling.rows * tiling.columns * last + latency_b
     return max(limits) + SECONDARY_WEIGHT * sum(limits) + first + last
+
+
+def _exposed_of_b(tiling: Tiling, tiles: float) -> float:
+    """The share of the loads of b that the T-core waits for, of blocks of so many tiles."""
+    if tiling.winding or tiling.b_slots < tiles:  # Tiles of columns pass: each makes room for another one.
+        return 0.0
+    return (BY_COLUMNS_EXPOSED if tiling.by_columns else SINGLE_BUFFER_EXPOSED) * _shortage(tiling.b_slots, tiles)
 
 
 def _shortage(slots: int, tiles: float) -> float:
