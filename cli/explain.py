@@ -36,7 +36,8 @@ def explain_command(
     """Say in which kernel a node ended, with which others, and for every neighbour outside why it is not in it.
 
     Without NODE: every pair of neighbours that a change of the model, or of the machine, could bring into one kernel,
-    the largest tensors between them first. The model is compiled up to the phase `fuse`.
+    the largest tensors between them first. The model is compiled up to the phase `fuse`; where a product reads a
+    softmax of another one, up to the plan, which says whether the two are one kernel of the machine, and why not.
 
     Examples:
 

@@ -71,6 +71,8 @@ GRAPH_PASSES: tuple[Pass, ...] = tuple(
 
 PRECISIONS = ("model", "fp32", "bf16", "int8")
 Progress = Callable[[str], None]
+OnPlan = Callable[[str, Plan], None]
+"""Sees a phase and the plan after it."""
 Data = Mapping[str, np.ndarray]
 
 
@@ -84,7 +86,10 @@ class CompiledPart:
 
 @dataclass(slots=True)
 class Compilation:
-    """One run of the phases: options, and what is written and reported on the way. `observe` sees every graph pass."""
+    """One run of the phases: options, and what is written and reported on the way.
+
+    `observe` sees every graph pass, `observe_plan` the plan after every phase.
+    """
 
     machine: Machine
     precision: str = "model"
@@ -97,6 +102,7 @@ class Compilation:
     mem_limit_bytes: int = DEFAULT_LIMIT_BYTES
     prover: Prover | None = None
     observe: OnPass | None = None
+    observe_plan: OnPlan | None = None
     resident_weights: bool = False
     passes: list[str] = field(default_factory=list)
     dumped: int = 0
@@ -245,6 +251,8 @@ class Compilation:
     def _dump_plan(self, phase: str, plan: Plan, data: Data) -> None:
         verify_plan(plan, phase, self.machine)
         self.passes.append(phase)
+        if self.observe_plan is not None:
+            self.observe_plan(phase, plan)
         if self.dump is not None:
             self.dump.plan(self._number(), phase, plan, data)
 

@@ -6,8 +6,10 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from birc.compiler.driver import Compilation, require_precision
+from birc.compiler.explain_products import products_in_plan
 from birc.compiler.importer.imported import PlacedNode
 from birc.compiler.importer.importer import import_parts
 from birc.compiler.importer.placement import DevicePart
@@ -21,6 +23,9 @@ from birc.compiler.passes.refusal import Refusal
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import UsageError
 from birc.runtime.machine import load_machine
+
+SHARES: Final = "matmul+softmax"
+"""The kind of the kernels that compute shares of an attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +128,7 @@ def explain_model(
     dims: Mapping[str, int] | None = None,
     batch: int | None = None,
 ) -> Explanation:
-    """Compile an ONNX model up to fusion, and keep what was decided.
+    """Compile an ONNX model up to fusion, or to the plan where shares are multiplied, and keep what was decided.
 
     Raises what `compile_model` raises: an unreadable model, unsupported operators.
     """
@@ -135,8 +140,9 @@ def explain_model(
     for part in imported.parts:
         if isinstance(part, DevicePart):
             seen = _Observed()
-            Compilation(machine, precision, stop_after="fuse", observe=seen).compile_graph(part.graph, "import")
-            parts.append(_part(part.graph, seen, precision))
+            compilation = Compilation(machine, precision, stop_after="fuse", observe=seen)
+            compilation.compile_graph(part.graph, "import")
+            parts.append(_part(part.graph, seen, compilation))
     return Explanation(imported.name, tuple(parts), {node.name: node for node in imported.nodes})
 
 
@@ -152,7 +158,7 @@ class _Observed:
             self.step, self.before, self.after = step, before, result.graph
 
 
-def _part(imported: Graph, seen: _Observed, precision: str) -> ExplainedPart:
+def _part(imported: Graph, seen: _Observed, compilation: Compilation) -> ExplainedPart:
     graph, after = seen.before or imported, seen.after or imported
     members = {node.name: node for node in graph.nodes}
     kernels = tuple(
@@ -164,12 +170,28 @@ def _part(imported: Graph, seen: _Observed, precision: str) -> ExplainedPart:
         for node in after.nodes
         if node.op not in VIEWS
     )
+    refusals = dict(seen.step.decide(graph).refusals)
+    pairs = _products_of_shares(kernels)
+    if pairs:
+        found = products_in_plan(after, compilation)
+        refusals |= {key: found[names] for names, key in pairs.items() if names in found}
     misses = tuple(
-        Miss(producer, value, members[reader], refusal, _stored_bytes(graph, value, precision))
-        for (reader, value), refusal in seen.step.decide(graph).refusals.items()
+        Miss(producer, value, members[reader], refusal, _stored_bytes(graph, value, compilation.precision))
+        for (reader, value), refusal in refusals.items()
         if (producer := graph.producer(value)) is not None
     )
     return ExplainedPart(imported, graph, kernels, misses)
+
+
+def _products_of_shares(kernels: Sequence[ExplainedKernel]) -> dict[tuple[str, str], tuple[str, str]]:
+    """By two kernels, of which one ends with a softmax of a product, the product that reads that as rows, and which."""
+    made = {kernel.name for kernel in kernels if kernel.kind == SHARES}
+    return {
+        (node.inputs[0], kernel.name): (node.name, node.inputs[0])
+        for kernel in kernels
+        for node in kernel.nodes
+        if node.op == "matmul" and node.inputs[0] in made
+    }
 
 
 def _stored_bytes(graph: Graph, value: str, precision: str) -> int:

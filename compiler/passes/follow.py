@@ -112,16 +112,19 @@ def _behind(
         if key not in known:
             known[key] = _fitting(kernels, memories, machine, clock) if kernels else ()
         tilings = known[key]
-        if tilings is None or (kernels and any(True for _ in kernels_problems(_tiled(kernels, tilings), machine))):
+        if tilings is None or (
+            kernels and any(True for _ in kernels_problems(with_tilings(kernels, tilings), machine))
+        ):
             return None
-        columns.append(list(_tiled(kernels, tilings)) if kernels else [None] * len(column))
+        columns.append(list(with_tilings(kernels, tilings)) if kernels else [None] * len(column))
     return [
         replace(step, kernels=tuple(column[place] for column in columns), follows=place > 0)
         for place, step in enumerate(steps)
     ]
 
 
-def _tiled(kernels: Sequence[Kernel], tilings: Tilings) -> list[Kernel]:
+def with_tilings(kernels: Sequence[Kernel], tilings: Tilings) -> list[Kernel]:
+    """The kernels, each with another tiling."""
     return [replace(kernel, tiling=tiling) for kernel, tiling in zip(kernels, tilings, strict=True)]
 
 
@@ -135,7 +138,7 @@ def _fitting(kernels: Sequence[Kernel], memories: Memories, machine: Machine, cl
             a_slots = min(tiling.a_slots, rest.gib_a_bytes // a_bytes)
             b_slots = min(tiling.b_slots, rest.gib_b_bytes // b_bytes)
             tilings[place] = replace(tiling, a_slots=a_slots, b_slots=b_slots)
-    fitted = _tiled(kernels, tuple(tilings))
+    fitted = with_tilings(kernels, tuple(tilings))
     if any(True for _ in kernels_problems(fitted, machine)):
         return None
     apart = [clock(part, memories, machine) for part in (kernels[:-2], kernels[-2:])]
@@ -182,20 +185,37 @@ def _may_follow(first: Kernel, second: Kernel) -> bool:
 
 def _best(first: Kernel, second: Kernel, memories: Memories, machine: Machine, clock: Clock) -> Tilings | None:
     """The tilings with which both take least as one kernel; None where they take less apart."""
-    least, best = None, None
-    for ahead, behind in _tilings(first, second, machine):
-        if least is None:
-            apart = [clock((kernel,), memories, machine) for kernel in (first, second)]
-            least = sum(apart) + machine.spc_barrier_cycles
-        both = replace(first, tiling=ahead), replace(second, tiling=behind)
-        cycles = clock(both, memories, machine)
+    fitting, best = fitting_tilings(first, second, machine), None
+    least = cycles_apart(first, second, memories, machine, clock) if fitting else 0
+    for tilings in fitting:
+        cycles = clock(with_tilings((first, second), tilings), memories, machine)
         if cycles < least:
-            least, best = cycles, (ahead, behind)
+            least, best = cycles, tilings
     return best
 
 
-def _tilings(first: Kernel, second: Kernel, machine: Machine) -> Iterator[Tilings]:
-    """Tile by tile, with what the first product leaves of the input buffers."""
+def cycles_apart(first: Kernel, second: Kernel, memories: Memories, machine: Machine, clock: Clock) -> int:
+    """The cycles of two kernels of the machine, and of the barrier between them."""
+    return sum(clock((kernel,), memories, machine) for kernel in (first, second)) + machine.spc_barrier_cycles
+
+
+def fitting_tilings(first: Kernel, second: Kernel, machine: Machine) -> list[Tilings]:
+    """The tilings with which a product can follow another one, all with values whole, or all bit by bit."""
+    for tilings in attempts(first, second, machine):
+        fitting = [pair for pair in tilings if not any(True for _ in problems(first, second, pair, machine))]
+        if fitting:
+            return fitting
+    return []
+
+
+def problems(first: Kernel, second: Kernel, tilings: Tilings, machine: Machine) -> Iterator[str]:
+    """Why a product cannot follow another one by some tilings."""
+    ahead, behind = with_tilings((first, second), tilings)
+    return following_problems(ahead, behind, machine)
+
+
+def attempts(first: Kernel, second: Kernel, machine: Machine) -> Iterator[list[Tilings]]:
+    """Tile by tile, with what the first product leaves of the input buffers: tilings that may have problems."""
     if first.tiling is None or second.tiling is None or first.contraction is None or second.contraction is None:
         return
     rows = {name: extent for name, extent in first.tiling.tile if name in second.contraction.row_dims}
@@ -203,24 +223,20 @@ def _tilings(first: Kernel, second: Kernel, machine: Machine) -> Iterator[Tiling
     plain = Tiling(tuple(tile.items()), second.tiling.spcs, programs=1, turns=TILE)
     a_bytes, b_bytes = slot_bytes(second, second.contraction, plain, machine)
     for forms in _forms(second, second.contraction, plain):
-        is_found = False
-        for form, slots in itertools.product(forms, _slots_left(first.tiling)):
-            ahead = replace(first.tiling, b_slots=slots)
+        found: list[Tilings] = []
+        for form, ahead in itertools.product(forms, _with_slots_left(first, first.tiling)):
             rest = left_by(taken(first, first.contraction, ahead, followed(machine)), machine)
             most = max(2 * _tiles(second, form), machine.outstanding_loads_per_tcore_queue)
             a_slots, b_slots = rest.gib_a_bytes // a_bytes, rest.gib_b_bytes // b_bytes
-            behind = replace(form, a_slots=min(a_slots, most), b_slots=min(b_slots, most))
-            both = replace(first, tiling=ahead), replace(second, tiling=behind)
-            if not any(True for _ in following_problems(*both, machine)):
-                is_found = True
-                yield ahead, behind
-        if is_found:
-            return
+            found.append((ahead, replace(form, a_slots=min(a_slots, most), b_slots=min(b_slots, most))))
+        yield found
 
 
-def _slots_left(tiling: Tiling) -> Iterator[int]:
-    """How many of the slots for columns the first product may keep."""
-    return iter(dict.fromkeys(max(1, int(tiling.b_slots * share)) for share in SHARES))
+def _with_slots_left(kernel: Kernel, tiling: Tiling) -> Iterator[Tiling]:
+    """The tiling of the first product with slots that it may keep; columns that do not stay in them pass."""
+    for slots in dict.fromkeys(max(1, int(tiling.b_slots * share)) for share in SHARES):
+        hoist = "" if tiling.hoist == "b" and slots < _tiles(kernel, tiling) else tiling.hoist
+        yield replace(tiling, b_slots=slots, hoist=hoist)
 
 
 def _forms(kernel: Kernel, contraction: Contraction, plain: Tiling) -> Iterator[list[Tiling]]:

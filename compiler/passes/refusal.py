@@ -14,6 +14,7 @@ class Reason(StrEnum):
     MOVEMENT = "movement"
     OWN_ANCHOR = "own-anchor"
     PARAMETER = "parameter"
+    FOLLOWS = "follows"
     REDUCTION = "reduction"
     ANCHORS = "anchors"
     GIVEN_OUT = "given-out"
@@ -30,6 +31,7 @@ class Reason(StrEnum):
     UNEVEN_TILES = "uneven-tiles"
     REGISTERS = "registers"
     INPUT_BUFFER = "input-buffer"
+    APART = "apart"
 
     @property
     def is_permanent(self) -> bool:
@@ -37,7 +39,7 @@ class Reason(StrEnum):
         return self in _PERMANENT
 
 
-_PERMANENT = frozenset({Reason.VIEW, Reason.MOVEMENT, Reason.OWN_ANCHOR, Reason.PARAMETER})
+_PERMANENT = frozenset({Reason.VIEW, Reason.MOVEMENT, Reason.OWN_ANCHOR, Reason.PARAMETER, Reason.FOLLOWS})
 
 MOST_LISTED = 4
 """Names in a list; of more the number is told."""

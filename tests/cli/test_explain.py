@@ -70,6 +70,15 @@ vector_registers = { value = 20, unit = "count", source = "chosen for the test",
 """
 
 
+NO_MEMORY = """
+name = "small"
+vendor = "birc"
+base = "br100"
+[hbm]
+hbm_bytes_per_die = { value = 1024, unit = "B", source = "chosen for the test", confidence = "stated" }
+"""
+
+
 def test_the_target_and_the_precision_count(explain, tmp_path) -> None:
     (miss,) = explain("row", "--precision", "bf16")["neighbours_elsewhere"]
     assert miss["bytes"] == 64 * 2048 * 2
@@ -139,3 +148,46 @@ def test_a_name_that_nothing_has_is_told_with_the_nearest(fails, network) -> Non
     assert "'mask' is no node of the model, nor a value that one computes" in line
     assert "did you mean masked" in line
     assert "near misses" in fails(2, "debug", "explain", network, "0123456789")
+
+
+def attention(features: int) -> onnx.ModelProto:
+    """softmax(q @ k) @ v"""
+    return parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["" : 18]>
+        attention (float[4, 64, 16] q, float[4, 16, 64] k, float[4, 64, {features}] v) => (float[4, 64, {features}] y)
+        {{
+            [scores] s = MatMul(q, k)
+            [shares] p = Softmax <axis = 2> (s)
+            [context] y = MatMul(p, v)
+        }}
+    """)
+
+
+@pytest.mark.parametrize(
+    ("target", "reason", "words"),
+    [
+        ("br100", "follows", "one kernel of the machine all the same: the product takes rows as they are finished"),
+        ("tiny", "apart", "follows a product that leaves no programs, registers or input buffers"),
+    ],
+)
+@pytest.mark.parametrize("node", ["shares", "context"])
+def test_products_are_one_kernel_of_the_machine_or_not(birc, tmp_path, target, reason, words, node) -> None:
+    path = tmp_path / "attention.onnx"
+    onnx.save(attention(16), path)
+    options = ("--target", target, "--precision", "bf16", "--format", "json")
+    said = json.loads(birc("debug", "explain", path, node, *options).out)
+    found = [miss for miss in said["neighbours_elsewhere"] if miss["reader"]["op"] == "matmul"]
+    assert [(miss["reason"], miss["words"]) for miss in found] == [(reason, words)]
+    assert [miss["near_miss"] for miss in found] == [reason == "apart"]
+    everything = json.loads(birc("debug", "explain", path, *options).out)
+    assert len(everything["near_misses"]) == (reason == "apart")
+
+
+def test_of_a_model_that_does_not_fit_the_kernels_are_told_all_the_same(birc, tmp_path) -> None:
+    path = tmp_path / "attention.onnx"
+    model = attention(16)
+    onnx.save(model, path)
+    machine = tmp_path / "small.toml"
+    machine.write_text(NO_MEMORY, encoding="utf-8")
+    said = json.loads(birc("debug", "explain", path, "context", "--target", machine, "--format", "json").out)
+    assert [kernel["kind"] for kernel in said["kernels"]] == ["matmul"]

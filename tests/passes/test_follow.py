@@ -169,6 +169,21 @@ def test_a_product_that_takes_all_slots_leaves_some() -> None:
     assert behind.programs == 1
 
 
+def test_columns_that_leave_some_slots_pass() -> None:
+    """All slots hold the columns that the rows of an SPC go past: with fewer each row loads them once more."""
+    plan = changed(tiled_plan(attention(8, 384)), 0, hoist="b", b_slots=2)
+
+    def fewer_are_faster(kernels: Sequence[Kernel], _: Memories, __: Machine) -> int:
+        tiling = kernels[0].tiling
+        return 1000 if len(kernels) == 1 or tiling is None else tiling.b_slots
+
+    found = following(plan, WIDE, fewer_are_faster, {})
+    verify_plan(found, "tile", WIDE)
+    step = found.steps[0]
+    assert isinstance(step, KernelStep) and step.kernel.tiling is not None
+    assert (step.kernel.tiling.b_slots, step.kernel.tiling.hoist) == (1, "")
+
+
 def changed(plan: Plan, number: int, **fields: object) -> Plan:
     """The plan with other fields in the tiling of its kernels at a step."""
     step = plan.steps[number]
