@@ -114,7 +114,7 @@ class CommandLog:
         """
         taken = self._events()
         if len(taken) == EVENTS:
-            self.await_event(next(iter(taken)))
+            self.await_event(next(event for state in self.dies for event in state.copies.values()))
             taken = self._events()
         unheard = self.dies[1 - sender].waited if sender is not None else {}
         turn = range(self._next_event, self._next_event + EVENTS)
@@ -125,9 +125,9 @@ class CommandLog:
         self._next_event = event + 1
         return event
 
-    def _events(self) -> dict[int, None]:
-        """The events of what is on its way, in the order of the dies and of their copies."""
-        return dict.fromkeys(event for state in self.dies for event in state.copies.values())
+    def _events(self) -> set[int]:
+        """The events of what is on its way."""
+        return set[int]().union(*(state.events for state in self.dies))
 
     def await_event(self, event: int) -> None:
         """Wait for a copy or transfer on every die that is to know of it."""

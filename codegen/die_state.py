@@ -22,11 +22,11 @@ class DieState:
     """What is known of one die; times are the numbers of its commands.
 
     `pending` is what kernels touch since the SPCs last waited for each other, `unfinished` since the command processor
-    waited for them. `copies` are the events of what is on its way, `flying` its views, `filling` it by buffer.
-    `running` are the views that kernels use since then, `finished` those that the die knows to be done with, and since
-    when, but of which the other die has not heard; `waited` are likewise events that it waited for. `apart` are the
-    views used since the SPCs of both dies last waited for each other, and `stored` what the other die stored before
-    that: done when a kernel is run that comes after.
+    waited for them. `copies` are the events of what is on its way, `flying` its views, `filling` it by buffer; `events`
+    are those that are taken. `running` are the views that kernels use since then, `finished` those that the die knows
+    to be done with, and since when, but of which the other die has not heard; `waited` are likewise events that it
+    waited for. `apart` are the views used since the SPCs of both dies last waited for each other, and `stored` what the
+    other die stored before that: done when a kernel is run that comes after.
     """
 
     bound: dict[int, int] = field(default_factory=dict)
@@ -35,6 +35,7 @@ class DieState:
     copies: dict[Fill, int] = field(default_factory=dict)
     flying: dict[Fill, tuple[View, ...]] = field(default_factory=dict)
     filling: dict[str, set[Fill]] = field(default_factory=dict)
+    events: set[int] = field(default_factory=set)
     running: set[View] = field(default_factory=set)
     finished: dict[View, int] = field(default_factory=dict)
     waited: dict[int, int] = field(default_factory=dict)
@@ -46,6 +47,7 @@ class DieState:
         self.copies[fill] = event
         self.flying[fill] = views
         self.filling.setdefault(fill[0], set()).add(fill)
+        self.events.add(event)
         self.apart.update(views)
 
     def wait(self, fill: Fill, time: int) -> int:
@@ -53,6 +55,7 @@ class DieState:
         self.finished |= dict.fromkeys(self.flying.pop(fill), time)
         self.filling[fill[0]].remove(fill)
         event = self.copies.pop(fill)
+        self.events.remove(event)
         self.waited[event] = time
         return event
 

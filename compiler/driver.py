@@ -13,6 +13,7 @@ from birc.codegen.generated import Generated
 from birc.codegen.program_code import generate
 from birc.compiler.dump import CONSTANTS_FILE, Dump, DumpWriter, load_dump
 from birc.compiler.fitting import Trial, advised
+from birc.compiler.garbage import seldom_collected
 from birc.compiler.importer.host_call import sub_model
 from birc.compiler.importer.host_values import boundary_tensor
 from birc.compiler.importer.imported import Imported
@@ -257,6 +258,7 @@ class Compilation:
             self.dump.plan(self._number(), phase, plan, data)
 
 
+@seldom_collected()
 def compile_model(
     model: ModelSource,
     target: str | Path | Machine = "br100",
@@ -426,6 +428,7 @@ def _summed(reports: Sequence[Mapping[str, int]]) -> dict[str, int]:
     }
 
 
+@seldom_collected()
 def resume(
     path: str | Path,
     target: str | Path = "br100",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields
 from operator import attrgetter
 
-from birc.compiler.ir.plan import Access, Contraction, Kernel, Phase, Statement, View
+from birc.compiler.ir.plan import Access, Buffer, Contraction, Kernel, Phase, Statement, View
 
 Offset = Callable[[View], int]
 
@@ -25,6 +25,8 @@ _OF_PHASE = _all_but(Phase, "statements")
 _OF_STATEMENT = _all_but(Statement, "access")
 _OF_ACCESS = _all_but(Access, "view")
 _OF_VIEW = _all_but(View, "buffer", "offset")
+of_buffer = _all_but(Buffer, "name")
+"""What a buffer is but its name."""
 
 
 @dataclass(frozen=True, slots=True)

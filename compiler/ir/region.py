@@ -71,11 +71,14 @@ class Region:
 
 def region(view: View) -> Region:
     """All elements of a view."""
-    lower = view.lower or (0,) * len(view.dims)
-    offset = view.offset + sum(low * stride for low, stride in zip(lower, view.strides, strict=True))
-    # Where coordinates go against the elements, the last one has the first element.
-    offset += sum((extent - 1) * stride for extent, stride in zip(view.dims, view.strides, strict=True) if stride < 0)
-    return _normal(view.buffer, offset, zip(map(abs, view.strides), view.dims, strict=True))
+    offset, strides = view.offset, view.strides
+    if view.lower:
+        offset += sum(low * stride for low, stride in zip(view.lower, strides, strict=True))
+    if min(strides, default=0) < 0:
+        # Where coordinates go against the elements, the last one has the first element.
+        offset += sum((extent - 1) * stride for extent, stride in zip(view.dims, strides, strict=True) if stride < 0)
+        strides = tuple(map(abs, strides))
+    return _normal(view.buffer, offset, zip(strides, view.dims, strict=True))
 
 
 def _normal(buffer: str, offset: int, dims: Iterable[tuple[int, int]]) -> Region:

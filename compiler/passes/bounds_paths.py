@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from birc.compiler.ir.plan import Access, Kernel
 from birc.compiler.passes.bounds_values import NOTHING, Value, always_inside, coordinates, is_inside, values
@@ -74,19 +74,21 @@ class Content:
 @dataclass(frozen=True, slots=True)
 class Operand:
     """What a stored value needs of a buffer: by which access, over which dimensions, and what is in it; `content` is
-    None for constants and inputs."""
+    None for constants and inputs. `runs` are the dimensions along which it moves forward inside, with their steps."""
 
     access: Access
     spread: frozenset[str]
     multiplied: bool
     content: Content | None
+    runs: Sequence[tuple[int, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
     """A store of a kernel: when its first element can be there, and the operand that this was derived from.
 
-    `work` is that of the kernel's contraction, if the value needs it; None otherwise.
+    `work` is that of the kernel's contraction, if the value needs it; None otherwise. `steps` are the dimensions that
+    move the store alone along an axis, with their extents, by the elements that one value is from the next.
     """
 
     first: int
@@ -95,6 +97,7 @@ class Written:
     extents: Mapping[str, int]
     work: TcoreWork | None
     source: Operand | None
+    steps: Mapping[int, tuple[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,7 @@ class Paths:
     lowered: Lowered
     machine: Machine
     contents: dict[str, Content] = field(default_factory=dict)
+    sums: dict[str, int] = field(default_factory=dict)  # by format
     released: list[Released] = field(default_factory=list)
     latency: Latencies = field(init=False)
 
@@ -170,7 +174,8 @@ class Paths:
             else:
                 always = always_inside(access, spread, extents)
             if always:
-                yield Operand(access, spread, multiplied, self.contents.get(access.view.buffer))
+                content = self.contents.get(access.view.buffer)
+                yield Operand(access, spread, multiplied, content, _runs(access, extents))
 
     def _operand_ready(self, access: Access) -> int:
         """When the first tile of an operand can be in the input buffer."""
@@ -199,12 +204,13 @@ class Paths:
         work: TcoreWork | None,
         extents: Mapping[str, int],
     ) -> Written:
-        best = Written(self.latency.start, kernel, access, extents, work, None)
+        steps = _steps(access, extents)
+        best = Written(self.latency.start, kernel, access, extents, work, None, steps)
         for operand in operands:
-            node = Written(0, kernel, access, extents, work if operand.multiplied else None, operand)
+            node = Written(0, kernel, access, extents, work if operand.multiplied else None, operand, steps)
             first = self._first(node, operand)
             if first > best.first:
-                best = Written(first, kernel, access, extents, node.work, operand)
+                best = replace(node, first=first)
         return best
 
     def _first(self, node: Written, operand: Operand) -> int:
@@ -224,9 +230,12 @@ class Paths:
         """The least operation and its sum in a register; nothing for a value of the vector cores."""
         if node.work is None or node.kernel.contraction is None:
             return 0
-        form = self.machine.format(node.kernel.contraction.format)
-        products = self.machine.tcore_rows * self.machine.tcore_cols * form.k_unit
-        return -(-products // form.macs_per_cycle_per_spc) + self.latency.sums
+        name = node.kernel.contraction.format
+        if name not in self.sums:
+            form = self.machine.format(name)
+            products = self.machine.tcore_rows * self.machine.tcore_cols * form.k_unit
+            self.sums[name] = -(-products // form.macs_per_cycle_per_spc) + self.latency.sums
+        return self.sums[name]
 
     def _along(self, last: Written, operand: Operand, writer: Written) -> int:
         """The least time of one element of `last`, going back from it as long as it may all be on one SPC."""
@@ -301,27 +310,41 @@ class Paths:
 
     def _needed(self, node: Written, operand: Operand, needed: Needed, writer: Written) -> dict[str, int]:
         """How many values of each dimension of the writer the needed elements of `node` need."""
-        view = operand.access.view
-        if view.seen or view.word or writer.access.view.seen or writer.access.view.word:
-            return {}
-        spans = []
-        for (index, low, high), stride in zip(coordinates(operand.access), view.strides, strict=True):
-            if not is_inside(index, low, high, node.extents):
-                continue
-            for name, factor in index.terms:
-                count = node.extents[name] if name in operand.spread else needed.get(name, 1)
-                if count > 1 and factor * stride > 0:
-                    spans.append((factor * stride, count))
-        steps = {}
-        for index, stride in zip(writer.access.index, writer.access.view.strides, strict=True):
-            if len(index.terms) == 1:
-                ((name, factor),) = index.terms
-                if factor * stride > 0 and writer.extents[name] > 1:
-                    steps[factor * stride] = name, writer.extents[name]
-        return _matched(spans, steps)
+        counts = ((s, node.extents[n] if n in operand.spread else needed.get(n, 1)) for s, n in operand.runs)
+        return _matched(((step, count) for step, count in counts if count > 1), writer.steps)
 
 
-def _matched(spans: Iterable[tuple[int, int]], steps: dict[int, tuple[str, int]]) -> dict[str, int]:
+def _runs(access: Access, extents: Mapping[str, int]) -> list[tuple[int, str]]:
+    """The steps and names of the dimensions that move an access forward, where all that it reaches is inside.
+
+    There are none where elements are seen as others.
+    """
+    view = access.view
+    if view.seen or view.word:
+        return []
+    return [
+        (factor * stride, name)
+        for (index, low, high), stride in zip(coordinates(access), view.strides, strict=True)
+        if is_inside(index, low, high, extents)
+        for name, factor in index.terms
+        if factor * stride > 0
+    ]
+
+
+def _steps(access: Access, extents: Mapping[str, int]) -> dict[int, tuple[str, int]]:
+    """By the elements that one value is from the next the dimensions that alone count an axis, and their extents."""
+    found: dict[int, tuple[str, int]] = {}
+    if access.view.seen or access.view.word:
+        return found
+    for index, stride in zip(access.index, access.view.strides, strict=True):
+        if len(index.terms) == 1:
+            ((name, factor),) = index.terms
+            if factor * stride > 0 and extents[name] > 1:
+                found[factor * stride] = name, extents[name]
+    return found
+
+
+def _matched(spans: Iterable[tuple[int, int]], steps: Mapping[int, tuple[str, int]]) -> dict[str, int]:
     """Of runs of elements, each (step, count), how many values of each dimension of a writer they meet.
 
     `steps` has the dimensions by the elements that one value is from the next. A run goes through a dimension of the

@@ -7,6 +7,7 @@ one chunk, and only the graph's inputs and outputs move from one chunk to the ne
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -54,17 +55,25 @@ class _Way:
 
 @dataclass(frozen=True, slots=True)
 class Cuts:
-    """A plan in any number of chunks, each found once."""
+    """A plan in any number of chunks, each found and estimated once."""
 
     plan: Plan
     machine: Machine
     _known: dict[int, Plan | None] = field(default_factory=dict)
+    _cycles: dict[int, float] = field(default_factory=dict)
 
     def into(self, count: int) -> Plan | None:
-        """The plan in so many chunks; None when it cannot be cut."""
+        """The plan in so many chunks, for one as it is; None when it cannot be cut."""
         if count not in self._known:
-            self._known[count] = cut_into(self.plan, self.machine, count)
+            self._known[count] = self.plan if count == 1 else cut_into(self.plan, self.machine, count)
         return self._known[count]
+
+    def cycles(self, count: int) -> float:
+        """What the kernels of one of so many chunks are estimated to take; without end when it cannot be cut."""
+        if count not in self._cycles:
+            cut = self.into(count)
+            self._cycles[count] = math.inf if cut is None else estimated_cycles(cut, self.machine)
+        return self._cycles[count]
 
 
 def chunks(cuts: Cuts, resident_weights: bool = False) -> tuple[Plan, ...]:
@@ -82,11 +91,11 @@ def chunks(cuts: Cuts, resident_weights: bool = False) -> tuple[Plan, ...]:
     for count in (1, *CHUNKS):
         if ways and min(way.cycles for way in ways) <= count * least_estimate(plan, machine, count):
             break  # No need to cut it.
-        cut = cuts.into(count) if count > 1 else plan
+        cut = cuts.into(count)
         if cut is None:
             break
         found.append(cut)
-        computing = count * estimated_cycles(cut, machine)
+        computing = count * cuts.cycles(count)
         if any(way.cycles <= computing for way in ways):
             break
         ways += _ways(cut, machine, computing, resident_weights)

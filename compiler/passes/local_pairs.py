@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 
-from birc.compiler.ir.kernel_form import form_of
+from birc.compiler.ir.kernel_form import form_of, of_buffer
 from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Step, View
 from birc.compiler.ir.plan_access import accesses
 from birc.compiler.passes.chain_gain import OWN, Chain, Gains, in_parts, written
@@ -96,7 +96,7 @@ class Pairs:
 
         form = form_of(*(kernel for step in steps for kernel in step.kernels), offset=offset)
         places = {name: place for place, name in enumerate(form.buffers)}
-        known = tuple(replace(buffers[name], name="") for name in places)
+        known = tuple(of_buffer(buffers[name]) for name in places)
         are_taken = tuple(name + OWN in buffers for name in places)
         # Buffers are looked at in the order of their names.
         order = tuple(places[name] for name in sorted(places))

@@ -14,7 +14,7 @@ from dataclasses import replace
 from birc.compiler.ir.plan import PAR, SPC, Access, Dimension, ExchangeStep, Index, Kernel, KernelStep, Phase, Plan
 from birc.compiler.ir.plan_access import accesses
 from birc.compiler.ir.region import region
-from birc.compiler.passes.chunk import MOST_STEPS, Cuts, constant_bytes, estimated_cycles, peak_bytes
+from birc.compiler.passes.chunk import MOST_STEPS, Cuts, constant_bytes, peak_bytes
 from birc.compiler.passes.depth_first import depth_first
 from birc.compiler.passes.lifetimes import instances
 from birc.compiler.passes.lower.frame import unit
@@ -39,7 +39,7 @@ def per_sample(cuts: Cuts, resident_weights: bool = False) -> Plan | None:
     With `resident_weights` all constants have to fit.
     """
     machine = cuts.machine
-    rounds = worthwhile_rounds(cuts.plan, machine)
+    rounds = worthwhile_rounds(cuts)
     cut = cuts.into(rounds * machine.spcs_per_die) if rounds else None
     if cut is None or most_axes(cut) == MAX_BOX_RANK:
         return None
@@ -79,14 +79,14 @@ def rounds_of(plan: Plan, machine: Machine) -> int:
     return samples // spcs
 
 
-def worthwhile_rounds(plan: Plan, machine: Machine) -> int:
+def worthwhile_rounds(cuts: Cuts) -> int:
     """The same; 0, too, when that is sure to take long, before anything is cut.
 
     In every round all SPCs load all weights, or begin a kernel together. Where that alone takes longer than the whole
     plan by estimate, which is generous, nothing is gained.
     """
-    rounds = rounds_of(plan, machine)
-    return rounds if rounds and rounds * _loading_cycles(plan, machine) <= estimated_cycles(plan, machine) else 0
+    rounds = rounds_of(cuts.plan, cuts.machine)
+    return rounds if rounds and rounds * _loading_cycles(cuts.plan, cuts.machine) <= cuts.cycles(1) else 0
 
 
 def _loading_cycles(plan: Plan, machine: Machine) -> float:

@@ -26,9 +26,9 @@ from birc.runtime.program import MAX_BOX_RANK
 def shared_tail(cuts: Cuts) -> Plan | None:
     """The plan that goes over from a sample an SPC to all SPCs together where estimates favour it; None if nowhere."""
     plan, machine = cuts.plan, cuts.machine
-    rounds = worthwhile_rounds(plan, machine)
+    rounds = worthwhile_rounds(cuts)
     one = cuts.into(rounds * machine.spcs_per_die) if rounds else None
-    many = plan if rounds == 1 else cuts.into(rounds) if rounds else None
+    many = cuts.into(rounds) if rounds else None
     if one is None or many is None or most_axes(one) == MAX_BOX_RANK or len(one.steps) != len(many.steps):
         return None
     sizes = {b.name: dtype(b.dtype).bits // 8 for b in plan.buffers if b.role == "constant"}

@@ -23,7 +23,7 @@ from birc.runtime.machine import Machine
 
 BEAM_WIDTH = 12
 MOST_OPTIONS = 8
-"""A kernel has no more: as many dimensions as a view, and none."""
+"""A kernel has no more: one for each dimension that can be divided, and not to divide it."""
 KERNEL_OVERHEAD_CYCLES = 1500
 """Start, first loads and barrier of a kernel, which splitting does not shorten."""
 STREAM_SHARE = 0.5
@@ -236,7 +236,9 @@ class SplitSearch:
         for number in range(option.parts or self.parts):
             for place, needed in option.reads[number if len(option.reads) > 1 else 0]:
                 owned = state.split.get(names[place])
-                if owned is not None and not any(have.contains(needed) for have in owned[number]):
+                if owned is None or needed in owned[number]:
+                    continue
+                if not any(have.contains(needed) for have in owned[number]):
                     missing.add(names[place])
         return missing
 

@@ -71,8 +71,10 @@ def tensors(plan: Plan, spans: Spans, space: str) -> list[Buffer]:
 def _life(num_bytes: int, span: tuple[int, int], room: Room) -> Block | None:
     """The life of a twin, from the first step since which there is room; None when even its use has none."""
     use, end = span[0], span[1] + 1
-    # Where there is room for a life, there is room for a shorter one.
-    start = bisect_left(range(use + 1), True, key=lambda step: room.has(num_bytes, step, end))
+    # Where there is room for a life, there is room for a shorter one: most begin with the program.
+    start = 0
+    if not room.has(num_bytes, 0, end):
+        start = bisect_left(range(use + 1), True, lo=1, key=lambda step: room.has(num_bytes, step, end))
     if start > use:
         return None
     room.take(num_bytes, start, end)
