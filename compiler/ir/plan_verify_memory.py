@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
+from heapq import heappop, heappush
 
 from birc.compiler.ir.plan import Buffer, CopyStep, ExchangeStep, KernelStep, Plan, ShareStep, Step
 from birc.compiler.ir.plan_access import accesses_of
@@ -45,8 +48,10 @@ def memory_problems(plan: Plan, machine: Machine) -> Iterator[tuple[str, str]]:
 def _overlaps(space: str, buffers: list[Buffer], lasting: set[str]) -> Iterator[tuple[str, str]]:
     """Pairs that share bytes while both live; `lasting` ones live throughout.
 
-    A sweep over addresses keeps those that have not ended.
+    Where there are some, a sweep over addresses that keeps those that have not ended finds all.
     """
+    if not _has_overlap(buffers, lasting):
+        return
     open_buffers: list[Buffer] = []
     for buffer in sorted(buffers, key=lambda b: (b.address, b.name)):
         open_buffers = [b for b in open_buffers if b.address + b.num_bytes > buffer.address]
@@ -56,6 +61,26 @@ def _overlaps(space: str, buffers: list[Buffer], lasting: set[str]) -> Iterator[
                 (f"buffer %{buffer.name}", f"overlaps %{other.name} in {space}, both live") for other in clashing
             )
             open_buffers.append(buffer)
+
+
+def _has_overlap(buffers: list[Buffer], lasting: set[str]) -> bool:
+    """Whether there are such pairs: a sweep over steps that keeps the addresses of those that live in order."""
+    always = -math.inf, math.inf
+    lives = [((always if b.name in lasting else (b.first, b.last)), b) for b in buffers if b.num_bytes]
+    living: list[tuple[int, int]] = []
+    ending: list[tuple[float, tuple[int, int]]] = []
+    for (first, last), buffer in sorted(lives, key=lambda life: life[0]):
+        while ending and ending[0][0] < first:
+            del living[bisect_left(living, heappop(ending)[1])]
+        place = buffer.address, buffer.address + buffer.num_bytes
+        above = bisect_left(living, place)
+        if above < len(living) and living[above][0] < place[1]:
+            return True
+        if above and living[above - 1][1] > place[0]:
+            return True
+        living.insert(above, place)
+        heappush(ending, (last, place))
+    return False
 
 
 def _live_together(one: Buffer, other: Buffer, lasting: set[str]) -> bool:

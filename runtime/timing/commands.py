@@ -44,6 +44,8 @@ class Processors:
         rates = {("hbm", die): hbm_rate for die in range(program.dies)}
         rates |= {("link", die): exact(machine.d2d_bytes_per_cycle) for die in range(program.dies)}
         self.copies = Copies(rates, lanes)
+        self.link_rate = exact(machine.d2d_bytes_per_cycle)
+        self.copy_rate = machine.spcs_per_die * exact(machine.noc_bytes_per_cycle)
 
     def execute(self) -> int:
         """Run the whole stream; returns the latency in cycles."""
@@ -172,14 +174,14 @@ class Processors:
 
         Those that were alike until now are so again: returns what they do, and how many of them.
         """
-        known: dict[Moment, tuple[Work, list[Span]]] = {}
-        counts: Counter[Moment] = Counter()
+        known: dict[tuple[int, int, int | None], tuple[Work, list[Span]]] = {}
+        counts: Counter[tuple[int, int, int | None]] = Counter()
         for spc in member.spcs:
             before = die.work[spc][-1] if die.work[spc] else None
             last, begun = (before.run, before.end) if before is not None else (-1, 0)
-            moment = Moment(last, begun, die.preloads.get(spc))
+            moment = last, begun, die.preloads.get(spc)
             if moment not in known:
-                known[moment] = self._begin(die, moment, member, number, barrier)
+                known[moment] = self._begin(die, Moment(*moment), member, number, barrier)
             work, gaps = known[moment]
             counts[moment] += 1
             die.gaps[spc] += gaps
@@ -299,17 +301,13 @@ class Processors:
         sides = ((source, die.number), (target, other))
         traffic = max(self._traffic(descriptor) for descriptor, _ in sides)
         hbm = tuple(number for descriptor, number in sides if descriptor.space == "hbm")
-        if transfer:
-            rate = exact(machine.d2d_bytes_per_cycle)
-        else:
-            rate = machine.spcs_per_die * exact(machine.noc_bytes_per_cycle)
         return Job(
             lane=("link" if transfer else "dma", die.number),
             issued=die.time,
             setup_cycles=machine.dma_start_cycles,
             traffic=traffic,
             hbm=hbm,
-            rate=rate,
+            rate=self.link_rate if transfer else self.copy_rate,
             done_after=machine.cross_die_flag_cycles if transfer else 0,
         )
 

@@ -167,3 +167,4 @@ def test_live_sets_are_those_of_the_steps_that_no_other_step_contains(blocks: li
     assert problem.bound * problem.unit_bytes == most_live(blocks)
     for number, others in enumerate(problem.neighbours):
         assert set(others) == set().union(*(live for live in living if number in live)) - {number}
+        assert problem.conflicts[number] == len(others)

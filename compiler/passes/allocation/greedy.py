@@ -45,7 +45,7 @@ ORDERS: dict[str, Key] = {
     "area": lambda p, b: (-_area(p, b), -p.sizes[b]),
     "start": lambda p, b: (p.starts[b], -p.sizes[b]),
     "end": lambda p, b: (-p.ends[b], -p.sizes[b]),
-    "conflicts": lambda p, b: (-len(p.neighbours[b]), -p.sizes[b]),
+    "conflicts": lambda p, b: (-p.conflicts[b], -p.sizes[b]),
     "bytes of conflicts": lambda p, b: (-_neighbouring(p, b) - p.sizes[b], -p.sizes[b]),
     "busiest step": lambda p, b: (-_busiest(p, b), -_area(p, b)),
     "size and area": lambda p, b: (-p.sizes[b] * _area(p, b),),
@@ -55,7 +55,7 @@ ORDERS: dict[str, Key] = {
 PRIORITIES: dict[str, Callable[[Problem, int], int]] = {
     "lifetime": _lifetime,
     "area": _area,
-    "conflicts": lambda p, b: len(p.neighbours[b]),
+    "conflicts": lambda p, b: p.conflicts[b],
     "size": lambda p, b: p.sizes[b],
 }
 """Which of several blocks that can lie equally low is taken first: the greatest, then the largest."""

@@ -38,11 +38,16 @@ class Problem:
         return _neighbours(self.starts, self.ends)
 
     @cached_property
+    def conflicts(self) -> tuple[int, ...]:
+        """With how many others each block lives at some time."""
+        starts, ends = sorted(self.starts), sorted(self.ends)
+        lives = zip(self.starts, self.ends, strict=True)
+        return tuple(bisect_left(starts, end) - bisect_right(ends, start) - 1 for start, end in lives)
+
+    @cached_property
     def pairs(self) -> int:
         """How often two blocks live at the same time, each pair counted twice."""
-        starts, ends = sorted(self.starts), sorted(self.ends)
-        begun = sum(bisect_left(starts, end) for end in self.ends)
-        return begun - sum(bisect_right(ends, start) for start in self.starts) - len(self.sizes)
+        return sum(self.conflicts)
 
     def live_sets(self) -> list[list[int]]:
         """The blocks of each maximal live set."""
