@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from operator import attrgetter
 from typing import Final
 
 from birc.codegen.die_state import PIECES, DieState, Fill
@@ -18,6 +19,9 @@ from birc.runtime.program import Command, CommandLoop, Descriptor
 from birc.runtime.verifier.boxes import overlaps, whole_view
 
 EVENTS: Final = next(f.high or 0 for f in BY_MNEMONIC["wait"].fields if f.name == "event")
+
+_BUT_ADDRESS: Final = attrgetter(*(f.name for f in fields(Descriptor) if f.name != "address"))
+"""What a descriptor has in all other fields."""
 
 
 class CommandLog:
@@ -36,7 +40,7 @@ class CommandLog:
         self.told: dict[int, tuple[int, int]] = {}  # by event on its way: the sender, and what it knew
         self.residents = {s.target for s in plan.steps if isinstance(s, CopyStep) and s.resident}
         self._advances = dict(plan.advances)
-        self._met: dict[tuple[Descriptor, Descriptor], bool] = {}  # by two views and how far they are apart
+        self._met: dict[Hashable, bool] = {}  # by two views and how far they are apart
         self._next_event = 0
         self._time = 0
 
@@ -164,11 +168,10 @@ class CommandLog:
     def _meet(self, one: View, other: View) -> bool:
         """Whether two views may have elements in common, as the verifier can tell."""
         left, right = self._described(one), self._described(other)
-        pair = replace(left, address=0), replace(right, address=right.address - left.address)
-        if pair not in self._met:
-            left, right = pair
-            self._met[pair] = bool(overlaps(left, whole_view(left), right, whole_view(right)).any())
-        return self._met[pair]
+        key = _BUT_ADDRESS(left), _BUT_ADDRESS(right), right.address - left.address
+        if key not in self._met:
+            self._met[key] = bool(overlaps(left, whole_view(left), right, whole_view(right)).any())
+        return self._met[key]
 
     def may_meet(self, one: View, other: View) -> bool:
         """The same of what SPCs touch of the views, which the verifier tells apart where the strides are the same."""
@@ -184,7 +187,8 @@ class CommandLog:
     def bytes_descriptor(self, buffer: Buffer, part: View) -> int:
         """The descriptor of a dense part of a buffer as bytes."""
         _, first, end = view_range(part, buffer)
-        dims = copy_dims(replace(buffer, num_bytes=end - first), self.machine.max_dim)
+        is_whole = end - first == buffer.num_bytes
+        dims = copy_dims(buffer if is_whole else replace(buffer, num_bytes=end - first), self.machine.max_dim)
         if dims is None:
             raise InternalError(f"{end - first} B cannot be described for a copy", where=buffer.name)
         return self._number(Descriptor(buffer.space, first, "u8", dims, row_major_strides(dims)))

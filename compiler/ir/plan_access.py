@@ -60,9 +60,15 @@ def views_by_buffer(plan: Plan) -> dict[str, list[dict[View, None]]]:
 
 def with_statements(kernel: Kernel, change: Callable[[Access], Access]) -> Kernel:
     """The kernel with every access of its statements changed; those of a contraction are not."""
-    phases = tuple(_with_accesses(phase, change) for phase in kernel.phases)
-    is_same = all(one is other for one, other in zip(phases, kernel.phases, strict=True))
-    return kernel if is_same else replace(kernel, phases=phases)
+    phases = _with_all_accesses(kernel.phases, change)
+    return kernel if phases is kernel.phases else replace(kernel, phases=phases)
+
+
+def _with_all_accesses(before: tuple[Phase, ...], change: Callable[[Access], Access]) -> tuple[Phase, ...]:
+    """The phases with every access changed; the same ones when none is."""
+    phases = tuple(_with_accesses(phase, change) for phase in before)
+    is_same = all(one is other for one, other in zip(phases, before, strict=True))
+    return before if is_same else phases
 
 
 def _with_accesses(phase: Phase, change: Callable[[Access], Access]) -> Phase:
@@ -81,13 +87,14 @@ def _with_access(change: Callable[[Access], Access], s: Statement) -> Statement:
 
 def with_accesses(kernel: Kernel, change: Callable[[Access], Access]) -> Kernel:
     """The kernel with every access changed."""
-    kernel, contraction = with_statements(kernel, change), kernel.contraction
-    if contraction is None:
+    phases, contraction = _with_all_accesses(kernel.phases, change), kernel.contraction
+    if contraction is not None:
+        a, b = change(contraction.a), change(contraction.b)
+        if a is not contraction.a or b is not contraction.b:
+            contraction = replace(contraction, a=a, b=b)
+    if phases is kernel.phases and contraction is kernel.contraction:
         return kernel
-    a, b = change(contraction.a), change(contraction.b)
-    if a is contraction.a and b is contraction.b:
-        return kernel
-    return replace(kernel, contraction=replace(contraction, a=a, b=b))
+    return replace(kernel, phases=phases, contraction=contraction)
 
 
 def with_views(kernel: Kernel, change: Callable[[View], View]) -> Kernel:

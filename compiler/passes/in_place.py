@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 
+from birc.compiler.ir.kernel_form import of_buffer
 from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Plan, Step
 from birc.compiler.ir.plan_access import accesses
 from birc.compiler.passes.lifetimes import instances, lifetimes, reads_of, touched, users, writes_of
@@ -63,7 +64,7 @@ def _operand(step: KernelStep, result: Buffer, last_read: Sequence[Buffer]) -> s
     found = (
         operand.name
         for operand in last_read
-        if replace(operand, name=result.name) == result
+        if of_buffer(operand) == of_buffer(result)
         and all(_goes_over(kernel, operand.name, result.name) for kernel in kernels)
     )
     return min(found, default=None)

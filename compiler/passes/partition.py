@@ -125,6 +125,8 @@ def _too_large(kernel: Kernel, limit: int) -> tuple[str, int]:
     extents = {d.name: d.extent for d in kernel.space}
     par = {d.name for d in kernel.par_dims if d.extent > 1}
     for access, indexed in _reads(kernel):
+        if max(access.view.dims, default=0) <= limit:
+            continue
         for axis, (extent, index) in enumerate(zip(access.view.dims, access.index, strict=True)):
             moved = [(name, factor) for name, factor in index.terms if name in par]
             if extent <= limit or axis == indexed or not moved:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Final
 
-from birc.compiler.ir.plan import Access, Exchange, ExchangeStep, Kernel, KernelStep, Plan, Statement, Step, View
+from birc.compiler.ir.plan import Access, Exchange, ExchangeStep, Kernel, KernelStep, Phase, Plan, Statement, Step, View
 from birc.compiler.ir.plan_access import accesses
 from birc.compiler.ir.region import Region, cut_at, region
 from birc.compiler.ir.view_overlap import may_meet
@@ -81,12 +81,18 @@ def _with_statements(step: Step, change: Callable[[Statement], tuple[Statement, 
     if not isinstance(step, KernelStep):
         return step
 
-    def changed(kernel: Kernel) -> Kernel:
-        phases = (replace(p, statements=tuple(new for s in p.statements for new in change(s))) for p in kernel.phases)
-        return replace(kernel, phases=tuple(phases))
+    def of_phase(phase: Phase) -> Phase:
+        statements = tuple(new for s in phase.statements for new in change(s))
+        return phase if statements == phase.statements else replace(phase, statements=statements)
 
-    kernels = (k if k is None or die not in (None, number) else changed(k) for number, k in enumerate(step.kernels))
-    return replace(step, kernels=tuple(kernels))
+    def changed(kernel: Kernel) -> Kernel:
+        phases = tuple(map(of_phase, kernel.phases))
+        return kernel if phases == kernel.phases else replace(kernel, phases=phases)
+
+    kernels = tuple(
+        changed(k) if k is not None and die in (None, number) else k for number, k in enumerate(step.kernels)
+    )
+    return step if kernels == step.kernels else replace(step, kernels=kernels)
 
 
 def _writer(exchange: Exchange, steps: Sequence[Step], between: range) -> Writer | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
 from birc.compiler.ir.plan import Buffer, Kernel, View
-from birc.compiler.ir.plan_access import accesses, accesses_of, with_views
+from birc.compiler.ir.plan_access import accesses, accesses_of, moved, with_views
 from birc.compiler.passes.lifetimes import tables
 from birc.runtime.dtypes import dtype
 
@@ -53,8 +52,8 @@ def pack_small(
         packed[name] = np.concatenate(parts)
         result[name] = Buffer(name, element, offset * dtype(element).bits // 8, "constant")
 
-    def moved(view: View) -> View:
+    def in_its_place(view: View) -> View:
         name, offset = places.get(view.buffer, (view.buffer, 0))
-        return replace(view, buffer=name, offset=view.offset + offset)
+        return moved(view, name, view.offset + offset)
 
-    return [with_views(kernel, moved) for kernel in kernels], result, packed
+    return [with_views(kernel, in_its_place) for kernel in kernels], result, packed
