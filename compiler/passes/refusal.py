@@ -41,6 +41,9 @@ class Reason(StrEnum):
 
 _PERMANENT = frozenset({Reason.VIEW, Reason.MOVEMENT, Reason.OWN_ANCHOR, Reason.PARAMETER, Reason.FOLLOWS})
 
+OF_PLANS = frozenset({Reason.FOLLOWS, Reason.APART})
+"""Kinds that a plan decides about, not fusion."""
+
 MOST_LISTED = 4
 """Names in a list; of more the number is told."""
 
