@@ -23,7 +23,7 @@ STEM_CHANNELS = 4
 
 
 def matmul(lowering: GroupLowering, node: Node) -> Expression:
-    """Batched matrix product. Batch dimensions over which b repeats are rows like any other."""
+    """Batched matrix product. Batch dimensions over which b repeats are rows like any other, but for parts of them."""
     out = node.output.type.sizes
     rank = len(out)
     a_shape, b_shape = (lowering.type_of(name).sizes for name in node.inputs[:2])
@@ -35,13 +35,21 @@ def matmul(lowering: GroupLowering, node: Node) -> Expression:
     a = _matrix(lowering, node, node.inputs[0], len(a_shape) - 1, a_pattern, packed=bool(a_pattern))
     b = _matrix(lowering, node, node.inputs[1], len(b_shape) - 2, b_pattern, packed=True)
     a = broadcast(a, (*out[:-1], a.dims[-1]))
-    b = broadcast(b, (*out[:-2], *b.dims[-2:]))
-    names = (*(f"b{i}" for i in range(batch)), "m", "n")
-    lowering.frame = Frame.of(out, None, names)
+    lowering.frame = Frame.of(out, None, (*(f"b{i}" for i in range(batch)), "m", "n"))
+    shared = lowering.env.shared.get(outer[1])
+    if shared is not None:
+        lowering.frame = lowering.frame.split(shared.axis, shared.factors)
+        a = _split_axis(a, shared.axis, shared.factors)
+    names = lowering.frame.names
+    batch = len(names) - 2
+    b = broadcast(b, (*a.dims[:-2], *b.dims[-2:]))
     depth = _factors(lowering, node, a.dims[-1])
     reds = tuple(Dimension(f"k{i}", extent, RED) for i, extent in enumerate(depth))
     lowering.red_dims = reds
-    rows = tuple(name for i, name in enumerate(names[:-1]) if i == batch or (b.strides[i] == 0 and a.strides[i]))
+    inner = shared.axis + 1 if shared is not None else batch
+    rows = tuple(
+        name for i, name in enumerate(names[:-1]) if i == batch or (b.strides[i] == 0 and a.strides[i] and i != inner)
+    )
     a_view = _split_axis(a, len(a.dims) - 1, depth)
     b_view = _split_axis(b, len(b.dims) - 2, depth)
     k_index = tuple(unit(d.name) for d in reds)
@@ -57,7 +65,7 @@ def matmul(lowering: GroupLowering, node: Node) -> Expression:
         lowering.env.tcore_format(*outer),
     )
     lowering.macs = math.prod(out) * a_shape[-1]
-    return _divided(lowering, outer[0], names[:-1], _accumulator(lowering, node))
+    return _divided(lowering, outer[0], _accumulator(lowering, node))
 
 
 def conv2d(lowering: GroupLowering, node: Node) -> Expression:
@@ -176,14 +184,13 @@ def _accumulator(lowering: GroupLowering, node: Node) -> Expression:
     return sums if node.output.type.dtype.is_float else lowering.builder.op("vtoint", sums, is_float=False)
 
 
-def _divided(lowering: GroupLowering, name: str, rows: Sequence[str], value: Expression) -> Expression:
+def _divided(lowering: GroupLowering, name: str, value: Expression) -> Expression:
     """A product by the sums of the rows of its first operand, where these are not divided yet."""
     sums = lowering.env.row_sums.get(name)
     if sums is None:
         return value
     b = lowering.builder
-    total = b.load(Access(sums, (*(unit(row) for row in rows), Index())))
-    return b.op("vmul", value, b.op("vrcp", total))
+    return b.op("vmul", value, b.op("vrcp", b.load(lowering.frame.access(sums))))
 
 
 def _with_bias(lowering: GroupLowering, node: Node) -> Expression:
@@ -228,6 +235,8 @@ def _matrix(lowering: GroupLowering, node: Node, name: str, axis: int, pattern: 
     """
     outer = lowering.outer[name]
     constant = lowering.env.graph.constants.get(outer)
+    if outer in lowering.env.shared:
+        return parted(lowering.env, outer, lowering.env.shared[outer].view, axis + 1, pattern, node.sources)
     if constant is None or not packed:
         return parted(lowering.env, outer, lowering.view(name), axis, pattern, node.sources)
     data = constant_parts(np.asarray(constant.data), axis, pattern)

@@ -30,11 +30,26 @@ def stored_as(element: DType, precision: str) -> str:
     return "bf16" if precision == "bf16" and name in ("f32", "f16") else name
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A value seen with one dimension more: `axis` and the next are one of its own, which repeats along the next."""
+
+    view: View
+    axis: int
+
+    @property
+    def factors(self) -> tuple[int, int]:
+        """The extents of the two."""
+        outer, inner = self.view.dims[self.axis : self.axis + 2]
+        return outer, inner
+
+
 @dataclass(slots=True)
 class Environment:
     """The state of lowering one graph: `views` by value name, buffers, data of constants, kernels so far.
 
-    `row_sums` are the sums by which the rows of a value have yet to be divided. Where neighbours may be put side by
+    `row_sums` are the sums by which the rows of a value have yet to be divided, and `shared` second operands of
+    products that have no view of their own. Where neighbours may be put side by
     side, `joining` is the machine whose figures say whether it is faster.
     """
 
@@ -51,6 +66,7 @@ class Environment:
     parted: dict[tuple[object, ...], View] = field(default_factory=dict)
     ranges: Ranges = field(default_factory=dict)
     row_sums: dict[str, View] = field(default_factory=dict)
+    shared: dict[str, Shared] = field(default_factory=dict)
     joining: Machine | None = None
 
     def storage(self, type: TensorType) -> str:

@@ -163,11 +163,9 @@ def close_group(lowering: GroupLowering, node: Node, output: Frame | None = None
     frame = output or lowering.frame
     stores = group_stores(lowering, node, output)
     if lowering.row_sums is not None:
-        reduced = lowering.row_sums.dims
-        shape = tuple(1 if d.name in reduced else d.extent for d in frame.dimensions)
-        sums = lowering.env.new_row_sums(node.name, shape)
-        index = tuple(Index() if d.name in reduced else unit(d.name) for d in frame.dimensions)
-        stores.append(Store(lowering.row_sums, Access(sums, index)))
+        reduced = set(lowering.row_sums.dims)
+        shape = tuple(1 if set(frame.names_of_axis(axis)) <= reduced else n for axis, n in enumerate(frame.shape))
+        stores.append(Store(lowering.row_sums, frame.access(lowering.env.new_row_sums(node.name, shape))))
     return group_kernel(lowering, node, stores)
 
 

@@ -45,6 +45,7 @@ from birc.compiler.passes.lower.rows import (
     softmax,
     with_small_factors,
 )
+from birc.compiler.passes.lower.shared_heads import shared
 from birc.compiler.passes.lower.support import check_ranks, check_supported, node_problem
 from birc.compiler.passes.lower.tables import separate_tables
 from birc.compiler.passes.lower.views import broadcast, narrow, reshape, transpose
@@ -202,7 +203,11 @@ def _copied_output(env: Environment, name: str) -> View:
 
 def _lower_node(env: Environment, node: Node) -> None:
     if node.op in VIEWS:
-        env.views[node.name] = _view(env, node)
+        seen = shared(env, node)
+        if seen is not None:
+            env.shared[node.name] = seen
+        else:
+            env.views[node.name] = _view(env, node)
     elif node.op in MOVEMENTS:
         env.kernels.extend(MOVEMENTS[node.op](env, node))
     else:
