@@ -119,7 +119,7 @@ class ProgramWriter:
                     self._run(of_group, steps[group.stop :])
                 case CopyStep(source, target, once, resident):
                     if not (self.log.in_loop and (once or resident)):
-                        self._copy(self.log.buffers[source], self.log.buffers[target], self._users(target))
+                        self._copy(self.log.buffers[source], self.log.buffers[target], steps[group.start :])
                 case ExchangeStep() as step:
                     self._exchange(step, steps[group.start :])
                 case ShareStep(name):
@@ -170,7 +170,7 @@ class ProgramWriter:
         return [(die, kernels, number) for die, kernels, number, _ in codes]
 
     def _announce(self, steps: Sequence[Step]) -> None:
-        """While an exchange, first of `steps`, goes on, let the next kernels load what no step until then writes."""
+        """While `steps` begin with what takes time, let the next kernels load what none before them writes."""
         count = next((number for number, step in enumerate(steps) if isinstance(step, KernelStep)), len(steps))
         group = next(together(steps[count:]), range(0))
         if not group or self.preloads:
@@ -262,13 +262,14 @@ class ProgramWriter:
             (writes if op == "vst" else reads).update(self.log.reached((access.view,)))
         return reads, writes
 
-    def _copy(self, source: Buffer, target: Buffer, mask: int) -> None:
-        """A DMA copy to be waited for by the first kernel that reads the target."""
-        for part, dies, written, read in self._parts(source, target, mask):
+    def _copy(self, source: Buffer, target: Buffer, steps: Sequence[Step]) -> None:
+        """A DMA copy, first of `steps`, to be waited for by the first kernel that reads the target."""
+        for part, dies, written, read in self._parts(source, target, self._users(target.name)):
             event = self.log.take_event()
             states = [state for die, state in enumerate(self.log.dies) if dies >> die & 1]
             touch = view_range(written, target), written
             if any(state.unfinished.conflicts((), (touch,), self.log.may_meet) for state in states):
+                self._announce(steps)
                 self.log.barrier(dies)
             views = [
                 self.log.descriptor(view) if part >= PIECES else self.log.bytes_descriptor(buffer, view)
