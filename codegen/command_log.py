@@ -63,12 +63,13 @@ class CommandLog:
                 advance = (step_bytes,) if step_bytes else ()
                 self.commands.append(Command("bind", (slot, descriptor, advance), needed))
 
-    def barrier(self, mask: int, scope: str = "die") -> None:
+    def barrier(self, mask: int, scope: str = "die", *, for_stored: bool = True) -> None:
         """Dies wait for all their kernels, or all dies for each other.
 
-        A die alone cannot know of the end of kernels of the other one that none of its own came after.
+        A die alone cannot know of the end of kernels of the other one that none of its own came after: it has to
+        where what those stored here is touched next (`for_stored`).
         """
-        if any(state.stored for die, state in enumerate(self.dies) if mask >> die & 1):
+        if for_stored and any(state.stored for die, state in enumerate(self.dies) if mask >> die & 1):
             mask, scope = self.everyone, "device"
         self.commands.append(Command("barrier", (scope,), mask))
         now = self.now()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 
-from birc.codegen.regions import Pending, Touch
+from birc.codegen.regions import Meet, Pending, Touch
 from birc.compiler.ir.plan import View
 
 Fill = tuple[str, int]
@@ -82,8 +82,12 @@ class DieState:
         self.apart = {view for views in self.flying.values() for view in views}
         self.stored.update(stored)
 
+    def may_be_stored(self, touch: Touch, meet: Meet) -> bool:
+        """Whether kernels of the other die, for all that this one knows, may still store what is touched."""
+        return Pending(writes=self.stored).conflicts((), (touch,), meet)
+
     def barrier(self, time: int) -> None:
-        """All kernels have ended."""
+        """All kernels of this die have ended."""
         self.pending.clear()
         self.unfinished.clear()
         self.finished |= dict.fromkeys(self.running, time)

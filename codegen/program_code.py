@@ -111,7 +111,7 @@ class ProgramWriter:
 
     def _round(self) -> None:
         """The steps once."""
-        steps = self.plan.steps
+        steps = _meetings_first(self.plan.steps)
         for group in together(steps):
             match steps[group.start]:
                 case KernelStep():
@@ -268,9 +268,10 @@ class ProgramWriter:
             event = self.log.take_event()
             states = [state for die, state in enumerate(self.log.dies) if dies >> die & 1]
             touch = view_range(written, target), written
-            if any(state.unfinished.conflicts((), (touch,), self.log.may_meet) for state in states):
+            is_stored = any(state.may_be_stored(touch, self.log.may_meet) for state in states)
+            if is_stored or any(state.unfinished.conflicts((), (touch,), self.log.may_meet) for state in states):
                 self._announce(steps)
-                self.log.barrier(dies)
+                self.log.barrier(dies, for_stored=is_stored)
             views = [
                 self.log.descriptor(view) if part >= PIECES else self.log.bytes_descriptor(buffer, view)
                 for buffer, view in ((target, written), (source, read))
@@ -356,6 +357,23 @@ class ProgramWriter:
         held = [self.log.buffers[view.buffer].dtype for _, _, view in boundary.pieces]
         element = held[0] if held else dtype(boundary.dtype).device or boundary.dtype
         return Port(boundary.name, element, boundary.shape, pieces)
+
+
+def _meetings_first(steps: Sequence[Step]) -> list[Step]:
+    """The steps with the stored exchanges between two kernels in front of what else is there.
+
+    SPCs of both dies meet beside what the command processors wait for.
+    """
+    found: list[Step] = []
+    begin = 0  # of the steps behind the last kernel
+    for step in steps:
+        if isinstance(step, ExchangeStep) and step.stored:
+            found.insert(begin, step)
+        else:
+            found.append(step)
+        if not isinstance(step, CopyStep | ShareStep):
+            begin = len(found)
+    return found
 
 
 def _ahead(kernels: Sequence[Kernel]) -> list[Access]:

@@ -52,6 +52,10 @@ def part_of(whole: np.ndarray, part: View) -> np.ndarray:
     return np.ascontiguousarray(np.lib.stride_tricks.as_strided(first, part.dims, strides, writeable=False))
 
 
+Meet = Callable[[View, View], bool]
+"""Whether two views of a buffer have elements in common."""
+
+
 @dataclass(slots=True)
 class Pending:
     """What has been read and written on a die since some time."""
@@ -59,7 +63,7 @@ class Pending:
     reads: set[Touch] = field(default_factory=set)
     writes: set[Touch] = field(default_factory=set)
 
-    def conflicts(self, reads: Iterable[Touch], writes: Iterable[Touch], meet: Callable[[View, View], bool]) -> bool:
+    def conflicts(self, reads: Iterable[Touch], writes: Iterable[Touch], meet: Meet) -> bool:
         """Whether an access must wait for one before it; `meet` tells of two views of a buffer."""
 
         def awaited(touch: Touch, others: set[Touch]) -> bool:
