@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from birc.compiler.ir.plan import (
     Access,
     Boundary,
     Buffer,
+    CopyStep,
     Dimension,
     Exchange,
     ExchangeStep,
@@ -219,3 +221,32 @@ def test_random_graphs_on_two_dies(graph: Graph) -> None:
         for name, reference in expected.items():
             scale = float(np.abs(reference).max(initial=0.0)) + 1.0
             np.testing.assert_allclose(values[name], reference, atol=2e-3 * scale, rtol=2e-3)
+
+
+def sending(source: View, target: View) -> Kernel:
+    """A kernel that copies a row, and stores it on the other die as well."""
+    kernel = copying(source, target)
+    ((load, store),) = (phase.statements for phase in kernel.phases)
+    assert store.access is not None
+    over = replace(store, access=replace(store.access, view=replace(target, away=True)))
+    return replace(kernel, name="sending", phases=(Phase((load, store, over)),))
+
+
+def test_spcs_of_both_dies_meet_before_a_copy_waits_for_kernels_of_its_own_die() -> None:
+    """The copy comes to where this die's kernels read; what the other die stores here lies elsewhere."""
+    constant = Buffer("c", "f32", 2 * ROW * 4, "constant", address=8192)
+    twin = Buffer("t", "f32", 2 * ROW * 4, "scratch", "l2", 1024, home="c")
+    steps = (
+        each("x", "u"),
+        KernelStep(tuple(sending(row_of("u", die), row_of("s", die)) for die in range(BOTH))),
+        CopyStep("c", "t"),
+        replace(halves("s"), stored=True),
+        on(0, copying(row_of("s", 1), row_of("y", 0))),
+        on(0, copying(row_of("t", 1), row_of("y", 1))),
+    )
+    program = generate(plan_of((scratch("u", 1024), scratch("s", 2048), constant, twin), steps), QUICK).program
+    verify_program(program, QUICK)
+    commands = [command for command in commands_of(program) if command[0] in ("run", "barrier", "copy")]
+    copied = next(place for place, (mnemonic, _) in enumerate(commands) if mnemonic == "copy")
+    assert [operands for _, operands in commands[copied - 2 : copied]] == [("all_spcs",), ("die",)]
+    assert device_barriers(program) == 0

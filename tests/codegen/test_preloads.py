@@ -83,3 +83,26 @@ def test_weights_come_during_an_exchange() -> None:
     assert waiting.index("preload") < waiting.index("wait")
     (name,) = case.values(inputs)
     np.testing.assert_allclose(case.step(inputs, "random", 1)[name], expected, rtol=1e-5)
+
+
+def test_weights_come_before_the_barrier_that_makes_room_for_others() -> None:
+    """On a chip with room for a few products' weights each copy waits for kernels, and B does not wait with it."""
+    sizes = {"spc_sram_bytes": 3 << 17, "l2_bytes": 3 << 16, "tensor_buffer_bytes": 3 << 16}
+    machine = of_one_die("br100").with_values(sizes)
+    make = GraphMaker()
+    x = result = make.input(64, 1024)
+    weights = [np.random.default_rng(seed).integers(-1, 2, (1024, 1024)).astype(np.float32) for seed in range(6)]
+    for number in weights:
+        result = make("relu", make("matmul", result, make.constant(number)))
+    case = compile_graph(make.graph(result), machine, "bf16")
+    case.verify()
+    commands = words(case.program)
+    runs = [place for place, mnemonic in enumerate(commands) if mnemonic == "run"]
+    gaps = [commands[before + 1 : after] for before, after in itertools.pairwise(runs)]
+    making_room = [gap for gap in gaps if "copy" in gap and "barrier" in gap]
+    assert making_room
+    for gap in making_room:
+        assert gap.index("preload") < gap.index("barrier") < gap.index("copy")
+    inputs = {x: np.random.default_rng(9).integers(-1, 2, (64, 1024)).astype(np.float32)}
+    (name,) = case.values(inputs)
+    np.testing.assert_array_equal(case.step(inputs, "random", 1)[name], case.values(inputs)[name])
