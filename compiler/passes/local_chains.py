@@ -85,14 +85,21 @@ def _drawn_together(steps: Sequence[Step], pairs: Pairs) -> list[int]:
 
 def _most_gaining(found: Mapping[int, Sequence[Chain]], places: int) -> dict[int, Chain]:
     """Of the chains by place those that gain most together, each step in one of them at most."""
-    best: dict[int, tuple[int, dict[int, Chain]]] = {places: (0, {})}
+    best = [0] * (places + 1)  # from each place on
+    first: dict[int, Chain] = {}  # the one that begins there, if that is best
     for place in reversed(range(places)):
         best[place] = best[place + 1]
         for chain in found[place]:
-            gain, others = best[place + len(chain.steps)]
-            if gain + chain.gain > best[place][0]:
-                best[place] = gain + chain.gain, {place: chain, **others}
-    return best[0][1]
+            gain = best[place + len(chain.steps)] + chain.gain
+            if gain > best[place]:
+                best[place], first[place] = gain, chain
+    chosen: dict[int, Chain] = {}
+    place = 0
+    while place < places:
+        if place in first:
+            chosen[place] = first[place]
+        place += len(first[place].steps) if place in first else 1
+    return chosen
 
 
 def _may_pass(steps: Sequence[Step], number: int, others: Sequence[int]) -> bool:
