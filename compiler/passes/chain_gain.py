@@ -36,6 +36,20 @@ class Chain:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """What a chain of so many steps would gain; most are not made."""
+
+    length: int
+    gain: int
+    make: Callable[[], Chain]
+
+
+def offered(chain: Chain) -> Offer:
+    """One that is made already."""
+    return Offer(len(chain.steps), chain.gain, lambda: chain)
+
+
+@dataclass(frozen=True, slots=True)
 class Gains:
     """Compares the kernels of one plan with those of chains: its buffers, their types, which steps touch each."""
 

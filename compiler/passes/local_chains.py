@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from birc.compiler.ir.plan import Buffer, KernelStep, Plan, Step
-from birc.compiler.passes.chain_gain import OWN, Chain, Cycles, Gains, in_parts, room, written
+from birc.compiler.passes.chain_gain import OWN, Chain, Cycles, Gains, Offer, in_parts, offered, room, written
 from birc.compiler.passes.chain_images import ImageChain, parts_of
 from birc.compiler.passes.lifetimes import instances, touched, users
 from birc.compiler.passes.local_pairs import Pairs
@@ -36,7 +36,8 @@ def local_chains(plan: Plan, machine: Machine, cycles: Cycles) -> Plan | None:
     pairs = Pairs(gains)
     steps = [plan.steps[number] for number in _drawn_together(plan.steps, pairs)]
     pairs = replace(pairs, gains=replace(gains, users=users(replace(plan, steps=tuple(steps)))))
-    chains = _most_gaining(_found(steps, pairs), len(steps))
+    chosen = _most_gaining(_found(steps, pairs), len(steps))
+    chains = {place: offer.make() for place, offer in chosen.items()}
     if not chains:
         return None
     for place, chain in chains.items():
@@ -50,7 +51,7 @@ def local_chains(plan: Plan, machine: Machine, cycles: Cycles) -> Plan | None:
     )
 
 
-def _found(steps: Sequence[Step], pairs: Pairs) -> Mapping[int, list[Chain]]:
+def _found(steps: Sequence[Step], pairs: Pairs) -> Mapping[int, list[Offer]]:
     """The chains that gain time by themselves, by the place of their first step."""
     gains = pairs.gains
     tried: dict[tuple[int, int], Chain | None] = {}
@@ -60,9 +61,9 @@ def _found(steps: Sequence[Step], pairs: Pairs) -> Mapping[int, list[Chain]]:
             is_promising = length == 2 or tried.get((place, length - 1)) or tried.get((place + 1, length - 1))
             if is_promising and (run := _over_images(steps[place : place + length], place, gains)) is not None:
                 tried[place, length] = run.chain(gains)
-    found: dict[int, list[Chain]] = {place: [] for place in range(len(steps))}
+    found: dict[int, list[Offer]] = {place: [] for place in range(len(steps))}
     for (place, _), chain in tried.items():
-        found[place] += [chain] if chain is not None else []
+        found[place] += [offered(chain)] if chain is not None else []
     for place in range(len(steps) - 1):
         pair = pairs.best(steps, place, place + 1, is_next=True)
         found[place] += [pair] if pair is not None else []
@@ -83,22 +84,22 @@ def _drawn_together(steps: Sequence[Step], pairs: Pairs) -> list[int]:
     return order
 
 
-def _most_gaining(found: Mapping[int, Sequence[Chain]], places: int) -> dict[int, Chain]:
+def _most_gaining(found: Mapping[int, Sequence[Offer]], places: int) -> dict[int, Offer]:
     """Of the chains by place those that gain most together, each step in one of them at most."""
     best = [0] * (places + 1)  # from each place on
-    first: dict[int, Chain] = {}  # the one that begins there, if that is best
+    first: dict[int, Offer] = {}  # the one that begins there, if that is best
     for place in reversed(range(places)):
         best[place] = best[place + 1]
-        for chain in found[place]:
-            gain = best[place + len(chain.steps)] + chain.gain
+        for offer in found[place]:
+            gain = best[place + offer.length] + offer.gain
             if gain > best[place]:
-                best[place], first[place] = gain, chain
-    chosen: dict[int, Chain] = {}
+                best[place], first[place] = gain, offer
+    chosen: dict[int, Offer] = {}
     place = 0
     while place < places:
         if place in first:
             chosen[place] = first[place]
-        place += len(first[place].steps) if place in first else 1
+        place += first[place].length if place in first else 1
     return chosen
 
 

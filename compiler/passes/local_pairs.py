@@ -16,13 +16,14 @@ from itertools import islice
 from birc.compiler.ir.kernel_form import form_of, of_buffer
 from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Step, View
 from birc.compiler.ir.plan_access import accesses
-from birc.compiler.passes.chain_gain import OWN, Chain, Gains, in_parts, written
+from birc.compiler.passes.chain_gain import OWN, Chain, Gains, Offer, in_parts, offered, written
 from birc.compiler.passes.lifetimes import instances, reads_of, touched, writes_of
 from birc.compiler.passes.lower.frame import unit
 from birc.compiler.passes.own_parts import Parts, in_own_parts
 from birc.compiler.passes.own_products import in_own_products, stored_twice, ways
 from birc.compiler.passes.schedule import redirect
 from birc.runtime.dtypes import dtype
+from birc.runtime.errors import InternalError
 from birc.runtime.machine import Machine
 
 
@@ -46,7 +47,7 @@ class Pairs:
     gains: Gains
     solved: Solved = field(default_factory=dict)
 
-    def best(self, steps: Sequence[Step], number: int, other: int, *, is_next: bool) -> Chain | None:
+    def best(self, steps: Sequence[Step], number: int, other: int, *, is_next: bool) -> Offer | None:
         """The fastest way to keep tensors between two steps local; None when that gains nothing.
 
         Where the second `is_next` there is a barrier between them, which this saves.
@@ -72,12 +73,22 @@ class Pairs:
         form = self._form((first, second), may_stay, is_next)
         if form in self.solved:
             known = self.solved[form]
-            return known and self._chain((first, second), next(islice(found, known[0], None)), saved, known[1])
+            return known and Offer(2, known[1], partial(self._known_chain, (first, second), found, saved, known))
         chains = [self._chain((first, second), way, saved) for way in found]
         gains = [(chain.gain, -place) for place, chain in enumerate(chains) if chain is not None]
         gain, place = max(gains, default=(0, 0))
         self.solved[form] = (-place, gain) if gains else None
-        return chains[-place] if gains else None
+        chosen = chains[-place] if gains else None
+        return offered(chosen) if chosen is not None else None
+
+    def _known_chain(
+        self, steps: tuple[KernelStep, KernelStep], found: Iterator[Way], saved: int, known: tuple[int, int]
+    ) -> Chain:
+        """The pair by the way that is known to be the fastest of those found, and what it gains."""
+        chain = self._chain(steps, next(islice(found, known[0], None)), saved, known[1])
+        if chain is None:
+            raise InternalError("a pair cannot be made like one of its form", where=steps[0].kernel.name)
+        return chain
 
     def _chain(
         self, steps: tuple[KernelStep, KernelStep], way: Way, saved: int, gain: int | None = None
