@@ -289,3 +289,17 @@ def test_rows_that_every_column_waits_for_never_come(clock: Clock, waiting: str)
     kernels = tuple(mutant if n == number else k for n, k in enumerate(found.program.kernels))
     with pytest.raises(VerificationError):
         verify_program(replace(found.program, kernels=kernels), found.machine)
+
+
+def test_columns_that_pass_without_waiting_for_a_slot_are_refused() -> None:
+    """A tile would be loaded over one that the T-core has not taken yet."""
+    machine = with_input_buffers(3 << 16).with_values({"spc_sram_bytes": 1 << 22})
+    (found, *_) = followed(attention(4, 128, 900, depth=128), machine, "bf16")
+    number, code = kernel_of(found)
+    load = next(i for i in code.instructions() if i.mnemonic == "tldb")
+    (free,) = (w.semaphore.constant for w in load.waits if code.semaphores[w.semaphore.constant])
+    mutant = tuple(without(item, range(free, free + 1)) for item in code.nests)
+    kernels = tuple(replace(k, nests=mutant) if n == number else k for n, k in enumerate(found.program.kernels))
+    with pytest.raises(VerificationError) as caught:
+        verify_program(replace(found.program, kernels=kernels), machine)
+    assert "orders conflicting accesses" in str(caught.value.findings)
