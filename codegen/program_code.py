@@ -10,7 +10,7 @@ from birc.codegen.die_state import PIECES, SENT, WHOLE, DieState
 from birc.codegen.generated import Generated
 from birc.codegen.kernel_code import KernelWriter
 from birc.codegen.pieces import pieces_of
-from birc.codegen.regions import Touch, bytes_of, half_of, overlap, view_range, whole_of
+from birc.codegen.regions import Range, Touch, bytes_of, half_of, overlap, view_range, whole_of
 from birc.codegen.slots import Slots
 from birc.compiler.ir.names import unused_name
 from birc.compiler.ir.plan import (
@@ -216,7 +216,7 @@ class ProgramWriter:
         touched = [access for kernel in kernels for access in accesses(kernel)]
         reads, writes = self._touches(kernels)
         if state.pending.conflicts(reads, writes, self.log.may_meet):
-            self._separate(die, following)
+            self._separate(die, kernels, following)
         self.log.await_fills(die, touched)
         self.preloads.pop(die, None)
         state.run(reads, writes, (access.view for access in touched if not access.view.away))
@@ -229,30 +229,40 @@ class ProgramWriter:
         stored = [access.view for kernel in kernels for access in accesses(kernel) if access.view.away]
         return any(self.log.may_still_use(1 - die, replace(v, away=False), kernels=True) for v in stored)
 
-    def _separate(self, die: int, following: Sequence[Step]) -> None:
+    def _separate(self, die: int, kernels: Sequence[Kernel], following: Sequence[Step]) -> None:
         """The kernels run so far end before the next one begins.
 
         The SPCs see to that themselves; the command processor waits where it is to know soon, for a copy.
         """
         is_longer = self.machine.die_barrier_cycles <= self.machine.spcs_meet_cycles
-        if is_longer or self._is_to_know(self.log.dies[die], following):
+        if is_longer or self._is_to_know(self.log.dies[die], kernels, following):
             self.log.barrier(1 << die)
             return
         self.log.meet(die)
 
-    def _is_to_know(self, state: DieState, following: Sequence[Step]) -> bool:
-        """Whether a copy comes before one of the next kernels, to where one that was run may still be at work."""
-        kernels = 0
+    def _is_to_know(self, state: DieState, kernels: Sequence[Kernel], following: Sequence[Step]) -> bool:
+        """Whether copies come soon to where kernels that were run may be at work, and none where those until then are.
+
+        Else they wait for these, and so for the others. `kernels` are run next.
+        """
+        between, copied, count = self._bytes_touched(kernels), [], 0
         for step in following:
-            kernels += isinstance(step, KernelStep)
-            if kernels == KERNELS_AHEAD:
-                break
             if isinstance(step, CopyStep):
-                written = whole_of(self.log.buffers[step.target])
-                touch = bytes_of(self.log.buffers[step.target]), written
-                if state.unfinished.conflicts((), (touch,), self.log.may_meet):
-                    return True
+                copied.append((bytes_of(self.log.buffers[step.target]), whole_of(self.log.buffers[step.target])))
+            if not isinstance(step, KernelStep):
+                continue
+            is_awaited = any(state.unfinished.conflicts((), (touch,), self.log.may_meet) for touch in copied)
+            if is_awaited and not any(overlap(target, between) for target, _ in copied):
+                return True
+            between |= self._bytes_touched([kernel for kernel in step.kernels if kernel is not None])
+            copied, count = [], count + 1
+            if count == KERNELS_AHEAD:
+                break
         return False
+
+    def _bytes_touched(self, kernels: Sequence[Kernel]) -> set[Range]:
+        names = {access.view.buffer for kernel in kernels for access in accesses(kernel)}
+        return {bytes_of(self.log.buffers[name]) for name in names}
 
     def _touches(self, kernels: Sequence[Kernel]) -> tuple[set[Touch], set[Touch]]:
         """What kernels read and write; in tensor buffers each SPC sees its own alone, and runs kernels in order."""

@@ -20,6 +20,7 @@ from birc.compiler.passes.base import Pass, run_passes
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.depth_first import with_less_room
 from birc.compiler.passes.follow import Known, following
+from birc.compiler.passes.gather_copies import gather_copies
 from birc.compiler.passes.in_place import in_place
 from birc.compiler.passes.local_chains import local_chains
 from birc.compiler.passes.lower.lower import Lowered, lower_graph
@@ -194,6 +195,18 @@ class PlanSearch:
             if outcome is not None:
                 return Found(found.lowered, shared, outcome, finished)
         return found
+
+    def gathered(self, found: Found) -> Found:
+        """The found plan with copies of constants that begin together, where that is faster; below -O2 as it is."""
+        finished = found.finished
+        if self.opt_level < 2 or finished is None or found.outcome is None:
+            return found
+        plan = gather_copies(finished.phases["allocate"])
+        if plan is finished.phases["allocate"]:
+            return found
+        other = Finished({**finished.phases, "allocate": plan}, generate(plan, self.machine, self.writer))
+        outcome = self._outcome(other, found.outcome.latency_cycles - 1)
+        return replace(found, outcome=outcome, finished=other) if outcome is not None else found
 
     def _with_pairs(self, plan: Plan) -> tuple[Plan, ...]:
         """The plan and the one whose pairs of kernels keep tensors to SPCs; that one alone where it needs no room.
