@@ -94,11 +94,18 @@ class PlanSearch:
     @property
     def steps(self) -> tuple[tuple[str, Callable[[Plan, Machine], Plan]], ...]:
         """The phases that finish a plan, by name."""
-        return (
-            ("tile", self._tile),
-            ("schedule", schedule),
-            ("allocate", partial(allocate, resident_weights=self.resident_weights)),
-        )
+        return (("tile", self._tile), ("schedule", schedule), ("allocate", self._allocate_gathered))
+
+    def _allocate(self, plan: Plan, machine: Machine) -> Plan:
+        return allocate(plan, machine, resident_weights=self.resident_weights)
+
+    def _allocate_gathered(self, plan: Plan, machine: Machine) -> Plan:
+        """The plan with addresses, and (from -O2) with copies that begin together where that is faster."""
+        plan = self._allocate(plan, machine)
+        if self.opt_level < 2:
+            return plan
+        finished, _ = self._gathered(Finished({"allocate": plan}, generate(plan, machine, self.writer)))
+        return finished.phases["allocate"]
 
     def _tile(self, plan: Plan, machine: Machine) -> Plan:
         """The plan with tilings, and (from -O2) with products that follow others as one kernel."""
@@ -197,16 +204,26 @@ class PlanSearch:
         return found
 
     def gathered(self, found: Found) -> Found:
-        """The found plan with copies of constants that begin together, where that is faster; below -O2 as it is."""
-        finished = found.finished
-        if self.opt_level < 2 or finished is None or found.outcome is None:
+        """The found plan with copies of constants that begin together, where that is faster; below -O2 as it is.
+
+        One that is not finished has them so when it is.
+        """
+        if self.opt_level < 2 or found.finished is None or found.outcome is None:
             return found
-        plan = gather_copies(finished.phases["allocate"])
-        if plan is finished.phases["allocate"]:
-            return found
+        finished, outcome = self._gathered(found.finished, found.outcome)
+        return replace(found, outcome=outcome, finished=finished)
+
+    def _gathered(self, finished: Finished, outcome: Outcome | None = None) -> tuple[Finished, Outcome | None]:
+        """The faster of a finished plan, with its outcome if that is known, and the one with copies together."""
+        allocated = finished.phases["allocate"]
+        plan = gather_copies(allocated)
+        if plan is allocated:
+            return finished, outcome
+        outcome = outcome or self._outcome(finished)
+        most_cycles = outcome.latency_cycles - 1 if outcome is not None else math.inf
         other = Finished({**finished.phases, "allocate": plan}, generate(plan, self.machine, self.writer))
-        outcome = self._outcome(other, found.outcome.latency_cycles - 1)
-        return replace(found, outcome=outcome, finished=other) if outcome is not None else found
+        faster = self._outcome(other, most_cycles)
+        return (other, faster) if faster is not None else (finished, outcome)
 
     def _with_pairs(self, plan: Plan) -> tuple[Plan, ...]:
         """The plan and the one whose pairs of kernels keep tensors to SPCs; that one alone where it needs no room.
@@ -238,10 +255,12 @@ class PlanSearch:
         return self._taken[key]
 
     def _finished(self, plan: Plan) -> Finished:
-        phases: dict[str, Plan] = {}
-        for phase, step in self.steps:
-            plan = phases[phase] = step(plan, self.machine)
-        return Finished(phases, generate(plan, self.machine, self.writer))
+        """The plan after each phase; copies are left where the schedule has them."""
+        tiled_plan = self._tile(plan, self.machine)
+        scheduled = schedule(tiled_plan, self.machine)
+        allocated = self._allocate(scheduled, self.machine)
+        phases = {"tile": tiled_plan, "schedule": scheduled, "allocate": allocated}
+        return Finished(phases, generate(allocated, self.machine, self.writer))
 
     def _outcome(self, finished: Finished, most_cycles: float = math.inf) -> Outcome | None:
         """What a program takes; None when that is more than so many cycles."""
