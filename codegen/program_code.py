@@ -12,6 +12,7 @@ from birc.codegen.kernel_code import KernelWriter
 from birc.codegen.pieces import pieces_of
 from birc.codegen.regions import Range, Touch, bytes_of, half_of, overlap, view_range, whole_of
 from birc.codegen.slots import Slots
+from birc.compiler.ir.kernel_form import signs_of_zeros
 from birc.compiler.ir.names import unused_name
 from birc.compiler.ir.plan import (
     Access,
@@ -204,7 +205,8 @@ class ProgramWriter:
     def _code(self, kernels: Sequence[Kernel]) -> tuple[int, Slots]:
         """The number of the code of kernels side by side, new unless others have the same, and its slots."""
         code, slots = self.writer.emit(kernels)
-        key = (code.nests, code.semaphores, code.multicast)
+        signs = tuple(signs_of_zeros(instruction.operands) for instruction in code.instructions())
+        key = (code.nests, code.semaphores, code.multicast, signs)
         if key not in self.kernels:
             self.kernels[key] = len(self.kernel_codes)
             self.kernel_codes.append(code)

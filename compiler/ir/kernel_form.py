@@ -5,7 +5,8 @@ Forms are compared and looked up, thousands of them: they are tuples, which is m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import math
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, fields
 from operator import attrgetter
 
@@ -29,6 +30,11 @@ of_buffer = _all_but(Buffer, "name")
 """What a buffer is but its name."""
 
 
+def signs_of_zeros(values: Iterable[object]) -> tuple[float, ...]:
+    """The signs of the zeros among immediates, which compare as equal."""
+    return tuple(math.copysign(1, value) for value in values if isinstance(value, float) and value == 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """All of kernels but names, sources and `macs`; and the names of the buffers, by their numbers in it."""
@@ -47,15 +53,15 @@ def form_of(*kernels: Kernel | None, offset: Offset = attrgetter("offset")) -> F
         view = access.view
         return places.setdefault(view.buffer, len(places)), offset(view), _OF_VIEW(view), _OF_ACCESS(access)
 
+    def of_statement(statement: Statement) -> Hashable:
+        return of_access(statement.access), _OF_STATEMENT(statement), signs_of_zeros(statement.arguments)
+
     def of_kernel(kernel: Kernel) -> Hashable:
         contraction = kernel.contraction
         return (
             _OF_KERNEL(kernel),
             contraction and (of_access(contraction.a), of_access(contraction.b), _OF_CONTRACTION(contraction)),
-            tuple(
-                (_OF_PHASE(phase), tuple((of_access(s.access), _OF_STATEMENT(s)) for s in phase.statements))
-                for phase in kernel.phases
-            ),
+            tuple((_OF_PHASE(phase), tuple(map(of_statement, phase.statements))) for phase in kernel.phases),
         )
 
     return Form(tuple(kernel and of_kernel(kernel) for kernel in kernels), tuple(places))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from graph_maker import GraphMaker, random_inputs
 from networks import EXPORTED, exported_network, relative_error
@@ -54,3 +55,20 @@ def test_exported_networks(name: str, target: str) -> None:
         compiled.verify()
         for key, actual in compiled.values(inputs).items():
             assert relative_error(actual, outputs[key]) <= 2e-3
+
+
+def test_kernels_that_differ_in_the_sign_of_a_zero_have_code_of_their_own() -> None:
+    """Where the condition does not hold, one result is 0 and the other -0."""
+    make = GraphMaker()
+    x, unit = make.input(64, 64), make.constant(np.eye(64))
+    condition = make.input(64, 64, element="bool")
+    chosen = []
+    for zero in (0.0, -0.0):
+        x = make("where", condition, make("matmul", x, unit), make.splat(zero, 64, 64))
+        chosen.append(x)
+    graph = make.graph(*chosen)
+    inputs = {"x0": np.ones((64, 64), np.float32), "x1": np.zeros((64, 64), np.bool_)}
+    for compiled in compiled_plans(graph, "tiny"):
+        values = compiled.values(inputs)
+        assert [np.signbit(values[name]).all() for name in chosen] == [False, True]
+        assert not any(values[name].any() for name in chosen)

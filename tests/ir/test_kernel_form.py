@@ -108,3 +108,14 @@ def test_all_else_counts() -> None:
 def test_what_is_not_there_counts(missing: str) -> None:
     nothing = () if missing == "phases" else None
     assert form_of(replace(product(), **{missing: nothing})).key != form_of(product()).key
+
+
+def test_the_sign_of_a_zero_counts() -> None:
+    def with_zero(zero: float) -> Kernel:
+        (phase,) = product().phases
+        *before, last = phase.statements
+        added = (Statement("vmul", "v5", ("v4", zero)), replace(last, arguments=("v5",)))
+        return replace(product(), phases=(Phase((*before, *added)),))
+
+    assert form_of(with_zero(0.0)).key == form_of(with_zero(0.0)).key
+    assert form_of(with_zero(0.0)).key != form_of(with_zero(-0.0)).key
