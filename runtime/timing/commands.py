@@ -149,12 +149,12 @@ class Processors:
     def _input_free_at(self, die: Die, spc: int, lead: Lead) -> int:
         """When the SPC may load B of the kernel after the last: the T-core is through with that, and the port free.
 
-        Where both use HBM, they do so one after the other.
+        Where both use HBM, they do so one after the other. Where it has no part in that, it has ended those before.
         """
         if not die.work[spc]:
             return 0
         work = die.work[spc][-1]
-        if lead.hbm_bytes and self.timer.moved_bytes(work.member)[0]:
+        if work.run != die.runs[-1][0] or (lead.hbm_bytes and self.timer.moved_bytes(work.member)[0]):
             return self._free_at(die, spc)
         return work.start + work.member.result.input_free_cycles + self.machine.spc_barrier_cycles
 

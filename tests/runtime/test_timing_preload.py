@@ -12,7 +12,7 @@ from programs import box, command, i, op, par, preloaded, v
 from timing_kernels import Gemm, program
 
 from birc.runtime.machine import Machine, load_machine
-from birc.runtime.program import Kernel, Program
+from birc.runtime.program import Command, Kernel, Program
 from birc.runtime.timing import TimingResult, simulate
 
 MACHINE = load_machine("tiny")
@@ -106,6 +106,24 @@ def test_b_comes_behind_what_the_kernel_before_still_loads():
     most = won(machine, near, work(500, 500))[0]
     assert loading < cycles
     assert won(machine, near, first) == [pytest.approx(min(most, cycles - loading), abs=1)] * 2
+
+
+def test_an_spc_without_a_part_in_the_kernel_before_has_ended_those_in_front_of_it():
+    """The first kernel is a product with a long epilogue, the second a cycle's work of one SPC alone."""
+    machine = MACHINE.with_values({"die_barrier_cycles": MACHINE.spc_barrier_cycles})
+    near = replace(TILE, b_space="l2", k=128)
+    first, alone = replace(near, epilogue=60).kernel(), Kernel("alone", (par(1, op("vmovi", v(0), 0.0, (64,))),))
+    whole = program(machine, first, near.descriptors(), after=(command("run", 1, 0), BARRIER))
+
+    def cycles(*between: Command) -> list[int]:
+        *start, barrier = whole.commands
+        commands = (*start, *between, barrier, command("run", 2, near.macs))
+        last = simulate(replace(whole, kernels=(first, alone, near.kernel()), commands=commands), machine).runs[2]
+        return [end - begin for _, _, begin, end in last.spans]
+
+    gained = [before - after for before, after in zip(cycles(), cycles(command("preload", 2)), strict=True)]
+    assert gained == [1, 1 + machine.spc_barrier_cycles]
+    assert gained[1] < won(machine, near, first)[1]
 
 
 def test_kernels_that_load_from_hbm_do_so_one_after_the_other():
