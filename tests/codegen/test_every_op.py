@@ -19,7 +19,9 @@ TOLERANCE = 1e-5
 TCORE_TOLERANCE = 2e-3
 NARROW_TOLERANCE = {"bf16": 4e-3, "f16": 1e-3}
 
-JUMPING = frozenset({"mod", "floor", "ceil", "round", "sign"})
+JUMPING = frozenset(
+    {"mod", "floor", "ceil", "round", "sign", "equal", "less", "less_equal", "greater", "greater_equal"}
+)
 
 UNSUPPORTED = {
     "cast-3": "no instruction loads or stores f64",

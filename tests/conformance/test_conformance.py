@@ -11,6 +11,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from blas import TELLS_EQUAL_SUMS_APART, keeps_equal_sums
 from case_results import Result, read_results
 from case_runs import run_case
 from expected_failures import EXPECTED_FAILURES, GROUPS, RANDOM
@@ -35,6 +36,8 @@ def chosen_runs() -> Iterator[tuple[Result, str]]:
 def test_case(result: Result, run: str, tmp_path: Path) -> None:
     if onnx.__version__ != VERSION and result.case not in cases_of(result.kind):
         pytest.skip(f"onnx {onnx.__version__} has no such case")
+    if result.case in TELLS_EQUAL_SUMS_APART and not keeps_equal_sums():
+        pytest.skip("the BLAS of this computer does not keep equal sums equal, and the case tells them apart")
     outcome = run_case(result.kind, result.case, RUNS[run], tmp_path)
     hosts = "; ".join(map(str, outcome.host_nodes))
     if (result.case, run) in RANDOM and outcome.status != FAILED:
