@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from operator import attrgetter
 from typing import Final
 
@@ -188,8 +188,7 @@ class CommandLog:
     def bytes_descriptor(self, buffer: Buffer, part: View) -> int:
         """The descriptor of a dense part of a buffer as bytes."""
         _, first, end = view_range(part, buffer)
-        is_whole = end - first == buffer.num_bytes
-        dims = copy_dims(buffer if is_whole else replace(buffer, num_bytes=end - first), self.machine.max_dim)
+        dims = copy_dims(end - first, self.machine.max_dim)
         if dims is None:
             raise InternalError(f"{end - first} B cannot be described for a copy", where=buffer.name)
         return self._number(Descriptor(buffer.space, first, "u8", dims, row_major_strides(dims)))

@@ -12,6 +12,7 @@ from birc.codegen.nest import NestBuilder, mask
 from birc.codegen.operand_ring import Operand, Rounds, Steps, ring_address, running_address
 from birc.codegen.slots import Slots
 from birc.compiler.ir.plan import Dimension, Tiling
+from birc.compiler.ir.plan_verify_tiling import may_pass_columns
 from birc.runtime.program import Affine, Instruction, RingAddress, Sync, affine
 
 MOST_ROWS_AHEAD = 4
@@ -89,7 +90,7 @@ class OperandLoads:
     def passes_columns(self) -> bool:
         """Whether tiles of columns are loaded one by one as the T-core takes them: there are not slots for a row."""
         tiles = self.b.count * math.prod(self.steps(d) for d in self.b.resident)
-        return self.tiling.rows == 1 and not self.tiling.hoist and self.b.slots < tiles
+        return may_pass_columns(self.tiling) and self.b.slots < tiles
 
     def column(self, tile: Place, first: int) -> None:
         """Load a tile of columns, which `tile` numbers in its row from the `first` on, if they pass."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from birc.codegen.kernel_code import KernelWriter, descriptor, emit_kernel
 from birc.codegen.slots import Slots
 from birc.compiler.ir.plan import Buffer, Kernel
-from birc.compiler.passes.contraction_cost import Memories, ahead_cycles
+from birc.compiler.passes.contraction_cost import Memories
 from birc.runtime.machine import Machine
 from birc.runtime.program import Descriptor
 from birc.runtime.program import Kernel as KernelCode
@@ -63,8 +63,8 @@ def _timed(
     last = machine.spcs_per_die - 1
     # Parts that SPCs have of their own are alike, but for those at the edges of an image.
     spcs = sorted({0, min(1, last), last}) if kernel.has_own_parts else range(last + 1)
-    comes_ahead = kernel.contraction is not None and memories.comes_ahead(kernel.contraction)
-    return code, bindings, tuple(spcs), ahead_cycles(machine) if comes_ahead else 0
+    ahead = 0 if kernel.contraction is None else memories.ahead_cycles(kernel.contraction, machine)
+    return code, bindings, tuple(spcs), ahead
 
 
 def _space(name: str, memories: Memories) -> str:

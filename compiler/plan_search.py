@@ -102,10 +102,8 @@ class PlanSearch:
     def _allocate_gathered(self, plan: Plan, machine: Machine) -> Plan:
         """The plan with addresses, and (from -O2) with copies that begin together where that is faster."""
         plan = self._allocate(plan, machine)
-        if self.opt_level < 2:
-            return plan
-        finished, _ = self._gathered(Finished({"allocate": plan}, generate(plan, machine, self.writer)))
-        return finished.phases["allocate"]
+        faster = self._gathered(plan) if self.opt_level >= 2 else None
+        return faster[0] if faster is not None else plan
 
     def _tile(self, plan: Plan, machine: Machine) -> Plan:
         """The plan with tilings, and (from -O2) with products that follow others as one kernel."""
@@ -142,7 +140,7 @@ class PlanSearch:
             except DoesNotFitError as error:
                 failures.append(error)
                 continue
-            outcome = self._outcome(finished, ABOUT_AS_FAST * least)
+            outcome = self._outcome(finished.generated, ABOUT_AS_FAST * least)
             if outcome is not None:
                 found[number] = outcome, finished
                 least = min(least, outcome.latency_cycles)
@@ -193,12 +191,12 @@ class PlanSearch:
         self.tell("constants that the dies share")
         if found.finished is None:
             finished = self._finished(plan)
-            found = replace(found, outcome=self._outcome(finished), finished=finished)
+            found = replace(found, outcome=self._outcome(finished.generated), finished=finished)
         most_cycles = found.outcome.latency_cycles if found.outcome is not None else math.inf
         for first in trials:
             shared = share_constants(plan, self.machine, first)
             finished = self._finished(shared)
-            outcome = self._outcome(finished, most_cycles)
+            outcome = self._outcome(finished.generated, most_cycles)
             if outcome is not None:
                 return Found(found.lowered, shared, outcome, finished)
         return found
@@ -208,22 +206,25 @@ class PlanSearch:
 
         One that is not finished has them so when it is.
         """
-        if self.opt_level < 2 or found.finished is None or found.outcome is None:
+        finished = found.finished
+        if self.opt_level < 2 or finished is None:
             return found
-        finished, outcome = self._gathered(found.finished, found.outcome)
-        return replace(found, outcome=outcome, finished=finished)
+        faster = self._gathered(finished.phases["allocate"], found.outcome)
+        if faster is None:
+            return found
+        plan, generated, outcome = faster
+        return replace(found, outcome=outcome, finished=Finished({**finished.phases, "allocate": plan}, generated))
 
-    def _gathered(self, finished: Finished, outcome: Outcome | None = None) -> tuple[Finished, Outcome | None]:
-        """The faster of a finished plan, with its outcome if that is known, and the one with copies together."""
-        allocated = finished.phases["allocate"]
-        plan = gather_copies(allocated)
-        if plan is allocated:
-            return finished, outcome
-        outcome = outcome or self._outcome(finished)
-        most_cycles = outcome.latency_cycles - 1 if outcome is not None else math.inf
-        other = Finished({**finished.phases, "allocate": plan}, generate(plan, self.machine, self.writer))
-        faster = self._outcome(other, most_cycles)
-        return (other, faster) if faster is not None else (finished, outcome)
+    def _gathered(self, plan: Plan, outcome: Outcome | None = None) -> tuple[Plan, Generated, Outcome] | None:
+        """An allocated plan with copies of constants that begin together, if that is faster: its `outcome` is known, or
+        found where there is something to gather."""
+        other = gather_copies(plan)
+        if other is plan:
+            return None
+        known = outcome or self._outcome(generate(plan, self.machine, self.writer))
+        generated = generate(other, self.machine, self.writer)
+        faster = self._outcome(generated, known.latency_cycles - 1 if known is not None else math.inf)
+        return (other, generated, faster) if faster is not None else None
 
     def _with_pairs(self, plan: Plan) -> tuple[Plan, ...]:
         """The plan and the one whose pairs of kernels keep tensors to SPCs; that one alone where it needs no room.
@@ -262,8 +263,8 @@ class PlanSearch:
         phases = {"tile": tiled_plan, "schedule": scheduled, "allocate": allocated}
         return Finished(phases, generate(allocated, self.machine, self.writer))
 
-    def _outcome(self, finished: Finished, most_cycles: float = math.inf) -> Outcome | None:
+    def _outcome(self, generated: Generated, most_cycles: float = math.inf) -> Outcome | None:
         """What a program takes; None when that is more than so many cycles."""
-        program = later_calls(finished.generated.program)
+        program = later_calls(generated.program)
         found = latency_and_hbm_bytes(program, self.machine, timer=self._timer, most_cycles=most_cycles)
         return Outcome(*found) if found is not None else None

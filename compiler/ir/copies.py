@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from birc.compiler.ir.plan import Buffer
-
 
 def row_major_strides(dims: Sequence[int]) -> tuple[int, ...]:
     """Element strides of a dense array in row-major order."""
@@ -16,10 +14,10 @@ def row_major_strides(dims: Sequence[int]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
-def copy_dims(buffer: Buffer, limit: int) -> tuple[int, ...] | None:
-    """The buffer's bytes as up to three descriptor dimensions of at most `limit`; None when its size has no factors."""
+def copy_dims(num_bytes: int, limit: int) -> tuple[int, ...] | None:
+    """So many bytes as up to three descriptor dimensions of at most `limit`; None when there are no such factors."""
     dims: list[int] = []
-    rest = buffer.num_bytes
+    rest = num_bytes
     while rest > limit:
         factor = next((d for d in range(limit, 1, -1) if rest % d == 0), 0)
         if not factor or len(dims) == 2:

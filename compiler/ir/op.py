@@ -12,7 +12,7 @@ from birc.compiler.ir.access import AccessRule, Relations, resolve
 from birc.compiler.ir.attributes import Attribute, Attributes, AttributeValue, Required
 from birc.compiler.ir.errors import TypeRuleError
 from birc.compiler.ir.types import TensorType
-from birc.runtime.dtypes import from_numpy
+from birc.runtime.dtypes import dtype, from_numpy
 from birc.runtime.errors import InternalError
 
 Category = Literal["elementwise", "contraction", "pool", "normalization", "reduction", "view", "movement", "index"]
@@ -43,6 +43,11 @@ CostRule = Callable[[Types, Types, Attributes], Cost]
 
 _SAMPLE_LOW: Final = -2.0
 _SAMPLE_HIGH: Final = 2.0
+
+
+def sample_types(*shapes: tuple[int, ...], elements: str = "f32") -> tuple[TensorType, ...]:
+    """Types of inputs that all have the same elements."""
+    return tuple(TensorType(dtype(elements), shape) for shape in shapes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,13 +51,15 @@ class Memories:
         is_awaited = not self.is_local(contraction.a) and contraction.a.view.buffer not in self.constants
         return is_awaited and contraction.b.view.buffer in self.constants
 
+    def ahead_cycles(self, contraction: Contraction, machine: Machine) -> int:
+        """Cycles before a kernel's start in which the b of its product is loaded, at least.
 
-def ahead_cycles(machine: Machine) -> int:
-    """Cycles before a kernel's start in which its b is loaded, at least, where it is not made by the kernel before.
-
-    The T-core is through with that, its last stores are on their way, and then the SPCs wait for each other.
-    """
-    return max(0, machine.l2_remote_latency_cycles + machine.spcs_meet_cycles - machine.spc_barrier_cycles)
+        The T-core is through with the kernel before, its last stores are on their way, and then the SPCs wait for each
+        other.
+        """
+        if not self.comes_ahead(contraction):
+            return 0
+        return max(0, machine.l2_remote_latency_cycles + machine.spcs_meet_cycles - machine.spc_barrier_cycles)
 
 
 @dataclass(frozen=True)
@@ -131,11 +133,6 @@ class Shape:
         far, near = machine.l2_remote_latency_cycles, machine.tb_latency_cycles
         a, b = (near if self.memories.is_local(x) else far for x in (self.contraction.a, self.contraction.b))
         return a + 2 * machine.semaphore_cycles, b + 2 * machine.semaphore_cycles
-
-    @cached_property
-    def ahead_cycles(self) -> int:
-        """Cycles before the start in which b is loaded."""
-        return ahead_cycles(self.machine) if self.memories.comes_ahead(self.contraction) else 0
 
     @cached_property
     def epilogue(self) -> tuple[float, float, float]:
@@ -215,7 +212,7 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     added = drains * machine.vector_tile_elements / machine.vector_lanes_per_spc if partial else 0.0
     tcore = tiles * steps * shape.step_cycles + drains * drain
     local = shape.memories.is_local(shape.contraction.a)
-    early = min(shape.ahead_cycles, min(tiling.b_slots, b_loads) * load_b)
+    early = min(shape.memories.ahead_cycles(shape.contraction, machine), min(tiling.b_slots, b_loads) * load_b)
     b_time = max(0.0, b_time - early)
     ports = (b_loads * load_b - early + (0.0 if local else a_loads * load_a) + tiles * extra_loads, a_loads * load_a)
     turns = tiles * (latency_b + vector + extra_loads) / tiling.programs

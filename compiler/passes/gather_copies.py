@@ -7,8 +7,10 @@ which takes longest, it costs nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Final
 
 from birc.compiler.ir.plan import Buffer, CopyStep, ExchangeStep, KernelStep, Plan, Step
@@ -19,40 +21,44 @@ PART_OF_TIME: Final = 2
 
 
 def gather_copies(plan: Plan) -> Plan:
-    """The allocated plan in which copies of constants are put off to begin with others."""
-    needed = _needed(plan)
-    if plan.repeat > 1 or not needed:
+    """The allocated plan in which copies of constants are put off to begin with others; the same one if none is."""
+    latest = _latest(plan)
+    if plan.repeat > 1 or not latest:
         return plan
     order: list[int] = []
-    waiting: dict[int, int] = {}  # copies by number, and the kernels that may come before
+    waiting: list[int] = []  # copies
     gap: list[int] = []
+    kernels, due = 0, math.inf
     for number, step in enumerate(plan.steps):
-        if number in needed:
-            waiting[number] = needed[number]
+        if number in latest:
+            waiting.append(number)
+            due = min(due, latest[number])
         elif not isinstance(step, KernelStep):
             gap.append(number)
         else:
             meets = any(isinstance(s, ExchangeStep) and s.stored for s in (plan.steps[n] for n in gap))
-            if not (step.beside or step.follows) and (meets or 0 in waiting.values()):
+            if not (step.beside or step.follows) and (meets or due <= kernels):
                 gap += waiting
-                waiting = {}
+                waiting, due = [], math.inf
             order += [*gap, number]
-            waiting = {copy: max(0, kernels - 1) for copy, kernels in waiting.items()}
-            gap = []
-    return _in_order(plan, [*order, *waiting, *gap])
+            kernels, gap = kernels + 1, []
+    order += [*waiting, *gap]
+    return plan if order == sorted(order) else _in_order(plan, order)
 
 
-def _needed(plan: Plan) -> dict[int, int]:
-    """The copies that may begin later, by number, and how many kernels later at most."""
+def _latest(plan: Plan) -> dict[int, int]:
+    """The copies that may begin later, by number, and how many kernels of the plan may be in front of them then."""
     uses = users(plan)
     homes = {buffer.name for buffer in plan.buffers if buffer.role == "constant"}
+    kernels = list(accumulate((isinstance(step, KernelStep) for step in plan.steps), initial=0))  # in front of each
     found = {}
     for number, step in enumerate(plan.steps):
         if isinstance(step, CopyStep) and step.source in homes and not step.resident:
             first = min((use for use in uses[step.target] if use > number), default=number)
-            between = sum(isinstance(s, KernelStep) for s in plan.steps[number:first])
-            found[number] = between // PART_OF_TIME
-    return {number: kernels for number, kernels in found.items() if kernels}
+            later = (kernels[first] - kernels[number]) // PART_OF_TIME
+            if later:
+                found[number] = kernels[number] + later
+    return found
 
 
 def _in_order(plan: Plan, order: Sequence[int]) -> Plan:

@@ -27,7 +27,7 @@ def schedule(plan: Plan, machine: Machine) -> Plan:
     wanted = {
         buffer.name: Buffer(buffer.name + L2_SUFFIX, buffer.dtype, buffer.num_bytes, "scratch", "l2", home=buffer.name)
         for buffer in plan.buffers
-        if buffer.name in copied and copy_dims(buffer, limit) is not None and buffer.name in read
+        if buffer.name in copied and copy_dims(buffer.num_bytes, limit) is not None and buffer.name in read
     }
     twins = {name: twin.name for name, twin in wanted.items()}
     steps = tuple(redirected(step, twins) for step in plan.steps)

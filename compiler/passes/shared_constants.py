@@ -53,10 +53,8 @@ def _divides(buffer: Buffer, machine: Machine) -> bool:
     """Whether a buffer is a constant of two equal parts that are worth it and that commands can describe."""
     if buffer.role != "constant" or buffer.part_offsets or buffer.num_bytes < 2 * LEAST_BYTES:
         return False
-    elements = buffer.num_elements
-    half = replace(buffer, num_bytes=buffer.num_bytes // 2)
-    limit = machine.max_dim
-    return elements % 2 == 0 and all(copy_dims(each, limit) is not None for each in (buffer, half))
+    sizes = (buffer.num_bytes, buffer.num_bytes // 2)
+    return buffer.num_elements % 2 == 0 and all(copy_dims(size, machine.max_dim) is not None for size in sizes)
 
 
 def divided(buffer: Buffer) -> Buffer:

@@ -174,14 +174,14 @@ class Processors:
 
         Those that were alike until now are so again: returns what they do, and how many of them.
         """
-        known: dict[tuple[int, int, int | None], tuple[Work, list[Span]]] = {}
-        counts: Counter[tuple[int, int, int | None]] = Counter()
+        known: dict[Moment, tuple[Work, list[Span]]] = {}
+        counts: Counter[Moment] = Counter()
         for spc in member.spcs:
             before = die.work[spc][-1] if die.work[spc] else None
             last, begun = (before.run, before.end) if before is not None else (-1, 0)
-            moment = last, begun, die.preloads.get(spc)
+            moment = Moment(last, begun, die.preloads.get(spc))
             if moment not in known:
-                known[moment] = self._begin(die, Moment(*moment), member, number, barrier)
+                known[moment] = self._begin(die, moment, member, number, barrier)
             work, gaps = known[moment]
             counts[moment] += 1
             die.gaps[spc] += gaps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from birc.runtime.program import Descriptor
 from birc.runtime.timing.dma import Job
@@ -104,8 +105,7 @@ class Die:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """When an SPC begins the next kernel: what it did last, and since when its operand is being loaded, if it is."""
 
     last_run: int

@@ -9,7 +9,7 @@ import numpy as np
 from birc.compiler.ir.access import Relations
 from birc.compiler.ir.attributes import Attribute, Attributes, integer, number
 from birc.compiler.ir.errors import TypeRuleError
-from birc.compiler.ir.op import Arrays, Cost, OpRow, Sample, Types
+from birc.compiler.ir.op import Arrays, Cost, OpRow, Sample, Types, sample_types
 from birc.compiler.ir.ops.costs import per_element
 from birc.compiler.ir.ops.numeric import narrowed, widened
 from birc.compiler.ir.ops.rank_access import whole_axes
@@ -22,7 +22,6 @@ from birc.compiler.ir.ops.type_rules import (
     same_dtype,
 )
 from birc.compiler.ir.types import TensorType
-from birc.runtime.dtypes import dtype
 
 
 def _batch_norm_rule(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
@@ -142,20 +141,16 @@ _AXIS: Final = Attribute("int", "dimension to normalise over", minimum=0)
 _FIRST_AXIS: Final = Attribute("int", "first of the dimensions to normalise over", minimum=0)
 
 
-def _types(*shapes: tuple[int, ...], elements: str = "f32") -> tuple[TensorType, ...]:
-    return tuple(TensorType(dtype(elements), shape) for shape in shapes)
-
-
 _TRAILING_SAMPLES: Final = (
-    Sample(_types((2, 3, 8), (8,)), {"axis": 2, "epsilon": 1e-5}),
-    Sample(_types((2, 3, 4), (3, 4)), {"axis": 1, "epsilon": 1e-3}),
-    Sample(_types((4, 6), (6,), elements="bf16"), {"axis": 1, "epsilon": 1e-5}),
+    Sample(sample_types((2, 3, 8), (8,)), {"axis": 2, "epsilon": 1e-5}),
+    Sample(sample_types((2, 3, 4), (3, 4)), {"axis": 1, "epsilon": 1e-3}),
+    Sample(sample_types((4, 6), (6,), elements="bf16"), {"axis": 1, "epsilon": 1e-5}),
 )
 _SOFTMAX_SAMPLES: Final = (
-    Sample(_types((3, 5)), {"axis": 1}),
-    Sample(_types((2, 3, 4)), {"axis": 0}),
-    Sample(_types((2, 3, 4)), {"axis": 1}, -80.0, 80.0),
-    Sample(_types((3, 5), elements="bf16"), {"axis": 1}),
+    Sample(sample_types((3, 5)), {"axis": 1}),
+    Sample(sample_types((2, 3, 4)), {"axis": 0}),
+    Sample(sample_types((2, 3, 4)), {"axis": 1}, -80.0, 80.0),
+    Sample(sample_types((3, 5), elements="bf16"), {"axis": 1}),
 )
 
 ROWS: Final[tuple[OpRow, ...]] = (
@@ -171,8 +166,8 @@ ROWS: Final[tuple[OpRow, ...]] = (
         cost=per_element(2),
         attributes={"epsilon": _EPSILON},
         samples=(
-            Sample(_types((2, 3, 4, 5), (3,), (3,), (3,), (3,)), {"epsilon": 1e-5}, 0.1, 2.0),
-            Sample(_types((4, 3), (3,), (3,), (3,), (3,)), {"epsilon": 1e-3}, 0.1, 2.0),
+            Sample(sample_types((2, 3, 4, 5), (3,), (3,), (3,), (3,)), {"epsilon": 1e-5}, 0.1, 2.0),
+            Sample(sample_types((4, 3), (3,), (3,), (3,), (3,)), {"epsilon": 1e-3}, 0.1, 2.0),
         ),
     ),
     OpRow(
@@ -188,8 +183,8 @@ ROWS: Final[tuple[OpRow, ...]] = (
         attributes={"axis": _FIRST_AXIS, "epsilon": _EPSILON},
         samples=(
             *_TRAILING_SAMPLES,
-            Sample(_types((2, 3, 8), (8,), (8,)), {"axis": 2, "epsilon": 1e-5}),
-            Sample(_types((2, 3, 4), (1, 4), (3, 1)), {"axis": 1, "epsilon": 1e-5}),
+            Sample(sample_types((2, 3, 8), (8,), (8,)), {"axis": 2, "epsilon": 1e-5}),
+            Sample(sample_types((2, 3, 4), (1, 4), (3, 1)), {"axis": 1, "epsilon": 1e-5}),
         ),
     ),
     OpRow(
@@ -248,8 +243,8 @@ ROWS: Final[tuple[OpRow, ...]] = (
             "k": Attribute("float", "added to the sum"),
         },
         samples=(
-            Sample(_types((5, 5, 3, 2)), {"size": 3, "alpha": 0.1, "beta": 0.75, "k": 1.0}),
-            Sample(_types((4, 4, 2, 2)), {"size": 4, "alpha": 0.2, "beta": 0.5, "k": 2.0}),
+            Sample(sample_types((5, 5, 3, 2)), {"size": 3, "alpha": 0.1, "beta": 0.75, "k": 1.0}),
+            Sample(sample_types((4, 4, 2, 2)), {"size": 4, "alpha": 0.2, "beta": 0.5, "k": 2.0}),
         ),
     ),
 )

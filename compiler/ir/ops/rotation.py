@@ -9,13 +9,12 @@ import numpy as np
 from birc.compiler.ir.access import Loop, Relations
 from birc.compiler.ir.attributes import Attribute, Attributes, integer
 from birc.compiler.ir.errors import TypeRuleError, UnknownDimError
-from birc.compiler.ir.op import Arrays, OpRow, Sample, Types
+from birc.compiler.ir.op import Arrays, OpRow, Sample, Types, sample_types
 from birc.compiler.ir.ops.costs import per_element
 from birc.compiler.ir.ops.numeric import narrowed, widened
 from birc.compiler.ir.ops.rank_access import broadcast_read, output_loops
 from birc.compiler.ir.ops.type_rules import broadcast_shapes, is_float, require, same_dtype
 from birc.compiler.ir.types import TensorType
-from birc.runtime.dtypes import dtype
 
 
 def _rotate_rule(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
@@ -67,10 +66,6 @@ def _rotate_access(types: Types, output: TensorType, attributes: Attributes) -> 
     return Relations((*loops, Loop("k", 2, True)), ((*names[:-1], other), *tables))
 
 
-def _types(*shapes: tuple[int, ...], elements: str = "f32") -> tuple[TensorType, ...]:
-    return tuple(TensorType(dtype(elements), shape) for shape in shapes)
-
-
 ROWS: Final[tuple[OpRow, ...]] = (
     OpRow(
         name="rotate",
@@ -89,9 +84,9 @@ ROWS: Final[tuple[OpRow, ...]] = (
             "interleaved": Attribute("int", "1: the elements of a pair are neighbours, 0: halves apart", minimum=0)
         },
         samples=(
-            Sample(_types((2, 3, 8), (2, 3, 4), (2, 3, 4)), {"interleaved": 0}),
-            Sample(_types((2, 3, 8), (2, 3, 4), (2, 3, 4)), {"interleaved": 1}),
-            Sample(_types((1, 5, 6), (1, 5, 3), (1, 5, 3), elements="bf16"), {"interleaved": 0}),
+            Sample(sample_types((2, 3, 8), (2, 3, 4), (2, 3, 4)), {"interleaved": 0}),
+            Sample(sample_types((2, 3, 8), (2, 3, 4), (2, 3, 4)), {"interleaved": 1}),
+            Sample(sample_types((1, 5, 6), (1, 5, 3), (1, 5, 3), elements="bf16"), {"interleaved": 0}),
         ),
     ),
 )
