@@ -20,6 +20,9 @@ from birc.compiler.ir.registers import Epilogue
 from birc.compiler.ir.row_overlap import powers_apart
 from birc.runtime.program import Register, affine
 
+LOADS_IN_FLIGHT = 4
+"""Loads that a vector program begins a row with, of those that its tiles hold."""
+
 
 @dataclass(slots=True)
 class BlockEpilogue:
@@ -67,6 +70,22 @@ class BlockEpilogue:
         """The column tiles of a row that a late mask covers."""
         return Part(self.plain, self.columns - self.plain, self.columns)
 
+    @property
+    def _held_later(self) -> int:
+        """How many of the loads that tiles hold are not in flight from the beginning of a row on.
+
+        The first tile would wait until all of them are issued.
+        """
+        held = self.first is not None and self._held(self.first.statements)
+        return max(0, self.masked.count - LOADS_IN_FLIGHT) if held else 0
+
+    @property
+    def early_parts(self) -> list[Part]:
+        """The column tiles of a row, cut where a late mask begins, and behind those that load what later ones hold."""
+        firsts = sorted({0, self.plain, self._held_later})
+        ends = [*firsts[1:], self.columns]
+        return [Part(first, end - first, self.columns) for first, end in zip(firsts, ends, strict=True)]
+
     def tile_register(self, terms: Place, slot: int = 0, first: int = 0) -> Register:
         """The register that holds something of a tile of the block: the sums, or what the epilogue keeps in `slot`.
 
@@ -105,7 +124,7 @@ class BlockEpilogue:
         statements = tuple(statements)
         held, loads = self._held(statements), self._loads(statements)
         if held:
-            first, count = self.masked.first, self.masked.count
+            first, count = self.masked.first, self.masked.count - self._held_later
             with self.nest.moved(self.column, first * self.step), self.nest.loop(count, self.step, self.column) as tile:
                 self.write(held, {row: self.columns, tile: 1}, [], tile, first)
         if loads:
@@ -115,6 +134,12 @@ class BlockEpilogue:
                 self.nest.loop(self.ahead, self.step, self.column) as inner,
             ):
                 self.write(loads, {row: self.columns, inner: 1}, [], inner, first)
+
+    def load_late(self, statements: Iterable[Statement], tile: int | None) -> None:
+        """The loads of a tile that a late mask covers, as far behind the first of these as the current tile is in its
+        row."""
+        with self.nest.moved(self.column, self.plain * self.step):
+            self.write(self._loads(statements), {tile: 1}, [], tile, self.plain)
 
     def finish(self, statements: Iterable[Statement], row: int | None, outer: int | None, inner: int | None) -> None:
         """What follows a tile's loads, and the loads of a tile further on, into the registers that are free now."""
@@ -133,6 +158,11 @@ class BlockEpilogue:
         if late is not None and part.first < self.plain:
             rest.remove(late.choice)
         self.write(rest, {row: self.columns, tile: 1}, [tile], tile, part.first)
+        if part.first + part.count <= self._held_later:
+            further = self.plain + LOADS_IN_FLIGHT
+            with self.nest.moved(self.column, further * self.step):
+                held = self._held(statements)
+                self.write(held, {row: self.columns, tile: 1}, [], tile, part.first + further)
 
     def walk(self, row: int | None, phases: Iterable[Phase]) -> None:
         """Phases one after the other for the tiles of a row of the block, or (without loops) for the row as a whole."""

@@ -283,12 +283,13 @@ class ContractionWriter:
 
     def _early_tiles(self, phase: Phase, row: int | None) -> None:
         """The tiles of a row, each going through the first phase of the epilogue while the next is multiplied."""
-        ahead, extent = self.after.ahead_of(phase.statements), self.tile[self.column]
         self.after.load_first(phase.statements, row)
-        if self.after.plain:
-            for part in (Part(0, self.after.plain, self.b.count), self.after.masked):
+        parts = self.after.early_parts
+        if len(parts) > 1:
+            for part in parts:
                 self._early_part(phase, row, part)
             return
+        ahead, extent = self.after.ahead_of(phase.statements), self.tile[self.column]
         with ExitStack() as loops:
             outer = loops.enter_context(self.nest.loop(self.b.count // ahead, ahead * extent, self.column, "red"))
             inner = loops.enter_context(self.nest.loop(ahead, extent, self.column, "red"))
@@ -324,7 +325,7 @@ class ContractionWriter:
         self._drain(self.after.early_register({tile: 1}, part), 0)
 
     def _early_part(self, phase: Phase, row: int | None, part: Part) -> None:
-        """Those tiles of a row that a late mask covers, or does not."""
+        """Tiles of a row that a late mask covers, or does not."""
         extent = self.tile[self.column]
         with ExitStack() as loops:
             loops.enter_context(self.nest.moved(self.column, part.first * extent))

@@ -41,9 +41,11 @@ class OverlappedRows:
         at = len(self.nest.stack)
         self.stands(Rounds(at, None, Affine(), count))
         self._load(first)
-        for part in self._parts({0, self.after.plain}):
+        for part in self._parts({0, self._masks_by_tile, self.after.plain}):
             with ExitStack() as loops:
-                self._sums(first, part, self._tiles(loops, part))
+                tile = self._tiles(loops, part)
+                self._load_mask(first, part, tile)
+                self._sums(first, part, tile)
         self.after.walk(None, heads)
         with self.nest.loop(count - 1, step, dimension, "seq") as row:
             self.stands(Rounds(at, row, affine(1, {} if row is None else {row: 1}), count))
@@ -60,9 +62,19 @@ class OverlappedRows:
             self.after.walk(None, others[second:])
 
     def _load(self, phase: Phase) -> None:
-        """The loads of a row: of the operands, and of masks."""
+        """The loads of a row: of the operands, and of masks where these do not come tile by tile."""
         self.load()
-        self.after.load_first(phase.statements, None)
+        if not self._masks_by_tile:
+            self.after.load_first(phase.statements, None)
+
+    @property
+    def _masks_by_tile(self) -> int:
+        """How many of the first tiles of a row load a mask each, for as many of the last ones: all, or none do.
+
+        All at once would be more than a program has in flight, and what it has to finish of the row before would wait.
+        """
+        masked = self.after.masked.count
+        return masked if masked <= self.after.plain else 0
 
     def _together(self, first: Phase, turns: Sequence[Sequence[Statement]], dimension: str, step: int) -> None:
         """The powers of a row, and the sums of the next one."""
@@ -71,15 +83,21 @@ class OverlappedRows:
         lead = min(TILES_AHEAD, columns)
         with self.nest.loop(lead, self.after.step, self.after.column) as tile:
             self.after.write(ahead, {tile: 1}, [], tile)
-        for part in self._parts({0, self.after.plain, columns - lead}):
+        for part in self._parts({0, self._masks_by_tile, self.after.plain, columns - lead}):
             with ExitStack() as loops:
                 tile = self._tiles(loops, part)
                 self.after.write(behind, {tile: 1}, [tile], tile, part.first)
                 with self.nest.moved(dimension, step):
+                    self._load_mask(first, part, tile)
                     self._sums(first, part, tile)
                 if part.first + part.count <= columns - lead:
                     with self.nest.moved(self.after.column, lead * self.after.step):
                         self.after.write(ahead, {tile: 1}, [], tile, part.first + lead)
+
+    def _load_mask(self, phase: Phase, part: Part, tile: int | None) -> None:
+        """The mask that a tile at the beginning of a row loads for one at its end."""
+        if part.first + part.count <= self._masks_by_tile:
+            self.after.load_late(phase.statements, tile)
 
     def _sums(self, phase: Phase, part: Part, tile: int | None) -> None:
         """The sums of a tile, and its share of the first phase."""
