@@ -1,8 +1,9 @@
 """Products behind others as one kernel: the second of a pair waits for one row of tiles of the first after the other.
 
 The code of all stays as it was written, with programs, registers, semaphores and slots of their own, and with rings in
-different parts of the input buffers. The last store of a row of tiles tells, by a semaphore of the vector program that
-finished it, the queue that loads `a`, and by another one the program that finishes the tiles of the second product.
+different parts of the input buffers. The last store of what `a` has of a row of tiles tells, by a semaphore of the
+vector program that finished it, the queue that loads `a`; the last store of the row tells, by another one, the program
+that finishes the tiles of the second product.
 Both wait for a row in its first column of tiles; for the others it is there.
 
 A pair behind another one takes its place: the columns of its first product wait for the last operation of the other's
@@ -73,11 +74,15 @@ class _Writer:
         check_order(ahead, behind, pair.passed, loop)
         rows = self._common("rows", self.taken.programs)
         others = self._common("others", self.taken.programs) if pair.passed.others else None
-        told = [rows] if others is None else [rows, others]
+        ends = {id(item) for item in pair.passed.ends_of_rows(ahead)}
 
         def telling(item: Instruction, around: Around) -> tuple[Syncs, Syncs]:
-            posts = [Sync(affine(number, _program(around))) for number in told if pair.passed.is_told(item)]
-            return (), tuple(posts)
+            posts: Syncs = ()
+            if id(item) in ends:
+                posts = (Sync(affine(rows, _program(around)), last=pair.passed.again(item, around)),)
+            if others is not None and pair.passed.is_told(item):
+                posts += (Sync(affine(others, _program(around))),)
+            return (), posts
 
         def told_so(item: Instruction, around: Around) -> tuple[Syncs, Syncs]:
             terms = {} if loop is None else {loop: 1}

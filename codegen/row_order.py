@@ -34,10 +34,11 @@ Chosen = Callable[[Instruction], bool]
 class Passed:
     """What the second product takes of the first: the slot of the rows that it loads.
 
-    `last` is the slot of what is stored last of a row; `leading` are the axes of all that count rows, not columns.
-    `others` are slots from which the epilogue of the second product loads.
+    `stored` is the slot of these in the first product, `last` that of what it stores last of a row; `leading` are the
+    axes of all that count rows, not columns. `others` are slots from which the epilogue of the second product loads.
     """
 
+    stored: int
     last: int
     loaded: int
     others: frozenset[int]
@@ -46,6 +47,18 @@ class Passed:
     def is_told(self, item: Instruction) -> bool:
         """Whether an instruction of the first product is the last store of a row."""
         return item.mnemonic == "vst" and slot_of(item) == self.last
+
+    def ends_of_rows(self, ahead: Sequence[Item]) -> list[Instruction]:
+        """The instructions of the first product that store the last of what the second one loads of a row.
+
+        Of those of the same rows in the same loops over rows it is the last one of the text.
+        """
+        ends: dict[object, Instruction] = {}
+        for item, loops in chosen_of(ahead, lambda i: i.mnemonic == "vst" and slot_of(i) == self.stored):
+            again = self.again(item, loops)
+            over_rows = tuple(id(loop) for depth, loop in enumerate(loops) if not again >> depth & 1)
+            ends[over_rows, _box(item).axes[: self.leading]] = item
+        return list(ends.values())
 
     def is_load(self, item: Instruction) -> bool:
         """Whether an instruction of the second product loads what the first one stored of a row."""
@@ -56,7 +69,7 @@ class Passed:
         return item.mnemonic == "vld" and slot_of(item) in self.others
 
     def again(self, item: Instruction, loops: Sequence[Loop]) -> int:
-        """The mask of the loops that come back to a row of which an instruction of the second product loads.
+        """The mask of the loops that come back to a row of which an instruction loads, or stores.
 
         They are those over chunks of its depth, and over columns of tiles.
         """

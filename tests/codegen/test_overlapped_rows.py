@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from birc.compiler.ir.plan_verify import verify_plan
 from birc.compiler.passes.tile_overlap import overlapped
 from birc.compiler.prove import new_prover
 from birc.runtime.machine import Machine, load_machine
+from birc.runtime.program import Instruction, Loop
 from birc.runtime.timing import simulate
 
 LOWEST = float(np.finfo(np.float32).min)
@@ -133,3 +135,45 @@ def test_tiles_that_a_mask_lets_through_have_no_choice(low: float, inverted: boo
         assert tiling is not None
         blocks = heads * 64 // dict(tiling.tile)["m"]
         assert sum(chosen) == blocks, "one of five tiles is masked"
+
+
+def of_first_program(items: Iterable[Loop | Instruction]) -> Iterator[str]:
+    """The vector instructions of the first program, and of those that do the same, in the order of execution."""
+    for item in items:
+        if isinstance(item, Loop):
+            for _ in range(item.extent if item.level == "tile" else 1):
+                yield from of_first_program(item.body)
+        elif item.mnemonic.startswith("v"):
+            yield item.mnemonic
+
+
+LATE = {"late": causal(384, 768), "from the first": causal(512, 512)}
+
+
+@pytest.mark.parametrize("case", LATE)
+def test_masks_hold_up_no_tile(case: str) -> None:
+    """No more loads stand before the first sum of a row than are in flight, and none before powers of another one."""
+    keeps = LATE[case]
+    rows, columns = keeps.shape
+    compiled = compile_graph(attention(keeps, 2, rows, columns), WIDE)
+    check(compiled, keeps, 2e-3)
+    most = load_machine("br100").outstanding_loads_per_warp
+    assert runs_before(compiled, "vacc") <= {*range(most + 1)}
+    overlapping = with_overlap(compiled)
+    check(overlapping, keeps, 2e-3)
+    if case == "late":
+        assert runs_before(overlapping, "vacc") <= {0, 1}
+        assert runs_before(overlapping, "vexp2") == {0}
+
+
+def runs_before(compiled: Compiled, mnemonic: str) -> set[int]:
+    """How many loads of masks stand in a row right before instructions of the product, other than loads."""
+    found, loads = set(), 0
+    for name in of_first_program(compiled.program.kernels[0].nests):
+        if name == "vld":
+            loads += 1
+            continue
+        if name == mnemonic:
+            found.add(loads)
+        loads = 0
+    return found
