@@ -65,8 +65,9 @@ class KernelWriter:
         a, rows = second.contraction.a, second.contraction.rows
         made = {access.view.buffer for op, access in accesses_of(first) if op == "vst"}
         others = {n for n, view in enumerate(behind[1].views) if view.buffer in made and view != a.view}
-        slots = *(ahead[1].views.index(view) for view in (a.view, last.view)), behind[1].views.index(a.view)
-        return Pair(ahead, behind, first.tiling.programs, Passed(*slots, frozenset(others), rows))
+        stored, finished = ahead[1].views.index(a.view), ahead[1].views.index(last.view)
+        loaded = behind[1].views.index(a.view)
+        return Pair(ahead, behind, first.tiling.programs, Passed(stored, finished, loaded, frozenset(others), rows))
 
     def _emit(self, kernel: Kernel, machine: Machine) -> tuple[KernelCode, Slots]:
         begins: dict[str, int] = {}  # by buffer the offset of the first view on it
