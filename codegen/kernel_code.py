@@ -11,7 +11,7 @@ from birc.codegen.following import Pair, as_one_kernel
 from birc.codegen.row_order import Passed
 from birc.codegen.slots import Slots
 from birc.codegen.vector_kernel import emit_vector_kernel
-from birc.compiler.ir.kernel_form import form_of
+from birc.compiler.ir.kernel_form import form_of, signs_of_zeros
 from birc.compiler.ir.plan import Buffer, Kernel, View
 from birc.compiler.ir.plan_access import accesses_of, moved, with_views
 from birc.compiler.ir.plan_beside import products_share, share_of
@@ -37,49 +37,56 @@ class KernelWriter:
     """Writes kernels for a machine. Those that differ in names and in places of buffers alone it writes once."""
 
     machine: Machine
-    _written: dict[tuple[Hashable, Machine], tuple[KernelCode, Slots]] = field(default_factory=dict)  # by form
+    _written: dict[Hashable, tuple[KernelCode, Slots, int]] = field(default_factory=dict)  # by form
+    _numbers: dict[Hashable, int] = field(default_factory=dict)  # by all of a code but its name
 
-    def emit(self, kernels: Sequence[Kernel]) -> tuple[KernelCode, Slots]:
-        """The code of a tiled kernel, or of several that are one of the machine, and its slots.
+    def emit(self, kernels: Sequence[Kernel]) -> tuple[KernelCode, Slots, int]:
+        """The code of a tiled kernel, or of several that are one of the machine, its slots, and its number.
 
-        Products follow each other, others are side by side. Raises `InternalError` for one without tiling.
+        Codes that differ in names alone have one number. Raises `InternalError` for a kernel without tiling.
         """
+        begins: dict[str, int] = {}  # by buffer the offset of the first view on it
+        form = form_of(*kernels, offset=lambda view: view.offset - begins.setdefault(view.buffer, view.offset))
+        known = self._written.get(form.key)
+        if known is None:
+            places = {name: str(place) for place, name in enumerate(form.buffers)}
+            plain = [replace(kernel, name="", sources=(), macs=0) for kernel in kernels]
+            like = [with_views(k, lambda v: moved(v, places[v.buffer], v.offset - begins[v.buffer])) for k in plain]
+            code, slots = self._emit(like)
+            known = self._written[form.key] = code, slots, self._number(code)
+        code, slots, number = known
+        own = ((view, form.buffers[int(view.buffer)]) for view in slots.views)
+        views = [moved(v, name, v.offset + begins[name]) for v, name in own]
+        return replace(code, name=kernels[0].name), Slots(views), number
+
+    def _number(self, code: KernelCode) -> int:
+        signs = tuple(signs_of_zeros(instruction.operands) for instruction in code.instructions())
+        return self._numbers.setdefault((code.nests, code.semaphores, code.multicast, signs), len(self._numbers))
+
+    def _emit(self, kernels: Sequence[Kernel]) -> tuple[KernelCode, Slots]:
+        """The code of one kernel, or of several: products follow each other, others are side by side."""
         if len(kernels) == 1:
-            return self._emit(kernels[0], self.machine)
+            return emit_kernel(kernels[0], self.machine)
         if all(kernel.contraction is not None for kernel in kernels):
-            return self._following(kernels)
-        parts = [self._emit(kernel, share_of(self.machine, kernel)) for kernel in kernels]
+            pairs = pairs_of(kernels)
+            most = most_taken(pairs, self.machine)
+            return as_one_kernel([self._pair(*pair, most) for pair in pairs], most)
+        parts = [emit_kernel(kernel, share_of(self.machine, kernel)) for kernel in kernels]
         begin = products_share(self.machine)
         return as_one(parts, [(0, 0) if kernel.contraction is not None else begin for kernel in kernels])
-
-    def _following(self, kernels: Sequence[Kernel]) -> tuple[KernelCode, Slots]:
-        pairs = pairs_of(kernels)
-        most = most_taken(pairs, self.machine)
-        return as_one_kernel([self._pair(*pair, most) for pair in pairs], most)
 
     def _pair(self, first: Kernel, second: Kernel, most: Taken) -> Pair:
         last = first.phases[-1].statements[-1].access
         if second.contraction is None or first.tiling is None or last is None:
             raise InternalError("a kernel that follows another one, of which one is no product", where=second.name)
-        ahead, behind = self._emit(first, followed(self.machine)), self._emit(second, left_by(most, self.machine))
+        ahead = emit_kernel(first, followed(self.machine))
+        behind = emit_kernel(second, left_by(most, self.machine))
         a, rows = second.contraction.a, second.contraction.rows
         made = {access.view.buffer for op, access in accesses_of(first) if op == "vst"}
         others = {n for n, view in enumerate(behind[1].views) if view.buffer in made and view != a.view}
         stored, finished = ahead[1].views.index(a.view), ahead[1].views.index(last.view)
         loaded = behind[1].views.index(a.view)
         return Pair(ahead, behind, first.tiling.programs, Passed(stored, finished, loaded, frozenset(others), rows))
-
-    def _emit(self, kernel: Kernel, machine: Machine) -> tuple[KernelCode, Slots]:
-        begins: dict[str, int] = {}  # by buffer the offset of the first view on it
-        form = form_of(kernel, offset=lambda view: view.offset - begins.setdefault(view.buffer, view.offset))
-        if (form.key, machine) not in self._written:
-            places = {name: str(place) for place, name in enumerate(form.buffers)}
-            plain = replace(kernel, name="", sources=(), macs=0)
-            like = with_views(plain, lambda v: moved(v, places[v.buffer], v.offset - begins[v.buffer]))
-            self._written[form.key, machine] = emit_kernel(like, machine)
-        code, slots = self._written[form.key, machine]
-        own = ((view, form.buffers[int(view.buffer)]) for view in slots.views)
-        return replace(code, name=kernel.name), Slots([moved(v, name, v.offset + begins[name]) for v, name in own])
 
 
 def descriptor(view: View, buffer: Buffer, moved_bytes: int = 0) -> Descriptor:

@@ -12,7 +12,6 @@ from birc.codegen.kernel_code import KernelWriter
 from birc.codegen.pieces import pieces_of
 from birc.codegen.regions import Range, Touch, bytes_of, half_of, overlap, view_range, whole_of
 from birc.codegen.slots import Slots
-from birc.compiler.ir.kernel_form import signs_of_zeros
 from birc.compiler.ir.names import unused_name
 from birc.compiler.ir.plan import (
     Access,
@@ -48,7 +47,7 @@ class ProgramWriter:
         self.machine = machine
         self.log = CommandLog(plan, machine)
         self.views = views_by_buffer(plan)
-        self.kernels: dict[tuple[object, ...], int] = {}
+        self.kernels: dict[int, int] = {}  # by the writer's numbers
         self.kernel_codes: list[KernelCode] = []
         self.runs: list[RunSource] = []
         self.preloads: dict[int, int] = {}  # by die, the kernel that loads ahead of its run
@@ -204,13 +203,11 @@ class ProgramWriter:
 
     def _code(self, kernels: Sequence[Kernel]) -> tuple[int, Slots]:
         """The number of the code of kernels side by side, new unless others have the same, and its slots."""
-        code, slots = self.writer.emit(kernels)
-        signs = tuple(signs_of_zeros(instruction.operands) for instruction in code.instructions())
-        key = (code.nests, code.semaphores, code.multicast, signs)
-        if key not in self.kernels:
-            self.kernels[key] = len(self.kernel_codes)
+        code, slots, written = self.writer.emit(kernels)
+        if written not in self.kernels:
+            self.kernels[written] = len(self.kernel_codes)
             self.kernel_codes.append(code)
-        return self.kernels[key], slots
+        return self.kernels[written], slots
 
     def _order(self, die: int, kernels: Sequence[Kernel], following: Sequence[Step]) -> None:
         """Waits and a barrier, where kernels touch what is still on its way or in use."""

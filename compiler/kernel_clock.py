@@ -32,7 +32,8 @@ class KernelClock:
 
     def together(self, kernels: Sequence[Kernel], memories: Memories, machine: Machine) -> int:
         """The same of kernels that are one of the machine, or of one that is not to be followed."""
-        return self.timer.cycles(*_timed(KernelWriter(machine).emit(kernels), kernels[0], memories, machine))
+        code, slots, _ = KernelWriter(machine).emit(kernels)
+        return self.timer.cycles(*_timed((code, slots), kernels[0], memories, machine))
 
     def busy(self, kernel: Kernel, memories: Memories, machine: Machine) -> tuple[int, int]:
         """The same, and the cycles in which the ALU of the busiest SPC works."""

@@ -261,6 +261,20 @@ class KernelStep:
         """The instance of the first die that takes part."""
         return next(kernel for kernel in self.kernels if kernel is not None)
 
+    @property
+    def distinct(self) -> tuple[Kernel, ...]:
+        """The kernels of the dies that take part, equal ones once."""
+        found: list[Kernel] = []
+        for kernel in self.kernels:
+            if kernel is not None and kernel not in found:  # Looking for one is faster than its hash.
+                found.append(kernel)
+        return tuple(found)
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether not all dies run the same kernel."""
+        return any(kernel != self.kernels[0] for kernel in self.kernels)
+
 
 @dataclass(frozen=True, slots=True)
 class CopyStep:

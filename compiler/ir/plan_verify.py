@@ -199,7 +199,7 @@ def _kernel_step_problems(where: str, step: KernelStep, dies: int, rules: _Rules
         yield PlanProblem(where, f"has kernels for {len(step.kernels)} dies, there are {dies}")
     if all(kernel is None for kernel in step.kernels):
         yield PlanProblem(where, "runs no kernel")
-    for kernel in dict.fromkeys(kernel for kernel in step.kernels if kernel is not None):
+    for kernel in step.distinct:
         yield from (PlanProblem(f"{where}, kernel {kernel.name!r}", what) for what in rules.problems(kernel))
 
 

@@ -65,12 +65,10 @@ class Gains:
         made: Sequence[KernelStep | None],
         between: Sequence[Buffer],
         saved: int,
-        known_gain: int | None = None,
     ) -> Chain | None:
         """The steps as they are `made`, one part an SPC, with the tensors between them in the tensor buffers.
 
-        `known_gain` is that of steps which differ in names alone. None when some step cannot be, those tensors find no
-        room, or it takes more cycles than it saves of barriers.
+        None when some step cannot be, those tensors find no room, or it takes more cycles than it saves of barriers.
         """
         found = tuple(step for step in made if step is not None)
         if len(found) < len(steps):
@@ -81,8 +79,6 @@ class Gains:
             local.append(replace(buffer, num_bytes=elements * dtype(buffer.dtype).bits // 8, space="tb"))
         if room(local, self.machine) > LARGEST * self.machine.spc_sram_bytes:
             return None
-        if known_gain is not None:
-            return Chain(found, tuple(local), known_gain)
         names = frozenset(buffer.name for buffer in between)
         gain = saved + sum(self._most(step, frozenset()) for step in steps)
         for step in found:
@@ -97,7 +93,7 @@ class Gains:
     def _most(self, step: KernelStep, local: frozenset[str]) -> int:
         """The cycles of the slowest of a step's kernels."""
         memories = Memories(self.types, local)
-        return max(self.cycles(kernel, memories) for kernel in dict.fromkeys(instances(step)))
+        return max(self.cycles(kernel, memories) for kernel in step.distinct)
 
 
 def room(buffers: Sequence[Buffer], machine: Machine) -> int:

@@ -54,6 +54,11 @@ class Sight:
     reach: int
 
 
+def has_windows(kernel: Kernel) -> bool:
+    """Whether a kernel moves windows over images, or by several rows: a chain has one that does."""
+    return any(True for access in accesses(kernel) for _ in _moving(kernel, access))
+
+
 def parts_of(chain: ImageChain, machine: Machine) -> list[Part] | None:
     """The part of each kernel; None when most SPCs cannot have the same images and rows in all of them."""
     most = machine.spcs_per_die
@@ -113,7 +118,7 @@ def _together(kernel: Kernel, of: Rows, machine: Machine) -> int:
 
 def _window(kernel: Kernel, elements: Mapping[str, int]) -> tuple[Rows, Sight] | None:
     """The rows of a kernel that moves windows over images, or by several rows, and how it reads them; else None."""
-    found = ((sight, access) for access in accesses(kernel) for sight in _moving(kernel, access, elements))
+    found = ((sight, access) for access in accesses(kernel) for sight in _moving(kernel, access))
     best = max(found, key=lambda one: one[0][0], default=None)
     if best is None:
         return None
@@ -127,7 +132,7 @@ def _window(kernel: Kernel, elements: Mapping[str, int]) -> tuple[Rows, Sight] |
     return Rows(image, row, 1, images, kernel.dimension(row).extent), sight
 
 
-def _moving(kernel: Kernel, access: Access, elements: Mapping[str, int]) -> Iterator[tuple[int, str, Sight]]:
+def _moving(kernel: Kernel, access: Access) -> Iterator[tuple[int, str, Sight]]:
     """The axes of an access along which windows move: elements of a row, the dimension that counts rows, the sight."""
     reduced = {d.name: d.extent for d in kernel.red_dims}
     view = access.view
@@ -194,7 +199,7 @@ def _sight(kernel: Kernel, access: Access, of: Rows, elements: Mapping[str, int]
         has_images = not of.image or step_alone(kernel, access, of.image) == pitch
         is_whole = step * kernel.dimension(of.row).extent == (pitch if of.image else whole)
         return Sight(buffer, of.rows, 1, 0, 1) if has_images and is_whole else None
-    for row, name, sight in _moving(kernel, access, elements):
+    for row, name, sight in _moving(kernel, access):
         if name == of.row and row * sight.rows == pitch and (
             of.images == 1 or step_alone(kernel, access, of.image) == pitch
         ):  # fmt: skip

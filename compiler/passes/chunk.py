@@ -15,7 +15,7 @@ from itertools import islice
 from birc.compiler.ir.plan import Buffer, ExchangeStep, Kernel, KernelStep, Plan
 from birc.compiler.ir.plan_access import accesses, moved, with_views
 from birc.compiler.ir.region import region
-from birc.compiler.passes.lifetimes import instances, lifetimes, most_at_once
+from birc.compiler.passes.lifetimes import lifetimes, most_at_once
 from birc.compiler.passes.segments import Segments, best_segments, in_segments, staying_constants, streamed_constants
 from birc.compiler.passes.split_search import SplitSearch, kernel_cycles, least_cycles
 from birc.runtime.dtypes import dtype
@@ -147,8 +147,8 @@ def least_estimate(plan: Plan, machine: Machine, count: int) -> float:
 
 
 def _sum_of_longest(plan: Plan, cycles: Callable[[Kernel], float]) -> float:
-    steps = (instances(step) for step in plan.steps if isinstance(step, KernelStep))
-    return sum(max(cycles(kernel) for kernel in dict.fromkeys(step)) for step in steps)
+    steps = (step for step in plan.steps if isinstance(step, KernelStep))
+    return sum(max(map(cycles, step.distinct)) for step in steps)
 
 
 def peak_bytes(plan: Plan) -> int:

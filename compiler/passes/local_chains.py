@@ -14,7 +14,7 @@ from functools import partial
 
 from birc.compiler.ir.plan import Buffer, KernelStep, Plan, Step
 from birc.compiler.passes.chain_gain import OWN, Chain, Cycles, Gains, Offer, in_parts, offered, room, written
-from birc.compiler.passes.chain_images import ImageChain, parts_of
+from birc.compiler.passes.chain_images import ImageChain, has_windows, parts_of
 from birc.compiler.passes.lifetimes import instances, touched, users
 from birc.compiler.passes.local_pairs import Pairs
 from birc.compiler.passes.own_images import in_own_images
@@ -55,11 +55,15 @@ def _found(steps: Sequence[Step], pairs: Pairs) -> Mapping[int, list[Offer]]:
     """The chains that gain time by themselves, by the place of their first step."""
     gains = pairs.gains
     tried: dict[tuple[int, int], Chain | None] = {}
+    windows = [isinstance(step, KernelStep) and has_windows(step.kernel) for step in steps]
     for length in range(2, LONGEST + 1):
         for place in range(len(steps) - length + 1):
             # What gains nothing without its first or its last kernel is not worth a closer look.
-            is_promising = length == 2 or tried.get((place, length - 1)) or tried.get((place + 1, length - 1))
-            if is_promising and (run := _over_images(steps[place : place + length], place, gains)) is not None:
+            is_promising = tried.get((place, length - 1)) or tried.get((place + 1, length - 1))
+            is_new = length == 2 and any(windows[place : place + 2])
+            if (is_new or is_promising) and (
+                run := _over_images(steps[place : place + length], place, gains)
+            ) is not None:
                 tried[place, length] = run.chain(gains)
     found: dict[int, list[Offer]] = {place: [] for place in range(len(steps))}
     for (place, _), chain in tried.items():

@@ -8,22 +8,20 @@ one, each SPC takes the same heads or rows (own_products.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 
-from birc.compiler.ir.kernel_form import form_of, of_buffer
+from birc.compiler.ir.kernel_form import Form, form_of, of_buffer
 from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Step, View
-from birc.compiler.ir.plan_access import accesses
-from birc.compiler.passes.chain_gain import OWN, Chain, Gains, Offer, in_parts, offered, written
+from birc.compiler.ir.plan_access import accesses, moved, with_views
+from birc.compiler.passes.chain_gain import OWN, Chain, Gains, Offer, in_parts, written
 from birc.compiler.passes.lifetimes import instances, reads_of, touched, writes_of
 from birc.compiler.passes.lower.frame import unit
 from birc.compiler.passes.own_parts import Parts, in_own_parts
 from birc.compiler.passes.own_products import in_own_products, stored_twice, ways
 from birc.compiler.passes.schedule import redirect
 from birc.runtime.dtypes import dtype
-from birc.runtime.errors import InternalError
 from birc.runtime.machine import Machine
 
 
@@ -36,8 +34,33 @@ class Way:
     between: Sequence[Buffer]
 
 
-Solved = dict[object, tuple[int, int] | None]
-"""By the form of two steps which way is the fastest, and what it gains; None when none gains."""
+@dataclass(frozen=True, slots=True)
+class _Solved:
+    """The fastest chain of two steps, if one gains; their buffers, and where the views on constants begin."""
+
+    chain: Chain
+    buffers: Sequence[str]
+    begins: Mapping[str, int]
+
+    def like(self, steps: Sequence[KernelStep], buffers: Sequence[str], begins: Mapping[str, int]) -> Chain:
+        """The chain of other steps of the same form."""
+        pairs = tuple(zip(self.buffers, buffers, strict=True))
+        names = {name + OWN: other + OWN for name, other in pairs} | dict(pairs)
+
+        def renamed(view: View) -> View:
+            name = names[view.buffer]
+            return moved(view, name, view.offset + begins.get(name, 0) - self.begins.get(view.buffer, 0))
+
+        def of(kernel: Kernel, known: Kernel) -> Kernel:
+            like = with_views(known, renamed)
+            return replace(like, name=kernel.name, sources=kernel.sources, macs=kernel.macs)
+
+        made = (
+            tuple(kernel and own and of(kernel, own) for kernel, own in zip(step.kernels, known.kernels, strict=True))
+            for step, known in zip(steps, self.chain.steps, strict=True)
+        )
+        local = tuple(replace(buffer, name=names[buffer.name]) for buffer in self.chain.buffers)
+        return Chain(tuple(map(KernelStep, made)), local, self.chain.gain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +68,7 @@ class Pairs:
     """Looks for pairs of steps in one plan; pairs that differ in names alone are solved once."""
 
     gains: Gains
-    solved: Solved = field(default_factory=dict)
+    solved: dict[object, _Solved | None] = field(default_factory=dict)  # by form; None when nothing is gained
 
     def best(self, steps: Sequence[Step], number: int, other: int, *, is_next: bool) -> Offer | None:
         """The fastest way to keep tensors between two steps local; None when that gains nothing.
@@ -70,48 +93,41 @@ class Pairs:
             found = (way for buffer in may_stay for way in self._columns((first, second), buffer))
         else:
             return None
-        form = self._form((first, second), may_stay, is_next)
-        if form in self.solved:
-            known = self.solved[form]
-            return known and Offer(2, known[1], partial(self._known_chain, (first, second), found, saved, known))
-        chains = [self._chain((first, second), way, saved) for way in found]
-        gains = [(chain.gain, -place) for place, chain in enumerate(chains) if chain is not None]
-        gain, place = max(gains, default=(0, 0))
-        self.solved[form] = (-place, gain) if gains else None
-        chosen = chains[-place] if gains else None
-        return offered(chosen) if chosen is not None else None
-
-    def _known_chain(
-        self, steps: tuple[KernelStep, KernelStep], found: Iterator[Way], saved: int, known: tuple[int, int]
-    ) -> Chain:
-        """The pair by the way that is known to be the fastest of those found, and what it gains."""
-        chain = self._chain(steps, next(islice(found, known[0], None)), saved, known[1])
-        if chain is None:
-            raise InternalError("a pair cannot be made like one of its form", where=steps[0].kernel.name)
-        return chain
-
-    def _chain(
-        self, steps: tuple[KernelStep, KernelStep], way: Way, saved: int, gain: int | None = None
-    ) -> Chain | None:
-        made = [in_parts(step, cut) for step, cut in zip(way.steps, way.cuts, strict=True)]
-        return self.gains.chain(steps, made, way.between, saved, gain)
-
-    def _form(self, steps: tuple[KernelStep, KernelStep], may_stay: Sequence[Buffer], is_next: bool) -> object:
-        """What decides about a pair: its kernels and buffers, without names and places of constants."""
-        buffers = self.gains.buffers
         begins: dict[str, int] = {}  # of constants, of which one buffer holds several
+        form = self._form((first, second), begins)
+        key = self._key(form, may_stay), is_next
+        if key not in self.solved:
+            chains = (self._chain((first, second), way, saved) for way in found)
+            chain = max((chain for chain in chains if chain is not None), key=lambda chain: chain.gain, default=None)
+            self.solved[key] = _Solved(chain, form.buffers, begins) if chain is not None else None
+        known = self.solved[key]
+        if known is None:
+            return None
+        return Offer(2, known.chain.gain, partial(known.like, (first, second), form.buffers, begins))
+
+    def _chain(self, steps: tuple[KernelStep, KernelStep], way: Way, saved: int) -> Chain | None:
+        made = [in_parts(step, cut) for step, cut in zip(way.steps, way.cuts, strict=True)]
+        return self.gains.chain(steps, made, way.between, saved)
+
+    def _form(self, steps: tuple[KernelStep, KernelStep], begins: dict[str, int]) -> Form:
+        """The form of the kernels of a pair, whatever the places of constants, which go into `begins`."""
+        buffers = self.gains.buffers
 
         def offset(view: View) -> int:
             is_constant = buffers[view.buffer].role == "constant"
             return view.offset - begins.setdefault(view.buffer, view.offset) if is_constant else view.offset
 
-        form = form_of(*(kernel for step in steps for kernel in step.kernels), offset=offset)
+        return form_of(*(kernel for step in steps for kernel in step.kernels), offset=offset)
+
+    def _key(self, form: Form, may_stay: Sequence[Buffer]) -> object:
+        """What decides about a pair: its form, and what its buffers are but their names."""
+        buffers = self.gains.buffers
         places = {name: place for place, name in enumerate(form.buffers)}
         known = tuple(of_buffer(buffers[name]) for name in places)
         are_taken = tuple(name + OWN in buffers for name in places)
         # Buffers are looked at in the order of their names.
         order = tuple(places[name] for name in sorted(places))
-        return form.key, known, are_taken, order, tuple(places[b.name] for b in may_stay), is_next
+        return form.key, known, are_taken, order, tuple(places[b.name] for b in may_stay)
 
     def _products(
         self, steps: tuple[KernelStep, KernelStep], may_stay: Sequence[Buffer], *, copied: bool

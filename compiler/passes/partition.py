@@ -206,7 +206,7 @@ def _gathered_outputs(steps: list[Step], outputs: Sequence[Boundary], dies: int)
         for output in outputs
         for _, _, view in output.pieces
         if view.buffer not in exchanged
-        and any(len(set(step.kernels)) > 1 for step in writers[view.buffer])
+        and any(step.is_divided for step in writers[view.buffer])
         and written_pieces(view, len(output.shape), steps, dies) is None
     ]
     return [*steps, _exchange(scattered, writers)] if scattered else steps
@@ -224,8 +224,7 @@ def _pruned(steps: list[Step], outputs: set[str]) -> list[Step]:
             needed |= {e.view.buffer for e in step.exchanges}
         elif isinstance(step, KernelStep):
             first, *others = step.kernels
-            divided = len(set(step.kernels)) > 1
-            wanted = needed | outputs if divided else needed
+            wanted = needed | outputs if step.is_divided else needed
             kept = [k if k is not None and writes_of(k) & wanted else None for k in others]
             for kernel in kept:
                 needed |= reads_of(kernel) if kernel is not None else set()
@@ -337,7 +336,7 @@ def _output_pieces(
     if boundary.pieces and boundary.pieces[0][2].buffer not in {*parts, *exchanged}:
         ((_, _, view),) = boundary.pieces
         steps = [s for s in plan.steps if isinstance(s, KernelStep) and view.buffer in writes_of(s.kernel)]
-        if any(len(set(step.kernels)) > 1 for step in steps):
+        if any(step.is_divided for step in steps):
             pieces = written_pieces(view, len(boundary.shape), steps, plan.dies)
             if pieces is not None:
                 return replace(boundary, pieces=pieces)

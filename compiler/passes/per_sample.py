@@ -16,7 +16,6 @@ from birc.compiler.ir.plan_access import accesses
 from birc.compiler.ir.region import region
 from birc.compiler.passes.chunk import MOST_STEPS, Cuts, constant_bytes, peak_bytes
 from birc.compiler.passes.depth_first import depth_first
-from birc.compiler.passes.lifetimes import instances
 from birc.compiler.passes.lower.frame import unit
 from birc.compiler.passes.segments import best_segments, in_segments, streamed_constants
 from birc.compiler.passes.split_search import KERNEL_OVERHEAD_CYCLES
@@ -96,7 +95,7 @@ def _loading_cycles(plan: Plan, machine: Machine) -> float:
     total = 0.0
     for step in plan.steps:
         most = 0.0
-        for kernel in dict.fromkeys(instances(step)) if isinstance(step, KernelStep) else ():
+        for kernel in step.distinct if isinstance(step, KernelStep) else ():
             read = {(a.view.buffer, region(a.view)) for a in accesses(kernel) if a.view.buffer in sizes}
             alone = sum(sizes[name] * box.num_elements for name, box in read) / machine.noc_bytes_per_cycle
             most = max(most, min(alone, alone / machine.spcs_per_die + KERNEL_OVERHEAD_CYCLES))

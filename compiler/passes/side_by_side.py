@@ -68,7 +68,7 @@ def side_by_side(plan: Plan, machine: Machine, busy: Busy) -> Plan | None:
 
 
 def _work(step: KernelStep, memories: Memories, busy: Busy, machine: Machine) -> Work:
-    taken = [busy(kernel, memories) for kernel in dict.fromkeys(instances(step))]
+    taken = [busy(kernel, memories) for kernel in step.distinct]
     return Work(max(c for c, _ in taken), max(a for _, a in taken), _multiplies(step), _is_own(step, machine))
 
 

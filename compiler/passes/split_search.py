@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 from birc.compiler.ir.kernel_form import form_of
 from birc.compiler.ir.plan import Access, Buffer, Kernel, View
@@ -74,9 +75,11 @@ class _State:
     exchanged: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Growth:
-    """A state and an option for the kernel behind it; what that costs in all, and the buffers to make whole for it."""
+class _Growth(NamedTuple):
+    """A state and an option for the kernel behind it; what that costs in all, and the buffers to make whole for it.
+
+    The least is the best: no two have the same order.
+    """
 
     cost: float
     order: int
@@ -136,8 +139,7 @@ class SplitSearch:
             for option in options
             if (growth := self._growth(state, ranks[state.order], names, option)) is not None
         ]
-        grown.sort(key=lambda growth: (growth.cost, growth.order))
-        extended = (self._extended(growth, position, names) for growth in grown)
+        extended = (self._extended(growth, position, names) for growth in sorted(grown))
         return list(islice((state for state in extended if state is not None), BEAM_WIDTH))
 
     def _options(self, kernel: Kernel) -> tuple[tuple[str, ...], list[_Option]]:
@@ -203,11 +205,11 @@ class SplitSearch:
 
     def _growth(self, state: _State, rank: int, names: Sequence[str], option: _Option) -> _Growth | None:
         """An option behind a state of some rank; None when it needs an exchange that is forbidden."""
-        missing = sorted(self._missing(state, names, option))
+        missing = sorted(self._missing(state, names, option)) if state.split else []
         if missing and not self.exchange:
             return None
         cost = state.cost + option.cycles
-        cost += sum(self._exchange_cycles(self.buffers[name]) for name in missing)
+        cost += sum(self._exchange_cycles(self.buffers[name]) for name in missing) if missing else 0.0
         return _Growth(cost, rank * MOST_OPTIONS + option.number, state, option, tuple(missing))
 
     def _extended(self, growth: _Growth, position: int, names: Sequence[str]) -> _State | None:

@@ -23,7 +23,7 @@ Resource = tuple[str, int]
 """What is shared with kernels: ("hbm", die), or ("link", die that sends)."""
 Times = list[tuple[int, int]]  # of jobs, sorted: when the last byte moved, number
 
-FEW_USES: Final = 64
+FEW_USES: Final = 16
 """So many are kept without looking which are over."""
 
 

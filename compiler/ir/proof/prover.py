@@ -67,9 +67,7 @@ class Prover:
             return self._proved(kernel, known, spaces, machine.spcs_per_die)
 
         for number, step in enumerate(plan.steps):
-            for kernel in dict.fromkeys(step.kernels if isinstance(step, KernelStep) else ()):
-                if kernel is None:
-                    continue
+            for kernel in step.distinct if isinstance(step, KernelStep) else ():
                 proof = proved(kernel)
                 self.kernels += 1
                 self.accesses += len(proof.touches)
