@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from birc.codegen.command_log import CommandLog
 from birc.codegen.die_state import PIECES, SENT, WHOLE, DieState
@@ -37,6 +37,28 @@ from birc.runtime.program import Kernel as KernelCode
 KERNELS_AHEAD = 3
 """Copies that come before so many kernels more count when a barrier is chosen."""
 
+_Bound = tuple[int, Sequence[Kernel], int]
+"""A die, the kernels that run there as one, and the number of their code."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """The steps from one on."""
+
+    steps: Sequence[Step]
+    start: int
+
+    def __iter__(self) -> Iterator[Step]:
+        return (self.steps[number] for number in range(self.start, len(self.steps)))
+
+    def next_kernels(self) -> tuple[int, list[KernelStep]]:
+        """The number of the next step that runs a kernel, and all that run with it."""
+        first = next((n for n in range(self.start, len(self.steps)) if isinstance(self.steps[n], KernelStep)), None)
+        if first is None:
+            return len(self.steps), []
+        group = next(together(self.steps, first))
+        return first, [step for step in self.steps[first : group.stop] if isinstance(step, KernelStep)]
+
 
 class ProgramWriter:
     """Writes the program of a plan."""
@@ -51,6 +73,7 @@ class ProgramWriter:
         self.kernel_codes: list[KernelCode] = []
         self.runs: list[RunSource] = []
         self.preloads: dict[int, int] = {}  # by die, the kernel that loads ahead of its run
+        self.bound: tuple[tuple[int, ...], list[_Bound]] = (), []  # the last steps, by identity
         self.elements: dict[str, str] = {}
         self.parts: dict[str, View] = {}
 
@@ -116,12 +139,12 @@ class ProgramWriter:
             match steps[group.start]:
                 case KernelStep():
                     of_group = [step for step in steps[group.start : group.stop] if isinstance(step, KernelStep)]
-                    self._run(of_group, steps[group.stop :])
+                    self._run(of_group, _Rest(steps, group.stop))
                 case CopyStep(source, target, once, resident):
                     if not (self.log.in_loop and (once or resident)):
-                        self._copy(self.log.buffers[source], self.log.buffers[target], steps[group.start :])
+                        self._copy(self.log.buffers[source], self.log.buffers[target], _Rest(steps, group.start))
                 case ExchangeStep() as step:
-                    self._exchange(step, steps[group.start :])
+                    self._exchange(step, _Rest(steps, group.start))
                 case ShareStep(name):
                     if not self.log.in_loop:
                         self._share(self.log.buffers[name])
@@ -132,12 +155,13 @@ class ProgramWriter:
         self.log.commands, self.log.in_loop = [], True
         for state in self.log.dies:
             state.bound.clear()
+        self.bound = (), []
         self.log.barrier(everyone)
         self._round()
         body = tuple(self.log.commands)
         self.log.commands = [*before, CommandLoop(self.plan.repeat - 1, body)]
 
-    def _run(self, steps: Sequence[KernelStep], following: Sequence[Step]) -> None:
+    def _run(self, steps: Sequence[KernelStep], following: _Rest) -> None:
         """Kernels that run side by side, or one; and the steps that come then."""
         dies_of_run: dict[int, list[tuple[int, Sequence[Kernel]]]] = {}
         codes = self._bound(steps)
@@ -157,28 +181,31 @@ class ProgramWriter:
             sources = dict.fromkeys(source for kernel in first for source in kernel.sources)
             self.runs.append(RunSource(" + ".join(kernel.name for kernel in first), tuple(sources)))
 
-    def _bound(self, steps: Sequence[KernelStep]) -> list[tuple[int, Sequence[Kernel], int]]:
+    def _bound(self, steps: Sequence[KernelStep]) -> list[_Bound]:
         """The kernels of steps side by side, by die, with the number of their code, when their slots have been bound.
 
         A run takes the slots as they are when it is issued: binding goes on while earlier kernels work.
         """
+        key = tuple(map(id, steps))
+        if self.bound[0] == key:
+            return self.bound[1]
         columns = enumerate(zip(*(step.kernels for step in steps), strict=True))
         instances = [(die, [kernel for kernel in column if kernel is not None]) for die, column in columns]
         codes = [(die, kernels, *self._code(kernels)) for die, kernels in instances if kernels]
         for die, _, _, slots in codes:
             self.log.bind(1 << die, slots.views)
-        return [(die, kernels, number) for die, kernels, number, _ in codes]
+        self.bound = key, [(die, kernels, number) for die, kernels, number, _ in codes]
+        return self.bound[1]
 
-    def _announce(self, steps: Sequence[Step]) -> None:
-        """While `steps` begin with what takes time, let the next kernels load what none before them writes."""
-        count = next((number for number, step in enumerate(steps) if isinstance(step, KernelStep)), len(steps))
-        group = next(together(steps[count:]), range(0))
-        if not group or self.preloads:
+    def _announce(self, rest: _Rest) -> None:
+        """While `rest` begins with what takes time, let the next kernels load what none before them writes."""
+        first, next_steps = rest.next_kernels()
+        if not next_steps or self.preloads:
             return
-        written = [bytes_of(self.log.buffers[name]) for before in steps[:count] for name in _written_by(before)]
+        before = rest.steps[rest.start : first]
+        written = [bytes_of(self.log.buffers[name]) for step in before for name in _written_by(step)]
         # Loads from HBM would hold up what goes through it.
         busy = any(space == "hbm" for space, _, _ in written)
-        next_steps = [step for step in steps[count : count + len(group)] if isinstance(step, KernelStep)]
         for die, kernels, number in self._bound(next_steps):
             ahead = _ahead(kernels)
             ranges = [bytes_of(self.log.buffers[access.view.buffer]) for access in ahead]
@@ -209,7 +236,7 @@ class ProgramWriter:
             self.kernel_codes.append(code)
         return self.kernels[written], slots
 
-    def _order(self, die: int, kernels: Sequence[Kernel], following: Sequence[Step]) -> None:
+    def _order(self, die: int, kernels: Sequence[Kernel], following: _Rest) -> None:
         """Waits and a barrier, where kernels touch what is still on its way or in use."""
         state = self.log.dies[die]
         touched = [access for kernel in kernels for access in accesses(kernel)]
@@ -228,7 +255,7 @@ class ProgramWriter:
         stored = [access.view for kernel in kernels for access in accesses(kernel) if access.view.away]
         return any(self.log.may_still_use(1 - die, replace(v, away=False), kernels=True) for v in stored)
 
-    def _separate(self, die: int, kernels: Sequence[Kernel], following: Sequence[Step]) -> None:
+    def _separate(self, die: int, kernels: Sequence[Kernel], following: _Rest) -> None:
         """The kernels run so far end before the next one begins.
 
         The SPCs see to that themselves; the command processor waits where it is to know soon, for a copy.
@@ -239,7 +266,7 @@ class ProgramWriter:
             return
         self.log.meet(die)
 
-    def _is_to_know(self, state: DieState, kernels: Sequence[Kernel], following: Sequence[Step]) -> bool:
+    def _is_to_know(self, state: DieState, kernels: Sequence[Kernel], following: _Rest) -> bool:
         """Whether copies come soon to where kernels that were run may be at work, and none where those until then are.
 
         Else they wait for these, and so for the others. `kernels` are run next.
@@ -271,15 +298,15 @@ class ProgramWriter:
             (writes if op == "vst" else reads).update(self.log.reached((access.view,)))
         return reads, writes
 
-    def _copy(self, source: Buffer, target: Buffer, steps: Sequence[Step]) -> None:
-        """A DMA copy, first of `steps`, to be waited for by the first kernel that reads the target."""
+    def _copy(self, source: Buffer, target: Buffer, rest: _Rest) -> None:
+        """A DMA copy, first of the `rest`, to be waited for by the first kernel that reads the target."""
         for part, dies, written, read in self._parts(source, target, self._users(target.name)):
             event = self.log.take_event()
             states = [state for die, state in enumerate(self.log.dies) if dies >> die & 1]
             touch = view_range(written, target), written
             is_stored = any(state.may_be_stored(touch, self.log.may_meet) for state in states)
             if is_stored or any(state.unfinished.conflicts((), (touch,), self.log.may_meet) for state in states):
-                self._announce(steps)
+                self._announce(rest)
                 self.log.barrier(dies, for_stored=is_stored)
             views = [
                 self.log.descriptor(view) if part >= PIECES else self.log.bytes_descriptor(buffer, view)
@@ -328,10 +355,10 @@ class ProgramWriter:
         """The mask of the dies whose kernels touch a buffer."""
         return sum(1 << die for die, views in enumerate(self.views.get(name, ())) if views)
 
-    def _exchange(self, step: ExchangeStep, steps: Sequence[Step]) -> None:
+    def _exchange(self, step: ExchangeStep, rest: _Rest) -> None:
         """Transfers between the dies, with everything before them finished and everything after them waiting."""
         if step.stored:
-            self._announce(steps)
+            self._announce(rest)
             self.log.meet_all(step.exchanges)
             return
         self._before_exchange(step)
@@ -345,7 +372,7 @@ class ProgramWriter:
             events.append(event)
             for state in self.log.dies:
                 state.start(fill, event, ())
-        self._announce(steps)
+        self._announce(rest)
         for event in events:
             if event in self.log.told:  # Else all were in use, and it was waited for before.
                 self.log.await_event(event)

@@ -18,10 +18,12 @@ PRODUCT_REGISTERS = 4 / 8
 """Share of the registers that these programs have: a window keeps more values at a time than what follows a product."""
 
 
-def together(steps: Sequence[Step]) -> Iterator[range]:
-    """The numbers of the steps that are one kernel: those beside a step or following it with it, all others alone."""
-    start = 0
-    for number in range(1, len(steps) + 1):
+def together(steps: Sequence[Step], start: int = 0) -> Iterator[range]:
+    """The numbers of the steps that are one kernel: those beside a step or following it with it, all others alone.
+
+    They begin with that number.
+    """
+    for number in range(start + 1, len(steps) + 1):
         step = steps[number] if number < len(steps) else None
         if not (isinstance(step, KernelStep) and (step.beside or step.follows)):
             yield range(start, number)

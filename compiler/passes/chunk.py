@@ -16,7 +16,14 @@ from birc.compiler.ir.plan import Buffer, ExchangeStep, Kernel, KernelStep, Plan
 from birc.compiler.ir.plan_access import accesses, moved, with_views
 from birc.compiler.ir.region import region
 from birc.compiler.passes.lifetimes import lifetimes, most_at_once
-from birc.compiler.passes.segments import Segments, best_segments, in_segments, staying_constants, streamed_constants
+from birc.compiler.passes.segments import (
+    Segments,
+    best_segments,
+    has_segments,
+    in_segments,
+    staying_constants,
+    streamed_constants,
+)
 from birc.compiler.passes.split_search import SplitSearch, kernel_cycles, least_cycles
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
@@ -129,10 +136,10 @@ def _ways(cut: Plan, machine: Machine, computing: float, resident_weights: bool)
     if fits or resident_weights:
         return
     for together in (n for n in (1, *CHUNKS) if n <= cut.repeat and n * len(cut.steps) <= MOST_STEPS):
-        segments = best_segments(cut, together, capacity)
-        if segments is None:
+        segments = best_segments(cut, together, capacity) if together > 1 else None
+        if segments is None and (together > 1 or not has_segments(cut, capacity)):
             break
-        yield way(cut.repeat // together, together, segments if together > 1 else None)
+        yield way(cut.repeat // together, together, segments)
 
 
 def estimated_cycles(plan: Plan, machine: Machine) -> float:

@@ -33,8 +33,9 @@ class Segments:
 def best_segments(chunk: Plan, count: int, capacity_bytes: float) -> Segments | None:
     """The segments of the steps of one chunk for `count` chunks that leave the most room; None when none fit.
 
-    In a segment live its constants, what waits on both sides of it, and what one chunk needs meanwhile. The least sum
-    of these bytes over all steps is found step by step: the best way to each end goes over the best way to some start.
+    In a segment live its constants, what waits on the side of it where more does, and what one chunk needs meanwhile.
+    The least sum of these bytes over all steps is found step by step: the best way to each end goes over the best way
+    to some start.
     """
     steps = len(chunk.steps)
     memory = _Memory(chunk, capacity_bytes)
@@ -43,7 +44,6 @@ def best_segments(chunk: Plan, count: int, capacity_bytes: float) -> Segments | 
     peaks = np.zeros(steps + 1, np.int64)
     best[0] = 0
     for start in range(steps):
-        memory.begin(start)
         if not np.isfinite(best[start]):
             continue
         needed = memory.of_segments(start, count)
@@ -60,6 +60,11 @@ def best_segments(chunk: Plan, count: int, capacity_bytes: float) -> Segments | 
     return Segments(tuple(reversed(ends)), int(peaks[steps]))
 
 
+def has_segments(chunk: Plan, capacity_bytes: float) -> bool:
+    """Whether there are any for one chunk at a time: then every step can be one, which needs no more than others."""
+    return bool((_Memory(chunk, capacity_bytes).of_steps() <= capacity_bytes).all())
+
+
 class _Memory:
     """The bytes that live in segments that begin at one step, for every end at once."""
 
@@ -67,35 +72,30 @@ class _Memory:
         steps = len(plan.steps)
         spans = lifetimes(plan)
         staying = staying_constants(plan, capacity_bytes)
-        scratch = [(b.num_bytes, *spans[b.name]) for b in plan.buffers if b.role == "scratch" and b.name in spans]
-        constants = [(b.num_bytes, *spans[b.name]) for b in plan.buffers if b.name in staying]
-        self._live = np.zeros(steps, np.int64)
-        self._across = np.zeros(steps + 1, np.int64)
-        for num_bytes, first, last in scratch:
-            self._live[first : last + 1] += num_bytes
-            self._across[first + 1 : last + 1] += num_bytes
-        self._loaded = np.zeros(steps + 1, np.int64)
-        self._done = np.zeros(steps + 1, np.int64)
-        for num_bytes, first, last in constants:
-            self._loaded[first + 1 :] += num_bytes
-            self._done[last + 1 :] += num_bytes
-        self._since = np.zeros(steps + 1, np.int64)
-        self._by_first: list[list[tuple[int, int]]] = [[] for _ in range(steps + 1)]
-        for num_bytes, first, last in scratch:
-            self._by_first[first + 1].append((last, num_bytes))
-
-    def begin(self, start: int) -> None:
-        """Go on to the segments that begin at the next step."""
-        for last, num_bytes in self._by_first[start]:
-            self._since[last] += num_bytes
+        # What begins or ends to live in a step, to be summed up over them.
+        self._live, self._across, self._loaded, self._done = np.zeros((4, steps + 2), np.int64)
+        for buffer in plan.buffers:
+            first, last = spans.get(buffer.name, (0, 0))
+            if buffer.name in staying:
+                self._loaded[first + 1] += buffer.num_bytes
+                self._done[last + 1] += buffer.num_bytes
+            elif buffer.role == "scratch" and buffer.name in spans:
+                for changes, begin in ((self._live, first), (self._across, first + 1)):
+                    changes[begin] += buffer.num_bytes
+                    changes[last + 1] -= buffer.num_bytes
+        for changes in (self._live, self._across, self._loaded, self._done):
+            changes.cumsum(out=changes)
 
     def of_segments(self, start: int, count: int) -> np.ndarray:
         """The bytes for every end after `start`."""
-        passing = np.cumsum(self._since[::-1])[::-1][start + 1 :]
-        waiting = np.maximum(self._across[start] - passing, self._across[start + 1 :] - passing)
-        constants = self._loaded[start + 1 :] - self._done[start]
-        inside = np.maximum.accumulate(self._live[start:]) - passing
-        return np.asarray(constants + count * passing + (count - 1) * waiting + inside)
+        constants = self._loaded[start + 1 : -1] - self._done[start]
+        waiting = np.maximum(self._across[start], self._across[start + 1 : -1])
+        inside = np.maximum.accumulate(self._live[start:-2])
+        return np.asarray(constants + (count - 1) * waiting + inside)
+
+    def of_steps(self) -> np.ndarray:
+        """The bytes of segments of one step each, for one chunk."""
+        return np.asarray(self._loaded[1:-1] - self._done[:-2] + self._live[:-2])
 
 
 def streamed_constants(plan: Plan) -> set[str]:

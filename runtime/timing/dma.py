@@ -78,12 +78,21 @@ class Copies:
             self._uses[resource].append((start, end, num_bytes / (end - start)))
 
     def forget(self, time: int) -> None:
-        """No job will be issued before a time: uses that end before that and before all open jobs do not matter."""
+        """No job will be issued before a time: what ends before that and before all open jobs does not matter."""
         if sum(map(len, self._uses.values())) > self._least_kept:
             start = min([time, *(job.issued for job in self._open)])
             for resource, uses in self._uses.items():
                 self._uses[resource] = [use for use in uses if use[1] > start]
+            for lane, times in self._lanes.items():
+                self._lanes[lane] = self._lasting(lane, times)
             self._least_kept = max(FEW_USES, 2 * sum(map(len, self._uses.values())))
+
+    def _lasting(self, lane: tuple[str, int], times: Times) -> Times:
+        """Of the fixed jobs of a lane those that others may still wait for: of the first ones the last to end."""
+        first = min((job.number for job in self._open), default=self._submitted)
+        before = [entry for entry in times if entry[1] < first]
+        gone = set(before[: -self.lanes[lane]])
+        return [entry for entry in times if entry not in gone]
 
     def submit(self, job: Job) -> None:
         """Add a job."""

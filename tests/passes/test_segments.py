@@ -36,7 +36,7 @@ from birc.compiler.passes.lower.lower import lower_graph
 from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.restrict import restrict
 from birc.compiler.passes.schedule import schedule
-from birc.compiler.passes.segments import Segments, best_segments, in_segments
+from birc.compiler.passes.segments import Segments, best_segments, has_segments, in_segments
 from birc.compiler.passes.split_search import SplitSearch
 from birc.compiler.passes.tile import tile
 from birc.runtime.machine import load_machine
@@ -112,6 +112,7 @@ def test_the_best_of_all_segments(seed: int, count: int) -> None:
         }
         found = best_segments(chunk, count, capacity)
         assert (found is None) == (not sums)
+        assert count > 1 or has_segments(chunk, capacity) == bool(sums)
         if found is not None:
             assert found.peak_bytes == max(all_peaks[found.ends])
             assert sums[found.ends] == min(sums.values())
