@@ -10,21 +10,25 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, fields
 from operator import attrgetter
 
-from birc.compiler.ir.plan import Access, Buffer, Contraction, Kernel, Phase, Statement, View
+from birc.compiler.ir.plan import Access, Buffer, Contraction, Dimension, Index, Kernel, Phase, Statement, View
 
 Offset = Callable[[View], int]
 
 
-def _all_but(kind: type, *names: str) -> Callable[[object], object]:
+def _all_but(kind: type, *names: str) -> Callable[[object], Hashable]:
     """What an object of a class has in all of its fields but some."""
     return attrgetter(*(field.name for field in fields(kind) if field.name not in names))
 
 
-_OF_KERNEL = _all_but(Kernel, "name", "sources", "macs", "contraction", "phases")
+_OF_KERNEL = _all_but(Kernel, "name", "sources", "macs", "space", "contraction", "phases")
+of_dimension = _all_but(Dimension)
+"""All of a dimension: plain tuples are compared faster than what they are of."""
 _OF_CONTRACTION = _all_but(Contraction, "a", "b")
 _OF_PHASE = _all_but(Phase, "statements")
 _OF_STATEMENT = _all_but(Statement, "access")
-_OF_ACCESS = _all_but(Access, "view")
+_OF_ACCESS = _all_but(Access, "view", "index")
+of_index = _all_but(Index)
+"""Likewise of a coordinate."""
 _OF_VIEW = _all_but(View, "buffer", "offset")
 of_buffer = _all_but(Buffer, "name")
 """What a buffer is but its name."""
@@ -51,7 +55,8 @@ def form_of(*kernels: Kernel | None, offset: Offset = attrgetter("offset")) -> F
         if access is None:
             return None
         view = access.view
-        return places.setdefault(view.buffer, len(places)), offset(view), _OF_VIEW(view), _OF_ACCESS(access)
+        place = places.setdefault(view.buffer, len(places))
+        return place, offset(view), _OF_VIEW(view), tuple(map(of_index, access.index)), _OF_ACCESS(access)
 
     def of_statement(statement: Statement) -> Hashable:
         return of_access(statement.access), _OF_STATEMENT(statement), signs_of_zeros(statement.arguments)
@@ -60,6 +65,7 @@ def form_of(*kernels: Kernel | None, offset: Offset = attrgetter("offset")) -> F
         contraction = kernel.contraction
         return (
             _OF_KERNEL(kernel),
+            tuple(map(of_dimension, kernel.space)),
             contraction and (of_access(contraction.a), of_access(contraction.b), _OF_CONTRACTION(contraction)),
             tuple((_OF_PHASE(phase), tuple(map(of_statement, phase.statements))) for phase in kernel.phases),
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
+from birc.compiler.ir.kernel_form import of_dimension, of_index
 from birc.compiler.ir.plan import Access, Kernel, KernelStep, Plan, Step, Tiling
 from birc.compiler.ir.plan_beside import seen_by_steps
 from birc.compiler.passes.contraction_cost import Memories
@@ -161,11 +162,11 @@ def signature(kernel: Kernel, memories: Memories) -> object:
             return None
         view = access.view
         place = (memories.elements[view.buffer], memories.is_local(access), view.buffer in memories.far)
-        return (view.dims, view.strides, view.lower, view.away, access.index, *place)
+        return (view.dims, view.strides, view.lower, view.away, tuple(map(of_index, access.index)), *place)
 
     contraction = kernel.contraction
     return (
-        kernel.space,
+        tuple(map(of_dimension, kernel.space)),
         contraction
         and (
             access_key(contraction.a),

@@ -56,8 +56,9 @@ class Processors:
     def execute_within(self, most_cycles: float) -> int | None:
         """The same; None as soon as it is more than so many cycles."""
         for dies in self._executed():
-            if any(max(die.time, die.last_end) > most_cycles for die in dies):
-                return None
+            for die in dies:
+                if die.time > most_cycles or die.last_end > most_cycles:
+                    return None
         return self._latency()
 
     def _executed(self) -> Iterator[list[Die]]:

@@ -11,8 +11,7 @@ from birc.runtime.timing.issues import Issue
 from birc.runtime.timing.kernels import SpcClass
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """A stretch of one SPC's time in one class of the ledger; `awaited` names what a wait is for."""
 
     start: int

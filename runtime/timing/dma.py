@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Final
 
 from birc.runtime.errors import BadPackageError
@@ -147,23 +147,21 @@ class Copies:
         changes = sorted(self._changes(job, begin, uses).items())
         shared = job.shared
         used = dict.fromkeys(shared, Fraction(0))
-        left, time, pieces = Fraction(job.traffic), begin, []
-        for position, (_, deltas) in enumerate(changes):
+        left, pieces = Fraction(job.traffic), list[Use]()
+        for (time, deltas), after in zip_longest(changes, changes[1:]):
             for resource, delta in deltas:
                 used[resource] += delta
             left_over = ((r, max(Fraction(0), self.rates[r] - taken)) for r, taken in used.items())
             rate = min([job.rate, *(free / shared.count(r) for r, free in left_over)])
-            horizon = changes[position + 1][0] if position + 1 < len(changes) else None
-            needed = time - int(-left // rate) if rate else None
-            if needed is None and horizon is None:
-                raise BadPackageError("a copy gets no bandwidth and never ends")
-            stop = min(t for t in (needed, horizon) if t is not None)
-            if rate and stop > time:
-                pieces.append((time, stop, min(rate, left / (stop - time))))
-                left -= pieces[-1][2] * (stop - time)
-            time = stop
-            if left <= 0:
-                break
+            if not (rate and left):
+                continue
+            needed = time - int(-left // rate)
+            if after is None or needed <= after[0]:
+                return [*pieces, (time, needed, left / (needed - time))]
+            pieces.append((time, after[0], rate))
+            left -= rate * (after[0] - time)
+        if left:
+            raise BadPackageError("a copy gets no bandwidth and never ends")
         return pieces
 
     def _changes(
