@@ -7,8 +7,8 @@ that finishes the tiles of the second product.
 Both wait for a row in its first column of tiles; for the others it is there.
 
 A pair behind another one takes its place: the columns of its first product wait for the last operation of the other's
-first product, those of its second, and its programs, for the last operation of all. By then all programs of the pair
-before have finished but the one that goes on with the second products; rows of `a` have waited for these already.
+first product, those of its second for the last operation of all. Its programs wait until the program that goes on with
+the second products has come to the last row of the pair before: by then all others have finished.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from birc.codegen.row_order import Item, Passed, check_order, counting_programs
+from birc.codegen.row_order import Item, Passed, check_order, chosen_of, counting_programs, slot_of
 from birc.codegen.slots import Slots
 from birc.codegen.tile_products import A_FREE, A_FULL, ACC_FREE, ACC_FULL, B_FREE, B_FULL
 from birc.compiler.ir.plan_following import Taken
@@ -58,7 +58,8 @@ class _Writer:
     """The kernel while it is written.
 
     Pairs have semaphores in common, by what these say, but for those that count free slots: these begin at their
-    number. The first one is that of the accumulator, which is free.
+    number. The first one is that of the accumulator, which is free. `awaited` are the slots of sums that the last pair
+    waits for.
     """
 
     taken: Taken
@@ -66,6 +67,7 @@ class _Writer:
     semaphores: list[int] = field(default_factory=lambda: [1])
     common: dict[object, int] = field(default_factory=dict)
     slots: Slots = field(default_factory=Slots)
+    awaited: frozenset[int] = frozenset()
 
     def add(self, pair: Pair) -> None:
         """Append a pair, behind the one before."""
@@ -92,22 +94,29 @@ class _Writer:
                 return (Sync(affine(others, terms), first=pair.passed.again(item, around)),), ()
             return (), ()
 
-        products = [
-            self._moved(pair.first, ahead, NOTHING, telling),
-            self._moved(pair.second, behind, self.taken, told_so),
-        ]
+        products = [self._moved(pair.first, ahead, NOTHING, telling)]
+        awaited = frozenset(len(self.slots.views) + slot for slot in pair.passed.others)
+        products.append(self._moved(pair.second, behind, self.taken, told_so))
         if self.products:
             self._wait_for_pair(products, pair.programs)
         self.products += products
+        self.awaited = awaited
 
     def _wait_for_pair(self, products: list[list[Item]], programs: int) -> None:
         """The products of a pair wait for those of the pair before: rows of `a` do so by those of second products."""
         columns = [self._common(("columns", number), 1) for number in range(2)]
         begin = self._common("programs", self.taken.programs)
-        told = [columns[:1], [columns[1], *range(begin, begin + programs)]]
-        self.products[-2:] = map(_at_last, self.products[-2:], told)
+        ahead, behind = (
+            _at_last(items, _is_product, [number]) for items, number in zip(self.products[-2:], columns, strict=True)
+        )
+        # Without sums that it awaits, rows are the last that programs store.
+        is_last = self._is_awaited if self.awaited else _is_product
+        self.products[-2:] = ahead, _at_last(behind, is_last, range(begin, begin + programs))
         products[:] = (_at_first(items, _is_columns, number) for items, number in zip(products, columns, strict=True))
         products[0] = _at_first(products[0], _is_vector, begin)
+
+    def _is_awaited(self, item: Instruction) -> bool:
+        return item.mnemonic == "vld" and slot_of(item) in self.awaited
 
     def _common(self, what: object, count: int) -> int:
         """So many semaphores that say something of every pair; the number of the first."""
@@ -195,23 +204,18 @@ def _at_first(nests: Sequence[Item], chosen: Callable[[Instruction], bool], sema
     return _changed(nests, change)
 
 
-def _at_last(nests: Sequence[Item], told: Sequence[int]) -> list[Item]:
-    """The code in which the last operation of the T-core posts some semaphores."""
-    left = [True] * _products(nests)
+def _at_last(nests: Sequence[Item], chosen: Callable[[Instruction], bool], told: Sequence[int]) -> list[Item]:
+    """The code in which the last execution of chosen instructions posts some semaphores."""
+    left = [True for _ in chosen_of(nests, chosen)]
 
     def change(item: Instruction, around: Around) -> Instruction:
-        if not _is_product(item):
+        if not chosen(item):
             return item
         left.pop()
         last = sum(1 << depth for depth, loop in enumerate(around) if loop.level != "spc")
         return item if left else _with(item, (), tuple(Sync(affine(number), last=last) for number in told))
 
     return _changed(nests, change)
-
-
-def _products(nests: Sequence[Item]) -> int:
-    """How many operations of the T-core the code has."""
-    return sum(_products(item.body) if isinstance(item, Loop) else _is_product(item) for item in nests)
 
 
 def _with(item: Instruction, waits: Syncs, posts: Syncs) -> Instruction:

@@ -51,10 +51,12 @@ class Passed:
     def ends_of_rows(self, ahead: Sequence[Item]) -> list[Instruction]:
         """The instructions of the first product that store the last of what the second one loads of a row.
 
-        Of those of the same rows in the same loops over rows it is the last one of the text.
+        Of those of the same rows in the same loops over rows it is the last one of the text. Without `others` to be
+        awaited it is the last store of the row.
         """
+        slot = self.stored if self.others else self.last
         ends: dict[object, Instruction] = {}
-        for item, loops in chosen_of(ahead, lambda i: i.mnemonic == "vst" and slot_of(i) == self.stored):
+        for item, loops in chosen_of(ahead, lambda i: i.mnemonic == "vst" and slot_of(i) == slot):
             again = self.again(item, loops)
             over_rows = tuple(id(loop) for depth, loop in enumerate(loops) if not again >> depth & 1)
             ends[over_rows, _box(item).axes[: self.leading]] = item

@@ -209,6 +209,12 @@ def test_pairs_behind_each_other(pairs: str, features: int) -> None:
             np.testing.assert_allclose(actual, expected(part, ""), rtol=0, atol=3e-2)
 
 
+def test_programs_of_a_pair_wait_for_the_sums_of_the_pair_before() -> None:
+    """Registers of its few programs are those of several of the pair before, which add up sums behind their rows."""
+    for found in followed(attention(4, 2048, 2048, "causal"), WIDE, "bf16"):
+        found.verify()
+
+
 def without(item: Loop | Instruction, semaphores: range) -> Loop | Instruction:
     """The code in which nothing waits for some semaphores, or posts them."""
     if isinstance(item, Loop):
@@ -231,7 +237,7 @@ def test_without_a_wait_for_the_pair_before_a_kernel_is_refused(graph: Graph, wa
     found = next(each for each in followed(graph, WIDE, "bf16") if len(kernel_of(each)[1].nests) > 2)
     found.verify()
     number, code = kernel_of(found)
-    last = {sync for i in code.instructions() if i.mnemonic == "tmma" for sync in i.posts}
+    last = {sync for i in code.instructions() if i.mnemonic in ("tmma", "vld") for sync in i.posts}
     told = {s.semaphore.constant for s in last if not code.semaphores[s.semaphore.constant]}
     awaited = {
         sync.semaphore.constant
