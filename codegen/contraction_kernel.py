@@ -67,8 +67,9 @@ class ContractionWriter:
             B_FULL, B_FREE, resident, b_bytes,
         )  # fmt: skip
         reach = {d.name: d.extent for d in taps}
+        panels = contraction.panels if contraction.further else ()
         self.loads = OperandLoads(
-            self.a, self.b, tiling, self.tile, self.nest, self.slots, contraction.format, reach
+            self.a, self.b, tiling, self.tile, self.nest, self.slots, contraction.format, reach, panels
         )  # fmt: skip
         self.by_block = tiling.turns == BLOCK
         self.epilogue = epilogue_of(kernel, tiling, machine.vector_registers)

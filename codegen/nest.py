@@ -18,6 +18,7 @@ class OpenLoop:
     kind: str
     extent: int
     level: str
+    limit: Affine | None = None
     body: list[Loop | Instruction] = field(default_factory=list)
 
 
@@ -48,8 +49,18 @@ class NestBuilder:
         yield depth
         if dimension:
             self.origin[dimension] = saved
+        self._close()
+
+    def _close(self) -> None:
         done = self.stack.pop()
-        self.append(Loop(done.kind, done.extent, tuple(done.body), done.level))
+        self.append(Loop(done.kind, done.extent, tuple(done.body), done.level, done.limit))
+
+    @contextmanager
+    def where(self, number: Affine) -> Iterator[None]:
+        """Only in iterations of the loops around in which a number is positive."""
+        self.stack.append(OpenLoop("seq", 1, "tile", number))
+        yield
+        self._close()
 
     @contextmanager
     def moved(self, dimension: str, step: int) -> Iterator[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -11,9 +11,10 @@ from birc.codegen.columns import Place
 from birc.codegen.nest import NestBuilder, mask
 from birc.codegen.operand_ring import Operand, Rounds, Steps, ring_address, running_address
 from birc.codegen.slots import Slots
-from birc.compiler.ir.plan import Dimension, Tiling
+from birc.compiler.ir.plan import Access, Dimension, Tiling
+from birc.compiler.ir.plan_panels import panel_span
 from birc.compiler.ir.plan_verify_tiling import may_pass_columns
-from birc.runtime.program import Affine, Instruction, RingAddress, Sync, affine
+from birc.runtime.program import Affine, Box, Instruction, RingAddress, Sync, affine
 
 MOST_ROWS_AHEAD = 4
 """With slots for so many rows there is no point in holding some of them back."""
@@ -42,7 +43,8 @@ class RowsPart:
 
 @dataclass(slots=True)
 class OperandLoads:
-    """Writes the loads of operands; the boxes of `a` have the `reach` of taps.
+    """Writes the loads of operands; the boxes of `a` have the `reach` of taps. Of several `panels` of `a` each load
+    brings the one in which it stands.
 
     `rounds` is set in chunks of the depth of which the last is written apart, `part` in rows written apart.
     """
@@ -55,6 +57,7 @@ class OperandLoads:
     slots: Slots
     format: str
     reach: Mapping[str, int]
+    panels: tuple[Access, ...] = ()
     rounds: Rounds | None = None
     part: RowsPart | None = None
 
@@ -118,11 +121,29 @@ class OperandLoads:
 
     def write(self, operand: Operand, address: RingAddress, more: tuple[Sync, ...] = ()) -> None:
         """The load of the current tile of one operand to an address; it waits for a slot, and for `more`."""
-        reach = self.reach if operand is self.a else {}
-        box = self.nest.box(self.slots.number(operand.access.view), operand.access, self.tile, reach)
-        operands = (address, box, operand.split, self.format)
         waits = (Sync(Affine(operand.free)), *more)
-        self.nest.append(Instruction(operand.mnemonic, operands, waits, (Sync(Affine(operand.full)),)))
+        for box, conditions in self._boxes(operand):
+            with ExitStack() as loops:
+                for number in conditions:
+                    loops.enter_context(self.nest.where(number))
+                operands = (address, box, operand.split, self.format)
+                self.nest.append(Instruction(operand.mnemonic, operands, waits, (Sync(Affine(operand.full)),)))
+
+    def _boxes(self, operand: Operand) -> Iterator[tuple[Box, list[Affine]]]:
+        """What a load brings: a box, or one of those of several panels, each where some numbers are positive."""
+        is_a = operand is self.a
+        if not is_a or not self.panels:
+            reach = self.reach if is_a else {}
+            yield self.nest.box(self.slots.number(operand.access.view), operand.access, self.tile, reach), []
+            return
+        begins = [panel_span(panel)[0] for panel in self.panels]
+        for panel, begin, end in zip(self.panels, begins, [*begins[1:], math.inf], strict=True):
+            box = self.nest.box(self.slots.number(panel.view), panel, self.tile, {})
+            depth = box.axes[-1].start  # from where the panel begins
+            numbers = [depth + 1] if begin else []
+            numbers += [depth * -1 + int(end - begin)] if end < math.inf else []
+            if all(number.terms or number.constant > 0 for number in numbers):
+                yield box, [number for number in numbers if number.terms]
 
     def given_back(self, operand: Operand, around: Sequence[int], others: Mapping[int | None, int]) -> tuple[Sync, ...]:
         """The second slot of a tile of an operand that comes first, when the last of its products is there.

@@ -40,6 +40,7 @@ from birc.compiler.passes.lower.lower import device_problem
 from birc.compiler.passes.merge_products import MergeProducts
 from birc.compiler.passes.quantized_products import QuantizedProducts, multiplies_quantised
 from birc.compiler.passes.skip_masked import SkipMasked, skip_masked_for
+from birc.compiler.passes.stack_products import StackProducts
 from birc.compiler.plan_search import Finished, Found, PlanSearch
 from birc.compiler.prove import new_prover
 from birc.compiler.variants import Batch, Dims, PaddingProof, Sizes, largest, variant_sizes
@@ -66,7 +67,12 @@ PHASES = (
 """Every phase in order. Graph text is written up to `fuse`, plan text up to `allocate`, assembly after `codegen`."""
 
 GRAPH_PASSES: tuple[Pass, ...] = tuple(
-    dict.fromkeys((QuantizedProducts(), *CANONICALIZE, *LEGALIZE, SkipMasked(), DivideDepth(), MergeProducts(), Fuse()))
+    dict.fromkeys(
+        (
+            *(QuantizedProducts(), *CANONICALIZE, *LEGALIZE),
+            *(StackProducts(), DivideDepth(), SkipMasked(), MergeProducts(), Fuse()),
+        )
+    )
 )
 """The passes on graphs, each once, in the order of their first use."""
 
@@ -159,10 +165,13 @@ class Compilation:
         if self.opt_level == 0:
             return (), None
         plain = (skip_masked_for(self.machine), MergeProducts(), fuse_for(self.machine, self.precision))
-        divide = DivideDepth(self.machine.dies)
-        if self.opt_level < 3 or not divide.run(graph).changed:
-            return plain, None
-        return self.search.fastest(graph, (plain, (divide, *plain)))
+        ways: list[tuple[Pass, ...]] = [plain]
+        # Parts of FP32 operands are made of what lies together.
+        stack = (StackProducts(),) if self.precision != "fp32" else ()
+        for one in (DivideDepth(self.machine.dies), *stack) if self.opt_level >= 3 else ():
+            if one.run(graph).changed:
+                ways += [(one, *way) for way in ways]
+        return self.search.fastest(graph, ways) if len(ways) > 1 else (plain, None)
 
     def compile_plan(self, plan: Plan, data: Data, done: str, finished: Finished | None = None) -> CompiledPart | None:
         """Go on from a plan after the phase `done`; the search may have `finished` it already."""

@@ -18,8 +18,8 @@ from birc.compiler.ir.graph import Graph, Node
 from birc.compiler.passes.base import Pass, PassResult
 from birc.compiler.passes.fuse import Fuse
 from birc.compiler.passes.lower.environment import stored_as
-from birc.compiler.passes.lower.lower import VIEWS, device_problem
-from birc.compiler.passes.refusal import Refusal
+from birc.compiler.passes.lower.lower import VIEWS, device_problem, left_in_panels
+from birc.compiler.passes.refusal import Reason, Refusal
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import UsageError
 from birc.runtime.machine import load_machine
@@ -161,6 +161,7 @@ class _Observed:
 def _part(imported: Graph, seen: _Observed, compilation: Compilation) -> ExplainedPart:
     graph, after = seen.before or imported, seen.after or imported
     members = {node.name: node for node in graph.nodes}
+    unmade = left_in_panels(after, compilation.machine, compilation.precision)
     kernels = tuple(
         ExplainedKernel(
             node.name,
@@ -168,9 +169,14 @@ def _part(imported: Graph, seen: _Observed, compilation: Compilation) -> Explain
             tuple(members[inner.name] for inner in node.body.nodes) if node.body is not None else (node,),
         )
         for node in after.nodes
-        if node.op not in VIEWS
+        if node.op not in VIEWS and node.name not in unmade
     )
-    refusals = dict(seen.step.decide(graph).refusals)
+    refusals = {
+        pair: Refusal(Reason.VIEW, f"%{names[0]} is nowhere as a whole: products take its pieces where they lie")
+        if (names := [name for name in pair if name in unmade])
+        else refusal
+        for pair, refusal in seen.step.decide(graph).refusals.items()
+    }
     pairs = _products_of_shares(kernels)
     if pairs:
         found = products_in_plan(after, compilation)

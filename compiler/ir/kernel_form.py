@@ -23,7 +23,7 @@ def _all_but(kind: type, *names: str) -> Callable[[object], Hashable]:
 _OF_KERNEL = _all_but(Kernel, "name", "sources", "macs", "space", "contraction", "phases")
 of_dimension = _all_but(Dimension)
 """All of a dimension: plain tuples are compared faster than what they are of."""
-_OF_CONTRACTION = _all_but(Contraction, "a", "b")
+_OF_CONTRACTION = _all_but(Contraction, "a", "further", "b")
 _OF_PHASE = _all_but(Phase, "statements")
 _OF_STATEMENT = _all_but(Statement, "access")
 _OF_ACCESS = _all_but(Access, "view", "index")
@@ -66,7 +66,7 @@ def form_of(*kernels: Kernel | None, offset: Offset = attrgetter("offset")) -> F
         return (
             _OF_KERNEL(kernel),
             tuple(map(of_dimension, kernel.space)),
-            contraction and (of_access(contraction.a), of_access(contraction.b), _OF_CONTRACTION(contraction)),
+            contraction and (*map(of_access, contraction.operands), _OF_CONTRACTION(contraction)),
             tuple((_OF_PHASE(phase), tuple(map(of_statement, phase.statements))) for phase in kernel.phases),
         )
 

@@ -8,8 +8,8 @@ same classes describe the plan before and after.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from birc.runtime.dtypes import dtype
 
@@ -80,7 +80,8 @@ class Contraction:
 
     The axes of `a` are rows then depth, those of `b` depth then columns; `rows` and `depth` count them.
     `row_dims` and `column_dims` name the iteration dimensions that make up the rows and columns of a tile; the other
-    par dimensions select independent products.
+    par dimensions select independent products. Where the left operand is several panels side by side along the depth,
+    `further` are those behind `a`: each is zero outside of its view, and the operand is their sum (plan_panels.py).
     """
 
     a: Access
@@ -90,6 +91,24 @@ class Contraction:
     row_dims: tuple[str, ...]
     column_dims: tuple[str, ...]
     format: str
+    further: tuple[Access, ...] = ()
+
+    @property
+    def panels(self) -> tuple[Access, ...]:
+        """The panels of the left operand, in the order of the depth."""
+        return (self.a, *self.further)
+
+    @property
+    def operands(self) -> tuple[Access, ...]:
+        """Every operand: the panels of the left one, then `b`."""
+        return (self.a, *self.further, self.b)
+
+    def changed(self, change: Callable[[Access], Access]) -> Contraction:
+        """The contraction with every operand changed; the same one when none is."""
+        a, *further, b = changed = [change(access) for access in self.operands]
+        if all(one is other for one, other in zip(changed, self.operands, strict=True)):
+            return self
+        return replace(self, a=a, b=b, further=tuple(further))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,7 @@ from birc.compiler.ir.plan import Access, Index, Kernel, KernelStep, Phase, Plan
 def accesses(kernel: Kernel) -> Iterator[Access]:
     """Every access of a kernel: contraction operands first, then those of statements."""
     if kernel.contraction is not None:
-        yield kernel.contraction.a
-        yield kernel.contraction.b
+        yield from kernel.contraction.operands
     for phase in kernel.phases:
         for statement in phase.statements:
             if statement.access is not None:
@@ -23,7 +22,7 @@ def accesses(kernel: Kernel) -> Iterator[Access]:
 def accesses_of(kernel: Kernel) -> Iterator[tuple[str, Access]]:
     """The accesses of a kernel, each with the operand ("a", "b") or the op that it belongs to."""
     if kernel.contraction is not None:
-        yield "a", kernel.contraction.a
+        yield from (("a", panel) for panel in kernel.contraction.panels)
         yield "b", kernel.contraction.b
     for phase in kernel.phases:
         yield from ((s.op, s.access) for s in phase.statements if s.access is not None)
@@ -89,9 +88,7 @@ def with_accesses(kernel: Kernel, change: Callable[[Access], Access]) -> Kernel:
     """The kernel with every access changed."""
     phases, contraction = _with_all_accesses(kernel.phases, change), kernel.contraction
     if contraction is not None:
-        a, b = change(contraction.a), change(contraction.b)
-        if a is not contraction.a or b is not contraction.b:
-            contraction = replace(contraction, a=a, b=b)
+        contraction = contraction.changed(change)
     if phases is kernel.phases and contraction is kernel.contraction:
         return kernel
     return replace(kernel, phases=phases, contraction=contraction)

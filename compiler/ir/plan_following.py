@@ -169,6 +169,8 @@ def _reading_problems(first: Kernel, second: Kernel, contraction: Contraction) -
     a, column = contraction.a, contraction.column_dims[0]
     of_rows = stores.get(a.view.buffer)
     rows = contraction.rows
+    if contraction.further:
+        yield "follows a product, but has other panels beside what that stores"
     if of_rows is None or (of_rows.view, of_rows.index[:rows]) != (a.view, a.index[:rows]):
         yield f"follows a product, but its a is not what that stores row by row: %{a.view.buffer}"
     for op, access in accesses_of(second):

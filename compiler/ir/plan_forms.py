@@ -45,7 +45,8 @@ TEMPLATES: Final = {
     Access: "{view.buffer:value}{index}" + _PLACE.replace("{", "{view.") + "< fill {fill:word}>",
     Dimension: "{kind:word} {name:word} {extent}",
     Contraction: (
-        "{format:word} rows {rows} {row_dims:word} columns {column_dims:word} depth {depth}\n  a = {a}\n  b = {b}"
+        "{format:word} rows {rows} {row_dims:word} columns {column_dims:word} depth {depth}"
+        "\n  a = {a}<\n  and {further:+}>\n  b = {b}"
     ),
     Statement: (
         "<{result:name} = >{op:name}<{arguments:()}>< {access}>< over {dims:word}>"

@@ -75,7 +75,7 @@ def patch_of(kernel: Kernel, taps: tuple[str, ...] = ()) -> Patch | None:
     are an image then, from which the lines beside it are apart.
     """
     contraction = kernel.contraction
-    if contraction is None:
+    if contraction is None or contraction.further:
         return None
     reds = {d.name for d in kernel.space if d.kind == RED}
     index = contraction.a.index

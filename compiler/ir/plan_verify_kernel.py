@@ -8,6 +8,7 @@ from functools import cache
 
 from birc.compiler.ir.plan import PAR, RED, Access, Buffer, Contraction, Index, Kernel, Phase, Statement, View
 from birc.compiler.ir.plan_access import accesses_of
+from birc.compiler.ir.plan_panels import panel_problems
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import BircError
 from birc.runtime.isa import BY_MNEMONIC, InstructionRow
@@ -173,8 +174,9 @@ def _contraction_problems(kernel: Kernel, contraction: Contraction, machine: Mac
         yield f"has {len(contraction.column_dims)} column dimensions, must be 1"
     if set(contraction.row_dims) & set(contraction.column_dims):
         yield "has a dimension that is both row and column"
+    panels = [("a", panel, contraction.rows, contraction.column_dims) for panel in contraction.panels]
     for operand, access, split, foreign in (
-        ("a", contraction.a, contraction.rows, contraction.column_dims),
+        *panels,
         ("b", contraction.b, contraction.depth, contraction.row_dims),
     ):
         if not 0 <= split <= len(access.index):
@@ -185,12 +187,15 @@ def _contraction_problems(kernel: Kernel, contraction: Contraction, machine: Mac
         )
         if access.fill != "zero":
             yield f"{operand}: fills with {access.fill!r}, what is outside must not count"
-    yield from _axis_problems(contraction, red)
+    for panel in contraction.panels:
+        yield from _axis_problems(contraction, panel, red)
+    if contraction.further:
+        yield from panel_problems(kernel, contraction)
 
 
-def _axis_problems(contraction: Contraction, red: set[str]) -> Iterator[str]:
+def _axis_problems(contraction: Contraction, panel: Access, red: set[str]) -> Iterator[str]:
     """Which axes move with what: rows and columns with par dimensions, depth with red ones alone."""
-    a, b = contraction.a.index, contraction.b.index
+    a, b = panel.index, contraction.b.index
     for operand, depth in (("a", a[contraction.rows :]), ("b", b[: contraction.depth])):
         if operand == "a":
             yield from (f"a: a depth axis moves with {name}" for name in sorted(_moving(depth) - red))

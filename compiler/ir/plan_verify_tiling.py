@@ -8,6 +8,7 @@ from typing import Final
 
 from birc.compiler.ir.plan import BLOCK, LAST_ROWS, TILE, Access, Contraction, Index, Kernel, Statement, Tiling
 from birc.compiler.ir.plan_access import accesses_of
+from birc.compiler.ir.plan_panels import panel_tiling_problems
 from birc.compiler.ir.plan_patch import patch_of, patch_problems, slot_bytes, window_problems
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.plan_verify_kernel import bounds, reach
@@ -129,10 +130,17 @@ def _product_problems(
     ):
         if count > limit:
             yield f"a T-core operation has {what} {count}, at most {limit}"
-    a, b = contraction.a.index, contraction.b.index
+    b = contraction.b.index
+    of_panels = [
+        part
+        for panel in contraction.panels
+        for part in (
+            ("rows of a", panel.index[: contraction.rows], rows),
+            ("depth of a", panel.index[contraction.rows :], depth),
+        )
+    ]
     for what, index, count in (
-        ("rows of a", a[: contraction.rows], rows),
-        ("depth of a", a[contraction.rows :], depth),
+        *of_panels,
         ("depth of b", b[: contraction.depth], depth),
         ("columns of b", b[contraction.depth :], columns),
     ):
@@ -158,6 +166,8 @@ def _product_problems(
         if slots < tiles:
             yield f"operand {operand} has {slots} slots, {tiles} of its tiles are in use at once"
     yield from _row_order_problems(kernel, contraction, tiling, tile, row)
+    if contraction.further:
+        yield from panel_tiling_problems(contraction, tile)
     if tiling.shifted:
         yield from _shift_problems(kernel, contraction, tiling, tile)
     if tiling.hoist and resident != math.prod(steps):
@@ -204,7 +214,7 @@ def _shift_problems(kernel: Kernel, contraction: Contraction, tiling: Tiling, ti
         yield "shifts rows, which takes several columns of streamed rows, finished tile by tile, and a loop over chunks"
         return
     (outer,), inner = chunked, kernel.red_dims[-1]
-    terms = [dict(index.terms) for access in (contraction.a, contraction.b) for index in access.index]
+    terms = [dict(index.terms) for access in contraction.operands for index in access.index]
     follows = all(t.get(outer.name, 0) == t.get(inner.name, 0) * inner.extent for t in terms)
     if not follows or tile[outer.name] > 1 or inner.extent % tile[inner.name]:
         yield f"shifts rows, but chunks of {inner.name} do not follow one another along {outer.name}"
@@ -294,8 +304,7 @@ def _depth_overrun(kernel: Kernel, contraction: Contraction, tile: Mapping[str, 
     for dimension in kernel.red_dims:
         if dimension.extent % tile[dimension.name] == 0:
             continue
-        operands = (contraction.a, contraction.b)
-        if not any(_ends_with(access, dimension.name, dimension.extent) for access in operands):
+        if not any(_ends_with(access, dimension.name, dimension.extent) for access in contraction.operands):
             yield f"tiles of {tile[dimension.name]} reach beyond {dimension.name}, where no operand ends"
 
 

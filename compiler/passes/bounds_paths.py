@@ -140,7 +140,8 @@ class Paths:
         contraction, work = kernel.contraction, None
         if contraction is not None:
             work = tcore_work(kernel, contraction, self.machine)
-            ready = max(self._operand_ready(access) for access in (contraction.a, contraction.b))
+            of_a = min(map(self._operand_ready, contraction.panels))
+            ready = max(of_a, self._operand_ready(contraction.b))
             self.released.append(Released(ready, tcore_cycles=work.cycles(self.machine)))
         stores = []
         found = values(kernel)
@@ -168,7 +169,7 @@ class Paths:
         contraction = kernel.contraction
         for access, whole in value.needs.items():
             spread = whole - gone
-            multiplied = value.multiplied and contraction is not None and access in (contraction.a, contraction.b)
+            multiplied = value.multiplied and contraction is not None and access in contraction.operands
             if multiplied:
                 always = work is not None and work.always
             else:

@@ -73,7 +73,7 @@ class _Reader:
         if op == "vacc" and contraction is not None:
             depth = frozenset(d.name for d in self.kernel.red_dims)
             dims = frozenset(d.name for d in self.kernel.par_dims)
-            return Value(op, dims, dims, {contraction.a: depth, contraction.b: depth}, True)
+            return Value(op, dims, dims, dict.fromkeys(contraction.operands, depth), True)
         if access is not None and op != "vst":
             dims |= {name for index in access.index for name, _ in index.terms}
             if op == "vld":

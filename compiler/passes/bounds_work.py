@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from birc.compiler.ir.plan import PAR, Access, Contraction, Index, Kernel
+from birc.compiler.ir.plan_panels import panel_span
 from birc.compiler.passes.bounds_values import coordinates, is_inside
 from birc.compiler.passes.lower.lower import Lowered
 from birc.runtime.dtypes import dtype
@@ -43,8 +44,9 @@ class Roles:
 class TcoreWork:
     """What a contraction takes of the T-core: cycles of its operations, and output tiles. Real numbers: least ones.
 
-    `part` are the roles of its dimensions, `least_tile_cycles` the cycles of the operations of any one tile; `always`
-    tells whether every output has at least one product of elements inside the tensors.
+    `part` are the roles of its dimensions, `least_tile_cycles` the cycles of the operations of any one tile, with one
+    of its panels; `always` tells whether every output has at least one product of elements inside the tensors, of
+    each panel.
     """
 
     part: Roles
@@ -60,7 +62,8 @@ class TcoreWork:
 
 def roles(kernel: Kernel, contraction: Contraction) -> Roles:
     """Which operand moves along which dimension."""
-    by_a, by_b = moving(contraction.a), moving(contraction.b)
+    by_a = frozenset().union(*map(moving, contraction.panels))
+    by_b = moving(contraction.b)
     par = [d.name for d in kernel.space if d.kind == PAR]
     return Roles(
         tuple(name for name in par if name in by_a and name not in by_b),
@@ -97,7 +100,8 @@ def tcore_work(kernel: Kernel, contraction: Contraction, machine: Machine) -> Tc
         height, width, batch = (_size(kernel, names) for names in (part.rows, part.columns, part.batch))
         tiles = max(tiles, batch * height * -(-width // columns) / rows, batch * width * -(-height // rows) / columns)
     area, rate = rows * columns, form.macs_per_cycle_per_spc
-    least = min((used for used in depths if used), default=0)
+    widths = [end - begin for begin, end in map(panel_span, contraction.panels)] if contraction.further else []
+    least = min((used for used in (*depths, *widths) if used), default=0)
     return TcoreWork(part, slots * area / rate, tiles, -(-area * _rounded(least, form) // rate), always)
 
 
@@ -122,9 +126,7 @@ def _blocks(kernel: Kernel, contraction: Contraction) -> list[_Block] | None:
     extents = {d.name: d.extent for d in kernel.space}
     clipped = [
         (tuple(sorted(name for name, factor in index.terms if factor)), index, low, high)
-        for access in (contraction.a, contraction.b)
-        if access.fill == "zero"
-        for index, low, high in coordinates(access)
+        for index, low, high in _coordinates(contraction)
         if not is_inside(index, low, high, extents)
     ]
     groups: list[tuple[set[str], list[tuple[Index, int, int]]]] = []
@@ -138,6 +140,18 @@ def _blocks(kernel: Kernel, contraction: Contraction) -> list[_Block] | None:
     if any(math.prod(extents[name] for name in names) > MOST_POINTS for names, _ in groups):
         return None
     return [_Block(tuple(sorted(names)), _inside(sorted(names), members, extents)) for names, members in groups]
+
+
+def _coordinates(contraction: Contraction) -> Iterator[tuple[Index, int, int]]:
+    """The coordinates of both operands, which are 0 outside; panels side by side have one depth together."""
+    if not contraction.further:
+        for access in (contraction.a, contraction.b):
+            yield from coordinates(access) if access.fill == "zero" else ()
+        return
+    for panel in contraction.panels:
+        yield from list(coordinates(panel))[: contraction.rows]
+    yield contraction.a.index[-1], 0, sum(panel.view.dims[-1] for panel in contraction.panels)
+    yield from coordinates(contraction.b)
 
 
 def _inside(names: list[str], members: Iterable[tuple[Index, int, int]], extents: Mapping[str, int]) -> np.ndarray:
@@ -206,8 +220,7 @@ def traffic(lowered: Lowered) -> Traffic:
 def _reads(kernel: Kernel) -> Iterator[tuple[Access, int]]:
     """Every access that reads; of those at indices the elements that they read, of the others 0."""
     if kernel.contraction is not None:
-        yield kernel.contraction.a, 0
-        yield kernel.contraction.b, 0
+        yield from ((access, 0) for access in kernel.contraction.operands)
     for phase in kernel.phases:
         for s in phase.statements:
             if s.access is not None and s.op != "vst":

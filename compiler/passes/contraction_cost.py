@@ -48,7 +48,9 @@ class Memories:
 
     def comes_ahead(self, contraction: Contraction) -> bool:
         """Whether the b of a product is loaded while the kernel waits for the SPCs that make its a."""
-        is_awaited = not self.is_local(contraction.a) and contraction.a.view.buffer not in self.constants
+        is_awaited = any(
+            not self.is_local(panel) and panel.view.buffer not in self.constants for panel in contraction.panels
+        )
         return is_awaited and contraction.b.view.buffer in self.constants
 
     def ahead_cycles(self, contraction: Contraction, machine: Machine) -> int:
@@ -110,12 +112,20 @@ class Shape:
     @cached_property
     def load_cycles(self) -> tuple[float, float]:
         """Cycles of the port to load one a tile and one b tile."""
-        a, b = self._load(self.contraction.a), self._load(self.contraction.b)
+        a, b = self._load_panels(), self._load(self.contraction.b)
         patch = patch_of(self.kernel, self.taps) if self.taps else None
         if patch is not None:
             pixels = math.prod(side.window(self.tile) for side in patch.sides)
             a *= loaded_pixels(patch, self.kernel, self.contraction, self.tile) / pixels
         return a, b
+
+    def _load_panels(self) -> float:
+        """The same for an a tile, on average over the panels."""
+        contraction = self.contraction
+        if not contraction.further:
+            return self._load(contraction.a)
+        loads = [(panel.view.dims[-1], self._load(panel)) for panel in contraction.panels]
+        return sum(depth * cycles for depth, cycles in loads) / sum(depth for depth, _ in loads)
 
     def _load(self, access: Access) -> float:
         """Cycles of the port to load one tile that lies inside its tensor."""
@@ -131,7 +141,8 @@ class Shape:
         """Cycles from the start of a load to the use of its tile, for a and b."""
         machine = self.machine
         far, near = machine.l2_remote_latency_cycles, machine.tb_latency_cycles
-        a, b = (near if self.memories.is_local(x) else far for x in (self.contraction.a, self.contraction.b))
+        a = near if all(map(self.memories.is_local, self.contraction.panels)) else far
+        b = near if self.memories.is_local(self.contraction.b) else far
         return a + 2 * machine.semaphore_cycles, b + 2 * machine.semaphore_cycles
 
     @cached_property
@@ -211,7 +222,7 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     vector, extra_loads, stores = shape.epilogue
     added = drains * machine.vector_tile_elements / machine.vector_lanes_per_spc if partial else 0.0
     tcore = tiles * steps * shape.step_cycles + drains * drain
-    local = shape.memories.is_local(shape.contraction.a)
+    local = all(map(shape.memories.is_local, shape.contraction.panels))
     early = min(shape.memories.ahead_cycles(shape.contraction, machine), min(tiling.b_slots, b_loads) * load_b)
     b_time = max(0.0, b_time - early)
     ports = (b_loads * load_b - early + (0.0 if local else a_loads * load_a) + tiles * extra_loads, a_loads * load_a)

@@ -88,7 +88,7 @@ def _outermost(kernel: Kernel, between: Sequence[Buffer], again: bool) -> tuple[
 def _is_apart(kernel: Kernel, name: str) -> bool:
     """Whether what a product multiplies in one part it does not multiply in another: nothing is loaded again."""
     contraction = kernel.contraction
-    return contraction is None or (name in moving(contraction.a) and name in moving(contraction.b))
+    return contraction is None or all(name in moving(access) for access in contraction.operands)
 
 
 def _goes_through(kernel: Kernel, name: str, extent: int, buffer: Buffer) -> bool:

@@ -179,6 +179,8 @@ def _may_follow(first: Kernel, second: Kernel) -> bool:
     """Whether it is worth a closer look: the second product takes what each SPC keeps of the first."""
     if first.contraction is None or second.contraction is None or not first.has_own_parts:
         return False
+    if second.contraction.further:
+        return False
     name = second.contraction.a.view.buffer
     return any(s.op == "vst" and s.access and s.access.view.buffer == name for p in first.phases for s in p.statements)
 

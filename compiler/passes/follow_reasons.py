@@ -41,7 +41,7 @@ class FollowReasons:
             if not isinstance(step, KernelStep):
                 continue
             contraction = step.kernel.contraction
-            if contraction is not None and contraction.a.view.buffer in products:
+            if contraction is not None and not contraction.further and contraction.a.view.buffer in products:
                 place, first = products[contraction.a.view.buffer]
                 words = self._words(first, step, memories) if place + 1 == number else "other steps come between them"
                 yield Pair(first.kernel.name, step.kernel.name, words)

@@ -17,7 +17,7 @@ def reads_of(kernel: Kernel) -> set[str]:
     """Buffers that a kernel reads."""
     found = {s.access.view.buffer for p in kernel.phases for s in p.statements if s.access and s.op != "vst"}
     if kernel.contraction is not None:
-        found |= {kernel.contraction.a.view.buffer, kernel.contraction.b.view.buffer}
+        found |= {access.view.buffer for access in kernel.contraction.operands}
     return found
 
 

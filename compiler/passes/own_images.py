@@ -145,7 +145,7 @@ def _in_bands(kernel: Kernel, of: Rows, made: Held) -> Kernel:
     space = [replace(d, extent=made.extent * of.width) if d.name == of.row else d for d in kernel.space]
     contraction = kernel.contraction
     if contraction is not None:
-        contraction = replace(contraction, a=shifted(contraction.a), b=shifted(contraction.b))
+        contraction = contraction.changed(shifted)
     space.insert(place, Dimension(SPC_BANDS, made.bands))
     return replace(with_statements(kernel, wider), space=tuple(space), contraction=contraction)
 

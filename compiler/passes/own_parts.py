@@ -69,7 +69,8 @@ def can_be_cut(kernel: Kernel, name: str, count: int, *, has_windows: bool = Fal
         return False
     contraction = kernel.contraction
     if contraction is not None:
-        of_a, of_b = axes_of(contraction.a, name), axes_of(contraction.b, name)
+        of_a = [axis for panel in contraction.panels for axis in axes_of(panel, name)]
+        of_b = axes_of(contraction.b, name)
         is_row = name in contraction.row_dims and not of_b and all(axis < contraction.rows for axis in of_a)
         is_column = name in contraction.column_dims and not of_a and all(axis >= contraction.depth for axis in of_b)
         is_apart = name not in (*contraction.row_dims, *contraction.column_dims) and all(
@@ -130,13 +131,10 @@ def cut(kernel: Kernel, name: str, count: int, over: str) -> Kernel:
     contraction = kernel.contraction
     cut_kernel = with_statements(kernel, of_part)
     if contraction is not None:
-        a, b = contraction.a, contraction.b
         contraction = replace(
-            contraction,
-            a=of_part(a) if is_split(a) else moved(a),
-            b=of_part(b) if is_split(b) else moved(b),
-            rows=contraction.rows + is_split(a),
-            depth=contraction.depth + is_split(b),
+            contraction.changed(lambda access: of_part(access) if is_split(access) else moved(access)),
+            rows=contraction.rows + is_split(contraction.a),
+            depth=contraction.depth + is_split(contraction.b),
         )
     return replace(cut_kernel, space=(Dimension(over, count), *space), contraction=contraction)
 

@@ -142,8 +142,7 @@ def _too_large(kernel: Kernel, limit: int) -> tuple[str, int]:
 def _reads(kernel: Kernel) -> Iterator[tuple[Access, int | None]]:
     """Every access, with the axis along which data says what is read: that one may be of any extent."""
     if kernel.contraction is not None:
-        yield kernel.contraction.a, None
-        yield kernel.contraction.b, None
+        yield from ((access, None) for access in kernel.contraction.operands)
     for phase in kernel.phases:
         for statement in phase.statements:
             if statement.access is not None:

@@ -148,9 +148,6 @@ def on_each_spc(kernel: Kernel, spcs: int, strides: Mapping[str, int]) -> Kernel
     def moved(access: Access) -> Access:
         return _with_axis(access, strides.get(access.view.buffer, 0), spcs)
 
-    def operand(access: Access) -> Access:
-        return moved(access) if access.view.buffer in strides else access
-
     phases = tuple(
         Phase(
             tuple(
@@ -163,13 +160,15 @@ def on_each_spc(kernel: Kernel, spcs: int, strides: Mapping[str, int]) -> Kernel
     )
     contraction = kernel.contraction
     if contraction is not None:
-        a, b = operand(contraction.a), operand(contraction.b)
+        moves_a = any(panel.view.buffer in strides for panel in contraction.panels)
+        moves_b = contraction.b.view.buffer in strides
         contraction = replace(
             contraction,
-            a=a,
-            b=b,
-            rows=contraction.rows + len(a.index) - len(contraction.a.index),
-            depth=contraction.depth + len(b.index) - len(contraction.b.index),
+            a=moved(contraction.a) if moves_a else contraction.a,
+            b=moved(contraction.b) if moves_b else contraction.b,
+            further=tuple(map(moved, contraction.further)) if moves_a else contraction.further,
+            rows=contraction.rows + moves_a,
+            depth=contraction.depth + moves_b,
         )
     space = (Dimension(SPC, spcs, PAR), *kernel.space)
     return replace(kernel, space=space, phases=phases, contraction=contraction, macs=kernel.macs * spcs)

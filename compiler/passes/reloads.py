@@ -56,7 +56,8 @@ def _loads(step: KernelStep) -> dict[str, int]:
     for kernel in instances(step):
         if kernel.contraction is None or kernel.tiling is None:
             continue
-        operands = kernel.contraction.a, kernel.contraction.b
-        for access, times in zip(operands, operand_loads(kernel, kernel.contraction, kernel.tiling), strict=True):
+        of_a, of_b = operand_loads(kernel, kernel.contraction, kernel.tiling)
+        times_of = [*((panel, of_a) for panel in kernel.contraction.panels), (kernel.contraction.b, of_b)]
+        for access, times in times_of:
             found[access.view.buffer] = max(found.get(access.view.buffer, 0), times)
     return found

@@ -30,7 +30,7 @@ def restrict(kernel: Kernel, name: str, start: int, extent: int, suffix: str = "
     phases = tuple(Phase(tuple(map(of_statement, phase.statements)), phase.loops) for phase in kernel.phases)
     contraction = kernel.contraction
     if contraction is not None:
-        contraction = replace(contraction, a=cut(contraction.a), b=cut(contraction.b))
+        contraction = contraction.changed(cut)
     space = tuple(Dimension(name, extent, d.kind) if d.name == name else d for d in kernel.space)
     return replace(
         kernel,

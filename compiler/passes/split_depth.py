@@ -22,9 +22,7 @@ def split_depth(kernel: Kernel, inner: int) -> Kernel:
 
     outer = Dimension(whole.name, whole.extent // inner, RED)
     space = tuple(part for d in kernel.space for part in ((outer, Dimension(name, inner, RED)) if d == whole else (d,)))
-    return replace(
-        kernel, space=space, contraction=replace(contraction, a=split(contraction.a), b=split(contraction.b))
-    )
+    return replace(kernel, space=space, contraction=contraction.changed(split))
 
 
 def inner_depths(kernel: Kernel, step: int) -> Iterator[int]:

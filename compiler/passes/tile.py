@@ -169,8 +169,7 @@ def signature(kernel: Kernel, memories: Memories) -> object:
         tuple(map(of_dimension, kernel.space)),
         contraction
         and (
-            access_key(contraction.a),
-            access_key(contraction.b),
+            tuple(map(access_key, contraction.operands)),
             contraction.rows,
             contraction.depth,
             contraction.row_dims,

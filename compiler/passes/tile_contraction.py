@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from birc.compiler.ir.plan import BLOCK, LAST_ROWS, OWN_DIMENSIONS, TILE, Contraction, Dimension, Kernel, Tiling
+from birc.compiler.ir.plan_panels import panel_span
 from birc.compiler.ir.plan_patch import patch_of, patch_problems
 from birc.compiler.ir.registers import Epilogue, epilogue
 from birc.compiler.passes.contraction_cost import Memories, Shape, estimate
@@ -187,6 +188,9 @@ def _tile(kernel: Kernel, contraction: Contraction, machine: Machine, rows: dict
     buffer = min(machine.gib_a_bytes, machine.gib_b_bytes)
     fitting = buffer // 2 // (64 * format.bytes) // format.k_unit * format.k_unit
     most = min(format.k_max, max(fitting, format.k_unit))
+    if contraction.further:
+        tile[deepest.name] = _depth_in_panels(contraction, most, format.k_unit)
+        return tile
     even = even_part(deepest.extent, most)
     tile[deepest.name] = min(deepest.extent, -(-even // format.k_unit) * format.k_unit)
     for outer in reversed(kernel.red_dims[:-1]):
@@ -195,6 +199,13 @@ def _tile(kernel: Kernel, contraction: Contraction, machine: Machine, rows: dict
             break
         tile[outer.name] = outer.extent
     return tile
+
+
+def _depth_in_panels(contraction: Contraction, most: int, unit: int) -> int:
+    """The greatest depth of operations of which none takes from two panels, or from two steps of an outer dimension."""
+    begins = [panel_span(panel)[0] for panel in contraction.further]
+    whole = math.gcd(*begins, *(factor for _, factor in contraction.a.index[-1].terms if factor > 1))
+    return max(depth for depth in range(unit, most + 1, unit) if whole % depth == 0)
 
 
 def _whole_inside(kernel: Kernel, outer: Dimension, tile: dict[str, int]) -> bool:

@@ -207,12 +207,31 @@ def _meet(write: Place, read: Place, fixed: frozenset[int], phase: int) -> bool:
 
 
 def _apart(write: Place, read: Place) -> int | None:
-    """A loop around only one of the two places; taken one by one, its addresses become constants."""
-    for place, other in ((write, read), (read, write)):
-        for index in reversed(place.loops):
-            if index not in other.loops and index in place.coefficients:
-                return _loop_of(place, index)
+    """A loop around only one of the two places; taken one by one, its addresses become constants.
+
+    It is one that has no counterpart around the other place, if there is such a loop.
+    """
+    pairs = ((write, read), (read, write))
+    alone = [
+        (place, other, index)
+        for place, other in pairs
+        for index in reversed(place.loops)
+        if index not in other.loops and index in place.coefficients
+    ]
+    if alone:
+        place, _, index = min(alone, key=lambda one: _has_counterpart(*one))
+        return _loop_of(place, index)
     return next((_loop_of(read, index) for index in reversed(read.loops) if index in write.loops), None)
+
+
+def _has_counterpart(place: Place, other: Place, index: int) -> bool:
+    """Whether a loop around the other place alone moves that as the loop `index` moves the first one."""
+    factors = place.coefficients[index], place.extents[index]
+    return any(
+        (its_factors, other.extents[its]) == factors
+        for its, its_factors in other.coefficients.items()
+        if its not in place.loops
+    )
 
 
 def _innermost(place: Place) -> int | None:

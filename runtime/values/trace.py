@@ -121,6 +121,9 @@ class Trace:
             return node.loop.extent
         if not bound.terms:
             return max(0, low)
+        if node.loop.extent == 1:
+            outer = next(v.loop for v in self.variables if v.index == bound.terms[0][0])
+            raise CannotRaiseError("a loop is left out in some iterations", outer, ordinary=True)
         return node.loop.extent
 
     def lowest(self, coordinate: Coordinate) -> int:

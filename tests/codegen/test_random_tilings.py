@@ -45,6 +45,13 @@ def test_every_tiling_gives_the_same(case: TiledProduct, seed: int) -> None:
     check(case, seed)
 
 
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(case=tiled_products(("panels",)), seed=st.integers(0, 9))
+def test_every_tiling_of_panels_gives_the_same(case: TiledProduct, seed: int) -> None:
+    assert case.kernel.contraction is not None and case.kernel.contraction.further
+    check(case, seed)
+
+
 def product(m: int, k: int, n: int, *, softmax: bool = False) -> tuple[object, ...]:
     """x @ w + bias + residual, and its kernel."""
     make = GraphMaker()

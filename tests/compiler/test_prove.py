@@ -16,7 +16,7 @@ from op_cases import larger, samples
 from pipeline import Compiled, Values, compile_graph, compiled_plans
 from plan_mutants import Mutant, mutants
 from plan_stages import plan_stages
-from small_networks import CONV, attention, few_rows, image_classifier, long_rows, movements
+from small_networks import CONV, attention, few_rows, image_classifier, long_rows, movements, shortcut
 
 from birc.codegen.program_code import generate
 from birc.compiler.ir.errors import InvalidIRError
@@ -41,7 +41,8 @@ def divided_image(make: GraphMaker) -> str:
 
 
 SMALL = {
-    build.__name__: build for build in (image_classifier, attention, movements, long_rows, divided_image, few_rows)
+    build.__name__: build
+    for build in (image_classifier, attention, movements, long_rows, divided_image, few_rows, shortcut)
 }
 
 
@@ -145,6 +146,7 @@ def test_what_is_proved_of_stores_is_what_the_code_stores(name: str, number: int
 VALUES = (
     "load",
     "operand",
+    "panel",
     "reduced extent",
     "store transposed",
     "input transposed",
@@ -163,6 +165,7 @@ SAMPLED = (
     ("movements", "tiny", 0),
     ("divided_image", "tiny", 0),
     ("few_rows", "tiny", 0),
+    ("shortcut", "tiny", 0),
 )
 
 

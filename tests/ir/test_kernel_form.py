@@ -90,7 +90,7 @@ def parts() -> Iterator[tuple[str, Kernel]]:
     without = {"Kernel.name", "Kernel.sources", "Kernel.macs", "Kernel.phases", "Kernel.contraction", "View.buffer"}
     without |= {"Phase.statements", "Statement.access", "Contraction.a", "Contraction.b", "Access.view"}
     for what, kernel in changed(product()):
-        if what not in without:
+        if what not in {*without, "Contraction.further"}:
             yield what, kernel
 
 
@@ -102,6 +102,16 @@ def test_all_else_counts() -> None:
         seen.add(what)
     for kind in (Kernel, Contraction, Phase, Statement, Access, View, Tiling):
         assert any(what.startswith(f"{kind.__name__}.") for what in seen)
+
+
+def test_every_panel_counts() -> None:
+    kernel = product()
+    panels = tuple(Access(View("more", 0, (4, 4), (4, factor)), kernel.contraction.a.index) for factor in (1, 2))
+    keys = [
+        form_of(replace(kernel, contraction=replace(kernel.contraction, further=further))).key
+        for further in ((), panels[:1], panels[1:], panels, panels[::-1])
+    ]
+    assert len(set(keys)) == len(keys)
 
 
 @pytest.mark.parametrize("missing", ["contraction", "phases"])

@@ -111,6 +111,23 @@ def test_products_outside_the_image_are_not_counted(sizes, image, kernel, stride
     assert work.always == bool(inside.any(axis=1).all())
 
 
+@pytest.mark.parametrize("widths", [(64, 64), (32, 100), (128, 256, 64)])
+def test_panels_take_what_their_pixels_take_side_by_side(widths):
+    """But of a tile only the operations of one panel are sure to come after it is there."""
+
+    def work(pieces: tuple[int, ...]) -> TcoreWork:
+        make = GraphMaker()
+        images = [make.input(2, width, 9, 9) for width in pieces]
+        x = make("concat", *images, axis=1) if len(images) > 1 else images[0]
+        point = {"stride": (1, 1), "pads": (0, 0, 0, 0), "dilation": (1, 1), "group": 1}
+        return work_of(make.graph(make("conv2d", x, make.random(70, sum(pieces), 1, 1), **point)))[1]
+
+    together, apart = work((sum(widths),)), work(widths)
+    assert (apart.operation_cycles, apart.tiles) == (together.operation_cycles, together.tiles)
+    assert apart.always
+    assert apart.least_tile_cycles == min(widths) * TILE // RATE
+
+
 @pytest.mark.parametrize(
     "changes", [{}, {"tcore_fill_cycles": 50}, {"semaphore_cycles": 3}, {"accumulator_drain_cycles": 40}]
 )

@@ -20,8 +20,10 @@ from birc.compiler.passes.fuse import Fuse
 from birc.compiler.passes.legalize import LEGALIZE
 from birc.compiler.passes.merge_products import MergeProducts
 from birc.compiler.passes.quantized_products import QuantizedProducts
+from birc.compiler.passes.stack_products import StackProducts
 
-PASSES = tuple(dict.fromkeys((QuantizedProducts(), *CANONICALIZE, *LEGALIZE, DivideDepth(), MergeProducts(), Fuse())))
+FUSION = (StackProducts(), DivideDepth(), MergeProducts(), Fuse())
+PASSES = tuple(dict.fromkeys((QuantizedProducts(), *CANONICALIZE, *LEGALIZE, *FUSION)))
 
 
 def example(step: Pass) -> tuple[str, str]:

@@ -96,6 +96,25 @@ def test_in_place_keeps_what_is_read_later():
     assert engine.fallbacks == ()
 
 
+@pytest.mark.parametrize("begins", [False, True])
+def test_what_only_some_iterations_execute(begins: bool):
+    """A loop of one iteration at most, which is left out behind the first three of eight, or in front of the last."""
+    limit = i(0) + -4 if begins else i(0, -1) + 3
+    where = (i(0, 8), 8)
+    program = simple(
+        par(
+            8,
+            op("vld", v(0), box(0, where)),
+            par(1, op("vmul", v(0), v(0), 3.0), limit=limit),
+            op("vst", box(1, where), v(0)),
+        )
+    )
+    _, raised, engine = run_both(program, {0: np.arange(64), 1: np.zeros(64)})
+    part = np.arange(64) >= 40 if begins else np.arange(64) < 24
+    np.testing.assert_array_equal(raised.view(program.descriptors[1], 0), np.arange(64) * np.where(part, 3, 1))
+    assert engine.fallbacks == ()
+
+
 def test_a_scratch_that_iterations_share_is_stepped():
     scratch, result = box(1, (0, 8)), box(2, (i(0, 8), 8))
     program = simple(

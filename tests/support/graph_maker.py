@@ -63,6 +63,10 @@ class GraphMaker:
         self._types[node.name] = node.output.type
         return node.name
 
+    def type_of(self, name: str) -> TensorType:
+        """The type of a value."""
+        return self._types[name]
+
     def graph(self, *outputs: str) -> Graph:
         """The graph that gives out `outputs`, verified."""
         made = Graph("made", tuple(self._inputs), outputs, tuple(self._nodes), dict(self._constants))

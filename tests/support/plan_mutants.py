@@ -14,6 +14,7 @@ from birc.compiler.ir.plan import (
     Access,
     Boundary,
     Buffer,
+    Contraction,
     CopyStep,
     Exchange,
     ExchangeStep,
@@ -118,6 +119,8 @@ def _kernels(kernel: Kernel) -> Iterator[tuple[str, str, Kernel]]:
             for kind, text, access in _accesses(getattr(kernel.contraction, operand)):
                 changed = replace(kernel.contraction, **{operand: access})
                 yield f"operand {kind}", f"{operand} {text}", replace(kernel, contraction=changed)
+        for kind, text, contraction in _panels(kernel.contraction):
+            yield f"panel {kind}", text, replace(kernel, contraction=contraction)
     for phase_number, phase in enumerate(kernel.phases):
         for number, statement in enumerate(phase.statements):
             for kind, text, changed in _statements(statement):
@@ -128,6 +131,20 @@ def _kernels(kernel: Kernel) -> Iterator[tuple[str, str, Kernel]]:
                     *kernel.phases[phase_number + 1 :],
                 )
                 yield kind, f"{statement.op} {number} {text}", replace(kernel, phases=phases)
+
+
+def _panels(contraction: Contraction) -> Iterator[tuple[str, str, Contraction]]:
+    panels = contraction.panels
+    for number, panel in enumerate(contraction.further):
+        others = (*contraction.further[:number], *contraction.further[number + 1 :])
+        yield "dropped", f"without panel {number + 1}", replace(contraction, further=others)
+        for kind, text, access in _accesses(panel):
+            further = (*contraction.further[:number], access, *contraction.further[number + 1 :])
+            what = "depth " if access.index[-1] != panel.index[-1] else ""
+            yield kind, f"panel {number + 1} {what}{text}", replace(contraction, further=further)
+    if len(panels) > 1:
+        last, *others = reversed(panels)
+        yield "order", "the other way round", replace(contraction, a=last, further=tuple(others))
 
 
 def _tilings(kernel: Kernel) -> Iterator[tuple[str, str, Kernel]]:

@@ -7,7 +7,7 @@ case.compiled.step(case.inputs())
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,9 +35,9 @@ from birc.compiler.passes.split_depth import split_depth
 MACHINE = with_input_buffers()
 MOST_TILES = 24
 WIDTH = 4
-MODES = ("any", "stream", "block", "rows", "cut", "large")
+MODES = ("any", "stream", "block", "rows", "cut", "large", "panels")
 """What a drawn tiling has for certain: a ring that several columns share, blocks in turn, whole rows, a depth in two,
-or blocks of more tiles than there were before."""
+blocks of more tiles than there were before, or a left operand in panels."""
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,15 @@ class _Cut:
 
 
 @st.composite
-def tiled_products(draw: st.DrawFn) -> TiledProduct:
+def tiled_products(draw: st.DrawFn, modes: Sequence[str] = MODES) -> TiledProduct:
     """A product with an epilogue, perhaps a softmax over its columns, by any tiling that the plan's verifier takes."""
-    mode = draw(st.sampled_from(MODES))
+    mode = draw(st.sampled_from(modes))
     graph = draw(_graphs(mode))
     fused, lowered = lowered_product(graph)
     kernel = partitions(fused, lowered, MACHINE)[-1].steps[0].kernel
     depth = kernel.red_dims[-1].extent
-    steps = [d for d in range(2, depth) if depth % d == 0]
+    least = 4 if mode == "panels" else 2
+    steps = [d for d in range(least, depth) if depth % d == 0]
     if steps and (mode == "cut" or draw(st.integers(0, 3)) == 0):
         kernel = split_depth(kernel, draw(st.sampled_from(steps)))
     tiling = draw(_tilings(kernel, mode))
@@ -141,7 +142,31 @@ def with_tiling(fused: Graph, lowered: Lowered, kernel: Kernel, tiling: Tiling) 
 
 
 @st.composite
+def _panels(draw: st.DrawFn) -> Graph:
+    """Pixels of several images side by side, of some only every second one, times weights."""
+    make, generator = GraphMaker(), np.random.default_rng(draw(st.integers(0, 9)))
+    shape = draw(st.sampled_from(((1, 3, 3), (2, 1, 5), (1, 4, 2))))
+    n, height, width = shape
+    widths = draw(st.sampled_from(((16, 16), (16, 9), (32, 5), (16, 32), (16, 16, 3), (32, 13, 16))))
+    columns = draw(st.sampled_from((6, 12, 16)))
+    panels = []
+    for channels in widths:
+        step = draw(st.sampled_from((1, 2)))
+        panel = make.input(n, channels, (height - 1) * step + 1, (width - 1) * step + 1)
+        ends = make.type_of(panel).sizes
+        panels.append(make("slice", panel, starts=(0,) * 4, ends=ends, steps=(1, 1, step, step)))
+    weights = make.constant(generator.integers(-2, 3, (columns, sum(widths), 1, 1)))
+    plain = {"stride": (1, 1), "pads": (0, 0, 0, 0), "dilation": (1, 1), "group": 1}
+    y = make("conv2d", make("concat", *panels, axis=1), weights, **plain)
+    if draw(st.booleans()):
+        y = make("add", y, make.input(n, columns, height, width))
+    return make.graph(make("relu", y) if draw(st.booleans()) else y)
+
+
+@st.composite
 def _graphs(draw: st.DrawFn, mode: str) -> Graph:
+    if mode == "panels":
+        return draw(_panels())
     make = GraphMaker()
     rows = (9, 14, 20) if mode in ("stream", "block", "large") else (1, 5, 9, 14)
     columns = (12, 16, 20) if mode in ("stream", "block", "large") else (6, 12, 16)
@@ -176,7 +201,8 @@ def _tilings(draw: st.DrawFn, kernel: Kernel, mode: str) -> Tiling:
     tile[column.name] = draw(st.sampled_from(widths))
     if column.name in reduced and not whole_rows:
         tile[column.name] = column.extent
-    tile[depth.name] = min(depth.extent, draw(st.sampled_from((2, 3, 5, 12))))
+    depths = (2, 4, 8, 16) if contraction.further else (2, 3, 5, 12)
+    tile[depth.name] = min(depth.extent, draw(st.sampled_from(depths)))
     cut = _Cut(kernel, contraction, tile, {})
     spread = [d.name for d in kernel.par_dims if cut.count(d) > 1 and not (whole_rows and d == column)]
     if spread and draw(st.booleans()):

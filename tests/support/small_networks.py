@@ -20,6 +20,16 @@ def image_classifier(make: GraphMaker) -> str:
     return make("softmax", make("matmul", mean, make.random(24, 10)), axis=1)
 
 
+def shortcut(make: GraphMaker) -> str:
+    """Sixteen images through a block whose shortcut is one product with its last convolution, and one more."""
+    x = make.input(16, 32, 12, 12)
+    half, point = {**CONV, "stride": (2, 2)}, {**CONV, "pads": (0, 0, 0, 0)}
+    inner = make("relu", make("conv2d", x, make.random(16, 32, 3, 3), **half))
+    strided = make("slice", x, starts=(0, 0, 0, 0), ends=(16, 32, 11, 11), steps=(1, 1, 2, 2))
+    block = make("conv2d", make("concat", inner, strided, axis=1), make.random(48, 48, 1, 1), make.random(48), **point)
+    return make("conv2d", make("relu", block), make.random(24, 48, 3, 3), **CONV)
+
+
 def attention(make: GraphMaker) -> str:
     """Eight sequences through one attention block with a mask."""
     x, mask = make.input(8, 20, 48), make.input(8, 1, 1, 20)

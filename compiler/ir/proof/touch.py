@@ -146,7 +146,7 @@ def _operands(kernel: Kernel, tiling: Tiling) -> Iterator[Touch]:
     patch = tuple((name, 1 + abs(terms.get(name, 0)) * (kernel.dimension(name).extent - 1)) for name in tiling.taps)
     loops = tuple(d.name for d in kernel.space)
     parallel = frozenset(d.name for d in kernel.par_dims)
-    yield Touch("a", a, -1, loops, parallel, patch=patch)
+    yield from (Touch("a", panel, -1, loops, parallel, patch=patch) for panel in kernel.contraction.panels)
     yield Touch("b", kernel.contraction.b, -1, loops, parallel)
 
 

@@ -51,7 +51,7 @@ def _boxes(kernel: Kernel, local: frozenset[str]) -> tuple[set[_Box], set[_Box]]
             if statement.access is not None and statement.access.view.buffer not in local:
                 (writes if statement.op == "vst" else reads).add(_box(statement.access.view))
     if kernel.contraction is not None:
-        views = (kernel.contraction.a.view, kernel.contraction.b.view)
+        views = (access.view for access in kernel.contraction.operands)
         reads |= {_box(view) for view in views if view.buffer not in local}
     return reads, writes
 

@@ -98,13 +98,8 @@ def _without_red(kernel: Kernel, dimension: Dimension) -> Kernel:
     contraction = kernel.contraction
     if dimension.extent != 1 or contraction is None:
         return kernel
-    a, b = (_drop_term(access, dimension.name) for access in (contraction.a, contraction.b))
-    changed = replace(
-        contraction,
-        a=a,
-        b=b,
-        depth=contraction.depth - (len(contraction.b.index) - len(b.index)),
-    )
+    dropped = contraction.changed(lambda access: _drop_term(access, dimension.name))
+    changed = replace(dropped, depth=contraction.depth - (len(contraction.b.index) - len(dropped.b.index)))
     space = tuple(d for d in kernel.space if d != dimension)
     return replace(kernel, space=space, contraction=changed)
 
@@ -184,13 +179,16 @@ def _changed_phases(kernel: Kernel, change: Change, dropped: int | None = None) 
 
 
 def _changed_contraction(contraction: Contraction, change: Change, gone: str) -> Contraction | None:
-    a, b = change(contraction.a), change(contraction.b)
-    if a is None or b is None:
+    changed = [change(access) for access in contraction.operands]
+    found = [access for access in changed if access is not None]
+    if len(found) < len(changed):
         return None
+    a, *further, b = found
     return replace(
         contraction,
         a=a,
         b=b,
+        further=tuple(further),
         rows=contraction.rows - (len(contraction.a.index) - len(a.index)),
         depth=contraction.depth - (len(contraction.b.index) - len(b.index)),
         row_dims=tuple(name for name in contraction.row_dims if name != gone),

@@ -15,6 +15,7 @@ from birc.compiler.passes.lower.expression import Expression
 from birc.compiler.passes.lower.frame import Frame, unit
 from birc.compiler.passes.lower.group import GroupLowering, node_name
 from birc.compiler.passes.lower.movement import padded_pixels
+from birc.compiler.passes.lower.panels import panelled_conv2d
 from birc.compiler.passes.lower.parts import Pattern, constant_parts, parted, patterns
 from birc.compiler.passes.lower.views import broadcast, channel_view, factorised
 from birc.runtime.errors import DoesNotFitError
@@ -77,6 +78,10 @@ def conv2d(lowering: GroupLowering, node: Node) -> Expression:
     top, left = integers(node.attributes, "pads")[:2]
     dilation_y, dilation_x = integers(node.attributes, "dilation")
     groups = integer(node.attributes, "group")
+    panels = lowering.env.panels.get(lowering.outer[node.inputs[0]])
+    if panels is not None:
+        panelled_conv2d(lowering, node, panels)
+        return _with_bias(lowering, node)
     if is_stem(lowering, node):
         return stem_conv2d(lowering, node)
     x = lowering.view(node.inputs[0])

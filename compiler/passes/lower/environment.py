@@ -44,13 +44,22 @@ class Shared:
         return outer, inner
 
 
+@dataclass(frozen=True, slots=True)
+class Panels:
+    """A concatenation that nobody makes: the values side by side, the depth at which each begins, and that of all."""
+
+    names: tuple[str, ...]
+    firsts: tuple[int, ...]
+    depth: int
+
+
 @dataclass(slots=True)
 class Environment:
     """The state of lowering one graph: `views` by value name, buffers, data of constants, kernels so far.
 
     `row_sums` are the sums by which the rows of a value have yet to be divided, and `shared` second operands of
-    products that have no view of their own. Where neighbours may be put side by
-    side, `joining` is the machine whose figures say whether it is faster.
+    products that have no view of their own; concatenations in `panels` have none either. Where neighbours may be put
+    side by side, `joining` is the machine whose figures say whether it is faster.
     """
 
     graph: Graph
@@ -67,6 +76,7 @@ class Environment:
     ranges: Ranges = field(default_factory=dict)
     row_sums: dict[str, View] = field(default_factory=dict)
     shared: dict[str, Shared] = field(default_factory=dict)
+    panels: dict[str, Panels] = field(default_factory=dict)
     joining: Machine | None = None
 
     def storage(self, type: TensorType) -> str:

@@ -32,6 +32,7 @@ from birc.compiler.passes.lower.movement import bitcast, concat, concat_pieces, 
 from birc.compiler.passes.lower.narrow import narrow_operands
 from birc.compiler.passes.lower.neighbours import join_neighbours
 from birc.compiler.passes.lower.pack import pack_small
+from birc.compiler.passes.lower.panels import panels_of
 from birc.compiler.passes.lower.ranges import graph_ranges
 from birc.compiler.passes.lower.rotation import ROTATIONS, is_rotation, rotation
 from birc.compiler.passes.lower.rows import (
@@ -122,15 +123,8 @@ def lower_graph(graph: Graph, machine: Machine, precision: str, *, joins_neighbo
     `UnsupportedError` listing what the device cannot do, and `DoesNotFitError` where a limit of the target is exceeded.
     """
     check_supported(graph, is_supported)
-    env = Environment(
-        graph,
-        precision,
-        machine.max_dim,
-        machine.vector_tile_elements,
-        machine.tcore_cols,
-        ranges=graph_ranges(graph),
-        joining=machine if joins_neighbours else None,
-    )
+    env = _environment(graph, machine, precision)
+    env.ranges, env.joining = graph_ranges(graph), machine if joins_neighbours else None
     inputs = {v.name: env.new_buffer(v.name, v.type, "input") for v in graph.inputs if v.type.num_elements}
     outputs = {name: _output_view(env, name) for name in _direct_outputs(graph)}
     _make_in_place(env)
@@ -153,6 +147,18 @@ def lower_graph(graph: Graph, machine: Machine, precision: str, *, joins_neighbo
     return Lowered(precision, tuple(kernels), kept, constants, inputs, outputs)
 
 
+def _environment(graph: Graph, machine: Machine, precision: str) -> Environment:
+    sizes = (machine.max_dim, machine.vector_tile_elements, machine.tcore_cols)
+    env = Environment(graph, precision, *sizes)
+    env.panels = {n.name: panels for n in graph.nodes if (panels := panels_of(env, n, machine)) is not None}
+    return env
+
+
+def left_in_panels(graph: Graph, machine: Machine, precision: str) -> frozenset[str]:
+    """The concatenations that nobody makes: products take their pieces where they lie."""
+    return frozenset(_environment(graph, machine, precision).panels)
+
+
 def _make_in_place(env: Environment) -> None:
     """Let the products and rotations that only one concatenation reads be written into its result.
 
@@ -160,7 +166,7 @@ def _make_in_place(env: Environment) -> None:
     """
     graph = env.graph
     for node in graph.nodes:
-        if node.op != "concat" or not node.output.type.num_elements:
+        if node.op != "concat" or not node.output.type.num_elements or node.name in env.panels:
             continue
         for name, piece in zip(node.inputs, concat_pieces(env, node), strict=True):
             type, is_result = graph.type_of(name), name in graph.outputs
@@ -208,6 +214,8 @@ def _lower_node(env: Environment, node: Node) -> None:
             env.shared[node.name] = seen
         else:
             env.views[node.name] = _view(env, node)
+    elif node.name in env.panels:
+        return
     elif node.op in MOVEMENTS:
         env.kernels.extend(MOVEMENTS[node.op](env, node))
     else:

@@ -37,8 +37,7 @@ def _reads(kernel: Kernel, buffers: Mapping[str, Buffer]) -> Iterator[tuple[Acce
     """What a kernel reads, and whether it uses BF16 of it alone."""
     contraction = kernel.contraction
     if contraction is not None:
-        yield contraction.a, contraction.format == NARROW
-        yield contraction.b, contraction.format == NARROW
+        yield from ((access, contraction.format == NARROW) for access in contraction.operands)
     statements = [s for phase in kernel.phases for s in phase.statements]
     computed = {a for s in statements if not _stores_narrow(s, buffers) for a in s.arguments}
     for statement in statements:
