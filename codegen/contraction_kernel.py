@@ -51,7 +51,7 @@ class ContractionWriter:
         self.nest, self.slots = NestBuilder(), Slots()
         row = kernel.blocked_row(self.tile)
         self.row = row.name if row is not None else ""
-        self.column = contraction.column_dims[0]
+        self.column = contraction.column
         depth = list(kernel.red_dims)
         first_resident = len(depth) - tiling.resident
         self.chunked, resident = depth[:first_resident], tuple(depth[first_resident:])
@@ -167,7 +167,7 @@ class ContractionWriter:
 
     def _independent(self) -> list[Dimension]:
         """Par dimensions that are neither rows nor columns: independent products."""
-        inside = {*self.contraction.row_dims, self.column}
+        inside = {*self.contraction.row_dims, *self.contraction.column_dims}
         return [d for d in self.kernel.par_dims if d.name not in inside]
 
     def _spc_loops(self, loops: ExitStack) -> None:

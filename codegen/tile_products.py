@@ -92,7 +92,8 @@ class TileProducts:
     ) -> None:
         rows = math.prod(self.tile[name] for name in self.contraction.row_dims)
         depth = math.prod(self.tile[d.name] for d in self.kernel.red_dims)
-        form = (self.tile[self.contraction.column_dims[0]], depth, self.contraction.format, accumulated)
+        columns = math.prod(self.tile[name] for name in self.contraction.column_dims)
+        form = (columns, depth, self.contraction.format, accumulated)
         patch = patch_of(self.kernel, self.tiling.taps) if self.tiling.taps else None
         if patch is None:
             self.loads.nest.append(Instruction("tmma", (a, b, rows, *form), waits, posts))

@@ -23,8 +23,7 @@ def program_dimension(contraction: Contraction, tiling: Tiling, row: str, shares
     """
     if tiling.programs == 1 or (tiling.rows * tiling.columns > 1 and tiling.turns != BLOCK):
         return ""
-    (column,) = contraction.column_dims
-    rows = contraction.row_dims
+    column, rows = contraction.column, contraction.row_dims
     order = (column, *rows) if tiling.hoist == "b" else (*rows, column)
     blocks = {row: tiling.rows, column: tiling.columns}
     counts = {name: shares[name] // blocks.get(name, 1) for name in order}

@@ -33,6 +33,7 @@ from birc.compiler.passes.bounds import bounds, bounds_report
 from birc.compiler.passes.canonicalize import CANONICALIZE, canonicalize
 from birc.compiler.passes.constant_memory import DEFAULT_LIMIT_BYTES, check_bytes, check_constants
 from birc.compiler.passes.divide_depth import DivideDepth
+from birc.compiler.passes.fold_norms import FoldNorms
 from birc.compiler.passes.fuse import Fuse, fuse_for
 from birc.compiler.passes.legalize import LEGALIZE, legalize_passes
 from birc.compiler.passes.lifetimes import compulsory_bytes, least_sram_bytes
@@ -70,7 +71,7 @@ GRAPH_PASSES: tuple[Pass, ...] = tuple(
     dict.fromkeys(
         (
             *(QuantizedProducts(), *CANONICALIZE, *LEGALIZE),
-            *(StackProducts(), DivideDepth(), SkipMasked(), MergeProducts(), Fuse()),
+            *(StackProducts(), DivideDepth(), SkipMasked(), MergeProducts(), FoldNorms(), Fuse()),
         )
     )
 )
@@ -171,7 +172,12 @@ class Compilation:
         for one in (DivideDepth(self.machine.dies), *stack) if self.opt_level >= 3 else ():
             if one.run(graph).changed:
                 ways += [(one, *way) for way in ways]
-        return self.search.fastest(graph, ways) if len(ways) > 1 else (plain, None)
+        best, found = self.search.fastest(graph, ways) if len(ways) > 1 else (plain, None)
+        fold = FoldNorms(self.machine.tcore_cols)
+        is_sound = self.precision == "bf16" and self.opt_level >= 3
+        if not is_sound or not fold.run(run_passes(graph, best[:-1])).changed:
+            return best, found
+        return self.search.faster(graph, (best, found), (*best[:-1], fold, best[-1]))
 
     def compile_plan(self, plan: Plan, data: Data, done: str, finished: Finished | None = None) -> CompiledPart | None:
         """Go on from a plan after the phase `done`; the search may have `finished` it already."""

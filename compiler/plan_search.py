@@ -178,6 +178,21 @@ class PlanSearch:
         outcomes = [way.outcome for _, way in found if way.outcome is not None]
         return found[best_outcome(outcomes)]
 
+    def faster(
+        self, graph: Graph, best: tuple[Sequence[Pass], Found | None], other: Sequence[Pass]
+    ) -> tuple[Sequence[Pass], Found]:
+        """The best passes until now and the plan after them, or other passes if the graph is faster after these."""
+        passes, known = best
+        found = known or self.plan(run_passes(graph, passes), timed=True)
+        try:
+            rival = self.plan(run_passes(graph, other), timed=True)
+        except DoesNotFitError:
+            return passes, found
+        if found.outcome is None or rival.outcome is None:
+            return passes, found
+        is_faster = rival.outcome.latency_cycles < found.outcome.latency_cycles
+        return (other, rival) if is_faster else (passes, found)
+
     def shared(self, found: Found) -> Found:
         """The found plan with constants that its dies share, the more the better, as long as it is not slower.
 

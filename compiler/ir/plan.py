@@ -80,8 +80,9 @@ class Contraction:
 
     The axes of `a` are rows then depth, those of `b` depth then columns; `rows` and `depth` count them.
     `row_dims` and `column_dims` name the iteration dimensions that make up the rows and columns of a tile; the other
-    par dimensions select independent products. Where the left operand is several panels side by side along the depth,
-    `further` are those behind `a`: each is zero outside of its view, and the operand is their sum (plan_panels.py).
+    par dimensions select independent products. Tiles of columns form blocks along the first of their dimensions, and
+    each has all of the others. Where the left operand is several panels side by side along the depth, `further` are
+    those behind `a`: each is zero outside of its view, and the operand is their sum (plan_panels.py).
     """
 
     a: Access
@@ -109,6 +110,11 @@ class Contraction:
         if all(one is other for one, other in zip(changed, self.operands, strict=True)):
             return self
         return replace(self, a=a, b=b, further=tuple(further))
+
+    @property
+    def column(self) -> str:
+        """The dimension along which tiles of columns form blocks."""
+        return self.column_dims[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,7 +166,7 @@ def _reading_problems(first: Kernel, second: Kernel, contraction: Contraction) -
     """It reads what the first one writes as `a`, and in its epilogue, row by row, and writes nothing that that uses."""
     stores = {access.view.buffer: access for op, access in accesses_of(first) if op == "vst"}
     used = {access.view.buffer for _, access in accesses_of(first)}
-    a, column = contraction.a, contraction.column_dims[0]
+    a, column = contraction.a, contraction.column
     of_rows = stores.get(a.view.buffer)
     rows = contraction.rows
     if contraction.further:
@@ -205,7 +205,7 @@ def _order_problems(first: Kernel, second: Kernel) -> Iterator[str]:
     if first.contraction.row_dims != second.contraction.row_dims:
         yield "follows another product with other rows"
         return
-    columns = (first.contraction.column_dims[0], second.contraction.column_dims[0])
+    columns = (first.contraction.column, second.contraction.column)
     one, other = (
         [(d.name, spread[d.name]) for d in kernel.par_dims if d.name != column]
         for kernel, spread, column in zip(

@@ -72,4 +72,4 @@ def _blocks(kernel: Kernel, tiling: Tiling, tile: dict[str, int]) -> dict[str, i
         return {}
     row = kernel.blocked_row(tile)
     rows = {row.name: tiling.rows} if row is not None else {}
-    return rows | {kernel.contraction.column_dims[0]: tiling.columns}
+    return rows | {kernel.contraction.column: tiling.columns}

@@ -170,8 +170,8 @@ def _contraction_problems(kernel: Kernel, contraction: Contraction, machine: Mac
     par, red = ({d.name for d in kernel.space if d.kind == kind} for kind in (PAR, RED))
     for what, names in (("row", contraction.row_dims), ("column", contraction.column_dims)):
         yield from (f"{what} dimension {name} is no {PAR} dimension" for name in names if name not in par)
-    if len(contraction.column_dims) != 1:
-        yield f"has {len(contraction.column_dims)} column dimensions, must be 1"
+    if not contraction.column_dims:
+        yield "has no column dimension"
     if set(contraction.row_dims) & set(contraction.column_dims):
         yield "has a dimension that is both row and column"
     panels = [("a", panel, contraction.rows, contraction.column_dims) for panel in contraction.panels]
@@ -204,7 +204,7 @@ def _axis_problems(contraction: Contraction, panel: Access, red: set[str]) -> It
     if not set(contraction.row_dims) <= _moving(a[: contraction.rows]):
         yield "a: the row axes do not move with every row dimension"
     if not set(contraction.column_dims) <= columns:
-        yield "b: the column axes do not move with the column dimension"
+        yield "b: the column axes do not move with the column dimensions"
     unused = red - _moving(a) - _moving(b)
     yield from (f"sums over {name}, along which no operand moves" for name in sorted(unused))
 

@@ -115,6 +115,11 @@ def _product_problems(
     kernel: Kernel, contraction: Contraction, tiling: Tiling, tile: Mapping[str, int], machine: Machine
 ) -> Iterator[str]:
     """One T-core operation, and the input buffers that hold its operands."""
+    yield from (
+        f"the tile has {tile[name]} columns along {name}, must have all {kernel.dimension(name).extent}"
+        for name in contraction.column_dims[1:]
+        if tile[name] != kernel.dimension(name).extent
+    )
     rows = math.prod(tile[name] for name in contraction.row_dims)
     columns = math.prod(tile[name] for name in contraction.column_dims)
     depth = math.prod(tile[d.name] for d in kernel.red_dims)
@@ -194,7 +199,7 @@ def _row_order_problems(
                 " finished tile by tile, slots for these rows, and one loop over chunks of the depth at most"
             )
     if tiling.winding:
-        spread, column = spreads(kernel, tiling), contraction.column_dims[0]
+        spread, column = spreads(kernel, tiling), contraction.column
         rows = math.prod(spread[d.name].share for d in kernel.par_dims if d.name != column)
         whole = math.prod(chunked) == 1 and not tiling.hoist and rows == tiling.rows
         if not tiling.by_columns or not whole or tiling.rows <= 2 * LAST_ROWS:
@@ -293,7 +298,7 @@ def _ahead_problems(kernel: Kernel, tiling: Tiling) -> Iterator[str]:
 
 def _row_problems(kernel: Kernel, contraction: Contraction, tiling: Tiling, tile: Mapping[str, int]) -> Iterator[str]:
     """An epilogue about whole rows needs all tiles of a row in one block, and one program that takes it."""
-    (name,) = contraction.column_dims
+    name = contraction.column
     tiles = -(-kernel.dimension(name).extent // tile[name])
     if tiling.turns != BLOCK or tiling.columns != tiles:
         yield f"walks rows of {tiles} tiles, a block has {tiling.columns} and programs take a {tiling.turns} in turn"

@@ -169,8 +169,8 @@ def epilogue_of(kernel: Kernel, tiling: Tiling, registers: int) -> Epilogue:
     tiles that it covers: the others have none.
     """
     if tiling.overlap and kernel.contraction is not None:
-        (column,) = kernel.contraction.column_dims
-        return overlapped_epilogue(kernel, tiling.columns, dict(tiling.tile).get(column, 1))
+        step = dict(tiling.tile).get(kernel.contraction.column, 1)
+        return overlapped_epilogue(kernel, tiling.columns, step)
     after = epilogue(kernel, tiling.turns == BLOCK)
     if tiling.winding and kernel.contraction is not None:
         return _with_lasting(after, kernel.contraction.row_dims)

@@ -172,7 +172,7 @@ class Shape:
     @property
     def column(self) -> Dimension:
         """The dimension of the columns."""
-        return self.kernel.dimension(self.contraction.column_dims[0])
+        return self.kernel.dimension(self.contraction.column)
 
     @cached_property
     def blocked(self) -> Dimension | None:

@@ -246,7 +246,7 @@ def _forms(kernel: Kernel, contraction: Contraction, plain: Tiling) -> Iterator[
 
     Whole values of several columns of tiles are all there for each row, or column by column for all rows.
     """
-    (name,) = contraction.column_dims
+    name = contraction.column
     columns = -(-kernel.dimension(name).extent // dict(plain.tile)[name])
     whole = replace(plain, hoist="b", resident=len(kernel.red_dims))
     yield [replace(whole, columns=count) for count in dict.fromkeys((columns, 1))]

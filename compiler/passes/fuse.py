@@ -69,10 +69,10 @@ class Fuse(Pass):
     """Element-wise nodes join the kernel of their producer when nobody else reads what lies between them.
 
     A group has at most one anchor: a product, convolution, pool, norm, reduction or gather; a softmax over the columns
-    of a product may be the second. Element-wise nodes follow any anchor but a reduction, and precede a norm or a
-    reduction. What makes another operand of a node from one tensor, element by element, comes along: it reads no more
-    than the operand. `tile_columns` are those of the T-core, `row_tiles` are what registers hold of a row, and
-    `operand_bytes` what an input buffer holds of the other operand (0: no softmax joins).
+    of a product may be the second, or moments of its rows, which others read, too. Element-wise nodes follow any anchor
+    but a reduction, and precede a norm or a reduction. What makes another operand of a node from one tensor, element by
+    element, comes along: it reads no more than the operand. `tile_columns` are those of the T-core, `row_tiles` what
+    registers hold of a row, and `operand_bytes` what an input buffer holds of the other operand (0: no softmax joins).
 
     before:
         graph "g" {
@@ -205,6 +205,8 @@ def _refusal(limits: Fuse, graph: Graph, node: Node, name: str, drafts: Mapping[
             return Refusal(Reason.VIEW, f"{what} is a view ({op}), which no kernel computes")
         if op in MOVEMENTS:
             return Refusal(Reason.MOVEMENT, f"{what} is moved by a kernel of its own ({op})")
+    if node.op == "row_moments":
+        return _refusal_of_moments(limits, graph, node, drafts[name])
     if not is_element_wise_op(node.op) and node.op not in ROW_ANCHORS:
         return Refusal(Reason.OWN_ANCHOR, f"{node.op} is an anchor that reads its operands from memory")
     if node.op in ROW_ANCHORS and node.inputs[0] != name:
@@ -216,6 +218,20 @@ def _refusal(limits: Fuse, graph: Graph, node: Node, name: str, drafts: Mapping[
         or _refusal_of_types(graph, node, name, draft)
         or _refusal_of_row(limits, graph, node, draft)
     )
+
+
+def _refusal_of_moments(limits: Fuse, graph: Graph, node: Node, draft: _Draft) -> Refusal | None:
+    """Why the moments of rows are not made with them, which are stored all the same: others read them, too."""
+    name = node.inputs[0]
+    if draft.kind != "matmul":
+        return Refusal(Reason.ANCHORS, f"row_moments joins a matmul, not {draft.kind}")
+    if draft.nodes[-1].name != name:
+        return Refusal(Reason.NOT_LAST, f"%{name} is not the result of its group, which is %{draft.nodes[-1].name}")
+    width = graph.type_of(name).sizes[-1] // integer(node.attributes, "parts")
+    if width > limits.tile_columns:
+        words = f"moments of {width:,} columns together, a tile has {limits.tile_columns:,}"
+        return Refusal(Reason.UNEVEN_TILES, words)
+    return None
 
 
 def _producing_op(graph: Graph, name: str) -> str:

@@ -72,7 +72,7 @@ def can_be_cut(kernel: Kernel, name: str, count: int, *, has_windows: bool = Fal
         of_a = [axis for panel in contraction.panels for axis in axes_of(panel, name)]
         of_b = axes_of(contraction.b, name)
         is_row = name in contraction.row_dims and not of_b and all(axis < contraction.rows for axis in of_a)
-        is_column = name in contraction.column_dims and not of_a and all(axis >= contraction.depth for axis in of_b)
+        is_column = name == contraction.column and not of_a and all(axis >= contraction.depth for axis in of_b)
         is_apart = name not in (*contraction.row_dims, *contraction.column_dims) and all(
             (*(axis < contraction.rows for axis in of_a), *(axis < contraction.depth for axis in of_b))
         )

@@ -24,7 +24,7 @@ def operand_loads(kernel: Kernel, contraction: Contraction, tiling: Tiling) -> t
     rows = [name for name in contraction.row_dims if name not in moved]
     in_block = {blocked.name: tiling.rows} if blocked is not None else {}
     return (
-        times(contraction.column_dims[0], tiling.columns, tiling.hoist == "a"),
+        times(contraction.column, tiling.columns, tiling.hoist == "a"),
         math.prod(times(name, in_block.get(name, 1), tiling.hoist == "b") for name in rows),
     )
 

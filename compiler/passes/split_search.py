@@ -162,6 +162,8 @@ class SplitSearch:
     def _dimensions(self, kernel: Kernel) -> Iterator[str]:
         """The dimensions along which a kernel can be divided."""
         named = named_dims(kernel)
+        if kernel.contraction is not None:
+            named.update(kernel.contraction.column_dims[1:])  # A tile has all of them.
         for d in kernel.par_dims:
             if d.name in named or d.extent < self.parts or (not self.exchange and d.extent % self.parts):
                 continue

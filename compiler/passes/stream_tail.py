@@ -38,11 +38,9 @@ def cut_stream_tail(plan: Plan, machine: Machine) -> Plan:
 
 
 def _column(kernel: Kernel) -> str:
-    """The dimension of columns of a product, if nothing in the kernel goes along it; else ""."""
-    if kernel.contraction is None:
-        return ""
-    column = kernel.contraction.column_dims[0]
-    return "" if column in named_dims(kernel) else column
+    """The dimension of columns of a product, if it is the only one and nothing in the kernel goes along it; else ""."""
+    columns = kernel.contraction.column_dims if kernel.contraction is not None else ()
+    return columns[0] if len(columns) == 1 and not named_dims(kernel).intersection(columns) else ""
 
 
 def _waits(kernel: Kernel, buffers: Mapping[str, Buffer], machine: Machine) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from birc.compiler.ir.plan import BLOCK, LAST_ROWS, OWN_DIMENSIONS, TILE, Contraction, Dimension, Kernel, Tiling
+from birc.compiler.ir.plan_access import named_dims
 from birc.compiler.ir.plan_panels import panel_span
 from birc.compiler.ir.plan_patch import patch_of, patch_problems
 from birc.compiler.ir.registers import Epilogue, epilogue
@@ -86,7 +87,7 @@ def _candidates(
 ) -> Iterator[tuple[Shape, Tiling]]:
     yield from _candidates_of(kernel, contraction, machine, memories, is_cut=False)
     yield from _window_candidates(kernel, contraction, machine, memories)
-    if sum(d.extent > 1 for d in kernel.space) <= MOST_SPLIT_DIMENSIONS:
+    if sum(d.extent > 1 for d in kernel.space if d.name not in contraction.column_dims[1:]) <= MOST_SPLIT_DIMENSIONS:
         step = _tile(kernel, contraction, machine, {})[kernel.red_dims[-1].name]
         for inner in inner_depths(kernel, step):
             split = split_depth(kernel, inner)
@@ -127,9 +128,9 @@ def _narrowed(
 
     Reductions along the columns keep the tiles that they were fused for.
     """
-    column = contraction.column_dims[0]
+    column = contraction.column
     tiles = math.prod(-(-d.extent // tile[d.name]) for d in kernel.par_dims)
-    is_reduced = any(column in s.dims for phase in kernel.phases for s in phase.statements)
+    is_reduced = any(named_dims(kernel).intersection(contraction.column_dims))
     yield tile
     for parts in () if is_reduced else NARROWER:
         if tiles * parts <= machine.spcs_per_die and tile[column] > 1:
@@ -182,8 +183,10 @@ def _spc_splits(shape: Shape, spcs: int, whole_rows: bool) -> list[tuple[tuple[s
 def _tile(kernel: Kernel, contraction: Contraction, machine: Machine, rows: dict[str, int]) -> dict[str, int]:
     format = machine.format(contraction.format)
     tile = {d.name: 1 for d in kernel.space} | rows
-    column = kernel.dimension(contraction.column_dims[0])
-    tile[column.name] = even_part(column.extent, machine.tcore_cols)
+    column = kernel.dimension(contraction.column)
+    tile |= {name: kernel.dimension(name).extent for name in contraction.column_dims[1:]}
+    beside = math.prod(tile[name] for name in contraction.column_dims[1:])
+    tile[column.name] = even_part(column.extent, max(1, machine.tcore_cols // beside))
     deepest = kernel.red_dims[-1]
     buffer = min(machine.gib_a_bytes, machine.gib_b_bytes)
     fitting = buffer // 2 // (64 * format.bytes) // format.k_unit * format.k_unit

@@ -140,7 +140,7 @@ def window_tiles(
     """Extents of tiles of some pixels: whole columns, and the depths that a chunk of channels may have."""
     format = machine.format(contraction.format)
     tile = {d.name: 1 for d in kernel.space} | dict(pixels)
-    column = kernel.dimension(contraction.column_dims[0])
+    column = kernel.dimension(contraction.column)
     tile[column.name] = even_part(column.extent, machine.tcore_cols)
     of_depth = {name for index in contraction.a.index[contraction.rows :] for name, _ in index.terms}
     channels = [d for d in kernel.red_dims if d.name in of_depth]

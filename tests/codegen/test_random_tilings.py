@@ -24,17 +24,17 @@ def check(case: TiledProduct, seed: int) -> None:
     compiled = case.compiled
     compiled.verify()
     inputs = case.inputs(seed)
-    (expected,) = run_graph(compiled.graph, inputs).values()
+    expected = run_graph(compiled.graph, inputs)
     stepped, counts = compiled.step_counted(inputs, "random" if seed % 2 else "sequential", seed)
     memory = compiled.memory(inputs)
     engine = ValuesEngine(compiled.program, MACHINE)
     assert engine.run(memory) == counts
     assert simulate(compiled.program, MACHINE).counts == counts
-    for actual in (*stepped.values(), *compiled.outputs(memory).values()):
+    for name, actual in (*stepped.items(), *compiled.outputs(memory).items()):
         if case.is_exact:
-            np.testing.assert_array_equal(actual, expected)
+            np.testing.assert_array_equal(actual, expected[name])
         else:
-            np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(actual, expected[name], rtol=1e-5, atol=1e-6)
     # Loops over parts of the columns are walked one by one, which costs little.
     assert all(fallback.raised and case.goes_by_parts for fallback in engine.fallbacks)
 

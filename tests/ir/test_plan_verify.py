@@ -202,7 +202,7 @@ ACCESSES = (
 CONTRACTIONS = (
     Mistake("contract tf32p", "contract fp4", "kernel 'product'", "of tiny has no format 'fp4'"),
     Mistake("rows 1 [y]", "rows 1 [c]", "kernel 'product'", "row dimension c is no par dimension"),
-    Mistake("columns [o]", "columns [o, y]", "kernel 'product'", "has 2 column dimensions, must be 1"),
+    Mistake("columns [o]", "columns []", "kernel 'product'", "has no column dimension"),
     Mistake("columns [o]", "columns [y]", "kernel 'product'", "a dimension that is both row and column"),
     Mistake("rows 1 [y]", "rows 3 [y]", "kernel 'product'", "a: 3 leading axes of 2"),
     Mistake(A, A.replace("[y, c]", "[y +1 o, c]"), "kernel 'product'", "a: moves with o, a dimension of the other"),

@@ -84,7 +84,7 @@ class _Cut:
 
     @property
     def column(self) -> Dimension:
-        return self.kernel.dimension(self.contraction.column_dims[0])
+        return self.kernel.dimension(self.contraction.column)
 
     @property
     def row(self) -> Dimension | None:
@@ -184,6 +184,8 @@ def _graphs(draw: st.DrawFn, mode: str) -> Graph:
             y = make("mul", y, make.input(*batch, m, n))
     elif draw(st.booleans()):
         y = make("relu", y)
+    if mode != "rows" and n % WIDTH == 0 and draw(st.booleans()):
+        return make.graph(y, make("row_moments", y, parts=n // WIDTH, centred=draw(st.sampled_from((0, 1)))))
     return make.graph(y)
 
 
@@ -193,7 +195,7 @@ def _tilings(draw: st.DrawFn, kernel: Kernel, mode: str) -> Tiling:
     assert contraction is not None
     whole_rows = epilogue(kernel, by_block=True).is_rowwise
     tile = {d.name: 1 for d in kernel.space}
-    column, depth = kernel.dimension(contraction.column_dims[0]), kernel.red_dims[-1]
+    column, depth = kernel.dimension(contraction.column), kernel.red_dims[-1]
     reduced = {name for phase in kernel.phases for s in phase.statements for name in s.dims}
     for name in contraction.row_dims:
         tile[name] = min(kernel.dimension(name).extent, draw(st.sampled_from((1, 2, 3, 4))))
@@ -201,6 +203,8 @@ def _tilings(draw: st.DrawFn, kernel: Kernel, mode: str) -> Tiling:
     tile[column.name] = draw(st.sampled_from(widths))
     if column.name in reduced and not whole_rows:
         tile[column.name] = column.extent
+    for name in contraction.column_dims[1:]:
+        tile |= {column.name: 1, name: kernel.dimension(name).extent}
     depths = (2, 4, 8, 16) if contraction.further else (2, 3, 5, 12)
     tile[depth.name] = min(depth.extent, draw(st.sampled_from(depths)))
     cut = _Cut(kernel, contraction, tile, {})

@@ -14,6 +14,7 @@ from birc.compiler.ir.types import TensorType
 from birc.compiler.passes.lower.expression import Expression
 from birc.compiler.passes.lower.frame import Frame, unit
 from birc.compiler.passes.lower.group import GroupLowering, node_name
+from birc.compiler.passes.lower.moments import with_parts
 from birc.compiler.passes.lower.movement import padded_pixels
 from birc.compiler.passes.lower.panels import panelled_conv2d
 from birc.compiler.passes.lower.parts import Pattern, constant_parts, parted, patterns
@@ -47,22 +48,25 @@ def matmul(lowering: GroupLowering, node: Node) -> Expression:
     depth = _factors(lowering, node, a.dims[-1])
     reds = tuple(Dimension(f"k{i}", extent, RED) for i, extent in enumerate(depth))
     lowering.red_dims = reds
+    lowering.frame = with_parts(lowering, lowering.frame)
+    columns = lowering.frame.names[len(names) - 1 :]
     inner = shared.axis + 1 if shared is not None else batch
     rows = tuple(
         name for i, name in enumerate(names[:-1]) if i == batch or (b.strides[i] == 0 and a.strides[i] and i != inner)
     )
     a_view = _split_axis(a, len(a.dims) - 1, depth)
-    b_view = _split_axis(b, len(b.dims) - 2, depth)
+    widths = tuple(d.extent for d in lowering.frame.dimensions[len(names) - 1 :])
+    b_view = _split_axis(_split_axis(b, len(b.dims) - 1, widths), len(b.dims) - 2, depth)
     k_index = tuple(unit(d.name) for d in reds)
     a_access = _moving(a_view, (*(unit(name) for name in names[:-1]), *k_index), batch)
-    b_access = _moving(b_view, (*(unit(name) for name in names[:batch]), *k_index, unit("n")), batch)
+    b_access = _moving(b_view, (*(unit(name) for name in names[:batch]), *k_index, *map(unit, columns)), batch)
     lowering.contraction = Contraction(
         a_access,
         b_access,
         len(a_access.index) - len(reds),
-        len(b_access.index) - 1,
+        len(b_access.index) - len(columns),
         rows,
-        ("n",),
+        columns,
         lowering.env.tcore_format(*outer),
     )
     lowering.macs = math.prod(out) * a_shape[-1]

@@ -168,6 +168,15 @@ class Environment:
         self.row_sums[name] = dense_view(buffer, shape)
         return self.row_sums[name]
 
+    def statistics(self, name: str, shape: tuple[int, ...]) -> View:
+        """Where statistics [which, *rows, part] lie: in FP32, and part by part, so that tiles of rows store runs."""
+        if name not in self.views:
+            buffer = unused_name(name, self.buffers)
+            self.buffers[buffer] = Buffer(buffer, "f32", _bytes(shape, "f32"), "scratch")
+            last = len(shape) - 1
+            self.views[name] = dense_view(buffer, shape, (0, last, *range(1, last)))
+        return self.views[name]
+
     def target(self, name: str, type: TensorType) -> View:
         """Where the kernel that makes a value writes it: the buffer of a graph output, or a new one."""
         return self.views.get(name) or self.new_buffer(name, type)

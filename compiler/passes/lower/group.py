@@ -33,7 +33,7 @@ class GroupLowering:
 
     `loads` are the operands from outside, `values` what the group computes. With `keeps_sums` a softmax at the end of
     the group leaves `row_sums`, by which whoever reads its rows divides. `neighbours` are dimensions of a convolution
-    along which neighbours belong to one sample.
+    along which neighbours belong to one sample. `stores` are those of results that do not have the shape of the frame.
     """
 
     env: Environment
@@ -51,6 +51,7 @@ class GroupLowering:
     keeps_sums: bool = False
     row_sums: Expression | None = None
     neighbours: tuple[str, ...] = ()
+    stores: dict[str, list[Store]] = field(default_factory=dict)
 
     def type_of(self, name: str) -> TensorType:
         """The type of a value of the body."""
@@ -175,6 +176,9 @@ def group_stores(lowering: GroupLowering, node: Node, output: Frame | None = Non
     outputs = node.body.outputs if node.body is not None else tuple(v.name for v in node.outputs)
     stores = []
     for inner, value in zip(outputs, node.outputs, strict=True):
+        if inner in lowering.stores:
+            stores += lowering.stores[inner]
+            continue
         view = lowering.env.target(value.name, value.type)
         if output is not None:
             view = _kept_axes(view, output)

@@ -28,6 +28,7 @@ from birc.compiler.passes.lower.group import (
 )
 from birc.compiler.passes.lower.indexing import gather, gather_nd
 from birc.compiler.passes.lower.load_order import loads_first
+from birc.compiler.passes.lower.moments import row_factors, row_moments
 from birc.compiler.passes.lower.movement import bitcast, concat, concat_pieces, copy, materialised_reshape, pad
 from birc.compiler.passes.lower.narrow import narrow_operands
 from birc.compiler.passes.lower.neighbours import join_neighbours
@@ -65,6 +66,8 @@ ANCHORS: dict[str, Anchor] = {
     "log_softmax": log_softmax,
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,
+    "row_moments": row_moments,
+    "row_factors": row_factors,
     "batch_norm": batch_norm,
     "gather": gather,
     "gather_nd": gather_nd,

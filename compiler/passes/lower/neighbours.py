@@ -64,7 +64,7 @@ class _Join:
     @property
     def column(self) -> Dimension:
         """The columns of one of the neighbours."""
-        return self.plain.dimension(self.contraction.column_dims[0])
+        return self.plain.dimension(self.contraction.column)
 
     @property
     def depth(self) -> Dimension:
