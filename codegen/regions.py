@@ -65,16 +65,11 @@ class Pending:
 
     def conflicts(self, reads: Iterable[Touch], writes: Iterable[Touch], meet: Meet) -> bool:
         """Whether an access must wait for one before it; `meet` tells of two views of a buffer."""
-
-        def awaited(touch: Touch, others: set[Touch]) -> bool:
-            (reached, view) = touch
-            return any(
-                overlap(reached, (other,)) and (view.buffer != seen.buffer or meet(view, seen))
-                for other, seen in others
-            )
-
-        return any(awaited(r, self.writes) for r in reads) or any(
-            awaited(w, self.writes) or awaited(w, self.reads) for w in writes
+        return any(
+            space == other and first < high and low < end and (view.buffer != seen.buffer or meet(view, seen))
+            for touches, before in ((reads, self.writes), (writes, self.writes), (writes, self.reads))
+            for (space, first, end), view in (touches if before else ())
+            for (other, low, high), seen in before
         )
 
     def add(self, reads: Iterable[Touch], writes: Iterable[Touch]) -> None:

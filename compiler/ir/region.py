@@ -81,6 +81,11 @@ def region(view: View) -> Region:
     return _normal(view.buffer, offset, zip(strides, view.dims, strict=True))
 
 
+def num_elements(view: View) -> int:
+    """How many elements a view reaches."""
+    return math.prod(extent for extent, stride in zip(view.dims, view.strides, strict=True) if stride)
+
+
 def _normal(buffer: str, offset: int, dims: Iterable[tuple[int, int]]) -> Region:
     ordered = sorted(((s, e) for s, e in dims if s > 0 and e > 1), reverse=True)
     merged: list[tuple[int, int]] = []

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from birc.compiler.ir.kernel_form import form_of
 from birc.compiler.ir.plan import Access, Buffer, Kernel, View
 from birc.compiler.ir.plan_access import accesses, named_dims
-from birc.compiler.ir.region import Region, region, union
+from birc.compiler.ir.region import Region, num_elements, region, union
 from birc.compiler.passes.lifetimes import writes_of
 from birc.compiler.passes.restrict import restrict
 from birc.runtime.dtypes import dtype
@@ -287,8 +287,8 @@ def _moved(kernel: Kernel, buffers: Mapping[str, Buffer]) -> Iterator[tuple[str,
     indexed = {s.access for phase in kernel.phases for s in phase.statements if s.op == "vldx"}
     iterations = math.prod(d.extent for d in kernel.par_dims)
     for access in accesses(kernel):
-        elements = region(access.view).num_elements
-        if access in indexed:
+        elements = num_elements(access.view)
+        if indexed and access in indexed:
             elements = min(elements, iterations)
         yield access.view.buffer, elements * dtype(buffers[access.view.buffer].dtype).bits / 8
 
