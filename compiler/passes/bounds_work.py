@@ -254,8 +254,9 @@ def _reach(access: Access, extents: Mapping[str, int]) -> tuple[int, int, int]:
 def _values(index: Index, extents: Mapping[str, int]) -> np.ndarray:
     """The values that a coordinate takes, rising."""
     found = np.array([index.constant])
-    for name, factor in index.terms:
-        found = np.unique(np.add.outer(found, factor * np.arange(extents[name])))
+    for number, (name, factor) in enumerate(index.terms):
+        sums = np.add.outer(found, factor * np.arange(extents[name]))
+        found = np.unique(sums) if number or factor <= 0 else sums[0]
     return found
 
 

@@ -71,6 +71,8 @@ def divide_constants(plan: Plan) -> Plan:
             name = access.view.buffer
             if name in parts and parts[name][die].view(access.view) is None:
                 del parts[name]
+    if not parts:
+        return plan
     steps = tuple(
         KernelStep(tuple(kernel and _on_parts(kernel, die, parts) for die, kernel in enumerate(step.kernels)))
         if isinstance(step, KernelStep)
@@ -78,7 +80,7 @@ def divide_constants(plan: Plan) -> Plan:
         for step in plan.steps
     )
     buffers = tuple(_divided(b, parts[b.name]) if b.name in parts else b for b in plan.buffers)
-    return replace(plan, buffers=buffers, steps=steps) if parts else plan
+    return replace(plan, buffers=buffers, steps=steps)
 
 
 def _kernels(plan: Plan) -> Iterator[tuple[int, Kernel]]:

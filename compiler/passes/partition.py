@@ -319,8 +319,8 @@ def _localised(plan: Plan) -> Plan:
 
 
 def _shifted(kernel: Kernel | None, die: int, shifts: Mapping[tuple[str, int], int]) -> Kernel | None:
-    if kernel is None:
-        return None
+    if kernel is None or not shifts:
+        return kernel
     return with_views(kernel, lambda v: moved(v, v.buffer, v.offset - shifts.get((v.buffer, die), 0)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Set
 
 from birc.compiler.ir.plan import Contraction, Kernel, KernelStep, Plan, Tiling
 from birc.compiler.passes.lifetimes import instances
@@ -36,28 +37,32 @@ def inputs_to_copy(plan: Plan, machine: Machine) -> set[str]:
     """
     if plan.repeat > 1:
         return set()
+    inputs = {b.name for b in plan.buffers if b.role == "input"}
     loads: defaultdict[str, int] = defaultdict(int)
     for step in plan.steps:
         if isinstance(step, KernelStep):
-            for name, times in _loads(step).items():
+            for name, times in _loads(step, inputs).items():
                 loads[name] += times
     rate = machine.streamed_hbm_bytes_per_cycle()
     fixed = machine.dma_start_cycles + machine.hbm_latency_cycles
     return {
         b.name
         for b in plan.buffers
-        if b.role == "input" and (loads[b.name] - 1) * b.num_bytes / rate > fixed + b.num_bytes / rate
+        if b.name in inputs and (loads[b.name] - 1) * b.num_bytes / rate > fixed + b.num_bytes / rate
     }
 
 
-def _loads(step: KernelStep) -> dict[str, int]:
-    """How often the busiest die loads each operand in a step."""
+def _loads(step: KernelStep, inputs: Set[str]) -> dict[str, int]:
+    """How often the busiest die loads each operand in a step, of products that read inputs."""
     found: dict[str, int] = {}
     for kernel in instances(step):
         if kernel.contraction is None or kernel.tiling is None:
             continue
-        of_a, of_b = operand_loads(kernel, kernel.contraction, kernel.tiling)
-        times_of = [*((panel, of_a) for panel in kernel.contraction.panels), (kernel.contraction.b, of_b)]
+        contraction = kernel.contraction
+        if inputs.isdisjoint(access.view.buffer for access in contraction.operands):
+            continue
+        of_a, of_b = operand_loads(kernel, contraction, kernel.tiling)
+        times_of = [*((panel, of_a) for panel in contraction.panels), (contraction.b, of_b)]
         for access, times in times_of:
             found[access.view.buffer] = max(found.get(access.view.buffer, 0), times)
     return found
