@@ -11,6 +11,7 @@ from birc.codegen.following import Pair, as_one_kernel
 from birc.codegen.row_order import Passed
 from birc.codegen.slots import Slots
 from birc.codegen.vector_kernel import emit_vector_kernel
+from birc.compiler.ir.found_once import found_once
 from birc.compiler.ir.kernel_form import form_of, signs_of_zeros
 from birc.compiler.ir.plan import Buffer, Kernel, View
 from birc.compiler.ir.plan_access import accesses_of, moved, with_views
@@ -47,14 +48,15 @@ class KernelWriter:
         """
         begins: dict[str, int] = {}  # by buffer the offset of the first view on it
         form = form_of(*kernels, offset=lambda view: view.offset - begins.setdefault(view.buffer, view.offset))
-        known = self._written.get(form.key)
-        if known is None:
+
+        def write() -> tuple[KernelCode, Slots, int]:
             places = {name: str(place) for place, name in enumerate(form.buffers)}
             plain = [replace(kernel, name="", sources=(), macs=0) for kernel in kernels]
             like = [with_views(k, lambda v: moved(v, places[v.buffer], v.offset - begins[v.buffer])) for k in plain]
             code, slots = self._emit(like)
-            known = self._written[form.key] = code, slots, self._number(code)
-        code, slots, number = known
+            return code, slots, self._number(code)
+
+        code, slots, number = found_once(self._written, form.key, write)
         own = ((view, form.buffers[int(view.buffer)]) for view in slots.views)
         views = [moved(v, name, v.offset + begins[name]) for v, name in own]
         return replace(code, name=kernels[0].name), Slots(views), number

@@ -12,6 +12,7 @@ from birc.codegen.generated import Generated
 from birc.codegen.kernel_code import KernelWriter
 from birc.codegen.program_code import generate
 from birc.compiler.fitting import ABOUT_AS_FAST, Outcome, best_outcome, least_shortage
+from birc.compiler.ir.found_once import found_once
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import Kernel, Plan
 from birc.compiler.kernel_clock import KernelClock
@@ -264,11 +265,13 @@ class PlanSearch:
 
     def _timed(self, kernel: Kernel, memories: Memories, tilings: Solved, most: int) -> tuple[int, int]:
         key = signature(kernel, memories), most
-        if key not in self._taken:
+
+        def time() -> tuple[int, int]:
             clock = KernelClock(self._timer)
             chosen = tiled(kernel, self.machine, memories, tilings, clock.cycles, most)
-            self._taken[key] = clock.busy(chosen, memories, self.machine)
-        return self._taken[key]
+            return clock.busy(chosen, memories, self.machine)
+
+        return found_once(self._taken, key, time)
 
     def _finished(self, plan: Plan) -> Finished:
         """The plan after each phase; copies are left where the schedule has them."""

@@ -11,8 +11,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from typing import Final
 
+from birc.compiler.ir.found_once import found_once
 from birc.compiler.ir.plan import TILE, Contraction, Kernel, KernelStep, Plan, Tiling
 from birc.compiler.ir.plan_beside import spans, together
 from birc.compiler.ir.plan_following import (
@@ -109,9 +111,7 @@ def _behind(
         if kernels and len(kernels) < len(column):
             return None
         key = tuple((signature(kernel, memories), kernel.tiling) for kernel in kernels)
-        if key not in known:
-            known[key] = _fitting(kernels, memories, machine, clock) if kernels else ()
-        tilings = known[key]
+        tilings = found_once(known, key, partial(_fitting, kernels, memories, machine, clock) if kernels else tuple)
         if tilings is None or (
             kernels and any(True for _ in kernels_problems(with_tilings(kernels, tilings), machine))
         ):
@@ -165,9 +165,7 @@ def _following(
         if one is None or other is None or not _may_follow(one, other):
             return None
         key = (signature(one, memories), one.tiling, signature(other, memories), other.tiling)
-        if key not in known:
-            known[key] = _best(one, other, memories, machine, clock)
-        tilings = known[key]
+        tilings = found_once(known, key, partial(_best, one, other, memories, machine, clock))
         if tilings is None:
             return None
         made.append((replace(one, tiling=tilings[0]), replace(other, tiling=tilings[1])))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from birc.compiler.ir.found_once import found_once
 from birc.compiler.ir.kernel_form import Form, form_of, of_buffer
 from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Step, View
 from birc.compiler.ir.plan_access import accesses, moved, with_views
@@ -96,11 +97,13 @@ class Pairs:
         begins: dict[str, int] = {}  # of constants, of which one buffer holds several
         form = self._form((first, second), begins)
         key = self._key(form, may_stay), is_next
-        if key not in self.solved:
+
+        def solve() -> _Solved | None:
             chains = (self._chain((first, second), way, saved) for way in found)
             chain = max((chain for chain in chains if chain is not None), key=lambda chain: chain.gain, default=None)
-            self.solved[key] = _Solved(chain, form.buffers, begins) if chain is not None else None
-        known = self.solved[key]
+            return _Solved(chain, form.buffers, begins) if chain is not None else None
+
+        known = found_once(self.solved, key, solve)
         if known is None:
             return None
         return Offer(2, known.chain.gain, partial(known.like, (first, second), form.buffers, begins))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
+from birc.compiler.ir.found_once import found_once
 from birc.compiler.ir.kernel_form import form_of
 from birc.compiler.ir.plan import Access, Buffer, Kernel, View
 from birc.compiler.ir.plan_access import accesses, named_dims
@@ -149,12 +150,13 @@ class SplitSearch:
         """
         form = form_of(kernel, offset=self._offset)
         key = (form.key, kernel.macs, tuple((self.buffers[n].role, self.buffers[n].dtype) for n in form.buffers))
-        if key not in self._solved:
-            places = {name: place for place, name in enumerate(form.buffers)}
-            undivided = [""] if self.exchange else []
-            dimensions = (*undivided, *self._dimensions(kernel))
-            self._solved[key] = [self._option(kernel, places, *option) for option in enumerate(dimensions)]
-        return form.buffers, self._solved[key]
+        return form.buffers, found_once(self._solved, key, lambda: self._all_options(kernel, form.buffers))
+
+    def _all_options(self, kernel: Kernel, buffers: Sequence[str]) -> list[_Option]:
+        places = {name: place for place, name in enumerate(buffers)}
+        undivided = [""] if self.exchange else []
+        dimensions = (*undivided, *self._dimensions(kernel))
+        return [self._option(kernel, places, *option) for option in enumerate(dimensions)]
 
     def _offset(self, view: View) -> int:
         return 0 if self.buffers[view.buffer].role == "constant" else view.offset

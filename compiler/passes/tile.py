@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
+from birc.compiler.ir.found_once import found_once
 from birc.compiler.ir.kernel_form import of_dimension, of_index
 from birc.compiler.ir.plan import Access, Kernel, KernelStep, Plan, Step, Tiling
 from birc.compiler.ir.plan_beside import seen_by_steps
@@ -82,9 +83,7 @@ def tiled(
     if kernel.contraction is not None:  # what products read again and again is copied to the chip
         memories = replace(memories, far=frozenset())
     key = signature(kernel, memories), machine
-    if key not in solved:
-        solved[key] = _solve(kernel, machine, memories, clock, most)
-    return solved[key].of(kernel)
+    return found_once(solved, key, lambda: _solve(kernel, machine, memories, clock, most)).of(kernel)
 
 
 def _solve(kernel: Kernel, machine: Machine, memories: Memories, clock: Clock | None, timed: int) -> Tiled:
