@@ -175,7 +175,7 @@ class Compilation:
         best, found = self.search.fastest(graph, ways) if len(ways) > 1 else (plain, None)
         fold = FoldNorms(self.machine.tcore_cols)
         is_sound = self.precision == "bf16" and self.opt_level >= 3
-        if not is_sound or not fold.run(run_passes(graph, best[:-1])).changed:
+        if not is_sound or not fold.applies(graph) or not fold.applies(run_passes(graph, best[:-1])):
             return best, found
         return self.search.faster(graph, (best, found), (*best[:-1], fold, best[-1]))
 

@@ -80,6 +80,10 @@ class FoldNorms(Pass):
     name: ClassVar[str] = "fold_norms"
     part: int = 64
 
+    def applies(self, graph: Graph) -> bool:
+        """Whether there is such a norm."""
+        return any(self._norm(graph, node) is not None for node in graph.nodes)
+
     def run(self, graph: Graph) -> PassResult:
         found = [norm for node in graph.nodes if (norm := self._norm(graph, node)) is not None]
         if not found:
@@ -156,13 +160,13 @@ class _Chain:
 def _fold_product(editor: GraphEditor, norm: _Norm, product: Node, factors: Sequence[str]) -> None:
     """The product with rows that are not normalised yet, and its result scaled; a sum behind it takes the shift."""
     name, chain = product.inputs[1], _Chain(editor, product)
-    weights = editor.constants[name].data.astype(np.float64)
-    folded = (norm.scale[:, None] * weights).astype(np.float32).astype(ml_dtypes.bfloat16)
-    weight = editor.add_constant(folded.astype(np.float32), f"{name}.scaled")
+    weights = editor.constants[name].data
+    folded = (norm.scale[:, None] * weights).astype(ml_dtypes.bfloat16).astype(np.float32)
+    weight = editor.add_constant(folded, f"{name}.scaled")
     value = chain.add("mul", chain.add("matmul", norm.node.inputs[0], weight), factors[0])
     last, shift = _with_bias(editor, product, norm.bias.astype(np.float64) @ weights)
     if norm.is_centred:
-        sums = np.broadcast_to(folded.astype(np.float64).sum(0), shift.shape)
+        sums = np.broadcast_to(folded.sum(0, dtype=np.float64), shift.shape)
         means = chain.add("mul", factors[1], editor.add_constant(sums.astype(np.float32), f"{name}.sums"))
         editor.replace(last, chain.add("add", value, chain.shifted(means, shift)))
     else:
