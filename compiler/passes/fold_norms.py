@@ -19,10 +19,14 @@ from birc.compiler.passes.lower.lower import is_element_wise_op
 
 @dataclass(frozen=True, slots=True)
 class _Norm:
-    """A norm that can go: the products that read it, and what it scales and shifts columns by."""
+    """A norm that can go: the products that read it, and what it scales and shifts columns by.
+
+    `of_product` tells whether a product makes its rows.
+    """
 
     node: Node
     products: tuple[Node, ...]
+    of_product: bool
     scale: np.ndarray
     bias: np.ndarray
 
@@ -34,13 +38,14 @@ class _Norm:
 
 @dataclass(frozen=True, slots=True)
 class FoldNorms(Pass):
-    """A norm of rows that one product makes and others alone read is computed by these products.
+    """A norm of rows that products alone read is computed by these, and by the kernel that makes the rows.
 
-    norm(x) W = D (x - mean) S + bias W, with S = scale W and D the inverse deviations of the rows: the others read x,
-    and scale their rows, D x S - D mean sums(S) + bias W. The statistics are those of parts of rows, as many columns as
-    a tile has: the kernel that makes x leaves them as it stores its tiles, and a small one adds them up. S is rounded
-    to BF16, as W would be, and then summed: so what the mean contributes goes again, whatever the rounding. `part`
-    are the columns of a tile.
+    norm(x) W = D (x - mean) S + bias W, with S = scale W and D the inverse deviations of the rows: the products read x,
+    and scale their rows, D x S - D mean sums(S) + bias W. S is rounded to BF16, as W would be, and then summed: so what
+    the mean contributes goes again, whatever the rounding.
+
+    If element-wise nodes make x, their kernel has whole rows and leaves D and D mean. A product leaves statistics of
+    parts of rows, as it stores its tiles, and a small kernel adds them up. `part` are the columns of a tile.
 
     before:
         graph "g" {
@@ -103,12 +108,13 @@ class FoldNorms(Pass):
         constants = [graph.constants.get(name) for name in node.inputs[1:]]
         if integer(node.attributes, "axis") != type.rank - 1 or type.dtype.name != "f32" or None in constants:
             return None
-        if columns % min(self.part, columns) or not _is_made(graph, node.inputs[0]):
+        if columns % min(self.part, columns) or not _is_computed(graph, node.inputs[0]):
             return None
         if not users or not all(self._is_scaled(graph, node, user) for user in users):
             return None
         scale, bias, *_ = (*(np.broadcast_to(c.data, columns) for c in constants if c), np.zeros(columns, np.float32))
-        return _Norm(node, users, scale, bias) if _are_finite(scale, bias) else None
+        of_product = _is_made(graph, node.inputs[0])
+        return _Norm(node, users, of_product, scale, bias) if _are_finite(scale, bias) else None
 
     def _is_scaled(self, graph: Graph, norm: Node, product: Node) -> bool:
         """Whether a product reads a norm as its rows, and has constant weights."""
@@ -126,8 +132,12 @@ class FoldNorms(Pass):
         def add(op: str, name: str, **attributes: AttributeValue) -> str:
             return editor.add(op, (name,), attributes, stem=f"{node.name}.rows", sources=node.sources, before=node)
 
-        moments = add("row_moments", x, parts=max(1, columns // self.part), centred=int(norm.is_centred))
-        both = add("row_factors", moments, count=columns, epsilon=number(node.attributes, "epsilon"))
+        centred, epsilon = int(norm.is_centred), number(node.attributes, "epsilon")
+        if norm.of_product:
+            moments = add("row_moments", x, parts=max(1, columns // self.part), centred=centred)
+            both = add("row_factors", moments, count=columns, epsilon=epsilon)
+        else:
+            both = add("row_statistics", x, centred=centred, epsilon=epsilon)
         factors = []
         for which in range(1 + norm.is_centred):
             starts, ends = (which, *(0 for _ in rows), 0), (which + 1, *rows, 1)
@@ -182,6 +192,12 @@ def _with_bias(editor: GraphEditor, product: Node, shift: np.ndarray) -> tuple[N
     if len(biases) != 1 or biases[0].shape != shift.shape or users[0].output.type != product.output.type:
         return product, shift
     return users[0], shift + biases[0]
+
+
+def _is_computed(graph: Graph, name: str) -> bool:
+    """Whether a value is that of a product, or of element-wise nodes."""
+    node = graph.producer(name)
+    return node is not None and (node.op == "matmul" or is_element_wise_op(node.op))
 
 
 def _is_made(graph: Graph, name: str, steps: int = LARGEST_GROUP) -> bool:

@@ -69,10 +69,11 @@ class Fuse(Pass):
     """Element-wise nodes join the kernel of their producer when nobody else reads what lies between them.
 
     A group has at most one anchor: a product, convolution, pool, norm, reduction or gather; a softmax over the columns
-    of a product may be the second, or moments of its rows, which others read, too. Element-wise nodes follow any anchor
-    but a reduction, and precede a norm or a reduction. What makes another operand of a node from one tensor, element by
-    element, comes along: it reads no more than the operand. `tile_columns` are those of the T-core, `row_tiles` what
-    registers hold of a row, and `operand_bytes` what an input buffer holds of the other operand (0: no softmax joins).
+    of a product may be the second. Element-wise nodes follow any anchor but a reduction, and precede a norm or a
+    reduction. Statistics of rows join what makes the rows, though others read these, too. What makes another operand of
+    a node from one tensor, element by element, comes along: it reads no more than the operand. `tile_columns` are those
+    of the T-core, `row_tiles` what registers hold of a row, and `operand_bytes` what an input buffer holds of the other
+    operand (0: no softmax joins).
 
     before:
         graph "g" {
@@ -212,9 +213,10 @@ def _refusal(limits: Fuse, graph: Graph, node: Node, name: str, drafts: Mapping[
     if node.op in ROW_ANCHORS and node.inputs[0] != name:
         return Refusal(Reason.PARAMETER, f"%{name} is a parameter of {node.op}")
     draft = drafts[name]
+    is_stored = node.op == "row_statistics"  # The rows are, which others read.
     return (
         _refusal_of_kinds(limits, graph, node, draft)
-        or _refusal_of_readers(graph, node, name, draft)
+        or (_refusal_of_last(name, draft) if is_stored else _refusal_of_readers(graph, node, name, draft))
         or _refusal_of_types(graph, node, name, draft)
         or _refusal_of_row(limits, graph, node, draft)
     )
@@ -225,8 +227,9 @@ def _refusal_of_moments(limits: Fuse, graph: Graph, node: Node, draft: _Draft) -
     name = node.inputs[0]
     if draft.kind != "matmul":
         return Refusal(Reason.ANCHORS, f"row_moments joins a matmul, not {draft.kind}")
-    if draft.nodes[-1].name != name:
-        return Refusal(Reason.NOT_LAST, f"%{name} is not the result of its group, which is %{draft.nodes[-1].name}")
+    refusal = _refusal_of_last(name, draft)
+    if refusal is not None:
+        return refusal
     width = graph.type_of(name).sizes[-1] // integer(node.attributes, "parts")
     if width > limits.tile_columns:
         words = f"moments of {width:,} columns together, a tile has {limits.tile_columns:,}"
@@ -261,9 +264,15 @@ def _refusal_of_readers(graph: Graph, node: Node, name: str, draft: _Draft) -> R
         readers = graph.users(name)
         words = f"%{name} has {len(readers)} readers: {listed([user.name for user in readers])}"
         return Refusal(Reason.READERS, words)
-    if draft.nodes[-1].name != name:
-        return Refusal(Reason.NOT_LAST, f"%{name} is not the result of its group, which is %{draft.nodes[-1].name}")
-    return None
+    return _refusal_of_last(name, draft)
+
+
+def _refusal_of_last(name: str, draft: _Draft) -> Refusal | None:
+    """What is read in the middle of a group."""
+    last = draft.nodes[-1].name
+    if last == name:
+        return None
+    return Refusal(Reason.NOT_LAST, f"%{name} is not the result of its group, which is %{last}")
 
 
 def _refusal_of_types(graph: Graph, node: Node, name: str, draft: _Draft) -> Refusal | None:

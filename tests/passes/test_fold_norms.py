@@ -119,11 +119,32 @@ def test_other_norms_stay(readers: Callable[[GraphMaker, str], tuple[str, ...]])
     assert not run_pass(FoldNorms(), make.graph(*readers(make, x))).changed
 
 
-def test_rows_that_no_product_makes_stay() -> None:
+def test_rows_that_no_kernel_computes_stay() -> None:
     make = GraphMaker()
     for x in (make.input(70, WIDTH), make("reshape", make.input(WIDTH, 70), shape=(70, WIDTH))):
         graph = make.graph(make("matmul", layer_norm(make, x), make.random(WIDTH, RESULTS)))
         assert not run_pass(FoldNorms(), graph).changed
+
+
+@pytest.mark.parametrize("norm", [layer_norm, rms_norm])
+@pytest.mark.parametrize("precision", ["model", "bf16"])
+def test_a_kernel_that_has_whole_rows_leaves_their_statistics(norm: Norm, precision: str) -> None:
+    make = GraphMaker()
+    x = make("add", make.input(70, WIDTH), make.input(70, WIDTH))
+    y = make("matmul", norm(make, x, WIDTH), make.random(WIDTH, RESULTS))
+    graph = make.graph(y, make("add", x, make("matmul", y, make.random(RESULTS, WIDTH))))
+    folded = run_pass(FoldNorms(), graph).graph
+    fused = run_pass(fuse_for(load_machine("br100"), "bf16"), folded).graph
+    inside = [[node.op for node in group.body.nodes] for group in fused.nodes if group.body is not None]
+    assert ["add", "row_statistics"] in inside
+    inputs = random_inputs(graph)
+    expected = run_graph(graph, inputs)
+    for target in ("tiny", "br100"):
+        for compiled in compiled_plans(folded, target, precision):
+            compiled.verify()
+            for found in (compiled.values(inputs), compiled.step(inputs)):
+                for name, values in expected.items():
+                    assert np.square(found[name] - values).mean() <= 1e-4 * np.square(values).mean()
 
 
 def test_rows_that_have_no_whole_parts_stay() -> None:
@@ -194,6 +215,7 @@ def test_errors_are_no_larger_than_with_the_norm(norm: Norm, target: str) -> Non
 
 @settings(max_examples=15, deadline=None)
 @given(
+    at_once=st.booleans(),
     rows=st.integers(1, 9),
     parts=st.integers(1, 5),
     mean=st.floats(-100.0, 100.0),
@@ -202,21 +224,25 @@ def test_errors_are_no_larger_than_with_the_norm(norm: Norm, target: str) -> Non
     seed=st.integers(0, 99),
 )
 def test_factors_are_those_of_the_rows(
-    rows: int, parts: int, mean: float, deviation: float, centred: bool, seed: int
+    at_once: bool, rows: int, parts: int, mean: float, deviation: float, centred: bool, seed: int
 ) -> None:
     """Against double precision: nothing cancels where means are ten thousand deviations."""
     make, columns = GraphMaker(), 16 * parts
-    moments = make("row_moments", make.input(rows, columns), parts=parts, centred=int(centred))
-    graph = make.graph(make("row_factors", moments, count=columns, epsilon=EPSILON))
+    if at_once:
+        factors = make("row_statistics", make.input(rows, columns), centred=int(centred), epsilon=EPSILON)
+    else:
+        moments = make("row_moments", make.input(rows, columns), parts=parts, centred=int(centred))
+        factors = make("row_factors", moments, count=columns, epsilon=EPSILON)
+    graph = make.graph(factors)
     x = np.random.default_rng(seed).normal(mean, deviation, (rows, columns)).astype(np.float32)
     exact = x.astype(np.float64)
     means = exact.mean(1) if centred else np.zeros(rows)
-    factors = 1 / np.sqrt(np.square(exact - means[:, None]).mean(1) + EPSILON)
+    inverse = 1 / np.sqrt(np.square(exact - means[:, None]).mean(1) + EPSILON)
     for compiled in compiled_plans(graph, "tiny"):
         (found,) = compiled.values({"x0": x}).values()
-        np.testing.assert_allclose(found[0, :, 0], factors, rtol=1e-3)
+        np.testing.assert_allclose(found[0, :, 0], inverse, rtol=1e-3)
         if centred:
-            np.testing.assert_allclose(found[1, :, 0], -means * factors, rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(found[1, :, 0], -means * inverse, rtol=1e-3, atol=1e-4)
 
 
 def _without_means(graph: Graph) -> Graph:

@@ -13,7 +13,7 @@ from birc.compiler.ir.op import Arrays, Cost, OpRow, Sample, Types, sample_types
 from birc.compiler.ir.ops.costs import per_element
 from birc.compiler.ir.ops.numeric import narrowed, widened
 from birc.compiler.ir.ops.rank_access import output_loops, reductions
-from birc.compiler.ir.ops.type_rules import is_float, require
+from birc.compiler.ir.ops.type_rules import is_float, require, require_axis
 from birc.compiler.ir.types import TensorType
 from birc.runtime.dtypes import DType, dtype
 
@@ -54,6 +54,24 @@ def _moments_access(types: Types, output: TensorType, attributes: Attributes) ->
 
 def _moments_cost(inputs: Types, outputs: Types, attributes: Attributes) -> Cost:
     return Cost(vector_ops=inputs[0].num_elements * (2 + 2 * integer(attributes, "centred")))
+
+
+def _statistics_rule(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
+    (x,) = types
+    require(is_float, "float", x)
+    require_axis(0, x)
+    return (TensorType(_wide(x), (1 + integer(attributes, "centred"), *x.shape[:-1], 1)),)
+
+
+def _statistics(arrays: Arrays, attributes: Attributes) -> tuple[np.ndarray, ...]:
+    moments = _moments(arrays, {**attributes, "parts": 1})
+    return _factors(moments, {**attributes, "count": arrays[0].shape[-1]})
+
+
+def _statistics_access(types: Types, output: TensorType, attributes: Attributes) -> Relations:
+    """x: all of a row."""
+    loops, names = output_loops(output)
+    return Relations((*loops, *reductions(types[0].sizes[-1:])), ((*names[1:-1], "k0"),))
 
 
 def _factors_rule(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
@@ -104,6 +122,26 @@ ROWS: Final[tuple[OpRow, ...]] = (
             Sample(sample_types((3, 8)), {"parts": 4, "centred": 1}),
             Sample(sample_types((2, 3, 128)), {"parts": 2, "centred": 0}),
             Sample(sample_types((4, 6), elements="bf16"), {"parts": 1, "centred": 1}),
+        ),
+    ),
+    OpRow(
+        name="row_statistics",
+        doc="Of each row the inverse deviation, and minus the mean times that; if not centred, of the squares alone.",
+        inputs="x",
+        category="normalization",
+        loops="c i* | k",
+        access=_statistics_access,
+        infer=_statistics_rule,
+        evaluate=_statistics,
+        cost=per_element(6, 1),
+        attributes={
+            "centred": Attribute("int", "1: of deviations from the mean, 0: from zero", minimum=0),
+            "epsilon": Attribute("float", "added to the variance"),
+        },
+        samples=(
+            Sample(sample_types((3, 8)), {"centred": 1, "epsilon": 1e-5}),
+            Sample(sample_types((2, 3, 128)), {"centred": 0, "epsilon": 1e-5}),
+            Sample(sample_types((70, 192)), {"centred": 1, "epsilon": 1e-5}),
         ),
     ),
     OpRow(

@@ -28,7 +28,7 @@ from birc.compiler.passes.lower.group import (
 )
 from birc.compiler.passes.lower.indexing import gather, gather_nd
 from birc.compiler.passes.lower.load_order import loads_first
-from birc.compiler.passes.lower.moments import row_factors, row_moments
+from birc.compiler.passes.lower.moments import row_factors, row_moments, row_statistics
 from birc.compiler.passes.lower.movement import bitcast, concat, concat_pieces, copy, materialised_reshape, pad
 from birc.compiler.passes.lower.narrow import narrow_operands
 from birc.compiler.passes.lower.neighbours import join_neighbours
@@ -68,11 +68,12 @@ ANCHORS: dict[str, Anchor] = {
     "rms_norm": rms_norm,
     "row_moments": row_moments,
     "row_factors": row_factors,
+    "row_statistics": row_statistics,
     "batch_norm": batch_norm,
     "gather": gather,
     "gather_nd": gather_nd,
 }
-ROW_ANCHORS = frozenset({"softmax", "log_softmax", "layer_norm", "rms_norm", *REDUCTIONS})
+ROW_ANCHORS = frozenset({"softmax", "log_softmax", "layer_norm", "rms_norm", "row_statistics", *REDUCTIONS})
 """Anchors that reduce whole axes; they can read an element-wise expression instead of a tensor."""
 
 LARGEST_VECTOR_WINDOW = 25
@@ -233,7 +234,8 @@ def _lower_group(env: Environment, node: Node) -> Kernel:
     anchor = next((n for n in lowering.nodes if not is_element_wise(n)), None)
     if anchor is not None and anchor.op in ROW_ANCHORS:
         type = lowering.type_of(anchor.inputs[0])
-        layout = type.layout if anchor.op in REDUCTIONS else node.outputs[0].type.layout
+        is_smaller = anchor.op in REDUCTIONS or anchor.op == "row_statistics"
+        layout = type.layout if is_smaller else node.outputs[0].type.layout
         axes = reduced_axes(anchor, type.rank)
         lowering.frame = with_small_factors(Frame.of(type.sizes, layout), axes, env.max_dim, node_name(anchor))
     output: Frame | None = None

@@ -42,6 +42,21 @@ def row_moments(lowering: GroupLowering, node: Node) -> Expression:
     return found[-1]
 
 
+def row_statistics(lowering: GroupLowering, node: Node) -> Expression:
+    """The inverse deviation of each row, and minus the mean times that, of rows that a kernel has as a whole."""
+    b, x, frame = lowering.builder, lowering.expression(node.inputs[0]), lowering.frame
+    *rows, count = lowering.type_of(node.inputs[0]).sizes
+    along, mean = frame.names_of_axis(len(rows)), None
+    if integer(node.attributes, "centred"):
+        mean = b.op("vmul", lowering.reduce("vredsum", x, along), 1.0 / count)
+        x = b.op("vsub", x, mean)
+    variance = lowering.reduce("vredsum", b.op("vmul", x, x), along)
+    found = _scales(lowering, node, variance, mean, count)
+    view = lowering.env.statistics(node.name, node.output.type.sizes)
+    lowering.stores[node.name] = [Store(value, frame.access(_of(view, which))) for which, value in enumerate(found)]
+    return found[0]
+
+
 def row_factors(lowering: GroupLowering, node: Node) -> Expression:
     """The inverse deviation of each row, and minus the mean times that.
 
@@ -61,11 +76,19 @@ def row_factors(lowering: GroupLowering, node: Node) -> Expression:
         apart = b.op("vsub", b.op("vmul", sums, 1.0 / width), mean)
         squares = b.op("vfma", b.op("vmul", apart, float(width)), apart, squares)
     variance = lowering.reduce("vredsum", squares, along)
-    factor = b.op("vrsqrt", b.op("vfma", variance, 1.0 / count, number(node.attributes, "epsilon")))
-    found = [factor] if mean is None else [factor, b.op("vmul", b.op("vmul", mean, -1.0), factor)]
+    found = _scales(lowering, node, variance, mean, count)
     view = lowering.env.statistics(node.name, node.output.type.sizes)
     lowering.stores[node.name] = [Store(value, frame.access(_of(view, which))) for which, value in enumerate(found)]
-    return factor
+    return found[0]
+
+
+def _scales(
+    lowering: GroupLowering, node: Node, squares: Expression, mean: Expression | None, count: int
+) -> list[Expression]:
+    """The inverse deviation by the sum of so many squares, and minus the mean times that."""
+    b = lowering.builder
+    factor = b.op("vrsqrt", b.op("vfma", squares, 1.0 / count, number(node.attributes, "epsilon")))
+    return [factor] if mean is None else [factor, b.op("vmul", b.op("vmul", mean, -1.0), factor)]
 
 
 def _of(view: View, which: int) -> View:

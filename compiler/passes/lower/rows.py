@@ -122,7 +122,7 @@ def reduced_axes(node: Node, rank: int) -> tuple[int, ...]:
     """The axes that an op of this module reduces."""
     if node.op in REDUCTIONS:
         return integers(node.attributes, "axes")
-    axis = integer(node.attributes, "axis")
+    axis = rank - 1 if node.op == "row_statistics" else integer(node.attributes, "axis")
     return tuple(range(axis, rank)) if node.op in ("layer_norm", "rms_norm") else (axis,)
 
 
