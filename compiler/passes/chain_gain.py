@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from birc.compiler.ir.plan import Buffer, Kernel, KernelStep, Step
-from birc.compiler.ir.plan_access import accesses
+from birc.compiler.ir.plan_access import accesses, accesses_of
 from birc.compiler.ir.region import region
 from birc.compiler.passes.allocation.blocks import aligned
 from birc.compiler.passes.contraction_cost import Memories
@@ -116,6 +116,18 @@ def in_parts(step: KernelStep, cut: Callable[[Kernel], Kernel | None]) -> Kernel
     made = KernelStep(tuple(kernels))
     axes = (len(access.index) for kernel in instances(made) for access in accesses(kernel))
     return made if max(axes, default=0) <= MAX_BOX_RANK else None
+
+
+def read_what_is_made(steps: Sequence[KernelStep], names: Iterable[str]) -> bool:
+    """Whether steps in a row read no more of some tensors than what they write: others may write other parts."""
+    for kernels in zip(*(step.kernels for step in steps), strict=True):
+        found = [(op, region(access.view)) for k in kernels if k is not None for op, access in accesses_of(k)]
+        for name in names:
+            of_name = [(op == "vst", place) for op, place in found if place.buffer == name]
+            made = [place for is_made, place in of_name if is_made]
+            if any(not any(one.contains(place) for one in made) for _, place in of_name):
+                return False
+    return True
 
 
 def _reached(step: KernelStep, name: str) -> int:

@@ -13,7 +13,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from birc.compiler.ir.plan import Buffer, KernelStep, Plan, Step
-from birc.compiler.passes.chain_gain import OWN, Chain, Cycles, Gains, Offer, in_parts, offered, room, written
+from birc.compiler.passes.chain_gain import (
+    OWN,
+    Chain,
+    Cycles,
+    Gains,
+    Offer,
+    in_parts,
+    offered,
+    read_what_is_made,
+    room,
+    written,
+)
 from birc.compiler.passes.chain_images import ImageChain, has_windows, parts_of
 from birc.compiler.passes.lifetimes import instances, touched, users
 from birc.compiler.passes.local_pairs import Pairs
@@ -141,7 +152,7 @@ def _over_images(run: Sequence[Step], place: int, gains: Gains) -> _Run | None:
     inside = range(place, place + len(steps))
     others = {name for name in made if gains.buffers[name].role != "scratch" or set(gains.users[name]) - {*inside}}
     is_taken = any(f"{name}{OWN}" in gains.buffers for name in others)
-    if is_taken or any(gains.buffers[name].space == "tb" for name in made):
+    if is_taken or not read_what_is_made(steps, others) or any(gains.buffers[name].space == "tb" for name in made):
         return None
     elements = {name: gains.buffers[name].num_elements for step in steps for name in touched(step)}
     parts = parts_of(ImageChain([step.kernel for step in steps], made, others, elements), gains.machine)

@@ -16,7 +16,7 @@ from birc.compiler.ir.found_once import found_once
 from birc.compiler.ir.kernel_form import Form, form_of, of_buffer
 from birc.compiler.ir.plan import Access, Buffer, Kernel, KernelStep, Step, View
 from birc.compiler.ir.plan_access import accesses, moved, with_views
-from birc.compiler.passes.chain_gain import OWN, Chain, Gains, Offer, in_parts, written
+from birc.compiler.passes.chain_gain import OWN, Chain, Gains, Offer, in_parts, read_what_is_made, written
 from birc.compiler.passes.lifetimes import instances, reads_of, touched, writes_of
 from birc.compiler.passes.lower.frame import unit
 from birc.compiler.passes.own_parts import Parts, in_own_parts
@@ -148,6 +148,8 @@ class Pairs:
             return
         copies = [replace(self.gains.buffers[name], name=name + OWN, role="scratch") for name in sorted(others)]
         if any(copy.name in self.gains.buffers or copy.space == "tb" for copy in copies):
+            return
+        if not read_what_is_made(steps, others):
             return
         maker = KernelStep(tuple(kernel and stored_twice(kernel, others, OWN) for kernel in first.kernels))
         names = {name: name + OWN for name in others}

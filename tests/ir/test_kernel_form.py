@@ -89,8 +89,9 @@ def parts() -> Iterator[tuple[str, Kernel]]:
     """The product with one thing changed that counts; what is no kernel any more is left out."""
     without = {"Kernel.name", "Kernel.sources", "Kernel.macs", "Kernel.phases", "Kernel.contraction", "View.buffer"}
     without |= {"Phase.statements", "Statement.access", "Contraction.a", "Contraction.b", "Access.view"}
+    without |= {"Kernel.space", "Access.index", "Contraction.further"}
     for what, kernel in changed(product()):
-        if what not in {*without, "Contraction.further"}:
+        if what not in without:
             yield what, kernel
 
 

@@ -81,6 +81,8 @@ LARGEST_VECTOR_WINDOW = 25
 
 MOVEMENTS: dict[str, Callable[[Environment, Node], list[Kernel]]] = {"bitcast": bitcast, "concat": concat, "pad": pad}
 VIEWS = frozenset({"reshape", "transpose", "slice", "expand"})
+PLACED = frozenset({"matmul", "conv2d", "max_pool2d", "avg_pool2d", "concat", *ROTATIONS})
+"""What may be written into a part of a larger tensor: walked in its own dimensions, whatever lies between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,25 +166,26 @@ def left_in_panels(graph: Graph, machine: Machine, precision: str) -> frozenset[
 
 
 def _make_in_place(env: Environment) -> None:
-    """Let the products and rotations that only one concatenation reads be written into its result.
+    """Let what one concatenation reads be written into its result, and a concatenation into that of another one.
 
-    What one concatenation reads twice, and what lies otherwise than the result, is copied.
+    Others may read it there. What a concatenation reads twice, and what lies otherwise than the result, is copied.
     """
     graph = env.graph
-    for node in graph.nodes:
+    for node in reversed(graph.nodes):
         if node.op != "concat" or not node.output.type.num_elements or node.name in env.panels:
             continue
         for name, piece in zip(node.inputs, concat_pieces(env, node), strict=True):
-            type, is_result = graph.type_of(name), name in graph.outputs
-            alone = [user.name for user in graph.users(name)] == [node.name] and node.inputs.count(name) == 1
-            if _is_placed(graph.producer(name)) and alone and not is_result and type.layout == node.output.type.layout:
+            users = [user.op for user in graph.users(name)]
+            alone = users.count("concat") == 1 and node.inputs.count(name) == 1 and VIEWS.isdisjoint(users)
+            placed = _is_placed(graph.producer(name)) and name not in graph.outputs
+            if alone and placed and graph.type_of(name).layout == node.output.type.layout:
                 env.views[name] = piece
 
 
 def _is_placed(node: Node | None) -> bool:
-    """Whether the kernel that makes the value of a node may write it anywhere: a product of matrices or a rotation."""
+    """Whether what makes the value of a node may write it anywhere."""
     inside = node.body.nodes if node is not None and node.body is not None else (node,)
-    return any(inner is not None and inner.op in ("matmul", *ROTATIONS) for inner in inside)
+    return any(inner is not None and inner.op in PLACED for inner in inside)
 
 
 def _direct_outputs(graph: Graph) -> list[str]:
