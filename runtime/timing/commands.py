@@ -16,7 +16,7 @@ from birc.runtime.machine import Machine
 from birc.runtime.program import Descriptor, Kernel, Program
 from birc.runtime.timing.dies import Die, Meeting, Moment, Run, Span, Work
 from birc.runtime.timing.dma import Copies, Job
-from birc.runtime.timing.issues import Issue, issues
+from birc.runtime.timing.issues import Issue, dies_of, issues
 from birc.runtime.timing.kernels import KernelTimer, SpcClass
 from birc.runtime.timing.result import Lead
 from birc.runtime.timing.routes import exact, streaming_bytes_per_cycle
@@ -35,6 +35,7 @@ class Processors:
         self.timer = timer
         self.classifies = classifies
         self.dies = [Die(number, machine.spcs_per_die) for number in range(program.dies)]
+        self.active = [die for die in self.dies if dies_of(program.commands) >> die.number & 1]
         self.runs: list[Run] = []
         self.jobs: list[tuple[Issue, int, Job, int]] = []
         self.fixed_cycles = 0
@@ -321,7 +322,7 @@ class Processors:
         pending = die.events.pop(event, [])
         if not pending:
             raise BadPackageError(f"die {die.number} waits for event {event}, which nothing before it sets")
-        self.copies.forget(min(other.time for other in self.dies))
+        self.copies.forget(min(other.time for other in self.active))
         self.copies.finish([job for job, _ in pending])
         last, started = max(pending, key=lambda entry: entry[0].end)
         kind = "wait_other_die" if last.lane[0] == "link" else "wait_hbm" if last.hbm else "wait_l2_noc"

@@ -40,6 +40,14 @@ def issues(program: Program) -> Iterator[Issue]:
     return _unrolled(program.commands, 0, ())
 
 
+def dies_of(items: tuple[Command | CommandLoop, ...]) -> int:
+    """The mask of the dies that commands are for."""
+    mask = 0
+    for item in items:
+        mask |= item.dies if isinstance(item, Command) else dies_of(item.body)
+    return mask
+
+
 def _unrolled(items: tuple[Command | CommandLoop, ...], index: int, iteration: tuple[int, ...]) -> Iterator[Issue]:
     for item in items:
         if isinstance(item, Command):
