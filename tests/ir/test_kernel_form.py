@@ -88,6 +88,7 @@ def changed(value: Any) -> Iterator[tuple[str, Any]]:
 def parts() -> Iterator[tuple[str, Kernel]]:
     """The product with one thing changed that counts; what is no kernel any more is left out."""
     without = {"Kernel.name", "Kernel.sources", "Kernel.macs", "Kernel.phases", "Kernel.contraction", "View.buffer"}
+    without |= {"Kernel.space", "Access.index"}
     without |= {"Phase.statements", "Statement.access", "Contraction.a", "Contraction.b", "Access.view"}
     without |= {"Kernel.space", "Access.index", "Contraction.further"}
     for what, kernel in changed(product()):

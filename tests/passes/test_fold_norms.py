@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from pipeline import Compiled, compiled_plans
 
 from birc.compiler.ir.graph import Constant, Graph
 from birc.compiler.ir.interpreter import run_graph
+from birc.compiler.ir.plan_verify_tiling import tiling_problems
 from birc.compiler.passes.base import Pass, run_pass
 from birc.compiler.passes.bounds import bounds
 from birc.compiler.passes.fold_norms import FoldNorms
@@ -67,6 +69,25 @@ def test_moments_are_made_with_the_rows() -> None:
     assert ["matmul", "add", "row_moments"] in inside
     assert all("row_factors" not in ops for ops in inside)
     assert sum("matmul" in ops for ops in inside) == 4
+
+
+def test_a_tile_has_all_columns_of_a_part() -> None:
+    """Else sums of several tiles would be stored in the place of one."""
+    folded = run_pass(FoldNorms(), block(layer_norm)).graph
+    machine = load_machine("br100")
+    (kernel, *_) = (
+        kernel
+        for compiled in compiled_plans(folded, machine, "bf16")
+        for kernel in compiled.kernels
+        if kernel.contraction is not None and len(kernel.contraction.column_dims) == 2
+    )
+    assert kernel.tiling is not None
+    assert kernel.contraction is not None
+    inside = kernel.contraction.column_dims[1]
+    tile = {**dict(kernel.tiling.tile), inside: kernel.dimension(inside).extent // 2}
+    halved = replace(kernel, tiling=replace(kernel.tiling, tile=tuple(tile.items())))
+    assert not list(tiling_problems(kernel, machine))
+    assert any("must have all" in problem for problem in tiling_problems(halved, machine))
 
 
 def _computed_weights(make: GraphMaker, x: str) -> tuple[str, ...]:
