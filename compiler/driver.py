@@ -33,6 +33,7 @@ from birc.compiler.passes.bounds import bounds, bounds_report
 from birc.compiler.passes.canonicalize import CANONICALIZE, canonicalize
 from birc.compiler.passes.constant_memory import DEFAULT_LIMIT_BYTES, check_bytes, check_constants
 from birc.compiler.passes.divide_depth import DivideDepth
+from birc.compiler.passes.divide_keys import DivideKeys, divide_keys_for
 from birc.compiler.passes.fold_norms import FoldNorms
 from birc.compiler.passes.fuse import Fuse, fuse_for
 from birc.compiler.passes.legalize import LEGALIZE, legalize_passes
@@ -71,7 +72,7 @@ GRAPH_PASSES: tuple[Pass, ...] = tuple(
     dict.fromkeys(
         (
             *(QuantizedProducts(), *CANONICALIZE, *LEGALIZE),
-            *(StackProducts(), DivideDepth(), SkipMasked(), MergeProducts(), FoldNorms(), Fuse()),
+            *(StackProducts(), DivideDepth(), DivideKeys(), SkipMasked(), MergeProducts(), FoldNorms(), Fuse()),
         )
     )
 )
@@ -169,7 +170,9 @@ class Compilation:
         ways: list[tuple[Pass, ...]] = [plain]
         # Parts of FP32 operands are made of what lies together.
         stack = (StackProducts(),) if self.precision != "fp32" else ()
-        for one in (DivideDepth(self.machine.dies), *stack) if self.opt_level >= 3 else ():
+        for one in (
+            (DivideDepth(self.machine.dies), divide_keys_for(self.machine), *stack) if self.opt_level >= 3 else ()
+        ):
             if one.run(graph).changed:
                 ways += [(one, *way) for way in ways]
         best, found = self.search.fastest(graph, ways) if len(ways) > 1 else (plain, None)

@@ -24,8 +24,8 @@ from birc.runtime.dtypes import dtype
 from birc.runtime.errors import UsageError
 from birc.runtime.machine import load_machine
 
-SHARES: Final = "matmul+softmax"
-"""The kind of the kernels that compute shares of an attention."""
+SHARES: Final = ("matmul+softmax", "matmul+softmax+logsumexp")
+"""The kinds of the kernels that compute shares of an attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ def _part(imported: Graph, seen: _Observed, compilation: Compilation) -> Explain
 
 def _products_of_shares(kernels: Sequence[ExplainedKernel]) -> dict[tuple[str, str], tuple[str, str]]:
     """By two kernels, of which one ends with a softmax of a product, the product that reads that as rows, and which."""
-    made = {kernel.name for kernel in kernels if kernel.kind == SHARES}
+    made = {kernel.name for kernel in kernels if kernel.kind in SHARES}
     return {
         (node.inputs[0], kernel.name): (node.name, node.inputs[0])
         for kernel in kernels

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from itertools import count as counting
 
 from birc.compiler.ir.late_choice import late_choice
 from birc.compiler.ir.plan import BLOCK, Kernel, Phase, Statement, Tiling
@@ -188,12 +189,33 @@ def overlapped_epilogue(kernel: Kernel, columns: int, step: int) -> Epilogue:
     """The epilogue of rows of `columns` tiles of `step` that overlap: what belongs to a row has its own register."""
     after = epilogue(kernel, by_block=True)
     elsewhere = {**after.slots, **after.loads, "": 0}
-    results = (s.result for phase in after.phases for s in phase.statements)
+    last = max((n for n, phase in enumerate(after.phases) if phase.loops), default=0)
+    results = (s.result for phase in after.phases[: last + 1] for s in phase.statements)
     numbers = {name: number for number, name in enumerate(r for r in results if r not in elsewhere)}
+    numbers |= _behind_rows(after.phases, last, numbers)
     late = late_choice(after.phases[0], next(iter(after.phases[0].loops), ""))
     plain = min(late.begin // step, columns - 1) if late is not None else 0
     ahead = columns - plain if after.loads else 0
-    return replace(after, registers=Registers(numbers, len(numbers)), loads_ahead=ahead)
+    count = max(numbers.values(), default=-1) + 1
+    return replace(after, registers=Registers(numbers, count), loads_ahead=ahead)
+
+
+def _behind_rows(phases: tuple[Phase, ...], last: int, numbers: Mapping[str, int]) -> dict[str, int]:
+    """Registers for what is computed behind the `last` phase over the tiles of a row: those of its tiles are free then.
+
+    So is one whose value was read for the last time.
+    """
+    behind = [s for phase in phases[last + 1 :] for s in phase.statements]
+    read = {argument: n for n, s in enumerate(behind) for argument in s.arguments if isinstance(argument, str)}
+    of_tiles = [s.result for s in phases[last].statements if not s.op.startswith("vfold") and s.result not in read]
+    free = [numbers[name] for name in of_tiles if name in numbers]
+    fresh = counting(max(numbers.values(), default=-1) + 1)
+    made: dict[str, int] = {}
+    for n, s in enumerate(behind):
+        free += [made[a] for a in dict.fromkeys(s.arguments) if isinstance(a, str) and a in made and read[a] == n]
+        if s.result:
+            made[s.result] = free.pop() if free else next(fresh)
+    return made
 
 
 def _with_lasting(after: Epilogue, rows: Collection[str]) -> Epilogue:

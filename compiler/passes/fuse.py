@@ -69,11 +69,11 @@ class Fuse(Pass):
     """Element-wise nodes join the kernel of their producer when nobody else reads what lies between them.
 
     A group has at most one anchor: a product, convolution, pool, norm, reduction or gather; a softmax over the columns
-    of a product may be the second. Element-wise nodes follow any anchor but a reduction, and precede a norm or a
-    reduction. Statistics of rows join what makes the rows, though others read these, too. What makes another operand of
-    a node from one tensor, element by element, comes along: it reads no more than the operand. `tile_columns` are those
-    of the T-core, `row_tiles` what registers hold of a row, and `operand_bytes` what an input buffer holds of the other
-    operand (0: no softmax joins).
+    of a product may be the second, with the logsumexp of the same. Element-wise nodes follow any anchor but a
+    reduction, and precede a norm or a reduction. Statistics of rows join what makes the rows, though others read these,
+    too. What makes another operand of a node from one tensor, element by element, comes along: it reads no more than
+    the operand. `tile_columns` are those of the T-core, `row_tiles` what registers hold of a row, and `operand_bytes`
+    what an input buffer holds of the other operand (0: no softmax joins).
 
     before:
         graph "g" {
@@ -213,6 +213,8 @@ def _refusal(limits: Fuse, graph: Graph, node: Node, name: str, drafts: Mapping[
     if node.op in ROW_ANCHORS and node.inputs[0] != name:
         return Refusal(Reason.PARAMETER, f"%{name} is a parameter of {node.op}")
     draft = drafts[name]
+    if node.op == "logsumexp" and _is_beside(node, draft.nodes[-1]):
+        return None
     is_stored = node.op == "row_statistics"  # The rows are, which others read.
     return (
         _refusal_of_kinds(limits, graph, node, draft)
@@ -220,6 +222,11 @@ def _refusal(limits: Fuse, graph: Graph, node: Node, name: str, drafts: Mapping[
         or _refusal_of_types(graph, node, name, draft)
         or _refusal_of_row(limits, graph, node, draft)
     )
+
+
+def _is_beside(node: Node, softmax: Node) -> bool:
+    """Whether the logarithms of sums are those of a softmax, which has made the sums."""
+    return softmax.op == "softmax" and (node.inputs, node.attributes) == (softmax.inputs, softmax.attributes)
 
 
 def _refusal_of_moments(limits: Fuse, graph: Graph, node: Node, draft: _Draft) -> Refusal | None:
@@ -245,8 +252,9 @@ def _producing_op(graph: Graph, name: str) -> str:
 def _refusal_of_kinds(limits: Fuse, graph: Graph, node: Node, draft: _Draft) -> Refusal | None:
     """What the ops and the number of nodes forbid."""
     anchor = draft.anchor
-    if anchor is not None and anchor.op in REDUCTIONS and is_element_wise_op(node.op):
-        return Refusal(Reason.REDUCTION, f"nothing follows a reduction ({anchor.op}) in its kernel")
+    reduction = next((a for a in draft.anchors if a.op in (*REDUCTIONS, "logsumexp")), None)
+    if reduction is not None and is_element_wise_op(node.op):
+        return Refusal(Reason.REDUCTION, f"nothing follows a reduction ({reduction.op}) in its kernel")
     is_scores = node.op == "softmax" and draft.kind == "matmul"
     if anchor is not None and node.op in ROW_ANCHORS and not is_scores:
         return Refusal(Reason.ANCHORS, f"{draft.kind} and {node.op} are both anchors, and a group has one")
@@ -260,7 +268,8 @@ def _refusal_of_readers(graph: Graph, node: Node, name: str, draft: _Draft) -> R
     if name in graph.outputs:
         return Refusal(Reason.GIVEN_OUT, f"%{name} is an output of the graph")
     members = {id(member) for member in draft.nodes}
-    if any(user is not node and id(user) not in members for user in graph.users(name)):
+    others = [user for user in graph.users(name) if user is not node and id(user) not in members]
+    if any(user.op != "logsumexp" or not _is_beside(user, node) for user in others):
         readers = graph.users(name)
         words = f"%{name} has {len(readers)} readers: {listed([user.name for user in readers])}"
         return Refusal(Reason.READERS, words)
@@ -321,7 +330,12 @@ def _refusal_of_row(limits: Fuse, graph: Graph, node: Node, draft: _Draft) -> Re
     return None
 
 
+def most_row_tiles(machine: Machine) -> int:
+    """The tiles of a row that may wait for its maximum: half of the vector registers hold them."""
+    return machine.vector_registers // 2
+
+
 def fuse_for(machine: Machine, precision: str) -> Fuse:
-    """The pass for a machine: half of the vector registers may hold the tiles of a row."""
+    """The pass for a machine."""
     element_bytes = {"bf16": 2, "fp32": 12}.get(precision, 4)  # FP32 operands are three parts of four bytes
-    return Fuse(machine.tcore_cols, machine.vector_registers // 2, machine.gib_b_bytes, element_bytes)
+    return Fuse(machine.tcore_cols, most_row_tiles(machine), machine.gib_b_bytes, element_bytes)

@@ -16,6 +16,7 @@ from birc.compiler.ir.verify import verify_graph
 from birc.compiler.passes.base import Pass, run_pass
 from birc.compiler.passes.canonicalize import CANONICALIZE
 from birc.compiler.passes.divide_depth import DivideDepth
+from birc.compiler.passes.divide_keys import DivideKeys
 from birc.compiler.passes.fold_norms import FoldNorms
 from birc.compiler.passes.fuse import Fuse
 from birc.compiler.passes.legalize import LEGALIZE
@@ -23,7 +24,7 @@ from birc.compiler.passes.merge_products import MergeProducts
 from birc.compiler.passes.quantized_products import QuantizedProducts
 from birc.compiler.passes.stack_products import StackProducts
 
-FUSION = (StackProducts(), DivideDepth(), MergeProducts(), FoldNorms(), Fuse())
+FUSION = (StackProducts(), DivideDepth(), DivideKeys(), MergeProducts(), FoldNorms(), Fuse())
 PASSES = tuple(dict.fromkeys((QuantizedProducts(), *CANONICALIZE, *LEGALIZE, *FUSION)))
 
 

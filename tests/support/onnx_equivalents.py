@@ -71,6 +71,10 @@ def _axes(op_type: str) -> Translate:
     return translate
 
 
+def _logsumexp(attributes: Mapping[str, AttributeValue], arrays: Arrays) -> OnnxCall:
+    return OnnxCall("ReduceLogSumExp", {"keepdims": 1}, (np.array([attributes["axis"]]),))
+
+
 def _slice(attributes: Mapping[str, AttributeValue], arrays: Arrays) -> OnnxCall:
     axes = np.arange(arrays[0].ndim)
     starts, ends, steps = (np.array(attributes[name]) for name in ("starts", "ends", "steps"))
@@ -142,6 +146,7 @@ EQUIVALENTS: dict[str, Translate] = {
     "conv2d": _contraction("Conv", "ConvInteger"),
     "max_pool2d": lambda attributes, arrays: OnnxCall("MaxPool", _window(attributes)),
     "avg_pool2d": _avg_pool,
+    "logsumexp": _logsumexp,
     "reduce_sum": _axes("ReduceSum"),
     "reduce_mean": _axes("ReduceMean"),
     "reduce_max": _axes("ReduceMax"),

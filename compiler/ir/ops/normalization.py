@@ -12,7 +12,7 @@ from birc.compiler.ir.errors import TypeRuleError
 from birc.compiler.ir.op import Arrays, Cost, OpRow, Sample, Types, sample_types
 from birc.compiler.ir.ops.costs import per_element
 from birc.compiler.ir.ops.numeric import narrowed, widened
-from birc.compiler.ir.ops.rank_access import whole_axes
+from birc.compiler.ir.ops.rank_access import output_loops, reductions, whole_axes
 from birc.compiler.ir.ops.type_rules import (
     broadcast_shapes,
     is_float,
@@ -98,6 +98,27 @@ def _log_softmax(arrays: Arrays, attributes: Attributes) -> tuple[np.ndarray, ..
         shifted = x - x.max(axis, keepdims=True)
         result = shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))
     return (narrowed(result, arrays[0].dtype),)
+
+
+def _logsumexp_rule(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
+    (x,) = _softmax_rule(types, attributes)
+    axis = integer(attributes, "axis")
+    return (TensorType(x.dtype, (*x.shape[:axis], 1, *x.shape[axis + 1 :])),)
+
+
+def _logsumexp(arrays: Arrays, attributes: Attributes) -> tuple[np.ndarray, ...]:
+    x, axis = widened(arrays[0]), integer(attributes, "axis")
+    with np.errstate(all="ignore"):
+        most = x.max(axis, keepdims=True)
+        return (narrowed(most + np.log(np.exp(x - most).sum(axis, keepdims=True)), arrays[0].dtype),)
+
+
+def _logsumexp_access(types: Types, output: TensorType, attributes: Attributes) -> Relations:
+    """x: all of the axis."""
+    (x,), axis = types, integer(attributes, "axis")
+    loops, names = output_loops(output)
+    along = reductions((x.sizes[axis],))
+    return Relations((*loops, *along), ((*names[:axis], along[0].name, *names[axis + 1 :]),))
 
 
 def _lrn_rule(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
@@ -222,6 +243,19 @@ ROWS: Final[tuple[OpRow, ...]] = (
         access=_axis_access,
         infer=_softmax_rule,
         evaluate=_log_softmax,
+        cost=per_element(4, 1),
+        attributes={"axis": _AXIS},
+        samples=_SOFTMAX_SAMPLES,
+    ),
+    OpRow(
+        name="logsumexp",
+        doc="The natural logarithm of the sum of exp(x) along the axis, which stays with size 1.",
+        inputs="x",
+        category="normalization",
+        loops="i* | k",
+        access=_logsumexp_access,
+        infer=_logsumexp_rule,
+        evaluate=_logsumexp,
         cost=per_element(4, 1),
         attributes={"axis": _AXIS},
         samples=_SOFTMAX_SAMPLES,

@@ -168,13 +168,12 @@ class Environment:
         self.row_sums[name] = dense_view(buffer, shape)
         return self.row_sums[name]
 
-    def statistics(self, name: str, shape: tuple[int, ...]) -> View:
-        """Where statistics [which, *rows, part] lie: in FP32, and part by part, so that tiles of rows store runs."""
+    def wide_target(self, name: str, shape: Sequence[int], layout: tuple[int, ...] | None = None) -> View:
+        """As `target`, in FP32 whatever the precision: statistics of rows, which others are computed with."""
         if name not in self.views:
             buffer = unused_name(name, self.buffers)
             self.buffers[buffer] = Buffer(buffer, "f32", _bytes(shape, "f32"), "scratch")
-            last = len(shape) - 1
-            self.views[name] = dense_view(buffer, shape, (0, last, *range(1, last)))
+            self.views[name] = dense_view(buffer, shape, layout)
         return self.views[name]
 
     def target(self, name: str, type: TensorType) -> View:

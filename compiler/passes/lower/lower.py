@@ -41,6 +41,7 @@ from birc.compiler.passes.lower.rows import (
     kept_frame,
     layer_norm,
     log_softmax,
+    logsumexp,
     reduced_axes,
     reduction,
     rms_norm,
@@ -64,6 +65,7 @@ ANCHORS: dict[str, Anchor] = {
     "lrn": lrn,
     "softmax": softmax,
     "log_softmax": log_softmax,
+    "logsumexp": logsumexp,
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,
     "row_moments": row_moments,
@@ -73,7 +75,9 @@ ANCHORS: dict[str, Anchor] = {
     "gather": gather,
     "gather_nd": gather_nd,
 }
-ROW_ANCHORS = frozenset({"softmax", "log_softmax", "layer_norm", "rms_norm", "row_statistics", *REDUCTIONS})
+ROW_ANCHORS = frozenset(
+    {"softmax", "log_softmax", "logsumexp", "layer_norm", "rms_norm", "row_statistics", *REDUCTIONS}
+)
 """Anchors that reduce whole axes; they can read an element-wise expression instead of a tensor."""
 
 LARGEST_VECTOR_WINDOW = 25
@@ -183,9 +187,11 @@ def _make_in_place(env: Environment) -> None:
 
 
 def _is_placed(node: Node | None) -> bool:
-    """Whether what makes the value of a node may write it anywhere."""
-    inside = node.body.nodes if node is not None and node.body is not None else (node,)
-    return any(inner is not None and inner.op in PLACED for inner in inside)
+    """Whether what makes the value of a node may write it anywhere; all of it element by element can."""
+    if node is None:
+        return False
+    inside = node.body.nodes if node.body is not None else (node,)
+    return any(n.op in PLACED for n in inside) or all(is_element_wise_op(n.op) for n in inside)
 
 
 def _direct_outputs(graph: Graph) -> list[str]:
@@ -237,7 +243,7 @@ def _lower_group(env: Environment, node: Node) -> Kernel:
     anchor = next((n for n in lowering.nodes if not is_element_wise(n)), None)
     if anchor is not None and anchor.op in ROW_ANCHORS:
         type = lowering.type_of(anchor.inputs[0])
-        is_smaller = anchor.op in REDUCTIONS or anchor.op == "row_statistics"
+        is_smaller = anchor.op in (*REDUCTIONS, "logsumexp", "row_statistics")
         layout = type.layout if is_smaller else node.outputs[0].type.layout
         axes = reduced_axes(anchor, type.rank)
         lowering.frame = with_small_factors(Frame.of(type.sizes, layout), axes, env.max_dim, node_name(anchor))
@@ -266,9 +272,11 @@ def _is_shares(graph: Graph, node: Node) -> bool:
     """
     inside = node.body.nodes if node.body is not None else ()
     users = graph.users(node.name)
-    if [n.op for n in inside if n.op in ANCHORS] != ["matmul", "softmax"] or inside[-1].op != "softmax":
+    anchors = [n for n in inside if n.op in ANCHORS]
+    ops = [n.op for n in anchors if n.op != "logsumexp"]
+    if ops != ["matmul", "softmax"] or inside[-1] is not anchors[-1]:
         return False
-    if len(users) != 1 or node.name in graph.outputs or len(node.outputs) != 1:
+    if len(users) != 1 or node.name in graph.outputs or node.name != anchors[1].name:
         return False
     readers = [n for n in (users[0].body.nodes if users[0].body is not None else users) if node.name in n.inputs]
     reader, type = readers[0], node.output.type

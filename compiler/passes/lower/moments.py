@@ -35,7 +35,7 @@ def row_moments(lowering: GroupLowering, node: Node) -> Expression:
         found.append(lowering.reduce("vredsum", x, (inside,)))
         x = b.op("vsub", x, b.op("vmul", found[0], 1.0 / width))
     found.append(lowering.reduce("vredsum", b.op("vmul", x, x), (inside,)))
-    view = lowering.env.statistics(node.name, node.output.type.sizes)
+    view = _statistics(lowering, node)
     lowering.stores[node.name] = [
         Store(value, _along(lowering.frame, _of(view, which), part)) for which, value in enumerate(found)
     ]
@@ -52,7 +52,7 @@ def row_statistics(lowering: GroupLowering, node: Node) -> Expression:
         x = b.op("vsub", x, mean)
     variance = lowering.reduce("vredsum", b.op("vmul", x, x), along)
     found = _scales(lowering, node, variance, mean, count)
-    view = lowering.env.statistics(node.name, node.output.type.sizes)
+    view = _statistics(lowering, node)
     lowering.stores[node.name] = [Store(value, frame.access(_of(view, which))) for which, value in enumerate(found)]
     return found[0]
 
@@ -77,7 +77,7 @@ def row_factors(lowering: GroupLowering, node: Node) -> Expression:
         squares = b.op("vfma", b.op("vmul", apart, float(width)), apart, squares)
     variance = lowering.reduce("vredsum", squares, along)
     found = _scales(lowering, node, variance, mean, count)
-    view = lowering.env.statistics(node.name, node.output.type.sizes)
+    view = _statistics(lowering, node)
     lowering.stores[node.name] = [Store(value, frame.access(_of(view, which))) for which, value in enumerate(found)]
     return found[0]
 
@@ -89,6 +89,13 @@ def _scales(
     b = lowering.builder
     factor = b.op("vrsqrt", b.op("vfma", squares, 1.0 / count, number(node.attributes, "epsilon")))
     return [factor] if mean is None else [factor, b.op("vmul", b.op("vmul", mean, -1.0), factor)]
+
+
+def _statistics(lowering: GroupLowering, node: Node) -> View:
+    """Where statistics [which, *rows, part] lie: part by part, so that tiles of rows store runs."""
+    shape = node.output.type.sizes
+    last = len(shape) - 1
+    return lowering.env.wide_target(node.name, shape, (0, last, *range(1, last)))
 
 
 def _of(view: View, which: int) -> View:

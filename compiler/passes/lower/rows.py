@@ -6,7 +6,7 @@ import math
 
 from birc.compiler.ir.attributes import integer, integers, number
 from birc.compiler.ir.graph import Node
-from birc.compiler.passes.lower.expression import Expression
+from birc.compiler.passes.lower.expression import Expression, Store
 from birc.compiler.passes.lower.frame import Frame
 from birc.compiler.passes.lower.group import GroupLowering, node_name
 from birc.compiler.passes.lower.integers import is_word, mean, register, turned
@@ -29,20 +29,37 @@ REDUCTIONS = {
 
 def softmax(lowering: GroupLowering, node: Node) -> Expression:
     """exp(x - max) / sum, along one axis; the division is left to the reader where the sums are kept for it."""
+    return _softmax(lowering, node)[0]
+
+
+def logsumexp(lowering: GroupLowering, node: Node) -> Expression:
+    """max + log(sum(exp(x - max))), along one axis. With a softmax of the same it is stored beside that, in FP32."""
+    b = lowering.builder
+    _, most, total = _softmax(lowering, node)
+    result = b.op("vadd", most, log(b, total))
+    view = lowering.env.wide_target(node.name, node.output.type.sizes)
+    frame = kept_frame(lowering.frame, reduced_axes(node, len(lowering.frame.shape)))
+    lowering.stores[node.name] = [Store(result, frame.access(view))]
+    return result
+
+
+def _softmax(lowering: GroupLowering, node: Node) -> tuple[Expression, Expression, Expression]:
+    """The softmax of rows, their maxima, and the sums of the powers."""
     b = lowering.builder
     scores, octaves = _scores(lowering, node)
-    shifted, dims = _shifted(lowering, node, scores)
+    shifted, dims, most = _shifted(lowering, node, scores)
     shares = b.op("vexp2", shifted if octaves == 1.0 else b.op("vmul", shifted, octaves))
     total = lowering.reduce("vredsum", shares, dims)
+    most = b.op("vmul", most, octaves / LOG2_E)
     if lowering.keeps_sums:
         lowering.row_sums = total
-        return shares
-    return b.op("vmul", shares, b.op("vrcp", total))
+        return shares, most, total
+    return b.op("vmul", shares, b.op("vrcp", total)), most, total
 
 
 def log_softmax(lowering: GroupLowering, node: Node) -> Expression:
     """x - max - log(sum(exp(x - max))), along one axis."""
-    shifted, dims = _shifted(lowering, node, lowering.expression(node.inputs[0]))
+    shifted, dims, _ = _shifted(lowering, node, lowering.expression(node.inputs[0]))
     total = lowering.reduce("vredsum", exp(lowering.builder, shifted), dims)
     return lowering.builder.op("vsub", shifted, log(lowering.builder, total))
 
@@ -159,10 +176,12 @@ def _scores(lowering: GroupLowering, node: Node) -> tuple[Expression, float]:
     return scores, factor * LOG2_E
 
 
-def _shifted(lowering: GroupLowering, node: Node, x: Expression) -> tuple[Expression, tuple[str, ...]]:
-    """Scores without the maximum of their row, and the dimensions along which that runs."""
-    dims = lowering.frame.names_of_axis(integer(node.attributes, "axis"))
-    return lowering.builder.op("vsub", x, lowering.reduce("vredmax", x, dims)), dims
+def _shifted(lowering: GroupLowering, node: Node, x: Expression) -> tuple[Expression, tuple[str, ...], Expression]:
+    """Scores without the maximum of their row, the dimensions along which that runs, and the maximum."""
+    (axis,) = reduced_axes(node, len(lowering.frame.shape))
+    dims = lowering.frame.names_of_axis(axis)
+    most = lowering.reduce("vredmax", x, dims)
+    return lowering.builder.op("vsub", x, most), dims, most
 
 
 def _from_axis(lowering: GroupLowering, node: Node) -> tuple[tuple[str, ...], int]:
