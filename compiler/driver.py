@@ -167,17 +167,17 @@ class Compilation:
         if self.opt_level == 0:
             return (), None
         plain = (skip_masked_for(self.machine), MergeProducts(), fuse_for(self.machine, self.precision))
+        if self.opt_level < 3:
+            return plain, None
         ways: list[tuple[Pass, ...]] = [plain]
         # Parts of FP32 operands are made of what lies together.
         stack = (StackProducts(),) if self.precision != "fp32" else ()
-        for one in (
-            (DivideDepth(self.machine.dies), divide_keys_for(self.machine), *stack) if self.opt_level >= 3 else ()
-        ):
+        for one in (DivideDepth(self.machine.dies), divide_keys_for(self.machine), *stack):
             if one.run(graph).changed:
                 ways += [(one, *way) for way in ways]
         best, found = self.search.fastest(graph, ways) if len(ways) > 1 else (plain, None)
         fold = FoldNorms(self.machine.tcore_cols)
-        is_sound = self.precision == "bf16" and self.opt_level >= 3
+        is_sound = self.precision == "bf16"
         if not is_sound or not fold.applies(graph) or not fold.applies(run_passes(graph, best[:-1])):
             return best, found
         return self.search.faster(graph, (best, found), (*best[:-1], fold, best[-1]))

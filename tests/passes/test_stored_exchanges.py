@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from plan_views import NAME, elements, views
@@ -25,7 +26,12 @@ from birc.compiler.ir.plan import (
     View,
 )
 from birc.compiler.ir.region import region
+from birc.compiler.passes.allocate import allocate
+from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.stored_exchanges import stored_exchanges, transferred
+from birc.compiler.passes.tile import tile
+from birc.compiler.prove import new_prover
+from birc.runtime.machine import load_machine
 
 ROWS = View(NAME, 0, (8, 12), (12, 1))
 OTHERS = replace(ROWS, offset=96)
@@ -93,6 +99,17 @@ def test_boxes_of_a_tensor_are_stored():
         assert is_stored(plan)
         assert len(stored_away(plan)) == count
         assert not stored_away(plan, die=1)
+
+
+@pytest.mark.parametrize("sent", [ROWS, COLUMNS], ids=["rows", "columns"])
+def test_the_plan_is_proved(sent: View):
+    """What is stored over lies in the other die's memory, and of a tile the other die gets no more than that."""
+    machine = load_machine("br100")
+    plan = stored_exchanges(plan_of(sent, KernelStep((touching(ROWS), touching(OTHERS)))))
+    assert stored_away(plan)
+    for step in (tile, schedule, allocate):
+        plan = step(plan, machine)
+    assert not list(new_prover().flaws(plan, machine))
 
 
 def test_what_is_no_few_boxes_of_a_store_is_transferred():

@@ -15,10 +15,11 @@ from birc.compiler.ir.proof.touch import Space, Touch
 def bounds_flaws(space: Space, touch: Touch, storage: Storage) -> Iterator[Flaw]:
     """Points at which an access leaves its buffer, or misses the view that it may not miss.
 
-    Tiles that reach beyond the space count for the first claim; in a store they must miss the view.
+    Tiles that reach beyond the space count for the first claim; in a store they must miss the view. Of what is stored
+    the other die gets the part that its view has, and no more.
     """
     yield from _leaves_buffer(space, touch, storage)
-    if touch.stores or touch.access.fill == "refuse":
+    if (touch.stores and not touch.access.view.away) or touch.access.fill == "refuse":
         yield from _misses_view(space, touch)
     elif touch.indexed is not None:
         yield from _misses_view(space, touch, touch.indexed[0])

@@ -18,6 +18,7 @@ from birc.compiler.ir.polyhedra import Elements, example_point
 from birc.compiler.ir.proof.flaw import Flaw, flaw
 from birc.compiler.ir.proof.storage import view_coordinates
 from birc.compiler.ir.proof.touch import Space, Touch
+from birc.runtime.program import OTHER_L2
 
 _TILE, _AXIS = "tile of ", "axis "
 
@@ -206,9 +207,11 @@ def _is_exact(touch: Touch) -> bool:
 
 def _byte_range_flaws(space: Space, touch: Touch, buffer: Buffer, size: int, fast: FastPath) -> Iterator[Flaw]:
     """The bytes that barriers go by contain those of every element."""
-    place, first, end = fast.byte_range(touch.access.view, buffer)
-    if place != buffer.space:
-        yield flaw(touch, f"is taken for an access to {place}, its buffer lies in {buffer.space}")
+    view = touch.access.view
+    place, first, end = fast.byte_range(view, buffer)
+    lies_in = OTHER_L2 if view.away else buffer.space
+    if place != lies_in:
+        yield flaw(touch, f"is taken for an access to {place}, its buffer lies in {lies_in}")
     address = weighted((touch.element,), (size,), buffer.address)
     conditions = (*space.within(touch.moved, beyond=True), *touch.data, *touch.inside)
     point = example_point(conditions, ((Range(address, None, first),), (Range(address, end - size + 1),)))
