@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -172,6 +173,13 @@ class GraphEditor:
         self._nodes[node.name] = changed
         self._register(changed)
         return changed
+
+    def lay_out(self, name: str, layout: tuple[int, ...] | None) -> str:
+        """Let the value of a node be stored in an order of its dimensions (None: in their own); its name."""
+        node = self.producer(name)
+        if node is not None:
+            self.update(node, outputs=(replace(node.output, type=replace(node.output.type, layout=layout)),))
+        return name
 
     def _forget_uses(self, node: Node) -> None:
         for name in node.present_inputs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -86,7 +86,7 @@ def _scores(graph: Graph, name: str, reader: Node) -> tuple[Node, ...]:
             return tuple(reversed(nodes))
         if node.op not in ("mul", "add") or graph.type_of(node.inputs[0]).sizes != node.output.type.sizes:
             return ()
-        if not _is_finite(graph, node.inputs[1]) or (node.op == "mul" and not is_scalar(graph, node.inputs[1])):
+        if not _is_finite(graph, node.inputs[1]) or (node.op == "mul" and not _is_scalar(graph, node.inputs[1])):
             return ()
         name, reader = node.inputs[0], node
 
@@ -97,7 +97,7 @@ def _is_finite(graph: Graph, name: str) -> bool:
     return constant is not None and bool(np.isfinite(np.asarray(constant.data, np.float64)).all())
 
 
-def is_scalar(graph: Graph, name: str) -> bool:
+def _is_scalar(graph: Graph, name: str) -> bool:
     """Whether a value is one known number."""
     constant = graph.constants.get(name)
     return constant is not None and constant.data.size == 1 and constant.type.rank == 0
@@ -105,7 +105,7 @@ def is_scalar(graph: Graph, name: str) -> bool:
 
 def _is_weightless(graph: Graph, name: str) -> bool:
     """Whether a value is one number, so low that it gets no share."""
-    return is_scalar(graph, name) and float(graph.constants[name].data) <= WEIGHTLESS
+    return _is_scalar(graph, name) and float(graph.constants[name].data) <= WEIGHTLESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +166,7 @@ class AttentionPieces:
 
     def laid_out(self, name: str) -> str:
         """A value that lies as the result of the attention does."""
-        node, layout = self.editor.producer(name), self.attention.context.output.type.layout
-        if node is not None and layout is not None:
-            self.editor.update(node, outputs=(replace(node.output, type=replace(node.output.type, layout=layout)),))
-        return name
+        return self.editor.lay_out(name, self.attention.context.output.type.layout)
 
     def _cut(self, node: Node, place: int, rows: Range | None, columns: Range | None) -> str:
         """Some rows and columns (None: all) of an operand, where it has more than one."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from birc.compiler.ir.attributes import AttributeValue, integer, integers
+from birc.compiler.ir.attributes import AttributeValue, integers
 from birc.compiler.ir.edit import GraphEditor
-from birc.compiler.ir.graph import Graph, Node, Value
+from birc.compiler.ir.graph import Graph, Node
 from birc.compiler.passes.base import Pass, PassResult, finish_edit
+from birc.compiler.passes.lower.panels import is_pointwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,8 @@ def _is_pointwise(graph: Graph, node: Node) -> bool:
     """Whether a node that one other reads is a convolution of single pixels, all there, with constant weights."""
     if node.op != "conv2d" or graph.only_user(node) is None or not node.output.type.dtype.is_float:
         return False
-    weights, *biases = (graph.constants.get(name) for name in node.present_inputs[1:])
-    if weights is None or weights.type.sizes[2:] != (1, 1) or None in biases:
-        return False
-    return integer(node.attributes, "group") == 1 and not any(integers(node.attributes, "pads"))
+    constants = node.present_inputs[1:]
+    return all(name in graph.constants for name in constants) and is_pointwise(graph, node, constants[0])
 
 
 def _stack(editor: GraphEditor, node: Node, pair: tuple[Node, Node]) -> None:
@@ -96,18 +95,11 @@ def _stack(editor: GraphEditor, node: Node, pair: tuple[Node, Node]) -> None:
         ends = (images, channels, (rows - 1) * y_step + 1, (columns - 1) * x_step + 1)
         return add("slice", x, starts=(0, 0, 0, 0), ends=ends, steps=(1, 1, y_step, x_step))
 
-    def laid_out(name: str) -> str:
-        """A value, stored in the order in which the sum is."""
-        made = editor.producer(name)
-        if made is not None:
-            editor.update(made, outputs=(Value(name, replace(made.output.type, layout=layout)),))
-        return name
-
     weights = np.concatenate([editor.constants[product.inputs[1]].data for product in pair], axis=1)
     biases = [editor.constants[name].data for product in pair for name in product.present_inputs[2:]]
     constants = [editor.add_constant(weights, f"{pair[0].inputs[1]}.stacked")]
     if biases:
         constants.append(editor.add_constant(np.sum(biases, axis=0, dtype=biases[0].dtype), f"{node.name}.bias"))
-    operand = laid_out(add("concat", *map(pixels, pair), axis=1))
+    operand = editor.lay_out(add("concat", *map(pixels, pair), axis=1), layout)
     plain: dict[str, AttributeValue] = {"stride": (1, 1), "pads": (0, 0, 0, 0), "dilation": (1, 1), "group": 1}
-    editor.replace(node, laid_out(add("conv2d", operand, *constants, **plain)))
+    editor.replace(node, editor.lay_out(add("conv2d", operand, *constants, **plain), layout))

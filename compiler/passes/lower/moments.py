@@ -51,10 +51,7 @@ def row_statistics(lowering: GroupLowering, node: Node) -> Expression:
         mean = b.op("vmul", lowering.reduce("vredsum", x, along), 1.0 / count)
         x = b.op("vsub", x, mean)
     variance = lowering.reduce("vredsum", b.op("vmul", x, x), along)
-    found = _scales(lowering, node, variance, mean, count)
-    view = _statistics(lowering, node)
-    lowering.stores[node.name] = [Store(value, frame.access(_of(view, which))) for which, value in enumerate(found)]
-    return found[0]
+    return _scales(lowering, node, variance, mean, count)
 
 
 def row_factors(lowering: GroupLowering, node: Node) -> Expression:
@@ -76,19 +73,19 @@ def row_factors(lowering: GroupLowering, node: Node) -> Expression:
         apart = b.op("vsub", b.op("vmul", sums, 1.0 / width), mean)
         squares = b.op("vfma", b.op("vmul", apart, float(width)), apart, squares)
     variance = lowering.reduce("vredsum", squares, along)
-    found = _scales(lowering, node, variance, mean, count)
-    view = _statistics(lowering, node)
-    lowering.stores[node.name] = [Store(value, frame.access(_of(view, which))) for which, value in enumerate(found)]
-    return found[0]
+    return _scales(lowering, node, variance, mean, count)
 
 
 def _scales(
     lowering: GroupLowering, node: Node, squares: Expression, mean: Expression | None, count: int
-) -> list[Expression]:
-    """The inverse deviation by the sum of so many squares, and minus the mean times that."""
+) -> Expression:
+    """The inverse deviation by the sum of so many squares, and minus the mean times that; both are stored."""
     b = lowering.builder
     factor = b.op("vrsqrt", b.op("vfma", squares, 1.0 / count, number(node.attributes, "epsilon")))
-    return [factor] if mean is None else [factor, b.op("vmul", b.op("vmul", mean, -1.0), factor)]
+    found = [factor] if mean is None else [factor, b.op("vmul", b.op("vmul", mean, -1.0), factor)]
+    view, frame = _statistics(lowering, node), lowering.frame
+    lowering.stores[node.name] = [Store(value, frame.access(_of(view, which))) for which, value in enumerate(found)]
+    return factor
 
 
 def _statistics(lowering: GroupLowering, node: Node) -> View:
