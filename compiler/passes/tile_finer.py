@@ -1,7 +1,7 @@
 """Products in operations of less depth than the T-core takes at once.
 
 The first operation begins when less has been loaded, and less is left to do when the last operand has come: what counts
-where an SPC has only a few operations.
+where an SPC has only a few operations. Where it has many, a slot is free the earlier for the next tile.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from birc.runtime.machine import Machine
 
 PARTS: Final = (2, 4)
 """In how many operations one is cut."""
-MOST_CYCLES: Final = 4000
+PARTS_OF_LONG: Final = (2,)
+"""The same for long kernels: the more operations, the longer it takes to time them."""
+LONG_CYCLES: Final = 4000
 """Of kernels that take longer the start and the end are little."""
 
 
@@ -25,7 +27,7 @@ def finer(kernel: Kernel, chosen: TiledDepth, least: int, machine: Machine) -> I
     """The ways to cut the operations of a tiling that takes `least` cycles; each has its slots in as many parts."""
     tiling, tiled = chosen.tiling, chosen.of(kernel)
     contraction = tiled.contraction
-    if least > MOST_CYCLES or contraction is None:
+    if contraction is None:
         return
     depth = [d.name for d in tiled.red_dims]
     deepest = [name for name in depth if name not in tiling.taps][-1]
@@ -33,7 +35,7 @@ def finer(kernel: Kernel, chosen: TiledDepth, least: int, machine: Machine) -> I
     if dict(tiling.tile)[deepest] >= tiled.dimension(deepest).extent:  # The operands of all parts are there at once.
         resident = max(resident, len(depth) - depth.index(deepest))
     unit = machine.format(contraction.format).k_unit
-    for parts in PARTS:
+    for parts in PARTS_OF_LONG if least > LONG_CYCLES else PARTS:
         tile = dict(tiling.tile)
         if tile[deepest] % (parts * unit):
             return
