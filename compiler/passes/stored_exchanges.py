@@ -32,11 +32,11 @@ class Writer:
     parts: tuple[View, ...]
 
     def storing(self, statement: Statement) -> tuple[Statement, ...]:
-        """The statement, and if it is the store those to the other die."""
+        """The statement, and if it is the store, before it those to the other die, which take longer."""
         if statement.op != "vst" or statement.access != self.access:
             return (statement,)
         away = (replace(self.access, view=part) for part in self.parts)
-        return (statement, *(replace(statement, access=access) for access in away))
+        return (*(replace(statement, access=access) for access in away), statement)
 
 
 def stored_exchanges(plan: Plan) -> Plan:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -9,9 +11,10 @@ from functools import cache
 
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
-from birc.runtime.program import OTHER_L2, Box, Descriptor, Kernel
+from birc.runtime.program import OTHER_L2, Affine, Box, Descriptor, Kernel
 from birc.runtime.timing.ports import Port, Route
 from birc.runtime.timing.steps import affine_range, instructions_in
+from birc.runtime.timing.traffic import count_in_bounds
 
 _SECTIONS = {"uma16": 16, "uma8": 8, "uma4": 4, "numa": 1}
 
@@ -46,13 +49,14 @@ class RoutePlan:
     active: Mapping[int, tuple[int, ...]]
     boxes: Sequence[tuple[Box, Descriptor, tuple[int, ...]]]
     _users: dict[tuple[int, int], set[int]] = field(default_factory=dict)
-    _sent: dict[int, int] = field(default_factory=dict)  # elements
+    _sent: dict[int, int] = field(default_factory=dict)  # bytes
 
     def __post_init__(self) -> None:
         for box, descriptor, trips in self.boxes:
             if descriptor.space == OTHER_L2:
+                num_bytes = dtype(descriptor.dtype).bits // 8
                 for spc in self.active:
-                    self._sent[spc] = self._sent.get(spc, 0) + self._inside(box, descriptor, trips, spc)
+                    self._sent[spc] = self._sent.get(spc, 0) + num_bytes * self._inside(box, descriptor, trips, spc)
             if not self._is_narrow(descriptor):
                 continue
             for spc in self.active:
@@ -91,17 +95,31 @@ class RoutePlan:
         return Route("hbm", store, (*memory, (noc, whole)), machine.hbm_latency_cycles, receivers)
 
     def _inside(self, box: Box, descriptor: Descriptor, trips: tuple[int, ...], spc: int) -> int:
-        """The elements of a tensor that an SPC reaches with a box, in all iterations."""
+        """The elements of a tensor that an SPC moves with a box, in all iterations together."""
         known = self.active[spc]
-        values = dict(enumerate(trips)) | dict.fromkeys(range(len(known)), 1)
-        count = 1
+        values = dict(enumerate(trips))
+        count, cut, depths = 1, [], set()
         for axis, low, dim in zip(box.axes, descriptor.lower, descriptor.dims, strict=True):
-            moved = sum(factor * known[depth] for depth, factor in axis.start.terms if depth < len(known))
-            first, last = affine_range(axis.start, values)
+            own = Affine(
+                _spc_part(axis.start.constant, axis.start.terms, known),
+                tuple(term for term in axis.start.terms if term[0] >= len(known)),
+            )
+            first, last = affine_range(own, values)
             reach = (axis.extent - 1) * axis.step
-            start, end = first + moved + min(0, reach), last + moved + max(0, reach) + 1
-            count *= max(0, min(end, low + dim) - max(start, low))
-        return count
+            if low <= first + min(0, reach) and last + max(0, reach) < low + dim:
+                count *= axis.extent
+            else:
+                cut.append((own, axis, low, low + dim))
+                depths |= {depth for depth, _ in own.terms}
+        moving = sorted(depths)
+        count *= math.prod(trips[depth] for depth in range(len(known), len(trips)) if depth not in depths)
+        return count * sum(
+            math.prod(
+                count_in_bounds(_at(own, dict(zip(moving, point, strict=True))), axis.step, axis.extent, low, high)
+                for own, axis, low, high in cut
+            )
+            for point in itertools.product(*(range(trips[depth]) for depth in moving))
+        )
 
     def _l2_port(self) -> Port:
         return Port("l2", exact(self.machine.l2_to_gib_bytes_per_cycle))
@@ -155,6 +173,11 @@ def boxes_in(kernel: Kernel) -> Iterator[tuple[Box, tuple[int, ...]]]:
     """Every box of a kernel with the iterations of the loops around it, outermost first."""
     for instruction, trips in instructions_in(kernel.nests):
         yield from ((operand, trips) for operand in instruction.operands if isinstance(operand, Box))
+
+
+def _at(number: Affine, values: Mapping[int, int]) -> int:
+    """An affine number at the values of its variables."""
+    return number.constant + sum(factor * values[depth] for depth, factor in number.terms)
 
 
 def _spc_part(constant: int, terms: tuple[tuple[int, int], ...], variables: tuple[int, ...]) -> int:

@@ -123,6 +123,13 @@ def test_it_may_be_made_a_few_steps_before():
     assert stored_away(plan) == [replace(ROWS, lower=(0, 0), away=True)]
 
 
+def test_what_has_the_longer_way_is_stored_first():
+    step = stored_exchanges(plan_of(ROWS, KernelStep((touching(ROWS), None)))).steps[0]
+    assert isinstance(step, KernelStep)
+    (phase,) = step.kernel.phases
+    assert [statement.access.view.away for statement in phase.statements] == [True, False]
+
+
 def test_what_the_other_die_still_uses_there_is_transferred():
     reads = touching(COLUMNS, "vld")
     make = KernelStep((touching(ROWS), None))

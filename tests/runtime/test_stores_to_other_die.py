@@ -154,6 +154,25 @@ def test_one_that_stores_little_leaves_the_link_to_the_others() -> None:
     assert Fraction(taken[0], taken[1]) < Fraction(11, 20)
 
 
+def test_an_spc_that_stores_nothing_over_between_others_has_no_share() -> None:
+    """The rows stored over lie between two of the other SPC's tiles: the link is as if that one was not there."""
+    tiles, num_bytes = 2, 64 * 4
+    case = stored_over(tiles)
+    away = next(number for number, d in enumerate(case.program.descriptors) if d.space == "other_l2")
+    view: Descriptor = replace(case.program.descriptors[away], dims=(1, 64), origin=(1, 0))
+    row = (i(0) + i(1) * 2, 1), (0, 64)
+    work = [op("vld", v(0), box(0, *row)), *(op("vst", box(slot, *row), v(0)) for slot in (1, 2))]
+    first, *others = case.program.kernels
+    program = replace(
+        case.program,
+        kernels=(replace(first, nests=(par(2, par(tiles, *work), level="spc"),)), *others),
+        descriptors=(*case.program.descriptors[:away], view, *case.program.descriptors[away + 1 :]),
+    )
+    runs = [simulate(program, TINY.with_values({"d2d_bytes_per_cycle": rate})).runs[0] for rate in (0.1, 0.05)]
+    fast, slow = (run.end_cycles - run.start_cycles for run in runs)
+    assert slow - fast == num_bytes / 0.05 - num_bytes / 0.1
+
+
 def test_transfers_have_what_kernels_leave_of_the_link() -> None:
     """A transfer beside the stores takes longer than one behind them."""
     case = stored_over(tiles=64)
