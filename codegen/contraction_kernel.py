@@ -86,7 +86,9 @@ class ContractionWriter:
             self.nest, self.loads, tiling.rows, self.row, self.tile.get(self.row, 1), self.column,
             self.tile[self.column], self._taken, self._load_lasting,
         )  # fmt: skip
-        self.shares: dict[str, int] = {}
+        self.spreads = spreads(kernel, tiling)
+        self.shares = {d.name: self.spreads[d.name].share for d in kernel.par_dims}
+        self.shares[self.column] //= tiling.deals
 
     def emit(self) -> tuple[KernelCode, Slots]:
         """The code and the slots."""
@@ -171,16 +173,17 @@ class ContractionWriter:
         return [d for d in self.kernel.par_dims if d.name not in inside]
 
     def _spc_loops(self, loops: ExitStack) -> None:
-        spread = spreads(self.kernel, self.tiling)
         for d in self.kernel.par_dims:
-            self.shares[d.name] = spread[d.name].share
-            loops.enter_context(self.nest.loop(spread[d.name].spcs, spread[d.name].points, d.name, level="spc"))
+            spread = self.spreads[d.name]
+            loops.enter_context(self.nest.loop(spread.spcs, spread.hand, d.name, level="spc"))
 
     def _row_loops(self, loops: ExitStack) -> None:
         for name in self.contraction.row_dims:
             self._block_loop(loops, name, self.tiling.rows if name == self.row else 1)
 
     def _column_loop(self, loops: ExitStack) -> None:
+        spread = self.spreads[self.column]
+        loops.enter_context(self.nest.loop(spread.deals, spread.dealt, self.column))
         self._block_loop(loops, self.column, self.tiling.columns)
 
     def _block_loop(self, loops: ExitStack, name: str, block: int) -> None:

@@ -167,7 +167,8 @@ class Tiling:
     the next block of columns begins with those rows, which are there, and goes back to the first; `eager`: what goes
     past tiles of the other operand is loaded as far ahead as there are slots from the first tile on, as the other is
     there by then; `shifted`: so many first rows of a block take their chunks of the depth half a chunk apart from those
-    of the others. Of a vector kernel whose phases have no loops `rows` are the tiles that a program has under way
+    of the others; `deals`: so often the column tiles are dealt out, each time as many in a row to every SPC. Of a
+    vector kernel whose phases have no loops `rows` are the tiles that a program has under way
     together.
     """
 
@@ -190,6 +191,7 @@ class Tiling:
     eager: bool = False
     shifted: int = 0
     ahead: bool = False
+    deals: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,16 @@ from birc.compiler.ir.plan import Dimension, Kernel, Tiling
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """One dimension: each of `spcs` SPCs takes `share` tiles in a row, the first SPC the first ones.
+    """One dimension: each of `spcs` SPCs takes `share` tiles, an equal part of them, in a row, at each of `deals`.
 
-    The last tiles may lie beyond the extent, in part or as a whole.
+    At each deal the first SPC takes the first ones. The last tiles may lie beyond the extent, in part or as a whole.
     """
 
     extent: int
     tile: int
     share: int
     spcs: int
+    deals: int = 1
 
     @property
     def tiles(self) -> int:
@@ -28,6 +29,16 @@ class Spread:
     def points(self) -> int:
         """The points of one SPC's share."""
         return self.share * self.tile
+
+    @property
+    def hand(self) -> int:
+        """The points that one SPC takes at a deal."""
+        return self.points // self.deals
+
+    @property
+    def dealt(self) -> int:
+        """The points that all SPCs together take at a deal."""
+        return self.spcs * self.hand
 
     @property
     def reached(self) -> int:
@@ -45,10 +56,13 @@ def spreads(kernel: Kernel, tiling: Tiling) -> dict[str, Spread]:
     tile = {d.name: 1 for d in kernel.space} | dict(tiling.tile)
     spcs = dict(tiling.spcs)
     blocks = _blocks(kernel, tiling, tile)
+    deals = {} if kernel.contraction is None else {kernel.contraction.column: tiling.deals}
     looped = {name for phase in kernel.phases for name in phase.loops} if kernel.contraction is None else set()
     outer = {d.name for d in kernel.par_dims} - looped
     found = {
-        d.name: _spread(d, tile[d.name], spcs.get(d.name, 1) if d.name in outer else 1, blocks.get(d.name, 1))
+        d.name: _spread(
+            d, tile[d.name], spcs.get(d.name, 1) if d.name in outer else 1, blocks.get(d.name, 1), deals.get(d.name, 1)
+        )
         for d in kernel.space
     }
     shared = [found[d.name] for d in kernel.par_dims if d.name in outer]
@@ -59,11 +73,11 @@ def spreads(kernel: Kernel, tiling: Tiling) -> dict[str, Spread]:
     return found | {name: _spread(kernel.dimension(name), tile[name], found[name].spcs, turns)}
 
 
-def _spread(dimension: Dimension, tile: int, spcs: int, block: int) -> Spread:
+def _spread(dimension: Dimension, tile: int, spcs: int, block: int, deals: int = 1) -> Spread:
     tiles = -(-dimension.extent // tile)
     share = -(-tiles // spcs)
-    share = -(-share // block) * block
-    return Spread(dimension.extent, tile, share, -(-tiles // share))
+    share = -(-share // (block * deals)) * block * deals
+    return Spread(dimension.extent, tile, share, -(-tiles // share), deals)
 
 
 def _blocks(kernel: Kernel, tiling: Tiling, tile: dict[str, int]) -> dict[str, int]:

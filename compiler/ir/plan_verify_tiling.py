@@ -87,6 +87,8 @@ def _program_problems(kernel: Kernel, tiling: Tiling, machine: Machine) -> Itera
         yield "loads ahead, which only vector kernels do, and no others that load once or have tiles under way together"
     if tiling.eager and kernel.contraction is None:
         yield "is eager to load what goes past tiles of another operand, but is no product"
+    if tiling.deals < 1 or (tiling.deals > 1 and (kernel.contraction is None or tiling.winding or tiling.overlap)):
+        yield f"deals out columns {tiling.deals} times, which products do that neither wind past them nor overlap rows"
     if tiling.overlap:
         yield from _overlap_problems(kernel, tiling)
     if tiling.programs > machine.vector_programs:

@@ -15,6 +15,7 @@ from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.lifetimes import streamed
 from birc.compiler.passes.row_parts import PARTS, TiledParts, in_row_parts
 from birc.compiler.passes.tile_contraction import TiledDepth, contraction_tilings
+from birc.compiler.passes.tile_dealt import dealt
 from birc.compiler.passes.tile_finer import finer
 from birc.compiler.passes.tile_shifted import shifted
 from birc.compiler.passes.tile_slots import fewer_slots
@@ -90,7 +91,8 @@ def _solve(kernel: Kernel, machine: Machine, memories: Memories, clock: Clock | 
     most = 1 if clock is None else timed
     tilings: list[Tiled] = []
     if kernel.contraction is not None:
-        tilings += contraction_tilings(kernel, kernel.contraction, machine, memories, most)
+        products = contraction_tilings(kernel, kernel.contraction, machine, memories, most)
+        tilings += [*products, *(dealt(kernel, products, machine) if clock is not None else ())]
     else:
         tilings += window_tilings(kernel, machine, memories, most)
         if not tilings or clock is not None:

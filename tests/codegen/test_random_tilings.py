@@ -116,6 +116,21 @@ def test_rows_wind_past_blocks_of_columns(blocks: int, rows: int, columns: int, 
     assert executed["vld"] < 2 * executed["vst"]  # Biases are loaded once for several rows.
 
 
+@pytest.mark.parametrize("deals", [2, 3])
+@pytest.mark.parametrize("hoist", ["", "a", "b"])
+@pytest.mark.parametrize("turns", [TILE, BLOCK])
+def test_columns_are_dealt_out_several_times(deals: int, hoist: str, turns: str) -> None:
+    """Two blocks of columns an SPC at each deal, the last of them not full; each operand as if they were dealt once."""
+    rows, columns, blocks = 2, 2, 2 * deals
+    fused, lowered, kernel = product(3 * 2 * rows, 4, 4 * 2 * blocks * columns - 3)
+    tile = (("m", 3), ("n", 4), ("k0", 2))
+    tiling = Tiling(tile, (("n", 2),), rows, columns, 1, hoist, False, 5, 5, 2, turns, deals=deals)
+    once = with_tiling(fused, lowered, kernel, replace(tiling, deals=1))
+    case = with_tiling(fused, lowered, kernel, tiling)
+    check(case, 1)
+    assert simulate(case.compiled.program, MACHINE).traffic == simulate(once.compiled.program, MACHINE).traffic
+
+
 @pytest.mark.parametrize(("steps", "chunks", "shifted"), [(2, 2, 1), (2, 3, 3), (3, 2, 1), (4, 3, 1)])
 def test_the_first_rows_take_their_chunks_later(steps: int, chunks: int, shifted: int) -> None:
     """Blocks on every SPC, the last one not full, some columns of it alone; in slots for one chunk of the columns.

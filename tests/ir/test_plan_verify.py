@@ -324,6 +324,13 @@ TILINGS = (
         "kernel 'product'",
         "winds past its columns, which takes",
     ),
+    Mistake("programs 2", "programs 2 deals 0", "kernel 'product'", "deals out columns 0 times, which products do"),
+    Mistake(
+        "programs 2",
+        "block 3 by 2 resident 1 slots 4 and 8 stream true winding true deals 2",
+        "kernel 'product'",
+        "neither wind past them nor overlap rows",
+    ),
     Mistake(
         "phase {\n        v0 = vacc\n        v1 = vmax(v0, 0.0)",
         "phase (o) {\n        v0 = vacc\n        v8 = vfoldmax(v0) over [o]\n      }\n"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import product
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from kernel_streams import PROBE, element, evaluate, inside, listed, walk, with_probe
 
@@ -211,8 +211,7 @@ def test_vector_kernels(kernel: Kernel, spare: int, of_inner: bool, local: bool)
 @st.composite
 def products(draw: st.DrawFn) -> Kernel:
     """`t[y, o] = x[y, c] * w[c, o]` in random tiles and blocks, the store somewhere."""
-    space = tuple(Dimension(name, draw(st.integers(1, 9)), kind) for name, kind in (("y", PAR), ("o", PAR), ("c", RED)))
-    extents = {d.name: d.extent for d in space}
+    extents = {name: draw(st.integers(1, 9)) for name in "yoc"}
     tile = {name: draw(st.integers(1, extent)) for name, extent in extents.items()}
     spcs = tuple((name, draw(st.integers(2, 4))) for name in ("y", "o") if draw(st.booleans()))
     tiling = Tiling(
@@ -225,34 +224,52 @@ def products(draw: st.DrawFn) -> Kernel:
     )
     if tiling.resident and draw(st.booleans()):
         tiling = replace(tiling, hoist=draw(st.sampled_from("ab")), stream=False)
+    tiling = replace(tiling, deals=draw(st.sampled_from((1, 1, 2, 3))))
     if tiling.rows * tiling.columns > 1:
         tiling = replace(tiling, turns=draw(st.sampled_from(("tile", "block"))), programs=draw(st.integers(1, 2)))
+    y, o = extents["y"], extents["o"]
+    return made_product(extents, tiling, draw(st.sampled_from(((o, 1), (1, y), (1, 1), (0, 1), (o + 1, 1)))))
+
+
+def made_product(extents: dict[str, int], tiling: Tiling, strides: Point) -> Kernel:
+    """`t[y, o] = x[y, c] * w[c, o]`."""
+    space = tuple(Dimension(name, extents[name], kind) for name, kind in (("y", PAR), ("o", PAR), ("c", RED)))
     y, o, c = (extents[name] for name in "yoc")
     x = Access(View("x", 0, (y, c), (c, 1)), (Index((("y", 1),)), Index((("c", 1),))))
     w = Access(View("w", 0, (c, o), (o, 1)), (Index((("c", 1),)), Index((("o", 1),))))
-    strides = draw(st.sampled_from(((o, 1), (1, y), (1, 1), (0, 1), (o + 1, 1))))
     store = Access(View("t", 0, (y, o), strides), (Index((("y", 1),)), Index((("o", 1),))))
     phase = Phase((Statement("vacc", "v0"), Statement("vst", "", ("v0",), store)))
     contraction = Contraction(x, w, 1, 1, ("y",), ("o",), "tf32p")
     return Kernel("product", space, (phase,), contraction, tiling=tiling)
 
 
+DEALT = made_product(
+    {"y": 2, "o": 23, "c": 2}, Tiling((("y", 2), ("o", 2), ("c", 2)), (("o", 2),), columns=2, deals=3), (23, 1)
+)
+"""Of 12 tiles of columns every SPC has two at each deal."""
+
+
 @settings(max_examples=50, deadline=None, suppress_health_check=SLOW_TO_DRAW)
-@given(products(), st.integers(-3, 3))
-def test_products(kernel: Kernel, spare: int) -> None:
+@given(products(), st.integers(-3, 3), st.booleans())
+@example(DEALT, 0, True)
+def test_products(kernel: Kernel, spare: int, local: bool) -> None:
     walked = Walked(kernel)
     extents = {d.name: d.extent for d in kernel.space}
     sizes = {"x": extents["y"] * extents["c"], "w": extents["c"] * extents["o"], "t": extents["y"] * extents["o"]}
     sizes = {name: max(1, size + spare) for name, size in sizes.items()}
-    proof = proof_of(kernel, {name: storage(size) for name, size in sizes.items()})
+    proof = proof_of(kernel, {name: storage(size, local=local and name == "t") for name, size in sizes.items()})
     store = kernel.phases[0].statements[1].access
-    inner = [point for _, point in walked.points() if walked.inside(point)]
+    taken = [(spc, point) for spc, point in walked.points() if walked.inside(point)]
+    inner = [point for _, point in taken]
+    assert not says(proof, "SPC")
     assert sorted(inner) == list(product(range(extents["y"]), range(extents["o"])))
     assert says(proof, "touches bytes") == any(
         not 0 <= at < sizes[item.view.buffer] for item in walked.others for at in item.elements()
     )
-    assert says(proof, "at another point") == meet(walked, store, store, local=False)
+    assert says(proof, "at another point") == meet(walked, store, store, local=local)
     assert not says(proof, "beyond the iteration space")
+    made = {(0, spc if local else 0, 0, element(store.view, walked.place(store, point))) for spc, point in taken}
+    assert listed(proof.image(2)) == made
     for number, item in enumerate((kernel.contraction.a, kernel.contraction.b, store)):
         loaded = {at for reached in walked.others if reached.view == item.view for at in reached.elements()}
         assert {position for *_, position in listed(proof.image(number))} == loaded

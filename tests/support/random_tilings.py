@@ -242,7 +242,7 @@ def _tilings(draw: st.DrawFn, kernel: Kernel, mode: str) -> Tiling:
     shifted = replace(tiling, shifted=draw(st.integers(1, 2)))
     if mode == "cut" and not list(tiling_problems(replace(kernel, tiling=shifted), MACHINE)) and draw(st.booleans()):
         return shifted
-    tiling = replace(tiling, eager=draw(st.booleans()))
+    tiling = replace(tiling, eager=draw(st.booleans()), deals=draw(st.sampled_from((1, 1, 2, 3))))
     by_columns = replace(tiling, by_columns=True)
     is_legal = not list(tiling_problems(replace(kernel, tiling=by_columns), MACHINE))
     if not is_legal or draw(st.booleans()):

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from birc.compiler.ir.affine import Range, below, equal, renamed, variable
-from birc.compiler.ir.plan import OWN_DIMENSIONS, Index
+from birc.compiler.ir.plan import OWN_DIMENSIONS
 from birc.compiler.ir.polyhedra import Elements, example_point
 from birc.compiler.ir.proof.flaw import Flaw, flaw
 from birc.compiler.ir.proof.storage import Storage
-from birc.compiler.ir.proof.touch import Space, Touch
+from birc.compiler.ir.proof.touch import Space, Touch, taken
 
 OTHER = "other "
 """Before the name of a dimension: its place at the second of two points."""
@@ -76,18 +76,13 @@ def share_flaws(space: Space, most_spcs: int) -> Iterator[Flaw]:
         if spread.spcs == 1 and spread.reached >= spread.extent:
             continue
         point, share, other = variable(name), variable("SPC"), variable(f"{OTHER}SPC")
-        first = _share(point, share, spread.points, spread.spcs)
-        twice = example_point((*first, *_share(point, other, spread.points, spread.spcs), below(share, other)))
+        first = taken(point, spread, share, variable("deal"))
+        twice = example_point((*first, *taken(point, spread, other, variable(f"{OTHER}deal")), below(share, other)))
         if twice is not None:
             yield flaw(f"dimension {name}", "a point is given to two SPCs", twice)
-        taken = Elements.image(first, (point,))
-        left = Elements.image((Range(point, 0, spread.extent),), (point,)).example_beyond(taken)
+        given = Elements.image(first, (point,))
+        left = Elements.image((Range(point, 0, spread.extent),), (point,)).example_beyond(given)
         if left is not None:
             yield flaw(f"dimension {name}", "a point is given to no SPC", {name: left[0]})
     if used > most_spcs:
         yield flaw("tiling", f"takes {used} SPCs, a die has {most_spcs}")
-
-
-def _share(point: Index, share: Index, points: int, spcs: int) -> tuple[Range, ...]:
-    """The conditions that an SPC takes a point."""
-    return (Range(share, 0, spcs), Range(Index((*point.terms, *((n, -points) for n, _ in share.terms))), 0, points))

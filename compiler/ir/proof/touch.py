@@ -18,6 +18,8 @@ _PATCH = "(patch) "
 """Before the name of a tap: the variable for the pixels that a patch has for it."""
 _SPC = "(spc) "
 """Before the name of a dimension: the variable that numbers its shares."""
+_DEAL = "(deal) "
+"""Before the name of a dimension: the variable that numbers its deals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +127,26 @@ class Space:
 
         The first dimension moves it most; a dimension that is not spread has no part in it.
         """
-        number, conditions = constant(0), []
+        number = constant(0)
+        conditions: list[Range] = []
         for dimension in self.kernel.par_dims:
             spread = self.spreads[dimension.name]
             if spread.spcs == 1:
                 continue
             share = variable(_SPC + dimension.name)
             number = weighted((number, share), (spread.spcs, 1))
-            place = weighted((variable(dimension.name), share), (1, -spread.points))
-            conditions += [Range(share, 0, spread.spcs), Range(place, 0, spread.points)]
+            conditions += taken(variable(dimension.name), spread, share, variable(_DEAL + dimension.name))
             conditions += self.within((dimension.name,), beyond)
         return number, tuple(conditions)
+
+
+def taken(point: Index, spread: Spread, share: Index, deal: Index) -> tuple[Range, ...]:
+    """The conditions that a point is in the share of a number, at the deal of a number."""
+    place = weighted((point, share), (1, -spread.hand))
+    if spread.deals == 1:
+        return Range(share, 0, spread.spcs), Range(place, 0, spread.hand)
+    later = weighted((place, deal), (1, -spread.dealt))
+    return Range(share, 0, spread.spcs), Range(deal, 0, spread.deals), Range(later, 0, spread.hand)
 
 
 def _operands(kernel: Kernel, tiling: Tiling) -> Iterator[Touch]:
