@@ -89,6 +89,7 @@ class ContractionWriter:
         self.spreads = spreads(kernel, tiling)
         self.shares = {d.name: self.spreads[d.name].share for d in kernel.par_dims}
         self.shares[self.column] //= tiling.deals
+        self.has_lasting = False
 
     def emit(self) -> tuple[KernelCode, Slots]:
         """The code and the slots."""
@@ -118,6 +119,7 @@ class ContractionWriter:
         elif self.tiling.hoist == "b":
             self._column_loop(loops)
             self.loads.block(self.b)
+            self._load_for_rows()
             self._row_loops(loops)
             self.loads.block(self.a)
             self._tiles()
@@ -341,6 +343,20 @@ class ContractionWriter:
         """Vector programs take the iterations of the loop at a depth in turn; None when it is behind."""
         self.writer.program_depth = depth
 
+    def _load_for_rows(self) -> None:
+        """What is the same for all rows that go past a block of columns, by each program that takes tiles of them."""
+        if not self.epilogue.lasting:
+            return
+        if self.writer.program_depth is None:
+            dimension, step = (self.column, self.tile[self.column]) if self.b.count > 1 else ("", 0)
+            with self.nest.loop(program_count(self.tiling), step, dimension, level="program") as program:
+                self._taken(program)
+                self._load_lasting()
+            self._taken(None)
+        else:
+            self._load_lasting()
+        self.has_lasting = True
+
     def _load_lasting(self) -> None:
         """What is the same for all rows of a block of columns."""
         for statement in self.epilogue.phases[0].statements:
@@ -378,7 +394,7 @@ class ContractionWriter:
 
         What lasts is not loaded again.
         """
-        lasting = self.epilogue.lasting if loaded else ()
+        lasting = self.epilogue.lasting if loaded or self.has_lasting else ()
         for statement in self.epilogue.phases[0].statements:
             if statement.result in lasting:
                 continue

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import count as counting
 
 from birc.compiler.ir.late_choice import late_choice
-from birc.compiler.ir.plan import BLOCK, Kernel, Phase, Statement, Tiling
+from birc.compiler.ir.plan import BLOCK, TILE, Kernel, Phase, Statement, Tiling
 from birc.runtime.errors import InternalError
 
 MOST_LOADS_AHEAD = 4
@@ -120,7 +120,7 @@ class Epilogue:
     move along the columns: they go ahead of what they are for, by several tiles. Both are empty when it takes single
     tiles. The loads in `held` go ahead by whole rows: each lies in the register of its tile, until what is computed
     with it takes that. Where rows overlap, the loads of the `loads_ahead` last tiles of a row go ahead, all at once.
-    Where rows wind, what is the same for all rows of a block of columns is in `lasting`: it has registers of its own.
+    Where rows go past a block of columns, what is the same for all of them is in `lasting`, with registers of its own.
     """
 
     phases: tuple[Phase, ...]
@@ -173,9 +173,10 @@ def epilogue_of(kernel: Kernel, tiling: Tiling, registers: int) -> Epilogue:
         step = dict(tiling.tile).get(kernel.contraction.column, 1)
         return overlapped_epilogue(kernel, tiling.columns, step)
     after = epilogue(kernel, tiling.turns == BLOCK)
-    if tiling.winding and kernel.contraction is not None:
-        return _with_lasting(after, kernel.contraction.row_dims)
     most, tiles = registers // tiling.programs, tiling.rows * tiling.columns
+    if kernel.contraction is not None and (tiling.winding or _passes_columns(tiling)):
+        lasting = _with_lasting(after, kernel.contraction.row_dims)
+        return lasting if tiling.winding or lasting.registers.count <= most else after
     is_ahead = not after.loads or after.ahead(tiling.rows, tiling.columns, most) >= min(tiling.columns, ENOUGH_AHEAD)
     if not begins_early(kernel, tiling):
         return after
@@ -216,6 +217,12 @@ def _behind_rows(phases: tuple[Phase, ...], last: int, numbers: Mapping[str, int
         if s.result:
             made[s.result] = free.pop() if free else next(fresh)
     return made
+
+
+def _passes_columns(tiling: Tiling) -> bool:
+    """Whether rows go past columns that stay, and each program has tiles of one column alone."""
+    is_shared = tiling.programs > 1 or tiling.columns == 1
+    return tiling.hoist == "b" and tiling.turns == TILE and is_shared
 
 
 def _with_lasting(after: Epilogue, rows: Collection[str]) -> Epilogue:

@@ -14,6 +14,7 @@ from random_tilings import MACHINE, TiledProduct, lowered_product, tiled_product
 
 from birc.compiler.ir.interpreter import run_graph
 from birc.compiler.ir.plan import BLOCK, LAST_ROWS, TILE, Tiling
+from birc.compiler.ir.registers import epilogue, epilogue_of
 from birc.compiler.passes.split_depth import split_depth
 from birc.runtime.timing import simulate
 from birc.runtime.values.engine import ValuesEngine
@@ -169,6 +170,38 @@ def test_the_first_tiles_of_what_goes_past_others_come_first(hoist: str, turns: 
     loads = [i for k in eager.compiled.program.kernels for i in k.instructions() if i.mnemonic.startswith("tld")]
     assert [len(load.waits) for load in loads] == [1, 1]
     check(eager, 1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "programs", "loads"), [(1, 3, 3, 6), (2, 1, 2, 12), (1, 1, 2, 12), (1, 1, 1, 6), (1, 3, 1, 36)]
+)
+def test_what_is_the_same_for_all_rows_is_loaded_once(rows: int, columns: int, programs: int, loads: int) -> None:
+    """By each program, for each column of tiles that it has tiles of; the residual for each of all 36 tiles."""
+    fused, lowered, kernel = product(6 * 3, 6, 6 * 4)
+    tiling = Tiling(
+        (("m", 3), ("n", 4), ("k0", 2)), (), rows, columns, 1, "b", False, 9, 9, programs=programs, turns=TILE
+    )
+    case = with_tiling(fused, lowered, kernel, tiling)
+    check(case, 1)
+    instructions = list(case.compiled.program.kernels[0].instructions())
+    found: Counter[int] = Counter()
+    for (_, number), done in simulate(case.compiled.program, MACHINE).counts.instructions.items():
+        if instructions[number].mnemonic == "vld":
+            found[number] += done.executions
+    assert sorted(found.values()) == sorted((loads, 36))
+
+
+def test_registers_that_are_not_there_hold_nothing_for_all_rows() -> None:
+    """What comes after the bias takes its register, unless that is needed for the next row."""
+    make = GraphMaker()
+    total = make("add", make("matmul", make.input(18, 6), make.input(6, 24)), make.input(24))
+    _, lowered = lowered_product(make.graph(make("gelu", total, approximate="none")))
+    (kernel,) = lowered.kernels
+    tiling = Tiling((("m", 3), ("n", 4), ("k0", 2)), (), 1, 3, 1, "b", False, 9, 9, programs=3, turns=TILE)
+    needed = epilogue(kernel, by_block=False).registers.count
+    once, again = (epilogue_of(kernel, tiling, 3 * count) for count in (needed + 1, needed))
+    assert (len(once.lasting), once.registers.count) == (1, needed + 1)
+    assert (len(again.lasting), again.registers.count) == (0, needed)
 
 
 @pytest.mark.parametrize("columns", [8, 12, 20])
