@@ -16,12 +16,9 @@ from birc.codegen.nest import NestBuilder
 from birc.codegen.statements import StatementWriter
 from birc.compiler.ir.late_choice import LateChoice, late_choice
 from birc.compiler.ir.plan import Phase, Statement
-from birc.compiler.ir.registers import Epilogue
+from birc.compiler.ir.registers import MOST_LOADS_AHEAD, Epilogue
 from birc.compiler.ir.row_overlap import powers_apart
 from birc.runtime.program import Register, affine
-
-LOADS_IN_FLIGHT = 4
-"""Loads that a vector program begins a row with, of those that its tiles hold."""
 
 
 @dataclass(slots=True)
@@ -77,7 +74,7 @@ class BlockEpilogue:
         The first tile would wait until all of them are issued.
         """
         held = self.first is not None and self._held(self.first.statements)
-        return max(0, self.masked.count - LOADS_IN_FLIGHT) if held else 0
+        return max(0, self.masked.count - MOST_LOADS_AHEAD) if held else 0
 
     @property
     def early_parts(self) -> list[Part]:
@@ -159,7 +156,7 @@ class BlockEpilogue:
             rest.remove(late.choice)
         self.write(rest, {row: self.columns, tile: 1}, [tile], tile, part.first)
         if part.first + part.count <= self._held_later:
-            further = self.plain + LOADS_IN_FLIGHT
+            further = self.plain + MOST_LOADS_AHEAD
             with self.nest.moved(self.column, further * self.step):
                 held = self._held(statements)
                 self.write(held, {row: self.columns, tile: 1}, [], tile, part.first + further)

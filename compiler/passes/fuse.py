@@ -11,7 +11,7 @@ from birc.compiler.ir.edit import GraphEditor
 from birc.compiler.ir.graph import Graph, Node
 from birc.compiler.passes.base import Pass, PassResult, finish_edit
 from birc.compiler.passes.lower.lower import MOVEMENTS, ROW_ANCHORS, VIEWS, is_element_wise_op
-from birc.compiler.passes.lower.rows import REDUCTIONS
+from birc.compiler.passes.lower.rows import SMALLER
 from birc.compiler.passes.refusal import Reason, Refusal, listed
 from birc.runtime.machine import Machine
 
@@ -252,7 +252,7 @@ def _producing_op(graph: Graph, name: str) -> str:
 def _refusal_of_kinds(limits: Fuse, graph: Graph, node: Node, draft: _Draft) -> Refusal | None:
     """What the ops and the number of nodes forbid."""
     anchor = draft.anchor
-    reduction = next((a for a in draft.anchors if a.op in (*REDUCTIONS, "logsumexp")), None)
+    reduction = next((a for a in draft.anchors if a.op in SMALLER), None)
     if reduction is not None and is_element_wise_op(node.op):
         return Refusal(Reason.REDUCTION, f"nothing follows a reduction ({reduction.op}) in its kernel")
     is_scores = node.op == "softmax" and draft.kind == "matmul"

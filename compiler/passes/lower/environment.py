@@ -155,26 +155,32 @@ class Environment:
 
     def new_buffer(self, name: str, type: TensorType, role: str = "scratch") -> View:
         """A dense buffer for a value, in the layout of its type; the value's view becomes the whole of it."""
-        buffer = unused_name(name, self.buffers)
-        storage = self.storage(type)
-        self.buffers[buffer] = Buffer(buffer, storage, _bytes(type.sizes, storage), role)
-        self.views[name] = dense_view(buffer, type.sizes, type.layout)
+        self.views[name] = self._dense(name, type.sizes, self.storage(type), type.layout, role)
         return self.views[name]
 
     def new_row_sums(self, name: str, shape: tuple[int, ...]) -> View:
         """A dense buffer in FP32 for the sums of a value's rows."""
-        buffer = unused_name(f"{name}.sums", self.buffers)
-        self.buffers[buffer] = Buffer(buffer, "f32", _bytes(shape, "f32"), "scratch")
-        self.row_sums[name] = dense_view(buffer, shape)
+        self.row_sums[name] = self._dense(f"{name}.sums", shape, "f32")
         return self.row_sums[name]
 
     def wide_target(self, name: str, shape: Sequence[int], layout: tuple[int, ...] | None = None) -> View:
         """As `target`, in FP32 whatever the precision: statistics of rows, which others are computed with."""
         if name not in self.views:
-            buffer = unused_name(name, self.buffers)
-            self.buffers[buffer] = Buffer(buffer, "f32", _bytes(shape, "f32"), "scratch")
-            self.views[name] = dense_view(buffer, shape, layout)
+            self.views[name] = self._dense(name, shape, "f32", layout)
         return self.views[name]
+
+    def _dense(
+        self,
+        name: str,
+        shape: Sequence[int],
+        element_type: str,
+        layout: tuple[int, ...] | None = None,
+        role: str = "scratch",
+    ) -> View:
+        """The whole of a new buffer without gaps, which is called as this or alike."""
+        buffer = unused_name(name, self.buffers)
+        self.buffers[buffer] = Buffer(buffer, element_type, _bytes(shape, element_type), role)
+        return dense_view(buffer, shape, layout)
 
     def target(self, name: str, type: TensorType) -> View:
         """Where the kernel that makes a value writes it: the buffer of a graph output, or a new one."""

@@ -38,6 +38,7 @@ from birc.compiler.passes.lower.ranges import graph_ranges
 from birc.compiler.passes.lower.rotation import ROTATIONS, is_rotation, rotation
 from birc.compiler.passes.lower.rows import (
     REDUCTIONS,
+    SMALLER,
     kept_frame,
     layer_norm,
     log_softmax,
@@ -75,9 +76,7 @@ ANCHORS: dict[str, Anchor] = {
     "gather": gather,
     "gather_nd": gather_nd,
 }
-ROW_ANCHORS = frozenset(
-    {"softmax", "log_softmax", "logsumexp", "layer_norm", "rms_norm", "row_statistics", *REDUCTIONS}
-)
+ROW_ANCHORS = frozenset({"softmax", "log_softmax", "layer_norm", "rms_norm", *SMALLER})
 """Anchors that reduce whole axes; they can read an element-wise expression instead of a tensor."""
 
 LARGEST_VECTOR_WINDOW = 25
@@ -243,8 +242,7 @@ def _lower_group(env: Environment, node: Node) -> Kernel:
     anchor = next((n for n in lowering.nodes if not is_element_wise(n)), None)
     if anchor is not None and anchor.op in ROW_ANCHORS:
         type = lowering.type_of(anchor.inputs[0])
-        is_smaller = anchor.op in (*REDUCTIONS, "logsumexp", "row_statistics")
-        layout = type.layout if is_smaller else node.outputs[0].type.layout
+        layout = type.layout if anchor.op in SMALLER else node.outputs[0].type.layout
         axes = reduced_axes(anchor, type.rank)
         lowering.frame = with_small_factors(Frame.of(type.sizes, layout), axes, env.max_dim, node_name(anchor))
     output: Frame | None = None

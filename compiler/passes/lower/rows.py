@@ -25,6 +25,8 @@ REDUCTIONS = {
     "reduce_min": "vredmin",
     "reduce_prod": "vredprod",
 }
+SMALLER = frozenset({*REDUCTIONS, "logsumexp", "row_statistics"})
+"""Ops whose results are smaller than the rows that they read."""
 
 
 def softmax(lowering: GroupLowering, node: Node) -> Expression:
