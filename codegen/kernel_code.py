@@ -16,7 +16,7 @@ from birc.compiler.ir.kernel_form import form_of, signs_of_zeros
 from birc.compiler.ir.plan import Buffer, Kernel, View
 from birc.compiler.ir.plan_access import accesses_of, moved, with_views
 from birc.compiler.ir.plan_beside import products_share, share_of
-from birc.compiler.ir.plan_following import Taken, followed, left_by, most_taken, pairs_of
+from birc.compiler.ir.plan_following import Taken, followed, in_turn, left_by, most_taken, pairs_of
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import InternalError
 from birc.runtime.machine import Machine
@@ -70,7 +70,7 @@ class KernelWriter:
         if len(kernels) == 1:
             return emit_kernel(kernels[0], self.machine)
         if all(kernel.contraction is not None for kernel in kernels):
-            pairs = pairs_of(kernels)
+            pairs = in_turn(pairs_of(kernels))
             most = most_taken(pairs, self.machine)
             return as_one_kernel([self._pair(*pair, most) for pair in pairs], most)
         parts = [emit_kernel(kernel, share_of(self.machine, kernel)) for kernel in kernels]

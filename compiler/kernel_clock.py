@@ -62,8 +62,9 @@ def _timed(
         for slot, view in enumerate(slots.views)
     }
     last = machine.spcs_per_die - 1
-    # Parts that SPCs have of their own are alike, but for those at the edges of an image.
-    spcs = sorted({0, min(1, last), last}) if kernel.has_own_parts else range(last + 1)
+    # Parts that SPCs have of their own are alike, but for those at the edges of an image; the link is shared by all.
+    sends = any(view.away for view in slots.views)
+    spcs = sorted({0, min(1, last), last}) if kernel.has_own_parts and not sends else range(last + 1)
     ahead = 0 if kernel.contraction is None else memories.ahead_cycles(kernel.contraction, machine)
     return code, bindings, tuple(spcs), ahead
 

@@ -5,7 +5,7 @@ in the same order. The queues of the T-core go on from the first to the second w
 are loaded ahead of it, and a vector program of its own finishes its tiles: it waits, like the queue that loads `a`, for
 one row of tiles after the other. Where the second has several columns of tiles it takes these for each row, or all rows
 for each of these: rows are awaited once, and are there from then on. Other such pairs may come behind: each takes the
-place of the one before it.
+place of the one before it. Those that store to the other die come first, so that the link works beside the others.
 """
 
 from __future__ import annotations
@@ -56,6 +56,15 @@ def taken(kernel: Kernel, contraction: Contraction, tiling: Tiling, machine: Mac
 def pairs_of(kernels: Sequence[Kernel]) -> list[tuple[Kernel, Kernel]]:
     """The kernels of a group in pairs of which the second follows the first."""
     return list(zip(kernels[::2], kernels[1::2], strict=True))
+
+
+def in_turn(pairs: Sequence[tuple[Kernel, Kernel]]) -> list[tuple[Kernel, Kernel]]:
+    """Pairs in the order in which an SPC takes them."""
+
+    def stays(pair: tuple[Kernel, Kernel]) -> bool:
+        return not any(access.view.away for kernel in pair for _, access in accesses_of(kernel))
+
+    return sorted(pairs, key=stays)
 
 
 def most_taken(pairs: Sequence[tuple[Kernel, Kernel]], machine: Machine) -> Taken:

@@ -13,9 +13,10 @@ from graph_maker import GraphMaker, random_inputs
 from machines import with_input_buffers
 from pipeline import Compiled, Values
 
+from birc.codegen.kernel_code import KernelWriter
 from birc.codegen.row_order import slot_of
 from birc.compiler.ir.graph import Graph
-from birc.compiler.ir.plan import Kernel
+from birc.compiler.ir.plan import Kernel, KernelStep
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.follow import Clock
 from birc.compiler.prove import new_prover
@@ -207,6 +208,22 @@ def test_pairs_behind_each_other(pairs: str, features: int) -> None:
     for outputs in (found.values(inputs), *(found.step(inputs, "random", seed) for seed in range(2))):
         for actual, part in zip(outputs.values(), parts, strict=True):
             np.testing.assert_allclose(actual, expected(part, ""), rtol=0, atol=3e-2)
+
+
+def test_a_pair_that_stores_to_the_other_die_comes_first() -> None:
+    """The link works while the SPC goes on with the other pair."""
+    (found, *_) = followed(two(*PAIRS["fewer programs behind"]), WIDE, "bf16")
+    kernels = [step.kernel for step in found.plan.steps if isinstance(step, KernelStep)][:4]
+    (phase,) = kernels[-1].phases
+    store = phase.statements[-1]
+    assert store.access is not None
+    away = replace(store, access=replace(store.access, view=replace(store.access.view, away=True)))
+    sending = replace(kernels[-1], phases=(replace(phase, statements=(*phase.statements[:-1], away, store)),))
+    for group, first in ((kernels, kernels[0]), ([*kernels[:-1], sending], kernels[2])):
+        code, slots, _ = KernelWriter(WIDE).emit(group)
+        loads = [slots.views[slot_of(i)] for i in code.instructions() if i.mnemonic == "tldb"]
+        assert first.contraction is not None and loads[0] == first.contraction.b.view
+        assert code.name == kernels[0].name
 
 
 def test_programs_of_a_pair_wait_for_the_sums_of_the_pair_before() -> None:

@@ -9,7 +9,20 @@ from graph_maker import GraphMaker
 from pipeline import Compiled, compile_graph
 
 from birc.compiler.ir.graph import Graph
-from birc.compiler.ir.plan import Contraction, Kernel, KernelStep, Plan
+from birc.compiler.ir.plan import (
+    RED,
+    SPC,
+    Access,
+    Contraction,
+    Dimension,
+    Index,
+    Kernel,
+    KernelStep,
+    Phase,
+    Plan,
+    Statement,
+    View,
+)
 from birc.compiler.ir.plan_access import accesses
 from birc.compiler.kernel_clock import KernelClock
 from birc.compiler.passes.base import run_passes
@@ -103,6 +116,24 @@ def test_a_deep_product_waits_little_between_its_chunks() -> None:
     assert shifted.tiling is not None
     assert shifted.tiling.shifted
     assert clock.cycles(shifted, places, machine) < 1.07 * tiles * (steps * 64 + chunks * gap)
+
+
+def test_the_link_is_shared_by_all_spcs() -> None:
+    """Also where they are known to be alike: what all store to the other die takes as long as the link."""
+    rate, rows = 2, 64
+    machine = load_machine("br100").with_values({"d2d_bytes_per_cycle": rate})
+    spcs = machine.spcs_per_die
+    space = (Dimension(SPC, spcs), *(Dimension(name, rows) for name in "mn"), Dimension("k0", rows, RED))
+    spc, m, n, k = (Index(((d.name, 1),)) for d in space)
+    view = View("t", 0, (spcs, rows, rows), (rows * rows, rows, 1), away=True)
+    a, b = View("a", 0, view.dims, view.strides), View("b", 0, (rows, rows), (rows, 1))
+    contraction = Contraction(Access(a, (spc, m, k)), Access(b, (k, n)), 2, 1, ("m",), ("n",), "bf16")
+    store = Statement("vst", "", ("v0",), Access(view, (spc, m, n)))
+    kernel = Kernel("sends", space, (Phase((Statement("vacc", "v0"), store)),), contraction)
+    places = Memories(dict.fromkeys("abt", "bf16"), frozenset())
+    num_bytes = 2 * spcs * rows * rows
+    clock = KernelClock(KernelTimer(machine))
+    assert clock.cycles(tiled(kernel, machine, places, {}, None), places, machine) >= num_bytes / rate
 
 
 def test_what_comes_ahead_of_a_start_makes_other_loads_eager() -> None:
