@@ -29,9 +29,11 @@ from birc.codegen.slots import Slots
 from birc.codegen.statements import StatementWriter
 from birc.codegen.tile_products import A_FREE, A_FULL, ACC_FREE, B_FREE, B_FULL, TileProducts
 from birc.codegen.turns import program_count, program_dimension, taken_apart
+from birc.codegen.winding_depth import RowLoop, WindingDepth
 from birc.compiler.ir.plan import BLOCK, Contraction, Dimension, Kernel, Phase, Tiling
 from birc.compiler.ir.plan_patch import slot_bytes
 from birc.compiler.ir.plan_spread import spreads
+from birc.compiler.ir.plan_winding import winds_through_depth
 from birc.compiler.ir.registers import epilogue_of
 from birc.compiler.ir.row_overlap import overlapped_dimension
 from birc.runtime.machine import Machine
@@ -118,6 +120,10 @@ class ContractionWriter:
             self._tiles()
         elif self.tiling.hoist == "b":
             self._column_loop(loops)
+            if winds_through_depth(self.kernel, self.tiling):
+                self._load_for_rows()
+                self._winding_rows()
+                return
             self.loads.block(self.b)
             self._load_for_rows()
             self._row_loops(loops)
@@ -137,6 +143,11 @@ class ContractionWriter:
                 self._shifted_rows().block(self._shifted_sums)
             else:
                 self._chunks()
+
+    def _winding_rows(self) -> None:
+        """All rows past the only tile of columns, which does not fit."""
+        rows = [RowLoop(name, self.shares[name], self.tile[name]) for name in self.contraction.row_dims]
+        WindingDepth(self.nest, self.loads, self.products.multiply, self._drain_and_finish).write(rows)
 
     def _shifted_rows(self) -> ShiftedRows:
         inner, tiling = self.a.resident[0], self.tiling

@@ -18,11 +18,9 @@ from dataclasses import dataclass
 from birc.codegen.nest import NestBuilder, mask
 from birc.codegen.operand_loads import OperandLoads
 from birc.codegen.operand_ring import Operand
+from birc.codegen.tile_products import Multiply
 from birc.compiler.ir.plan import Dimension
 from birc.runtime.program import Affine, RingAddress, Sync, affine
-
-Multiply = Callable[[RingAddress, RingAddress, int, tuple[Sync, ...], tuple[Sync, ...]], None]
-"""Writes a T-core operation on two tiles, which adds but in the first iterations of masked loops; waits and posts."""
 
 BEGIN, ADD, END = "begin", "add", "end"
 """The sums of a tile are the first in their register (or, in a loop over chunks, are added to those of the chunk

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -18,6 +18,9 @@ from birc.runtime.program import Affine, Instruction, RingAddress, Sync, Window,
 
 A_FULL, A_FREE, B_FULL, B_FREE, ACC_FREE, ACC_FULL = range(6)
 """The semaphores; the last is that of the first vector program, those of others follow."""
+
+Multiply = Callable[[RingAddress, RingAddress, int, tuple[Sync, ...], tuple[Sync, ...]], None]
+"""Writes a T-core operation on two tiles, which adds but in the first iterations of masked loops; waits and posts."""
 
 
 @dataclass(slots=True)

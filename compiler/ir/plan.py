@@ -151,25 +151,25 @@ LAST_ROWS = 2
 class Tiling:
     """How the iteration space is cut.
 
-    `tile`: extent of a tile per dimension (missing = 1). `spcs`: SPCs per dimension. `rows`/`columns`: row and
-    column tiles computed from one load of the other operand; `resident`: how many of the innermost depth loops stay
-    in the input buffers at once (the others are streamed in chunks); `hoist`: the operand kept over the loop of the
-    other one ("a", "b" or ""); `stream`: a tiles are loaded one by one as the T-core takes them, instead of block by
-    block (with several columns a row's tiles stay until the last of them); `a_slots` and `b_slots`: tiles that each
-    input buffer holds, a ring in the order of their loads (where b has fewer than a single row has columns, these pass:
-    they are loaded one by one as the T-core takes them); `programs`: vector programs that take tiles in turn, or
-    (`turns` is "block") whole blocks, whose sums wait in registers until the last is there; `taps`: the innermost
-    depth loops, which move a window over a patch that an a tile brings for all of them (plan_patch.py); `once`: each
-    vector program executes the first phase of a vector kernel, loads all, once for all of its tiles; `ahead`: it loads
-    what is the same for all of them once, and of a tile the rest while it works on the tile before; `overlap`: the
-    only vector program finishes a row of tiles while it takes the sums of the next; `by_columns`: the last `LAST_ROWS`
-    rows of a block go column by column, so that the slots of its first columns are free the earlier; `winding`:
-    the next block of columns begins with those rows, which are there, and goes back to the first; `eager`: what goes
-    past tiles of the other operand is loaded as far ahead as there are slots from the first tile on, as the other is
-    there by then; `shifted`: so many first rows of a block take their chunks of the depth half a chunk apart from those
-    of the others; `deals`: so often the column tiles are dealt out, each time as many in a row to every SPC. Of a
-    vector kernel whose phases have no loops `rows` are the tiles that a program has under way
-    together.
+    `tile`: extent of a tile per dimension (missing = 1). `spcs`: SPCs per dimension. `rows`/`columns`: row and column
+    tiles computed from one load of the other operand; `resident`: how many of the innermost depth loops stay in the
+    input buffers at once (the others are streamed in chunks); `hoist`: the operand kept over the loop of the other one
+    ("a", "b" or ""); `stream`: a tiles are loaded one by one as the T-core takes them, instead of block by block (with
+    several columns a row's tiles stay until the last of them); `a_slots` and `b_slots`: tiles that each input buffer
+    holds, a ring in the order of their loads (where b has fewer than a single row has columns, these pass: they are
+    loaded one by one as the T-core takes them; where a hoisted b has fewer than the depth has steps, rows go through it
+    there and back, plan_winding.py); `programs`: vector programs that take tiles in turn, or (`turns` is "block") whole
+    blocks, whose sums wait in registers until the last is there; `taps`: the innermost depth loops, which move a window
+    over a patch that an a tile brings for all of them (plan_patch.py); `once`: each vector program executes the first
+    phase of a vector kernel, loads all, once for all of its tiles; `ahead`: it loads what is the same for all of them
+    once, and of a tile the rest while it works on the tile before; `overlap`: the only vector program finishes a row of
+    tiles while it takes the sums of the next; `by_columns`: the last `LAST_ROWS` rows of a block go column by column,
+    so that the slots of its first columns are free the earlier; `winding`: the next block of columns begins with those
+    rows, which are there, and goes back to the first; `eager`: what goes past tiles of the other operand is loaded as
+    far ahead as there are slots from the first tile on, as the other is there by then; `shifted`: so many first rows of
+    a block take their chunks of the depth half a chunk apart from those of the others; `deals`: so often the column
+    tiles are dealt out, each time as many in a row to every SPC. Of a vector kernel whose phases have no loops `rows`
+    are the tiles that a program has under way together.
     """
 
     tile: tuple[tuple[str, int], ...]

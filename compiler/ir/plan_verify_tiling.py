@@ -12,6 +12,7 @@ from birc.compiler.ir.plan_panels import panel_tiling_problems
 from birc.compiler.ir.plan_patch import patch_of, patch_problems, slot_bytes, window_problems
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.plan_verify_kernel import bounds, reach
+from birc.compiler.ir.plan_winding import resident_steps, winding_problems, winds_through_depth
 from birc.compiler.ir.registers import begins_early, epilogue, epilogue_of, vector_registers
 from birc.compiler.ir.row_overlap import can_overlap, overlapped_dimension
 from birc.runtime.machine import Machine
@@ -154,15 +155,15 @@ def _product_problems(
         loaded = _box_elements(index, tile)
         if loaded != count:
             yield f"a load brings {loaded} {what}, an operation takes {count}"
-    steps = [-(-d.extent // tile[d.name]) for d in kernel.red_dims]
-    resident = math.prod(steps[len(steps) - tiling.resident :])
+    steps = math.prod(-(-d.extent // tile[d.name]) for d in kernel.red_dims)
+    resident = resident_steps(kernel, tiling)
     row = resident // math.prod(kernel.dimension(name).extent for name in tiling.taps)
     a_tiles = row * tiling.rows
     if tiling.stream:
         a_tiles = 1 if tiling.columns == 1 else row
     for operand, tiles, slots, num_bytes, capacity in zip(
         ("a", "b"),
-        (a_tiles, resident if may_pass_columns(tiling) else tiling.columns * resident),
+        (a_tiles, _least_of_b(kernel, tiling)),
         (tiling.a_slots, tiling.b_slots),
         slot_bytes(kernel, contraction, tiling, machine),
         (machine.gib_a_bytes, machine.gib_b_bytes),
@@ -173,17 +174,26 @@ def _product_problems(
         if slots < tiles:
             yield f"operand {operand} has {slots} slots, {tiles} of its tiles are in use at once"
     yield from _row_order_problems(kernel, contraction, tiling, tile, row)
+    yield from winding_problems(kernel, contraction, tiling, row)
     if contraction.further:
         yield from panel_tiling_problems(contraction, tile)
     if tiling.shifted:
         yield from _shift_problems(kernel, contraction, tiling, tile)
-    if tiling.hoist and resident != math.prod(steps):
+    if tiling.hoist and resident != steps:
         yield f"hoists {tiling.hoist}, but the depth is not resident"
 
 
 def may_pass_columns(tiling: Tiling) -> bool:
     """Whether tiles of columns may pass, loaded one by one as the T-core takes them: each is used once in its block."""
     return tiling.rows == 1 and not tiling.hoist
+
+
+def _least_of_b(kernel: Kernel, tiling: Tiling) -> int:
+    """The tiles of b that are in use at once."""
+    steps = resident_steps(kernel, tiling)
+    if winds_through_depth(kernel, tiling):
+        return -(-steps // 2)  # What a row leaves makes room for as much.
+    return steps if may_pass_columns(tiling) else tiling.columns * steps
 
 
 def _row_order_problems(

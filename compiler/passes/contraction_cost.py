@@ -10,6 +10,7 @@ from functools import cached_property
 from birc.compiler.ir.plan import BLOCK, LAST_ROWS, Access, Contraction, Dimension, Kernel, Tiling
 from birc.compiler.ir.plan_patch import loaded_pixels, patch_of, slot_bytes
 from birc.compiler.ir.plan_spread import spreads
+from birc.compiler.ir.plan_winding import winds_through_depth
 from birc.compiler.ir.row_overlap import overlapped_dimension
 from birc.runtime.dtypes import dtype
 from birc.runtime.isa import BY_MNEMONIC
@@ -207,6 +208,8 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     a_resident = resident / shape.windows
     a_loads = tiles * steps / shape.windows / (column_share if tiling.hoist == "a" else tiling.columns)
     b_loads = tiles * steps / (tiles / column_share if tiling.hoist == "b" else tiling.rows)
+    if winds := winds_through_depth(shape.kernel, tiling):  # Each row loads what it finds no slots for.
+        b_loads = tiling.b_slots + tiles * (steps - tiling.b_slots)
     if tiling.winding:  # A pass begins with rows that are there.
         a_loads -= LAST_ROWS * steps / shape.windows * (column_share // tiling.columns - 1)
     a_time = max(a_loads * load_a, a_loads * (latency_a + load_a) / min(flight, tiling.a_slots))
@@ -234,7 +237,8 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     elif by_block:
         turns = tiles * (chunks * drain + vector + extra_loads + stores) / tiling.programs
     limits = (tcore + exposed, *ports, tiles * stores, tiles * vector + added, turns, a_time, b_time)
-    first = latency_b + load_a * a_resident + max(0.0, tiling.columns * load_b * resident - early)
+    first_b = load_b - shape.step_cycles if winds else load_b  # The first row is multiplied meanwhile.
+    first = latency_b + load_a * a_resident + max(0.0, tiling.columns * first_b * resident - early)
     last = vector + extra_loads + stores
     if by_block:  # Its loads begin when all of its sums are there.
         last = tiling.rows * tiling.columns * last + latency_b

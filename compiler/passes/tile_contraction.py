@@ -18,6 +18,7 @@ from birc.compiler.passes.restrict import even_part
 from birc.compiler.passes.split_depth import inner_depths, split_depth
 from birc.compiler.passes.tile_overlap import overlapped
 from birc.compiler.passes.tile_vector import banded, factorisations, keeps_to_bands, shared_programs
+from birc.compiler.passes.tile_winding import through_depth
 from birc.compiler.passes.windows import Lines, lines, square, taps_innermost, window_tiles, with_rows
 from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
@@ -265,6 +266,8 @@ def _blockings(shape: Shape, spcs: tuple[tuple[str, int], ...], after: _Epilogue
     if not after.is_rowwise:
         for rows in range(1, min(row_share, MOST_STREAMED_ROWS) + 1):
             yield from _blocked(shape, spcs, rows, 1, after, stream=True)
+        if not shape.is_cut:
+            yield from through_depth(shape, spcs)
 
 
 def _blocked(

@@ -14,6 +14,7 @@ from random_tilings import MACHINE, TiledProduct, lowered_product, tiled_product
 
 from birc.compiler.ir.interpreter import run_graph
 from birc.compiler.ir.plan import BLOCK, LAST_ROWS, TILE, Tiling
+from birc.compiler.ir.plan_winding import winds_through_depth
 from birc.compiler.ir.registers import epilogue, epilogue_of
 from birc.compiler.passes.split_depth import split_depth
 from birc.runtime.timing import simulate
@@ -51,6 +52,22 @@ def test_every_tiling_gives_the_same(case: TiledProduct, seed: int) -> None:
 def test_every_tiling_of_panels_gives_the_same(case: TiledProduct, seed: int) -> None:
     assert case.kernel.contraction is not None and case.kernel.contraction.further
     check(case, seed)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(case=tiled_products(("wound",)), seed=st.integers(0, 9))
+def test_every_way_through_a_depth_that_does_not_fit_gives_the_same(case: TiledProduct, seed: int) -> None:
+    assert winds_through_depth(case.kernel, case.tiling)
+    check(case, seed)
+
+
+def executions(case: TiledProduct) -> Counter[str]:
+    """How often the instructions of the kernel are executed, by mnemonic."""
+    executed: Counter[str] = Counter()
+    instructions = list(case.compiled.program.kernels[0].instructions())
+    for (_, number), done in simulate(case.compiled.program, MACHINE).counts.instructions.items():
+        executed[instructions[number].mnemonic] += done.executions
+    return executed
 
 
 def product(m: int, k: int, n: int, *, softmax: bool = False) -> tuple[object, ...]:
@@ -109,10 +126,7 @@ def test_rows_wind_past_blocks_of_columns(blocks: int, rows: int, columns: int, 
     )
     case = with_tiling(fused, lowered, kernel, tiling)
     check(case, 1)
-    executed: Counter[str] = Counter()
-    instructions = list(case.compiled.program.kernels[0].instructions())
-    for (_, number), done in simulate(case.compiled.program, MACHINE).counts.instructions.items():
-        executed[instructions[number].mnemonic] += done.executions
+    executed = executions(case)
     assert executed["tlda"] == spcs * depth // 2 * (rows + (blocks - 1) * (rows - LAST_ROWS))
     assert executed["vld"] < 2 * executed["vst"]  # Biases are loaded once for several rows.
 
@@ -132,6 +146,21 @@ def test_columns_are_dealt_out_several_times(deals: int, hoist: str, turns: str)
     assert simulate(case.compiled.program, MACHINE).traffic == simulate(once.compiled.program, MACHINE).traffic
 
 
+@pytest.mark.parametrize(("rows", "steps", "slots"), [(2, 5, 4), (3, 3, 2), (5, 4, 2), (8, 9, 7), (7, 7, 4)])
+def test_rows_wind_through_a_depth_that_does_not_fit(rows: int, steps: int, slots: int) -> None:
+    """Each row but the first finds what the one before ended with; what it finds no slots for is loaded for each."""
+    spcs = 2
+    fused, lowered, kernel = product(3 * rows - 1, 2 * steps - 1, 4 * spcs - 1)
+    tile = (("m", 3), ("n", 4), ("k0", 2))
+    tiling = Tiling(tile, (("n", spcs),), 1, 1, 1, "b", True, steps + 1, slots)
+    case = with_tiling(fused, lowered, kernel, tiling)
+    check(case, 1)
+    loads = executions(case)
+    assert loads["tlda"] == spcs * rows * steps
+    assert loads["tldb"] == spcs * (slots + rows * (steps - slots))
+    assert loads["vacc"] == spcs * rows
+
+
 @pytest.mark.parametrize(("steps", "chunks", "shifted"), [(2, 2, 1), (2, 3, 3), (3, 2, 1), (4, 3, 1)])
 def test_the_first_rows_take_their_chunks_later(steps: int, chunks: int, shifted: int) -> None:
     """Blocks on every SPC, the last one not full, some columns of it alone; in slots for one chunk of the columns.
@@ -145,10 +174,7 @@ def test_the_first_rows_take_their_chunks_later(steps: int, chunks: int, shifted
     tiling = Tiling(tile, (("n", 2),), rows, columns, 1, "", True, *slots, programs=columns, shifted=shifted)
     case = with_tiling(fused, lowered, split_depth(kernel, 2 * steps), tiling)
     check(case, 1)
-    loads: Counter[str] = Counter()
-    instructions = list(case.compiled.program.kernels[0].instructions())
-    for (_, number), done in simulate(case.compiled.program, MACHINE).counts.instructions.items():
-        loads[instructions[number].mnemonic] += done.executions
+    loads = executions(case)
     blocks = 2 * 2 * 2
     assert loads["tlda"] == blocks * rows * steps * chunks
     assert loads["tldb"] == blocks * columns * steps * chunks

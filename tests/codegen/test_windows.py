@@ -15,7 +15,8 @@ from onnx import TensorProto, helper
 from pipeline import Compiled, compile_network, compiled_plans
 
 from birc.compiler.importer.importer import import_model
-from birc.compiler.ir.plan import SPC, Tiling
+from birc.compiler.ir.plan import SPC, Kernel, Tiling
+from birc.compiler.ir.plan_winding import winds_through_depth
 from birc.compiler.passes import contraction_cost
 from birc.compiler.passes.contraction_cost import Shape
 from birc.compiler.prove import new_prover
@@ -206,6 +207,35 @@ def test_a_ring_need_not_hold_whole_blocks() -> None:
     stepped, step_counts = compiled.step_counted(inputs, "random", 3)
     np.testing.assert_array_equal(values["y"], stepped["y"])
     assert counts == step_counts
+
+
+DEEP = [
+    Window((3, 3), pads=(1, 1, 1, 1), shape=(2, 256, 14, 14), filters=140),
+    Window((3, 3), pads=(1, 1, 1, 1), shape=(16, 280, 7, 4), filters=70),
+    Window((5, 5), pads=(2, 2, 2, 2), shape=(8, 72, 14, 14), filters=30),
+]
+"""Images whose weights are a little too deep for the input buffer."""
+
+
+@pytest.mark.parametrize("case", DEEP, ids=str)
+def test_rows_wind_through_weights_that_do_not_fit(case: Window, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the values engine finds in the slots was loaded in different places: it goes step by step."""
+    _prefer(monkeypatch, lambda tiling: bool(tiling.taps) and tiling.hoist == "b" and tiling.stream)
+    plans = list(compiled_plans(import_model(case.model()), "br100", "bf16"))
+    wound = [one for one in plans if any(map(_winds, one.kernels))]
+    assert wound
+    inputs = case.inputs()
+    session = onnxruntime.InferenceSession(case.model().SerializeToString(), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, inputs)
+    for compiled in wound:
+        compiled.verify()
+        new_prover().prove(compiled.plan, compiled.machine)
+        _check_steps(inputs, compiled)
+        np.testing.assert_allclose(compiled.values(inputs)["y"], expected, rtol=2**-8)  # Stored as BF16.
+
+
+def _winds(kernel: Kernel) -> bool:
+    return kernel.tiling is not None and winds_through_depth(kernel, kernel.tiling)
 
 
 @pytest.mark.parametrize(

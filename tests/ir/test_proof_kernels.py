@@ -25,6 +25,7 @@ from birc.compiler.ir.plan import (
     Tiling,
     View,
 )
+from birc.compiler.ir.plan_winding import winding_problems, winds_through_depth
 from birc.compiler.ir.proof.kernel_proof import KernelProof, prove_kernel
 from birc.compiler.ir.proof.storage import Storage
 from birc.compiler.prove import new_prover
@@ -32,6 +33,8 @@ from birc.runtime.machine import load_machine
 
 MACHINE = load_machine("br104")
 Point = tuple[int, ...]
+MOST_STEPS = 9
+"""The largest extent of a product that is drawn, and the most steps of its depth."""
 
 
 def storage(elements: int, *, local: bool = False) -> Storage:
@@ -94,8 +97,8 @@ class Walked:
         self.names = [d.name for d in kernel.par_dims]
         self.kernel = kernel
         reached = walk(with_probe(kernel), MACHINE)
-        probes = [item for item in reached if item.view.buffer == PROBE]
-        self.tiles = {(item.spc, item.loops): item.axes for item in probes}
+        probes = [item for item in reached if item.view.buffer == PROBE and item.stores]
+        self.tiles = {(item.spc, number): item.axes for number, item in enumerate(probes)}
         self.others = [item for item in reached if item.view.buffer != PROBE]
         self.repeated = {
             name for axis, name in enumerate(self.names) if len({axes[axis] for axes in self.tiles.values()}) > 1
@@ -211,7 +214,7 @@ def test_vector_kernels(kernel: Kernel, spare: int, of_inner: bool, local: bool)
 @st.composite
 def products(draw: st.DrawFn) -> Kernel:
     """`t[y, o] = x[y, c] * w[c, o]` in random tiles and blocks, the store somewhere."""
-    extents = {name: draw(st.integers(1, 9)) for name in "yoc"}
+    extents = {name: draw(st.integers(1, MOST_STEPS)) for name in "yoc"}
     tile = {name: draw(st.integers(1, extent)) for name, extent in extents.items()}
     spcs = tuple((name, draw(st.integers(2, 4))) for name in ("y", "o") if draw(st.booleans()))
     tiling = Tiling(
@@ -221,6 +224,8 @@ def products(draw: st.DrawFn) -> Kernel:
         columns=draw(st.integers(1, 2)),
         resident=draw(st.integers(0, 1)),
         stream=draw(st.booleans()),
+        a_slots=MOST_STEPS * 3,
+        b_slots=MOST_STEPS * 2,
     )
     if tiling.resident and draw(st.booleans()):
         tiling = replace(tiling, hoist=draw(st.sampled_from("ab")), stream=False)
@@ -228,7 +233,12 @@ def products(draw: st.DrawFn) -> Kernel:
     if tiling.rows * tiling.columns > 1:
         tiling = replace(tiling, turns=draw(st.sampled_from(("tile", "block"))), programs=draw(st.integers(1, 2)))
     y, o = extents["y"], extents["o"]
-    return made_product(extents, tiling, draw(st.sampled_from(((o, 1), (1, y), (1, 1), (0, 1), (o + 1, 1)))))
+    strides = draw(st.sampled_from(((o, 1), (1, y), (1, 1), (0, 1), (o + 1, 1))))
+    steps = -(-extents["c"] // tile["c"])
+    wound = Tiling(tiling.tile, spcs, 1, 1, 1, "b", True, a_slots=steps, b_slots=-(-steps // 2))
+    if takes_wound(made_product(extents, wound, strides), wound) and draw(st.booleans()):
+        tiling = wound
+    return made_product(extents, tiling, strides)
 
 
 def made_product(extents: dict[str, int], tiling: Tiling, strides: Point) -> Kernel:
@@ -241,6 +251,12 @@ def made_product(extents: dict[str, int], tiling: Tiling, strides: Point) -> Ker
     phase = Phase((Statement("vacc", "v0"), Statement("vst", "", ("v0",), store)))
     contraction = Contraction(x, w, 1, 1, ("y",), ("o",), "tf32p")
     return Kernel("product", space, (phase,), contraction, tiling=tiling)
+
+
+def takes_wound(kernel: Kernel, tiling: Tiling) -> bool:
+    """Whether the rows of a product wind through its depth by a tiling, and may do so."""
+    problems = winding_problems(kernel, kernel.contraction, tiling, tiling.a_slots)
+    return winds_through_depth(kernel, tiling) and not list(problems)
 
 
 DEALT = made_product(

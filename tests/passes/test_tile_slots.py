@@ -13,12 +13,11 @@ from pipeline import Compiled, compile_graph
 from small_networks import CONV
 
 from birc.codegen.program_code import generate
-from birc.compiler.ir.plan import Kernel, KernelStep, Tiling
+from birc.compiler.ir.plan import Kernel, KernelStep, Plan, Step, Tiling
 from birc.compiler.ir.plan_verify_tiling import tiling_problems
 from birc.compiler.kernel_clock import KernelClock
-from birc.compiler.passes.contraction_cost import Memories
-from birc.compiler.passes.tile import tile
-from birc.compiler.passes.tile_contraction import TiledDepth
+from birc.compiler.passes.tile import MOST_TIMED, memories_of
+from birc.compiler.passes.tile_contraction import TiledDepth, contraction_tilings
 from birc.compiler.passes.tile_slots import LEAST_CYCLES, fewer_slots
 from birc.runtime.timing.kernels import KernelTimer
 
@@ -43,10 +42,20 @@ def expected(x: np.ndarray) -> np.ndarray:
 
 
 def product(case: Compiled) -> tuple[Kernel, TiledDepth]:
-    """The last convolution and its tiling as it is chosen by estimate."""
+    """The last convolution, and of its tilings in chunks of the depth the one with the best estimate."""
     kernel = [kernel for kernel in case.kernels if kernel.contraction is not None][-1]
-    assert kernel.tiling is not None
-    return kernel, TiledDepth(0, kernel.tiling)
+    assert kernel.contraction is not None
+    tilings = contraction_tilings(kernel, kernel.contraction, case.machine, memories_of(case.plan), MOST_TIMED)
+    return kernel, next(tiled for tiled in tilings if tiled.tiling.resident < len(kernel.red_dims))
+
+
+def _with_kernel(plan: Plan, old: Kernel, new: Kernel) -> Plan:
+    def changed(step: Step) -> Step:
+        if not isinstance(step, KernelStep):
+            return step
+        return replace(step, kernels=tuple(new if kernel == old else kernel for kernel in step.kernels))
+
+    return replace(plan, steps=tuple(map(changed, plan.steps)))
 
 
 def slots(tiling: Tiling) -> tuple[int, int]:
@@ -90,12 +99,14 @@ def test_fewer_slots_are_faster_and_the_values_right() -> None:
     case = convolutions()
     kernel, chosen = product(case)
     clock = KernelClock(KernelTimer(case.machine))
-    memories = Memories({b.name: b.dtype for b in case.plan.buffers}, frozenset())
-    timed = tile(case.plan, case.machine, clock=clock.cycles)
-    (*_, last) = (step.kernel for step in timed.steps if isinstance(step, KernelStep))
-    assert last.tiling is not None
-    assert clock.cycles(last, memories, case.machine) < clock.cycles(chosen.of(kernel), memories, case.machine)
-    assert slots(last.tiling) < slots(chosen.tiling)
+
+    def cycles(tiled: TiledDepth, most: float = math.inf) -> int:
+        return clock.cycles(tiled.of(kernel), memories_of(case.plan), case.machine, most)
+
+    found = fewer_slots(kernel, chosen, cycles(chosen), case.machine, cycles)
+    assert cycles(found) < cycles(chosen)
+    assert slots(found.tiling) < slots(chosen.tiling)
+    timed = _with_kernel(case.plan, kernel, found.of(kernel))
     changed = replace(case, plan=timed, program=generate(timed, case.machine).program)
     changed.verify()
     x = np.random.default_rng(2).integers(-1, 2, (4, 256, 14, 14)).astype(np.float32)

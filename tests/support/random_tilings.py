@@ -22,6 +22,7 @@ from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import BLOCK, TILE, Contraction, Dimension, Kernel, KernelStep, Tiling
 from birc.compiler.ir.plan_verify import verify_plan
 from birc.compiler.ir.plan_verify_tiling import tiling_problems
+from birc.compiler.ir.plan_winding import winds_through_depth
 from birc.compiler.ir.registers import epilogue, epilogue_of
 from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.base import run_passes
@@ -35,9 +36,9 @@ from birc.compiler.passes.split_depth import split_depth
 MACHINE = with_input_buffers()
 MOST_TILES = 24
 WIDTH = 4
-MODES = ("any", "stream", "block", "rows", "cut", "large", "panels")
+MODES = ("any", "stream", "block", "rows", "cut", "large", "panels", "wound")
 """What a drawn tiling has for certain: a ring that several columns share, blocks in turn, whole rows, a depth in two,
-blocks of more tiles than there were before, or a left operand in panels."""
+blocks of more tiles than there were before, a left operand in panels, or rows that wind through the depth."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class TiledProduct:
         ahead = after.ahead(self.tiling.rows, self.tiling.columns, registers)
         least = 0 if after.is_rowwise else 1
         loads_by_part = bool(after.loads) and least < ahead < self.tiling.columns
-        return loads_by_part or (after.is_rowwise and self.tiling.columns > 1) or self.tiling.shifted > 0
+        winds = winds_through_depth(self.kernel, self.tiling)
+        return loads_by_part or (after.is_rowwise and self.tiling.columns > 1) or self.tiling.shifted > 0 or winds
 
 
 @dataclass(frozen=True)
@@ -168,11 +170,11 @@ def _graphs(draw: st.DrawFn, mode: str) -> Graph:
     if mode == "panels":
         return draw(_panels())
     make = GraphMaker()
-    rows = (9, 14, 20) if mode in ("stream", "block", "large") else (1, 5, 9, 14)
-    columns = (12, 16, 20) if mode in ("stream", "block", "large") else (6, 12, 16)
+    rows = (9, 14, 20) if mode in ("stream", "block", "large", "wound") else (1, 5, 9, 14)
+    columns = (12, 16, 20) if mode in ("stream", "block", "large") else (4, 6) if mode == "wound" else (6, 12, 16)
     batch = draw(st.sampled_from(((), (), (2,))))
     m, n = draw(st.sampled_from(rows)), draw(st.sampled_from(columns))
-    k = draw(st.sampled_from((6, 8, 12) if mode == "cut" else (1, 5, 8, 12)))
+    k = draw(st.sampled_from((6, 8, 12) if mode in ("cut", "wound") else (1, 5, 8, 12)))
     y = make("matmul", make.input(*batch, m, k), make.input(*draw(st.sampled_from((batch, ()))), k, n))
     if draw(st.booleans()):
         y = make("add", y, make.input(n))
@@ -208,6 +210,8 @@ def _tilings(draw: st.DrawFn, kernel: Kernel, mode: str) -> Tiling:
     depths = (2, 4, 8, 16) if contraction.further else (2, 3, 5, 12)
     tile[depth.name] = min(depth.extent, draw(st.sampled_from(depths)))
     cut = _Cut(kernel, contraction, tile, {})
+    if mode == "wound":
+        return draw(_wound(cut))
     spread = [d.name for d in kernel.par_dims if cut.count(d) > 1 and not (whole_rows and d == column)]
     if spread and draw(st.booleans()):
         cut = replace(cut, spcs={draw(st.sampled_from(spread)): 2})
@@ -250,6 +254,18 @@ def _tilings(draw: st.DrawFn, kernel: Kernel, mode: str) -> Tiling:
     winding = replace(by_columns, winding=True)
     is_legal = not list(tiling_problems(replace(kernel, tiling=winding), MACHINE))
     return winding if is_legal and draw(st.booleans()) else by_columns
+
+
+@st.composite
+def _wound(draw: st.DrawFn, cut: _Cut) -> Tiling:
+    """Each SPC has one column of tiles, and slots for a part of its depth."""
+    steps = math.prod(map(cut.count, cut.kernel.red_dims))
+    columns = cut.count(cut.column)
+    assume(steps > 1 and columns <= 2)
+    a_slots, b_slots = draw(st.integers(steps, 2 * steps)), draw(st.integers(-(-steps // 2), steps - 1))
+    spcs = ((cut.column.name, columns),) if columns > 1 else ()
+    depth = len(cut.kernel.red_dims)
+    return Tiling(tuple(cut.tile.items()), spcs, 1, 1, depth, "b", True, a_slots, b_slots)
 
 
 @st.composite
