@@ -9,10 +9,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from birc.compiler.ir.edit import GraphEditor
 from birc.compiler.ir.graph import Graph
-from birc.compiler.passes.attention import AttentionPieces, Range, attention_of
-from birc.compiler.passes.base import Pass, PassResult, finish_edit
+from birc.compiler.passes.attention import Range, attention_of
+from birc.compiler.passes.attention_pieces import AttentionPieces, in_pieces
+from birc.compiler.passes.base import Pass, PassResult
 from birc.runtime.machine import Machine
 
 MOST_GROUPS = 8
@@ -110,14 +110,7 @@ class SkipMasked(Pass):
     def run(self, graph: Graph) -> PassResult:
         found = [a for node in graph.nodes if (a := attention_of(graph, node)) is not None]
         cut = [(a, rows) for a in found if a.keeps is not None and (rows := self._groups(a.sizes, a.keeps))]
-        if not cut:
-            return PassResult(graph, False)
-        editor = GraphEditor(graph, self.name)
-        masks: dict[tuple[str, Range, Range], str] = {}
-        for attention, rows in cut:
-            _rewrite(AttentionPieces(editor, attention, masks), rows)
-        editor.drop_unused()
-        return PassResult(finish_edit(editor, graph), True, {"attentions": len(cut)})
+        return in_pieces(graph, self.name, cut, _parts)
 
     def _groups(self, sizes: Sequence[int], keeps: np.ndarray) -> list[_Rows]:
         """The groups of rows that take least; none when that is all rows with all columns."""
@@ -164,16 +157,11 @@ def skip_masked_for(machine: Machine) -> SkipMasked:
     return SkipMasked(machine.tcore_cols, machine.dies * machine.spcs_per_die, GROUP_TILES)
 
 
-def _rewrite(pieces: AttentionPieces, groups: Sequence[_Rows]) -> None:
-    """Put an attention for each group of rows, and their results one below the other, in the place of the whole."""
-    attention = pieces.attention
-    context, type = attention.context, attention.context.output.type
-    parts: list[str] = []
+def _parts(pieces: AttentionPieces, groups: Sequence[_Rows]) -> list[str]:
+    """An attention for each group of rows."""
+    softmax, parts = pieces.attention.softmax, []
     for first in range(0, len(groups), TOGETHER):
         together = groups[first : first + TOGETHER]
-        shares = [pieces.again(attention.softmax, pieces.scores(group.rows, group.columns)) for group in together]
+        shares = [pieces.again(softmax, pieces.scores(group.rows, group.columns)) for group in together]
         parts += [pieces.product(made, group.columns) for made, group in zip(shares, together, strict=True)]
-    whole = parts[0]
-    if len(parts) > 1:
-        whole = pieces.laid_out(pieces.add("concat", tuple(parts), {"axis": type.rank - 2}, like=context))
-    pieces.editor.replace(context, whole)
+    return parts

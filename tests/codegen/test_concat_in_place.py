@@ -44,6 +44,20 @@ def dense(make: GraphMaker) -> str:
     return make("conv2d", scaled, make.random(9, make.type_of(x).sizes[1], 3, 3), **CONV)
 
 
+def reductions(make: GraphMaker) -> str:
+    """Reductions over an axis in the middle, and over the last one."""
+    x = make.input(4, 3, 10, 13)
+    middle = make("reduce_sum", make("mul", x, make.random(13)), axes=(1,), keepdims=0)
+    other = make("reduce_max", make.input(4, 10, 6, 13), axes=(2,), keepdims=0)
+    last = make("reduce_mean", make.input(4, 10, 7, 90), axes=(3,), keepdims=1)
+    spread = make("mul", make("reshape", last, shape=(4, 10, 7)), make("reshape", make.input(4, 70), shape=(4, 10, 7)))
+    joined = make("concat", middle, other, axis=2)
+    columns = make(
+        "concat", make("reduce_sum", spread, axes=(2,), keepdims=1), make("neg", make.input(4, 10, 2)), axis=2
+    )
+    return make("relu", make("concat", joined, columns, axis=2))
+
+
 @cache
 def machines() -> dict[str, Machine]:
     tiny = load_machine("tiny")
@@ -51,7 +65,7 @@ def machines() -> dict[str, Machine]:
 
 
 @pytest.mark.parametrize("target", ["tiny", "one die", "quick link"])
-@pytest.mark.parametrize("build", [inception, dense])
+@pytest.mark.parametrize("build", [inception, dense, reductions])
 def test_every_plan_gives_the_same(build: Callable[[GraphMaker], str], target: str) -> None:
     make = GraphMaker()
     graph = make.graph(build(make))
@@ -77,7 +91,7 @@ def copied_last(make: GraphMaker) -> str:
 
 
 @pytest.mark.parametrize("target", ["br100", "br104", "tiny"])
-@pytest.mark.parametrize("build", [inception, dense, copied_last])
+@pytest.mark.parametrize("build", [inception, dense, copied_last, reductions])
 def test_chains_read_what_they_make(build: Callable[[GraphMaker], str], target: str) -> None:
     """Every chain of kernels that can be is there: an SPC has of a tensor what the chain itself writes."""
     make, machine = GraphMaker(), load_machine(target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,11 +11,15 @@ from graph_maker import GraphMaker, random_inputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from machines import with_input_buffers
-from pipeline import compiled_plans, fusing
+from networks import onnxruntime_outputs
+from onnx import TensorProto, helper, numpy_helper
+from pipeline import compile_graph, compiled_plans, fusing
 
+from birc.compiler.importer.importer import import_model
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.interpreter import run_graph
 from birc.compiler.passes.base import run_passes
+from birc.compiler.passes.canonicalize import canonicalize
 from birc.compiler.passes.divide_keys import DivideKeys, divide_keys_for
 from birc.compiler.plan_search import Found, PlanSearch
 from birc.runtime.machine import load_machine
@@ -111,14 +116,129 @@ def test_scores_far_apart_neither_overflow_nor_vanish() -> None:
 def test_rows_take_the_pieces_that_their_mask_lets_through() -> None:
     graph = attention(16, 16, causal(16, 16))
     result = DivideKeys(8).run(graph).graph
-    assert [n.output.type.sizes for n in result.nodes if n.op == "softmax"] == [(2, 8, 8), *pieces(result)]
+    softmax = [n.output.type.sizes for n in result.nodes if n.op == "softmax" and n.attributes["axis"] == 2]
+    assert softmax == [(2, 8, 8), (2, 4, 8), (2, 4, 4), (2, 4, 8), (2, 4, 8)]
     assert pieces(result) == [(2, 4, 8), (2, 4, 4), (2, 4, 8), (2, 4, 8)]
 
 
-OTHERS = {
-    "few keys": lambda make: make.constant(0.5),
-    "a mask of run time": lambda make: make.input(2, 1, 12),
-    "a mask with infinities": lambda make: make.constant(np.where(np.arange(12) < 6, 0, -np.inf)),
+def masked_attention(
+    rows: int, columns: int, form: str, *sizes: int, low: float = -math.inf, heads: int = 2, depth: int = 8
+) -> Graph:
+    """As `attention`, with a mask of run time that is added, or lets scores through, or covers them."""
+    make = GraphMaker()
+    scores = make("matmul", make.input(heads, rows, depth), make.input(heads, depth, columns))
+    scores = make("mul", scores, make.constant(0.5))
+    values = make.input(heads, columns, depth)
+    mask = make.input(*sizes, element="f32" if form == "added" else "bool")
+    if form == "added":
+        scores = make("add", scores, mask)
+    else:
+        options = (scores, make.constant(low))
+        scores = make("where", mask, *(options if form == "keeps" else options[::-1]))
+    return make.graph(make("matmul", make("softmax", scores, axis=2), values))
+
+
+def masked_inputs(graph: Graph, form: str, keeps: np.ndarray, low: float) -> dict[str, np.ndarray]:
+    """Random values, and the mask that leaves what `keeps` says."""
+    mask = np.where(keeps, 0.0, low).astype(np.float32) if form == "added" else keeps == (form == "keeps")
+    return {**random_inputs(graph), graph.inputs[3].name: mask}
+
+
+def masked_expected(graph: Graph, inputs: dict[str, np.ndarray], form: str, low: float) -> np.ndarray:
+    """The attention in exact numbers: what is added to all scores of a row changes nothing."""
+    q, k, v, mask = (inputs[value.name].astype(np.float64) for value in graph.inputs)
+    scores = q @ k * 0.5
+    with np.errstate(invalid="ignore"):
+        if form == "added":
+            scores = scores + (mask - mask.max(axis=-1, keepdims=True))
+        else:
+            scores = np.where(mask == (form == "keeps"), scores, low)
+        powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True) @ v
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.integers(1, 12),
+    columns=st.integers(13, 40),
+    most=st.sampled_from([(2, 2), (6, 4), (12, 6)]),
+    form=st.sampled_from(["added", "keeps", "covers"]),
+    axes=st.tuples(*[st.booleans()] * 3),
+    rank=st.integers(1, 3),
+    low=st.sampled_from([-math.inf, LOWEST, -1e4, -1.0]),
+    share=st.sampled_from([0.0, 0.05, 0.5]),
+    seed=st.integers(0, 99),
+)
+def test_pieces_under_masks_of_run_time(
+    rows: int,
+    columns: int,
+    most: tuple[int, int],
+    form: str,
+    axes: tuple[bool, bool, bool],
+    rank: int,
+    low: float,
+    share: float,
+    seed: int,
+) -> None:
+    """Of any shape that spreads to the scores, with pieces and whole rows that they cover; those have no numbers where
+    the scores are minus infinity."""
+    sizes = tuple(size if wanted else 1 for size, wanted in zip((2, rows, columns), axes, strict=True))[-rank:]
+    graph = masked_attention(rows, columns, form, *sizes, low=low)
+    result = DivideKeys(most[0], 2, most[1]).run(graph)
+    assert result.changed
+    assert all(sizes[-1] <= most[1] for sizes in pieces(result.graph))
+    keeps = np.random.default_rng(seed).random(sizes) < share
+    inputs = masked_inputs(graph, form, keeps, low)
+    (actual,) = run_graph(result.graph, inputs).values()
+    wanted = masked_expected(graph, inputs, form, low)
+    np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=1e-5)
+    assert np.isnan(actual).any() == (low == -math.inf and not keeps.any(axis=-1).all())
+
+
+def test_what_is_added_may_be_any_number() -> None:
+    graph = masked_attention(4, 16, "added", 2, 4, 16)
+    inputs = random_inputs(graph)
+    (actual,) = run_graph(DivideKeys(4, 1, 4).run(graph).graph, inputs).values()
+    np.testing.assert_allclose(actual, masked_expected(graph, inputs, "added", 0.0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["added", "keeps"])
+def test_a_mask_that_attentions_share_is_looked_at_once(form: str) -> None:
+    make = GraphMaker()
+    mask = make.input(2, 1, 12, element="f32" if form == "added" else "bool")
+    low, x = make.constant(-math.inf), make.input(2, 4, 8)
+    for _ in range(3):
+        scores = make("matmul", x, make.input(2, 8, 12))
+        scores = make("add", scores, mask) if form == "added" else make("where", mask, scores, low)
+        x = make("matmul", make("softmax", scores, axis=2), make.input(2, 12, 8))
+    result = DivideKeys(4, 1, 4).run(make.graph(x)).graph
+    assert sum(node.op in ("reduce_max", "reduce_min") for node in result.nodes) == 1
+    assert sum(node.op == "softmax" for node in result.nodes) == 3 * (3 + 1)
+
+
+Rest = Callable[[GraphMaker, str], str]
+OTHERS: dict[str, Rest] = {
+    "few keys": lambda make, scores: make("add", scores, make.constant(0.5)),
+    "a mask with infinities": lambda make, scores: make(
+        "add", scores, make.constant(np.where(np.arange(12) < 6, 0, -np.inf))
+    ),
+    "two masks of run time": lambda make, scores: make(
+        "where",
+        make.input(1, 4, 12, element="bool"),
+        make("add", scores, make.input(2, 1, 12)),
+        make.constant(-math.inf),
+    ),
+    "a constant mask beside one of run time": lambda make, scores: make(
+        "where",
+        make.constant(causal(4, 12), element="bool"),
+        make("add", scores, make.input(2, 1, 12)),
+        make.constant(-math.inf),
+    ),
+    "a factor of run time": lambda make, scores: make("mul", scores, make.input(2, 1, 12)),
+    "one number of run time": lambda make, scores: make("add", scores, make.input()),
+    "scores of run time in place of others": lambda make, scores: make(
+        "where", make.input(4, 12, element="bool"), scores, make.input(4, 12)
+    ),
 }
 
 
@@ -127,8 +247,8 @@ def test_what_is_left_as_it_is(case: str) -> None:
     """Where whole pieces may have the score minus infinity they have no shares to put together."""
     make = GraphMaker()
     scores = make("matmul", make.input(2, 4, 8), make.input(2, 8, 12))
-    added = make("add", scores, OTHERS[case](make))
-    graph = make.graph(make("matmul", make("softmax", added, axis=2), make.input(2, 12, 8)))
+    others = OTHERS[case](make, scores)
+    graph = make.graph(make("matmul", make("softmax", others, axis=2), make.input(2, 12, 8)))
     assert not DivideKeys(12 if case == "few keys" else 4).run(graph).changed
 
 
@@ -157,14 +277,77 @@ def test_pieces_on_the_device(case: str, precision: str) -> None:
         for actual in (array for each in outputs for array in each.values()):
             np.testing.assert_allclose(actual, wanted, rtol=0, atol=error)
     products = sum(kernel.contraction is not None for kernel in compiled.kernels)
-    assert products == 2 * sum(node.op == "softmax" for node in divided.nodes)
+    assert products == sum(node.op == "matmul" for node in divided.nodes)
+
+
+MASKED = {
+    "added to columns": ("added", (2, 1, 320), -math.inf),
+    "added to rows of columns": ("added", (1, 64, 320), -1e4),
+    "chooses columns": ("keeps", (2, 1, 320), -math.inf),
+    "covers rows of columns": ("covers", (1, 64, 320), LOWEST),
+}
+
+
+@pytest.mark.parametrize("precision", ["bf16", "model"])
+@pytest.mark.parametrize("case", MASKED)
+def test_masks_of_run_time_on_the_device(case: str, precision: str) -> None:
+    """On both engines, with rows that see one piece only, and none."""
+    form, sizes, low = MASKED[case]
+    graph = masked_attention(64, 320, form, *sizes, low=low)
+    divided = DivideKeys(256, 64, 128).run(graph).graph
+    keeps = np.arange(320) < np.array([100, 0] * 32)[: sizes[0] * sizes[1]].reshape(*sizes[:2], 1)
+    inputs = masked_inputs(graph, form, keeps, low)
+    wanted = masked_expected(graph, inputs, form, low)
+    assert np.isnan(wanted).any() == (low == -math.inf)
+    for number, compiled in enumerate(compiled_plans(divided, WIDE, precision)):
+        compiled.verify()
+        outputs = [compiled.values(inputs), *([compiled.step(inputs, "random", 3)] if number == 0 else [])]
+        for actual in (array for each in outputs for array in each.values()):
+            np.testing.assert_allclose(actual, wanted, rtol=0, atol=3e-2 if precision == "bf16" else 2e-3)
+    assert sum(kernel.contraction is not None for kernel in compiled.kernels) == 2 * len(pieces(divided))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "model"])
+@pytest.mark.parametrize("form", ["added", "chosen"])
+def test_models_with_padding_masks_beside_onnxruntime(form: str, precision: str) -> None:
+    """Sequences of 300 and 70 tokens in a batch that is 320 long, as they are exported."""
+    sizes, element = [2, 2, 320, 16], TensorProto.FLOAT
+    shapes = {"q": (element, sizes), "k": (element, [2, 2, 16, 320]), "v": (element, sizes)}
+    shapes["mask"] = (element if form == "added" else TensorProto.BOOL, [2, 1, 1, 320])
+    masking = ["s", "mask"] if form == "added" else ["mask", "s", "low"]
+    nodes = [
+        helper.make_node("MatMul", ["q", "k"], ["qk"]),
+        helper.make_node("Div", ["qk", "root"], ["s"]),
+        helper.make_node("Add" if form == "added" else "Where", masking, ["masked"]),
+        helper.make_node("Softmax", ["masked"], ["p"], axis=-1),
+        helper.make_node("MatMul", ["p", "v"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "attention",
+        [helper.make_tensor_value_info(name, *shape) for name, shape in shapes.items()],
+        [helper.make_tensor_value_info("y", element, sizes)],
+        [numpy_helper.from_array(np.float32(number), name) for name, number in (("root", 4.0), ("low", LOWEST))],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    imported = canonicalize(import_model(model))
+    keeps = np.arange(320) < np.array([300, 70]).reshape(2, 1, 1, 1)
+    mask = np.where(keeps, 0, LOWEST).astype(np.float32) if form == "added" else keeps
+    inputs = {**random_inputs(imported), "mask": mask}
+    divided = DivideKeys(256, 64, 128).run(imported).graph
+    assert len(pieces(divided)) == 3
+    compiled = compile_graph(divided, WIDE, precision)
+    (actual,) = compiled.values(inputs).values()
+    np.testing.assert_allclose(
+        actual, onnxruntime_outputs(model, inputs)["y"], atol=1e-2 if precision == "bf16" else 1e-3
+    )
 
 
 def test_on_a_br100_each_piece_is_two_products() -> None:
     """Of 2,048 keys, which no kernel takes together, nothing is left to kernels of its own but putting together."""
     machine = load_machine("br100")
     graph = attention(2048, 2048, causal(2048, 2048))
-    divided = DivideKeys(*_sizes(divide_keys_for(machine))).run(graph).graph
+    divided = divide_keys_for(machine).run(graph).graph
     fused = run_passes(divided, fusing(machine, "bf16"))
     kinds = [node.attributes["kind"] for node in fused.nodes if node.op == "group" and node.body is not None]
     softmax = [kind for kind in kinds if "softmax" in str(kind)]
@@ -202,7 +385,3 @@ def test_logarithms_that_no_softmax_makes_have_a_kernel_of_their_own() -> None:
         assert len(compiled.kernels) > 1
         for name, actual in compiled.values(inputs).items():
             np.testing.assert_allclose(actual, wanted[name], rtol=0, atol=2e-3)
-
-
-def _sizes(step: DivideKeys) -> tuple[int, int]:
-    return step.most, step.tile

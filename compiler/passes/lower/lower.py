@@ -84,7 +84,7 @@ LARGEST_VECTOR_WINDOW = 25
 
 MOVEMENTS: dict[str, Callable[[Environment, Node], list[Kernel]]] = {"bitcast": bitcast, "concat": concat, "pad": pad}
 VIEWS = frozenset({"reshape", "transpose", "slice", "expand"})
-PLACED = frozenset({"matmul", "conv2d", "max_pool2d", "avg_pool2d", "concat", *ROTATIONS})
+PLACED = frozenset({"matmul", "conv2d", "max_pool2d", "avg_pool2d", "concat", *ROTATIONS, *REDUCTIONS})
 """What may be written into a part of a larger tensor: walked in its own dimensions, whatever lies between them."""
 
 
