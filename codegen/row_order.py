@@ -163,8 +163,9 @@ def check_order(ahead: Sequence[Item], behind: Sequence[Item], passed: Passed, l
     wanted: dict[int, list[tuple[int, ...]]] = defaultdict(list)
 
     for item, loops, variables in _executed(ahead, passed.is_told):
-        program = _sum(variables, loops, "program")
-        made[program].append(_rows(item, variables, passed.leading))
+        finished, stored = made[_sum(variables, loops, "program")], _rows(item, variables, passed.leading)
+        if finished[-1:] != [stored]:  # column by column
+            finished.append(stored)
     for item, loops, variables in _executed(behind, passed.is_load):
         if not any(at for depth, at in enumerate(variables) if passed.again(item, loops) >> depth & 1):
             wanted[0 if loop is None else variables[loop]].append(_rows(item, variables, passed.leading))

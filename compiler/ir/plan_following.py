@@ -203,7 +203,7 @@ def _order_problems(first: Kernel, second: Kernel) -> Iterator[str]:
         yield "follows another product before both have tilings"
         return
     last = first.phases[-1]
-    is_last_store = last.statements[-1].op == "vst" and not last.loops
+    is_last_store = last.statements[-1].op == "vst" and {*last.loops} <= {first.contraction.column}
     is_row = ahead.rows == 1 and (ahead.turns == BLOCK or ahead.columns == 1)
     if not (is_row and is_last_store) or ahead.taps or ahead.stream:
         yield "follows a product whose rows of tiles are not a block each that ends with a store of the row"

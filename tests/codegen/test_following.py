@@ -64,7 +64,7 @@ def check(found: Compiled, mask: str, tolerance: float) -> None:
     """Verified, proved, and right: by whole arrays, and step by step in the order that the semaphores allow."""
     found.verify()
     assert not list(new_prover().flaws(found.plan, found.machine))
-    inputs = {name: a.astype(ml_dtypes.bfloat16).astype(np.float32) for name, a in random_inputs(found.graph).items()}
+    inputs = {name: a.astype(ml_dtypes.bfloat16).astype(a.dtype) for name, a in random_inputs(found.graph).items()}
     stepped, counts = found.step_counted(inputs, "random", 3)
     values, counts_of_values = found.values_counted(inputs)
     assert counts == counts_of_values
@@ -174,6 +174,33 @@ def test_whoever_finishes_the_rows(form: str) -> None:
     assert {slot_of(i) for i in shares} != {slot_of(i) for i in sums}
     last = [i for i in code.instructions() if i.mnemonic == "vrcp"]
     assert [i.program for i in last] == [ahead.programs]
+
+
+DIVIDED = {
+    "programs take rows in turn": (8, 384, 128, FEATURES, ""),
+    "programs take a head each": (12, 64, 128, FEATURES, "added"),
+    "one program overlaps rows": (4, 128, 900, FEATURES, "added"),
+    "wide heads": (4, 200, 320, 200, ""),
+}
+
+
+@pytest.mark.parametrize("form", DIVIDED)
+def test_shares_that_are_divided_are_stored_last(form: str) -> None:
+    """Those of FP16, column by column: the last one tells that the row is there, and no sums are awaited."""
+    heads, rows, columns, features, mask = DIVIDED[form]
+    make = GraphMaker()
+    scores = make("matmul", *(make.input(heads, *s, element="f16") for s in ((rows, DEPTH), (DEPTH, columns))))
+    v = make.input(heads, columns, features, element="f16")
+    if mask:
+        scores = make("add", scores, make.input(1, 1, columns, element="f16"))
+    plans = list(followed(make.graph(make("matmul", make("softmax", scores, axis=2), v)), WIDE))
+    assert plans
+    for found in plans:
+        check(found, mask, 2e-2)
+        assert found.kernels[0].phases[-1].loops
+        _, code = kernel_of(found)
+        told = [i for i in code.instructions() if i.mnemonic == "vst" and i.posts]
+        assert len({slot_of(i) for i in told}) == 1
 
 
 def two(one: tuple[int, int, int], other: tuple[int, int, int], features: int = FEATURES) -> Graph:
