@@ -333,6 +333,12 @@ class ContractionWriter:
         """Whether each of several vector programs takes a tile of a block."""
         return not self.by_block and program_count(self.tiling) > 1
 
+    @property
+    def _has_turns(self) -> bool:
+        """Whether vector programs take tiles in turn, those of a block or of a loop that they share evenly."""
+        in_block = self.takes_tiles and self.a.count * self.b.count > 1
+        return in_block or self._program_dimension() != ""
+
     def _load_both(self) -> None:
         self.loads.block(self.a)
         self.loads.block(self.b)
@@ -360,7 +366,8 @@ class ContractionWriter:
             return
         if self.writer.program_depth is None:
             dimension, step = (self.column, self.tile[self.column]) if self.b.count > 1 else ("", 0)
-            with self.nest.loop(program_count(self.tiling), step, dimension, level="program") as program:
+            programs = program_count(self.tiling) if self._has_turns else 1  # the first one takes all
+            with self.nest.loop(programs, step, dimension, level="program") as program:
                 self._taken(program)
                 self._load_lasting()
             self._taken(None)

@@ -161,6 +161,15 @@ def test_rows_wind_through_a_depth_that_does_not_fit(rows: int, steps: int, slot
     assert loads["vacc"] == spcs * rows
 
 
+def test_programs_without_a_tile_load_nothing() -> None:
+    """Two programs share three columns, of one row each, no better than one does: it takes all of them."""
+    fused, lowered, kernel = product(3, 4, 4 * 3)
+    tiling = Tiling((("m", 3), ("n", 4), ("k0", 2)), (), 1, 1, 1, "b", False, 2, 2, programs=2)
+    case = with_tiling(fused, lowered, kernel, tiling)
+    check(case, 1)
+    assert executions(case)["vld"] == 2 * 3  # a bias and a residual
+
+
 @pytest.mark.parametrize(("steps", "chunks", "shifted"), [(2, 2, 1), (2, 3, 3), (3, 2, 1), (4, 3, 1)])
 def test_the_first_rows_take_their_chunks_later(steps: int, chunks: int, shifted: int) -> None:
     """Blocks on every SPC, the last one not full, some columns of it alone; in slots for one chunk of the columns.
