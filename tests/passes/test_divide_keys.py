@@ -280,6 +280,20 @@ def test_pieces_on_the_device(case: str, precision: str) -> None:
     assert products == sum(node.op == "matmul" for node in divided.nodes)
 
 
+@pytest.mark.parametrize("columns", [256, 384])
+def test_logarithms_of_sums_are_not_rounded_in_bf16(columns: int) -> None:
+    """Scores of about a hundred, whose logarithms are half apart in BF16, and pieces with opposite results."""
+    graph = attention(64, columns)
+    inputs = {name: np.round(array * 8) / 8 for name, array in random_inputs(graph).items()}
+    q, k, v = (inputs[value.name] for value in graph.inputs)
+    q[:, :, 0], k[:, 0] = 10, 20
+    v[:] = np.where(np.arange(columns) < 128, 1, -1)[:, None]
+    divided = DivideKeys(128, 64).run(graph).graph
+    for compiled in compiled_plans(divided, WIDE, "bf16"):
+        (actual,) = compiled.values(inputs).values()
+        np.testing.assert_allclose(actual, expected(graph, inputs, None), rtol=0, atol=1e-2)
+
+
 MASKED = {
     "added to columns": ("added", (2, 1, 320), -math.inf),
     "added to rows of columns": ("added", (1, 64, 320), -1e4),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from birc.compiler.ir.attributes import element_type, integer, integers, number
-from birc.compiler.ir.graph import Node
+from birc.compiler.ir.graph import Graph, Node
 from birc.compiler.ir.plan import Access, Dimension, Index, Kernel, Phase, Statement, View
 from birc.compiler.ir.types import TensorType
 from birc.compiler.passes.lower.environment import Environment
@@ -33,8 +33,9 @@ def concat(env: Environment, node: Node) -> list[Kernel]:
 
 def concat_pieces(env: Environment, node: Node) -> list[View]:
     """The slice of each operand in the result of a concatenation."""
-    axis = integer(node.attributes, "axis")
-    target = env.target(node.name, node.output.type)
+    axis, type = integer(node.attributes, "axis"), node.output.type
+    is_wide = all(_is_logarithm(env.graph, name) for name in node.inputs)
+    target = env.wide_target(node.name, type.sizes, type.layout) if is_wide else env.target(node.name, type)
     pieces, position = [], 0
     for name in node.inputs:
         shape = env.graph.type_of(name).sizes
@@ -42,6 +43,13 @@ def concat_pieces(env: Environment, node: Node) -> list[View]:
         pieces.append(narrow(target, starts, shape, (1,) * len(shape)))
         position += shape[axis]
     return pieces
+
+
+def _is_logarithm(graph: Graph, name: str) -> bool:
+    """Whether a value is the logarithm of sums, which is in FP32 whatever the precision."""
+    node = graph.producer(name)
+    inside = () if node is None else node.body.nodes if node.body is not None else (node,)
+    return any(inner.op == "logsumexp" and inner.name == name for inner in inside)
 
 
 def pad(env: Environment, node: Node) -> list[Kernel]:
