@@ -71,8 +71,13 @@ class TiledProduct:
         ahead = after.ahead(self.tiling.rows, self.tiling.columns, registers)
         least = 0 if after.is_rowwise else 1
         loads_by_part = bool(after.loads) and least < ahead < self.tiling.columns
-        winds = winds_through_depth(self.kernel, self.tiling)
-        return loads_by_part or (after.is_rowwise and self.tiling.columns > 1) or self.tiling.shifted > 0 or winds
+        by_part = loads_by_part or (after.is_rowwise and self.tiling.columns > 1)
+        return by_part or self.tiling.shifted > 0 or self.winds
+
+    @property
+    def winds(self) -> bool:
+        """Whether rows wind through the depth: each has operands that the next one has, too."""
+        return winds_through_depth(self.kernel, self.tiling)
 
 
 @dataclass(frozen=True)
