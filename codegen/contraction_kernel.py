@@ -91,7 +91,6 @@ class ContractionWriter:
         self.spreads = spreads(kernel, tiling)
         self.shares = {d.name: self.spreads[d.name].share for d in kernel.par_dims}
         self.shares[self.column] //= tiling.deals
-        self.has_lasting = False
 
     def emit(self) -> tuple[KernelCode, Slots]:
         """The code and the slots."""
@@ -373,7 +372,6 @@ class ContractionWriter:
             self._taken(None)
         else:
             self._load_lasting()
-        self.has_lasting = True
 
     def _load_lasting(self) -> None:
         """What is the same for all rows of a block of columns."""
@@ -410,9 +408,9 @@ class ContractionWriter:
     def _drain_and_finish(self, others: Register | None = None, loaded: bool = False) -> None:
         """Loads of the epilogue (they overlap the T-core), the drain, the rest; sums of `others` chunks are added.
 
-        What lasts is not loaded again.
+        What lasts is not loaded again: where rows go past columns that stay, it is there before them.
         """
-        lasting = self.epilogue.lasting if loaded or self.has_lasting else ()
+        lasting = self.epilogue.lasting if loaded or self.tiling.hoist == "b" else ()
         for statement in self.epilogue.phases[0].statements:
             if statement.result in lasting:
                 continue

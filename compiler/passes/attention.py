@@ -1,4 +1,4 @@
-"""Attentions in a graph: their nodes, and the same nodes again for some of their rows and columns."""
+"""Attentions in a graph, by their nodes."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ class AttentionPieces:
         """A value that lies as the result of the attention does."""
         return self.editor.lay_out(name, self.attention.context.output.type.layout)
 
-    def cut(self, name: str, rows: Range | None, columns: Range | None, *, like: Node | None = None) -> str:
+    def cut(self, name: str, rows: Range | None, columns: Range | None, *, like: Node) -> str:
         """Some rows and columns (None: all) of an operand of a node, where it has more than one."""
         sizes = self.editor.type_of(name).sizes
         wanted = (*(None for _ in sizes), rows, columns)[-len(sizes) :] if sizes else ()
@@ -146,7 +146,7 @@ class AttentionPieces:
             "ends": tuple(end for _, end in bounds),
             "steps": (1,) * len(sizes),
         }
-        return self.add("slice", (name,), attributes, like=like or self.attention.context)
+        return self.add("slice", (name,), attributes, like=like)
 
 
 def in_pieces(

@@ -111,14 +111,11 @@ class RoutePlan:
             else:
                 cut.append((own, axis, low, low + dim))
                 depths |= {depth for depth, _ in own.terms}
-        moving = sorted(depths)
         count *= math.prod(trips[depth] for depth in range(len(known), len(trips)) if depth not in depths)
+        points = itertools.product(*(range(n if depth in depths else 1) for depth, n in enumerate(trips)))
         return count * sum(
-            math.prod(
-                count_in_bounds(_at(own, dict(zip(moving, point, strict=True))), axis.step, axis.extent, low, high)
-                for own, axis, low, high in cut
-            )
-            for point in itertools.product(*(range(trips[depth]) for depth in moving))
+            math.prod(count_in_bounds(own.at(point), axis.step, axis.extent, low, high) for own, axis, low, high in cut)
+            for point in points
         )
 
     def _l2_port(self) -> Port:
@@ -173,11 +170,6 @@ def boxes_in(kernel: Kernel) -> Iterator[tuple[Box, tuple[int, ...]]]:
     """Every box of a kernel with the iterations of the loops around it, outermost first."""
     for instruction, trips in instructions_in(kernel.nests):
         yield from ((operand, trips) for operand in instruction.operands if isinstance(operand, Box))
-
-
-def _at(number: Affine, values: Mapping[int, int]) -> int:
-    """An affine number at the values of its variables."""
-    return number.constant + sum(factor * values[depth] for depth, factor in number.terms)
 
 
 def _spc_part(constant: int, terms: tuple[tuple[int, int], ...], variables: tuple[int, ...]) -> int:

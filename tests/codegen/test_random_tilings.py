@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -62,13 +63,19 @@ def test_every_way_through_a_depth_that_does_not_fit_gives_the_same(case: TiledP
     check(case, seed)
 
 
-def executions(case: TiledProduct) -> Counter[str]:
-    """How often the instructions of the kernel are executed, by mnemonic."""
-    executed: Counter[str] = Counter()
+def counted(case: TiledProduct) -> Iterator[tuple[str, int]]:
+    """The instructions of the kernel by mnemonic, and how often each is executed."""
     instructions = list(case.compiled.program.kernels[0].instructions())
     for (_, number), done in simulate(case.compiled.program, MACHINE).counts.instructions.items():
-        executed[instructions[number].mnemonic] += done.executions
-    return executed
+        yield instructions[number].mnemonic, done.executions
+
+
+def executions(case: TiledProduct) -> Counter[str]:
+    """How often the instructions of a mnemonic are executed together."""
+    found: Counter[str] = Counter()
+    for mnemonic, count in counted(case):
+        found[mnemonic] += count
+    return found
 
 
 def product(m: int, k: int, n: int, *, softmax: bool = False) -> tuple[object, ...]:
@@ -219,12 +226,7 @@ def test_what_is_the_same_for_all_rows_is_loaded_once(rows: int, columns: int, p
     )
     case = with_tiling(fused, lowered, kernel, tiling)
     check(case, 1)
-    instructions = list(case.compiled.program.kernels[0].instructions())
-    found: Counter[int] = Counter()
-    for (_, number), done in simulate(case.compiled.program, MACHINE).counts.instructions.items():
-        if instructions[number].mnemonic == "vld":
-            found[number] += done.executions
-    assert sorted(found.values()) == sorted((loads, 36))
+    assert sorted(count for mnemonic, count in counted(case) if mnemonic == "vld") == sorted((loads, 36))
 
 
 def test_registers_that_are_not_there_hold_nothing_for_all_rows() -> None:

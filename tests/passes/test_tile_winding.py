@@ -65,5 +65,4 @@ def test_it_saves_more_than_half_of_the_second_sums() -> None:
     best = tiled(kernel, machine, memories, {}, clock.cycles)
     assert winds(best)
     in_chunks = min(clock.cycles(one, memories, machine) for one in tilings(compiled, kernel) if not winds(one))
-    gap = machine.tcore_fill_cycles + machine.accumulator_drain_cycles + 2 * machine.semaphore_cycles
-    assert in_chunks - clock.cycles(best, memories, machine) > tiles(best) * gap // 2
+    assert in_chunks - clock.cycles(best, memories, machine) > tiles(best) * machine.tile_gap_cycles() // 2
