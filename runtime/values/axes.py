@@ -55,7 +55,7 @@ class Part:
     """Operations that share values, and the axes that they range over.
 
     `ranges` is the part of each axis that is computed, `order` the axes from the outermost to the innermost;
-    `places` says which dimension of the arrays an axis is, in the same order. Axes that no operation has in
+    `places` says which dimension of the arrays an axis is, in the same order. Axes that no array has in
     common may share one.
     """
 
@@ -327,12 +327,12 @@ def _sort(part: Part, descriptors: Mapping[int, Descriptor]) -> None:
 
 
 def _place(part: Part) -> None:
-    """Give each axis the first dimension behind those of the outer axes that it meets in an operation."""
+    """Give each axis the first dimension behind those of the outer axes that it meets in an array."""
     meets: dict[int, set[int]] = {axis: set() for axis in part.order}
     for operation in part.operations:
-        together = _axes_in(part, operation)
-        for axis in together:
-            meets[axis] |= together
+        for together in _meetings(part, operation):
+            for axis in together:
+                meets[axis] |= together
     places: dict[int, int] = {}
     for axis in part.order:
         outer = (places[other] for other in meets[axis] if other in places)
@@ -342,16 +342,20 @@ def _place(part: Part) -> None:
         raise CannotRaiseError("arrays of too many dimensions")
 
 
-def _axes_in(part: Part, operation: Operation) -> set[int]:
-    """All axes that an operation deals with."""
-    axes = set().union(*map(part.axes_of, sources(operation)))
-    axes = axes.union(*(part.reach(access).axes for access in accesses(operation)))
+def _meetings(part: Part, operation: Operation) -> Iterator[set[int]]:
+    """Sets of axes that are dimensions of arrays together.
+
+    The depths of the products that a contraction adds up are not: each product has its own.
+    """
     match operation:
-        case Reduce():
-            axes |= part.summed(operation)
         case Contract():
-            axes = axes.union(*map(part.summed, operation.products))
-    return axes
+            yield part.axes_of(operation.result)
+            for product in operation.products:
+                yield part.axes_of_tile(product.a) | part.axes_of_tile(product.b) | part.summed(product)
+        case _:
+            axes = set().union(*map(part.axes_of, sources(operation)))
+            axes = axes.union(*(part.reach(access).axes for access in accesses(operation)))
+            yield axes | part.summed(operation) if isinstance(operation, Reduce) else axes
 
 
 def _elements(part: Part, access: Access) -> int:
