@@ -36,4 +36,5 @@ def _row_json(row: OpRow) -> dict[str, Any]:
         ],
         "attributes": {name: {"kind": item.kind, "doc": item.doc} for name, item in row.attributes.items()},
         "data_dependent": row.data_dependent,
+        "in_f32": row.in_f32,
     }

@@ -17,8 +17,8 @@ from birc.compiler.importer.read import ModelSource
 from birc.compiler.ir.graph import Graph, Node
 from birc.compiler.passes.base import Pass, PassResult
 from birc.compiler.passes.fuse import Fuse
-from birc.compiler.passes.lower.environment import stored_as
 from birc.compiler.passes.lower.lower import VIEWS, device_problem, left_in_panels
+from birc.compiler.passes.lower.storage import kept_in_f32, stored_as
 from birc.compiler.passes.refusal import Reason, Refusal
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import UsageError
@@ -181,8 +181,15 @@ def _part(imported: Graph, seen: _Observed, compilation: Compilation) -> Explain
     if pairs:
         found = products_in_plan(after, compilation)
         refusals |= {key: found[names] for names, key in pairs.items() if names in found}
+    kept = kept_in_f32(graph)
+
+    def num_bytes(value: str) -> int:
+        type = graph.type_of(value)
+        stored = stored_as(type.dtype, compilation.precision, in_f32=value in kept)
+        return dtype(stored).bytes_for(type.num_elements)
+
     misses = tuple(
-        Miss(producer, value, members[reader], refusal, _stored_bytes(graph, value, compilation.precision))
+        Miss(producer, value, members[reader], refusal, num_bytes(value))
         for (reader, value), refusal in refusals.items()
         if (producer := graph.producer(value)) is not None
     )
@@ -198,11 +205,6 @@ def _products_of_shares(kernels: Sequence[ExplainedKernel]) -> dict[tuple[str, s
         for node in kernel.nodes
         if node.op == "matmul" and node.inputs[0] in made
     }
-
-
-def _stored_bytes(graph: Graph, value: str, precision: str) -> int:
-    type = graph.type_of(value)
-    return dtype(stored_as(type.dtype, precision)).bytes_for(type.num_elements)
 
 
 def _found(part: ExplainedPart, name: str) -> Found | None:

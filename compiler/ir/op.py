@@ -96,7 +96,8 @@ class Operand:
 class OpRow:
     """One core op. The rows of all families are concatenated in table.py.
 
-    `access` gives per operand the index expressions (see access.py), or is a function where the rank decides.
+    `access` gives per operand the index expressions (see access.py), or is a function where the rank decides. What is
+    `in_f32` has its result stored so whatever the precision of the package: others are computed with all its digits.
     Does not construct with a field that contradicts another: raises `InternalError`.
     """
 
@@ -112,6 +113,7 @@ class OpRow:
     samples: tuple[Sample, ...]
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     data_dependent: bool = False
+    in_f32: bool = False
     operands: tuple[Operand, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -36,6 +36,7 @@ def _sections() -> Iterator[str]:
 
 def _line(entry: OpRow) -> str:
     meaning = entry.doc + (" Which elements are read depends on data." if entry.data_dependent else "")
+    meaning += " In FP32 whatever the precision." if entry.in_f32 else ""
     cells = (
         f"`{entry.name}`",
         meaning,

@@ -118,6 +118,7 @@ ROWS: Final[tuple[OpRow, ...]] = (
             "parts": Attribute("int", "parts of a row, of one width", minimum=1),
             "centred": Attribute("int", "1: sums, and squares about means, 0: squares alone", minimum=0),
         },
+        in_f32=True,
         samples=(
             Sample(sample_types((3, 8)), {"parts": 4, "centred": 1}),
             Sample(sample_types((2, 3, 128)), {"parts": 2, "centred": 0}),
@@ -138,6 +139,7 @@ ROWS: Final[tuple[OpRow, ...]] = (
             "centred": Attribute("int", "1: of deviations from the mean, 0: from zero", minimum=0),
             "epsilon": Attribute("float", "added to the variance"),
         },
+        in_f32=True,
         samples=(
             Sample(sample_types((3, 8)), {"centred": 1, "epsilon": 1e-5}),
             Sample(sample_types((2, 3, 128)), {"centred": 0, "epsilon": 1e-5}),
@@ -158,6 +160,7 @@ ROWS: Final[tuple[OpRow, ...]] = (
             "count": Attribute("int", "elements of a row", minimum=1),
             "epsilon": Attribute("float", "added to the variance"),
         },
+        in_f32=True,
         samples=(
             Sample(sample_types((2, 3, 4)), {"count": 16, "epsilon": 1e-5}, 0.1, 2.0),
             Sample(sample_types((1, 2, 3, 3)), {"count": 12, "epsilon": 1e-5}, 0.1, 2.0),

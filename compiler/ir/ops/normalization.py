@@ -258,6 +258,7 @@ ROWS: Final[tuple[OpRow, ...]] = (
         evaluate=_logsumexp,
         cost=per_element(4, 1),
         attributes={"axis": _AXIS},
+        in_f32=True,
         samples=_SOFTMAX_SAMPLES,
     ),
     OpRow(

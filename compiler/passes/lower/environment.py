@@ -15,19 +15,11 @@ from birc.compiler.ir.types import TensorType
 from birc.compiler.passes.lower.expression import Builder, Expression
 from birc.compiler.passes.lower.frame import Frame, word_of
 from birc.compiler.passes.lower.ranges import LANE_BITS, Ranges
+from birc.compiler.passes.lower.storage import kept_in_f32, stored_as
 from birc.compiler.passes.lower.views import dense_view
 from birc.compiler.passes.lower.wide import Wide, known
-from birc.runtime.dtypes import DType, dtype
+from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
-
-
-def stored_as(element: DType, precision: str) -> str:
-    """The element type in memory: floats are BF16 in a `bf16` package.
-
-    A type that no memory has stays, and is refused where it is addressed.
-    """
-    name = element.device or element.name
-    return "bf16" if precision == "bf16" and name in ("f32", "f16") else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +51,8 @@ class Environment:
 
     `row_sums` are the sums by which the rows of a value have yet to be divided, and `shared` second operands of
     products that have no view of their own; concatenations in `panels` have none either. Where neighbours may be put
-    side by side, `joining` is the machine whose figures say whether it is faster.
+    side by side, `joining` is the machine whose figures say whether it is faster. Values `in_f32` are stored in that
+    whatever the precision.
     """
 
     graph: Graph
@@ -78,6 +71,10 @@ class Environment:
     shared: dict[str, Shared] = field(default_factory=dict)
     panels: dict[str, Panels] = field(default_factory=dict)
     joining: Machine | None = None
+    in_f32: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.in_f32 = kept_in_f32(self.graph)
 
     def storage(self, type: TensorType) -> str:
         """The element type in memory."""
@@ -163,12 +160,6 @@ class Environment:
         self.row_sums[name] = self._dense(f"{name}.sums", shape, "f32")
         return self.row_sums[name]
 
-    def wide_target(self, name: str, shape: Sequence[int], layout: tuple[int, ...] | None = None) -> View:
-        """As `target`, in FP32 whatever the precision: statistics of rows, which others are computed with."""
-        if name not in self.views:
-            self.views[name] = self._dense(name, shape, "f32", layout)
-        return self.views[name]
-
     def _dense(
         self,
         name: str,
@@ -184,7 +175,17 @@ class Environment:
 
     def target(self, name: str, type: TensorType) -> View:
         """Where the kernel that makes a value writes it: the buffer of a graph output, or a new one."""
-        return self.views.get(name) or self.new_buffer(name, type)
+        if name not in self.views:
+            self.views[name] = self._dense(name, type.sizes, self._stored(name, type), type.layout)
+        return self.views[name]
+
+    def copied(self, copy: str, name: str) -> View:
+        """A row-major buffer for a copy of a value."""
+        type = self.graph.type_of(name)
+        return self._dense(copy, type.sizes, self._stored(name, type))
+
+    def _stored(self, name: str, type: TensorType) -> str:
+        return stored_as(type.dtype, self.precision, in_f32=name in self.in_f32)
 
     def load(self, builder: Builder, frame: Frame, name: str) -> Expression | float:
         """An operand of an element-wise op, aligned with the frame: an immediate or a load."""

@@ -113,5 +113,4 @@ def _pick(
 
 
 def _dense_table(lowering: GroupLowering, node: Node, table: View) -> View:
-    type = lowering.env.graph.type_of(lowering.outer[node.inputs[0]])
-    return dense_copy(lowering.env, f"{node.name}.table", table, type, node.sources)
+    return dense_copy(lowering.env, f"{node.name}.table", lowering.outer[node.inputs[0]], table, node.sources)

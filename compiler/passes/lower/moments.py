@@ -90,9 +90,8 @@ def _scales(
 
 def _statistics(lowering: GroupLowering, node: Node) -> View:
     """Where statistics [which, *rows, part] lie: part by part, so that tiles of rows store runs."""
-    shape = node.output.type.sizes
-    last = len(shape) - 1
-    return lowering.env.wide_target(node.name, shape, (0, last, *range(1, last)))
+    last = node.output.type.rank - 1
+    return lowering.env.target(node.name, node.output.type.with_layout((0, last, *range(1, last))))
 
 
 def _of(view: View, which: int) -> View:

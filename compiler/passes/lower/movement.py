@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from birc.compiler.ir.attributes import element_type, integer, integers, number
-from birc.compiler.ir.graph import Graph, Node
+from birc.compiler.ir.graph import Node
 from birc.compiler.ir.plan import Access, Dimension, Index, Kernel, Phase, Statement, View
-from birc.compiler.ir.types import TensorType
 from birc.compiler.passes.lower.environment import Environment
 from birc.compiler.passes.lower.expression import Builder, Store, phases
 from birc.compiler.passes.lower.frame import Frame, unit, word_of
@@ -33,9 +32,8 @@ def concat(env: Environment, node: Node) -> list[Kernel]:
 
 def concat_pieces(env: Environment, node: Node) -> list[View]:
     """The slice of each operand in the result of a concatenation."""
-    axis, type = integer(node.attributes, "axis"), node.output.type
-    is_wide = all(_is_logarithm(env.graph, name) for name in node.inputs)
-    target = env.wide_target(node.name, type.sizes, type.layout) if is_wide else env.target(node.name, type)
+    axis = integer(node.attributes, "axis")
+    target = env.target(node.name, node.output.type)
     pieces, position = [], 0
     for name in node.inputs:
         shape = env.graph.type_of(name).sizes
@@ -43,13 +41,6 @@ def concat_pieces(env: Environment, node: Node) -> list[View]:
         pieces.append(narrow(target, starts, shape, (1,) * len(shape)))
         position += shape[axis]
     return pieces
-
-
-def _is_logarithm(graph: Graph, name: str) -> bool:
-    """Whether a value is the logarithm of sums, which is in FP32 whatever the precision."""
-    node = graph.producer(name)
-    inside = () if node is None else node.body.nodes if node.body is not None else (node,)
-    return any(inner.op == "logsumexp" and inner.name == name for inner in inside)
 
 
 def pad(env: Environment, node: Node) -> list[Kernel]:
@@ -121,19 +112,17 @@ def bitcast(env: Environment, node: Node) -> list[Kernel]:
 
 def materialised_reshape(env: Environment, node: Node) -> View:
     """A reshape that needs a copy: into row-major order first, then seen with the new dimensions."""
-    source = env.view(node.inputs[0])
-    type = env.graph.type_of(node.inputs[0])
-    plain = dense_copy(env, f"{node.name}.dense", source, type, node.sources)
+    plain = dense_copy(env, f"{node.name}.dense", node.inputs[0], env.view(node.inputs[0]), node.sources)
     seen = reshape(plain, node.output.type.sizes)
     if seen is None:
         raise InternalError("a dense tensor cannot be reshaped", where=node.name)
     return seen
 
 
-def dense_copy(env: Environment, name: str, source: View, type: TensorType, sources: tuple[str, ...]) -> View:
-    """A row-major copy of a view."""
-    target = env.new_buffer(name, type.logical)
-    env.kernels.append(copy(env, name, source, target, None, sources))
+def dense_copy(env: Environment, copy_name: str, name: str, source: View, sources: tuple[str, ...]) -> View:
+    """A row-major copy of a value that `source` shows."""
+    target = env.copied(copy_name, name)
+    env.kernels.append(copy(env, copy_name, source, target, None, sources))
     return target
 
 

@@ -35,11 +35,11 @@ def softmax(lowering: GroupLowering, node: Node) -> Expression:
 
 
 def logsumexp(lowering: GroupLowering, node: Node) -> Expression:
-    """max + log(sum(exp(x - max))), along one axis. With a softmax of the same it is stored beside that, in FP32."""
+    """max + log(sum(exp(x - max))), along one axis. With a softmax of the same it is stored beside that."""
     b = lowering.builder
     _, most, total = _softmax(lowering, node)
     result = b.op("vadd", most, log(b, total))
-    view = lowering.env.wide_target(node.name, node.output.type.sizes)
+    view = lowering.env.target(node.name, node.output.type.logical)
     frame = kept_frame(lowering.frame, reduced_axes(node, len(lowering.frame.shape)))
     lowering.stores[node.name] = [Store(result, frame.access(view))]
     return result
