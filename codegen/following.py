@@ -1,9 +1,9 @@
 """Products behind others as one kernel: the second of a pair waits for one row of tiles of the first after the other.
 
 The code of all stays as it was written, with programs, registers, semaphores and slots of their own, and with rings in
-different parts of the input buffers. The last store of what `a` has of a row of tiles tells, by a semaphore of the
-vector program that finished it, the queue that loads `a`; the last store of the row tells, by another one, the program
-that finishes the tiles of the second product.
+different parts of the input buffers. The stores of what `a` has of a row of tiles tell, by a semaphore of the vector
+program that finishes it, the queue that loads `a` chunk by chunk (passed_tiles.py); the last store of the row tells, by
+another one, the program that finishes the tiles of the second product.
 Both wait for a row in its first column of tiles; for the others it is there.
 
 A pair behind another one takes its place: the columns of its first product wait for the last operation of the other's
@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from birc.codegen.passed_tiles import telling_of
 from birc.codegen.row_order import Item, Passed, check_order, chosen_of, counting_programs, slot_of
 from birc.codegen.slots import Slots
 from birc.codegen.tile_products import A_FREE, A_FULL, ACC_FREE, ACC_FULL, B_FREE, B_FULL
@@ -71,31 +72,30 @@ class _Writer:
 
     def add(self, pair: Pair) -> None:
         """Append a pair, behind the one before."""
-        ahead, behind = pair.first[0].nests, pair.second[0].nests
-        loop, behind = counting_programs(ahead, behind, pair.passed, pair.programs)
-        check_order(ahead, behind, pair.passed, loop)
+        ahead, behind, passed = pair.first[0].nests, pair.second[0].nests, pair.passed
+        loop, behind = counting_programs(ahead, behind, passed, pair.programs)
+        check_order(ahead, behind, passed, loop)
         rows = self._common("rows", self.taken.programs)
-        others = self._common("others", self.taken.programs) if pair.passed.others else None
-        ends = {id(item) for item in pair.passed.ends_of_rows(ahead)}
+        others = self._common("others", self.taken.programs) if passed.others else None
+        told = telling_of(ahead, behind, passed)
 
         def telling(item: Instruction, around: Around) -> tuple[Syncs, Syncs]:
-            posts: Syncs = ()
-            if id(item) in ends:
-                posts = (Sync(affine(rows, _program(around)), last=pair.passed.again(item, around)),)
-            if others is not None and pair.passed.is_told(item):
-                posts += (Sync(affine(others, _program(around))),)
+            program = _program(around)
+            posts = told.posts(item, around, affine(rows, program))
+            if others is not None and passed.is_told(item):
+                posts += (Sync(affine(others, program)),)
             return (), posts
 
         def told_so(item: Instruction, around: Around) -> tuple[Syncs, Syncs]:
             terms = {} if loop is None else {loop: 1}
-            if pair.passed.is_load(item):
-                return (Sync(affine(rows, terms), first=pair.passed.again(item, around)),), ()
-            if others is not None and pair.passed.is_other(item):
-                return (Sync(affine(others, terms), first=pair.passed.again(item, around)),), ()
+            if passed.is_load(item):
+                return told.waits(item, around, affine(rows, terms)), ()
+            if others is not None and passed.is_other(item):
+                return (Sync(affine(others, terms), first=passed.again(item, around)),), ()
             return (), ()
 
         products = [self._moved(pair.first, ahead, NOTHING, telling)]
-        awaited = frozenset(len(self.slots.views) + slot for slot in pair.passed.others)
+        awaited = frozenset(len(self.slots.views) + slot for slot in passed.others)
         products.append(self._moved(pair.second, behind, self.taken, told_so))
         if self.products:
             self._wait_for_pair(products, pair.programs)

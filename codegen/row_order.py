@@ -44,6 +44,15 @@ class Passed:
     others: frozenset[int]
     leading: int
 
+    @property
+    def ends_with_shares(self) -> bool:
+        """Whether the last store of what the second product loads of a row is the one that it waits for."""
+        return bool(self.others) or self.stored == self.last
+
+    def is_stored(self, item: Instruction) -> bool:
+        """Whether an instruction of the first product stores what the second one loads."""
+        return item.mnemonic == "vst" and slot_of(item) == self.stored
+
     def is_told(self, item: Instruction) -> bool:
         """Whether an instruction of the first product is the last store of a row."""
         return item.mnemonic == "vst" and slot_of(item) == self.last
@@ -59,7 +68,7 @@ class Passed:
         for item, loops in chosen_of(ahead, lambda i: i.mnemonic == "vst" and slot_of(i) == slot):
             again = self.again(item, loops)
             over_rows = tuple(id(loop) for depth, loop in enumerate(loops) if not again >> depth & 1)
-            ends[over_rows, _box(item).axes[: self.leading]] = item
+            ends[over_rows, box_of(item).axes[: self.leading]] = item
         return list(ends.values())
 
     def is_load(self, item: Instruction) -> bool:
@@ -75,9 +84,17 @@ class Passed:
 
         They are those over chunks of its depth, and over columns of tiles.
         """
-        axes = _box(item).axes[: self.leading]
-        moving = {depth for axis in axes for depth, _ in axis.start.terms}
-        return sum(1 << depth for depth, loop in enumerate(loops) if loop.level != "spc" and depth not in moving)
+        return _standing(box_of(item).axes[: self.leading], loops)
+
+    def repeated(self, item: Instruction, loops: Sequence[Loop]) -> int:
+        """The mask of the loops that come back to the same part of a row: those over other columns of tiles."""
+        return _standing(box_of(item).axes, loops)
+
+
+def _standing(axes: Sequence[Axis], loops: Sequence[Loop]) -> int:
+    """The mask of the loops of an SPC with which no axis moves."""
+    moving = {depth for axis in axes for depth, _ in axis.start.terms}
+    return sum(1 << depth for depth, loop in enumerate(loops) if loop.level != "spc" and depth not in moving)
 
 
 def counting_programs(
@@ -91,14 +108,14 @@ def counting_programs(
         for item, loops in chosen_of(ahead, passed.is_told)
         for depth, loop in enumerate(loops)
         if loop.level == "program"
-        for axis, side in enumerate(_box(item).axes[: passed.leading])
+        for axis, side in enumerate(box_of(item).axes[: passed.leading])
         if side.start.coefficient(depth)
     }
     found = {
         depth
         for item, loops in chosen_of(behind, passed.is_load)
         for depth, loop in enumerate(loops)
-        for axis, side in enumerate(_box(item).axes[: passed.leading])
+        for axis, side in enumerate(box_of(item).axes[: passed.leading])
         if (axis, side.start.coefficient(depth)) in moves and loop.level == "tile" and loop.extent % programs == 0
     }
     if len(moves) != 1 or len(found) != 1:
@@ -162,13 +179,13 @@ def check_order(ahead: Sequence[Item], behind: Sequence[Item], passed: Passed, l
     made: dict[int, list[tuple[int, ...]]] = defaultdict(list)
     wanted: dict[int, list[tuple[int, ...]]] = defaultdict(list)
 
-    for item, loops, variables in _executed(ahead, passed.is_told):
-        finished, stored = made[_sum(variables, loops, "program")], _rows(item, variables, passed.leading)
+    for item, loops, variables in executed(ahead, passed.is_told):
+        finished, stored = made[_sum(variables, loops, "program")], rows_of(item, variables, passed.leading)
         if finished[-1:] != [stored]:  # column by column
             finished.append(stored)
-    for item, loops, variables in _executed(behind, passed.is_load):
+    for item, loops, variables in executed(behind, passed.is_load):
         if not any(at for depth, at in enumerate(variables) if passed.again(item, loops) >> depth & 1):
-            wanted[0 if loop is None else variables[loop]].append(_rows(item, variables, passed.leading))
+            wanted[0 if loop is None else variables[loop]].append(rows_of(item, variables, passed.leading))
     if made != wanted:
         raise InternalError("a product takes rows of the one in front of it in another order")
 
@@ -178,13 +195,13 @@ def _sum(variables: tuple[int, ...], loops: tuple[Loop, ...], what: str) -> int:
     return sum(at for at, loop in zip(variables, loops, strict=True) if what in (loop.kind, loop.level))
 
 
-def _rows(item: Instruction, variables: tuple[int, ...], leading: int) -> tuple[int, ...]:
+def rows_of(item: Instruction, variables: tuple[int, ...], leading: int) -> tuple[int, ...]:
     """Where the rows begin that an instruction touches, and how many they are, along each axis."""
-    axes = _box(item).axes[:leading]
+    axes = box_of(item).axes[:leading]
     return tuple(n for axis in axes for n in (axis.start.at(variables), axis.extent))
 
 
-def _executed(
+def executed(
     items: Sequence[Item], chosen: Chosen, around: tuple[Loop, ...] = (), variables: tuple[int, ...] = ()
 ) -> Iterator[tuple[Instruction, tuple[Loop, ...], tuple[int, ...]]]:
     """Chosen instructions in the order of the program on the first SPC, each with its loops and their iterations."""
@@ -194,7 +211,7 @@ def _executed(
                 yield item, around, variables
         elif any(True for _ in chosen_of((item,), chosen)):
             for iteration in range(1 if item.level == "spc" else item.extent):
-                yield from _executed(item.body, chosen, (*around, item), (*variables, iteration))
+                yield from executed(item.body, chosen, (*around, item), (*variables, iteration))
 
 
 def chosen_of(
@@ -208,7 +225,7 @@ def chosen_of(
             yield item, around
 
 
-def _box(item: Instruction) -> Box:
+def box_of(item: Instruction) -> Box:
     """What an instruction touches in memory."""
     return next(operand for operand in item.operands if isinstance(operand, Box))
 

@@ -2,10 +2,11 @@
 
 The shares of an attention and their product with the values, for one: each SPC makes the rows of tiles of both products
 in the same order. The queues of the T-core go on from the first to the second without a barrier, operands of the second
-are loaded ahead of it, and a vector program of its own finishes its tiles: it waits, like the queue that loads `a`, for
-one row of tiles after the other. Where the second has several columns of tiles it takes these for each row, or all rows
-for each of these: rows are awaited once, and are there from then on. Other such pairs may come behind: each takes the
-place of the one before it. Those that store to the other die come first, so that the link works beside the others.
+are loaded ahead of it, and a vector program of its own finishes its tiles: it waits for one row of tiles after the
+other, and the queue that loads `a` for the tiles of one chunk of its depth after the other. Where the second has
+several columns of tiles it takes these for each row, or all rows for each of these: rows are awaited once, and are
+there from then on. Other such pairs may come behind: each takes the place of the one before it. Those that store to the
+other die come first, so that the link works beside the others.
 """
 
 from __future__ import annotations

@@ -167,11 +167,14 @@ def test_whoever_finishes_the_rows(form: str) -> None:
     check(found, "", 3e-2)
     _, code = kernel_of(found)
     told = [i for i in code.instructions() if i.mnemonic == "vst" and i.posts]
-    assert [len(i.posts) for i in told] == [1] * len(told)
-    shares, sums = (told[first::2] for first in range(2))
-    assert len(shares) == len(sums)
-    assert len({slot_of(i) for i in shares}) == len({slot_of(i) for i in sums}) == 1
-    assert {slot_of(i) for i in shares} != {slot_of(i) for i in sums}
+    semaphores = [{sync.semaphore for sync in i.posts} for i in told]
+    assert {len(each) for each in semaphores} == {1}
+    by_slot = {slot_of(i): each for i, each in zip(told, semaphores, strict=True)}
+    assert len(by_slot) == 2, "one of shares, one of sums"
+    assert [by_slot[slot_of(i)] for i in told] == semaphores
+    assert len(set.union(*semaphores)) == 2
+    sums = [len(i.posts) for i in told if slot_of(i) == slot_of(told[-1])]
+    assert sums == [1] * len(sums)
     last = [i for i in code.instructions() if i.mnemonic == "vrcp"]
     assert [i.program for i in last] == [ahead.programs]
 
