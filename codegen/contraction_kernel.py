@@ -28,7 +28,7 @@ from birc.codegen.shifted_rows import ADD, BEGIN, ShiftedRows
 from birc.codegen.slots import Slots
 from birc.codegen.statements import StatementWriter
 from birc.codegen.tile_products import A_FREE, A_FULL, ACC_FREE, B_FREE, B_FULL, TileProducts
-from birc.codegen.turns import program_count, program_dimension, taken_apart
+from birc.codegen.turns import turns_of
 from birc.codegen.winding_depth import RowLoop, WindingDepth
 from birc.compiler.ir.plan import BLOCK, Contraction, Dimension, Kernel, Phase, Tiling
 from birc.compiler.ir.plan_patch import slot_bytes
@@ -75,6 +75,11 @@ class ContractionWriter:
         )  # fmt: skip
         self.by_block = tiling.turns == BLOCK
         self.epilogue = epilogue_of(kernel, tiling, machine.vector_registers)
+        self.spreads = spreads(kernel, tiling)
+        self.shares = {d.name: self.spreads[d.name].share for d in kernel.par_dims}
+        self.shares[self.column] //= tiling.deals
+        apart = [d.name for d in self._independent()] if self.epilogue.is_rowwise else []
+        self.turns = turns_of(contraction, tiling, self.row, self.shares, apart)
         registers = self.epilogue.registers
         ahead = self.epilogue.ahead(tiling.rows, tiling.columns, machine.vector_registers // tiling.programs)
         stride = self.epilogue.count(tiling.rows * tiling.columns, ahead)
@@ -82,15 +87,12 @@ class ContractionWriter:
         self.products = TileProducts(kernel, contraction, tiling, machine, self.tile, taps, self.loads, self.writer)
         self.after = BlockEpilogue(
             self.epilogue, self.writer, self.nest, tiling.rows, tiling.columns, self.column, self.tile[self.column],
-            self.by_block, program_count(tiling), ahead,
+            self.by_block, self.turns.count, ahead,
         )  # fmt: skip
         self.by_parts = RowsByParts(
             self.nest, self.loads, tiling.rows, self.row, self.tile.get(self.row, 1), self.column,
             self.tile[self.column], self._taken, self._load_lasting,
         )  # fmt: skip
-        self.spreads = spreads(kernel, tiling)
-        self.shares = {d.name: self.spreads[d.name].share for d in kernel.par_dims}
-        self.shares[self.column] //= tiling.deals
 
     def emit(self) -> tuple[KernelCode, Slots]:
         """The code and the slots."""
@@ -104,9 +106,7 @@ class ContractionWriter:
 
     def _blocks(self, loops: ExitStack) -> None:
         """Blocks of tiles one after the other, loads of a hoisted operand outside of the others."""
-        apart = ""
-        if self.epilogue.is_rowwise and not self._program_dimension():
-            apart = taken_apart([d.name for d in self._independent()], self.tiling, self.shares)
+        apart = self.turns.apart
         programs = {d.name: self.tiling.programs if d.name == apart else 1 for d in self._independent()}
         for d in self._independent():
             count, step = self.shares[d.name] // programs[d.name], programs[d.name] * self.tile[d.name]
@@ -177,7 +177,7 @@ class ContractionWriter:
 
     def _semaphores(self) -> tuple[int, ...]:
         b_slots = self.b.slots - (self._shifted_rows().given_late if self.tiling.shifted else 0)
-        return (0, self.a.slots, 0, b_slots, 1, *(0 for _ in range(program_count(self.tiling))))
+        return (0, self.a.slots, 0, b_slots, 1, *(0 for _ in range(self.turns.count)))
 
     def _independent(self) -> list[Dimension]:
         """Par dimensions that are neither rows nor columns: independent products."""
@@ -202,15 +202,12 @@ class ContractionWriter:
         """A loop over blocks; one of them spreads over vector programs when these take whole blocks in turn."""
         count, step = self.shares[name] // block, block * self.tile[name]
         programs = self.tiling.programs
-        if name == self._program_dimension():
+        if name == self.turns.dimension:
             loops.enter_context(self.nest.loop(count // programs, programs * step, name))
             depth = loops.enter_context(self.nest.loop(programs, step, name, level="program"))
             self.writer.program_depth = depth
         else:
             loops.enter_context(self.nest.loop(count, step, name))
-
-    def _program_dimension(self) -> str:
-        return program_dimension(self.contraction, self.tiling, self.row, self.shares)
 
     def _chunks(self) -> None:
         """Loop over depth chunks, load each, and accumulate in the T-core or in registers."""
@@ -327,17 +324,6 @@ class ContractionWriter:
     def _stand_at(self, rounds: Rounds | None) -> None:
         self.loads.rounds = rounds
 
-    @property
-    def takes_tiles(self) -> bool:
-        """Whether each of several vector programs takes a tile of a block."""
-        return not self.by_block and program_count(self.tiling) > 1
-
-    @property
-    def _has_turns(self) -> bool:
-        """Whether vector programs take tiles in turn, those of a block or of a loop that they share evenly."""
-        in_block = self.takes_tiles and self.a.count * self.b.count > 1
-        return in_block or self._program_dimension() != ""
-
     def _load_both(self) -> None:
         self.loads.block(self.a)
         self.loads.block(self.b)
@@ -365,8 +351,7 @@ class ContractionWriter:
             return
         if self.writer.program_depth is None:
             dimension, step = (self.column, self.tile[self.column]) if self.b.count > 1 else ("", 0)
-            programs = program_count(self.tiling) if self._has_turns else 1  # the first one takes all
-            with self.nest.loop(programs, step, dimension, level="program") as program:
+            with self.nest.loop(self.turns.count, step, dimension, level="program") as program:
                 self._taken(program)
                 self._load_lasting()
             self._taken(None)
@@ -386,7 +371,7 @@ class ContractionWriter:
 
     def _row_loop(self, loops: ExitStack, count: int) -> int | None:
         """The loop over `count` row tiles of a block; vector programs take them in turn when there is one column."""
-        spread = self.takes_tiles and self.b.count == 1
+        spread = self.turns.in_block and self.b.count == 1
         level = "program" if spread else "tile"
         row = loops.enter_context(self.nest.loop(count, self.tile.get(self.row, 1), self.row, level=level))
         if row is not None and spread:
@@ -395,9 +380,9 @@ class ContractionWriter:
 
     def _column_tiles(self, loops: ExitStack) -> int | None:
         """The loop over the column tiles of a block, which vector programs take in turn unless they take blocks."""
-        level = "program" if self.takes_tiles else "tile"
+        level = "program" if self.turns.in_block else "tile"
         column = loops.enter_context(self.nest.loop(self.b.count, self.tile[self.column], self.column, "par", level))
-        if column is not None and self.takes_tiles:
+        if column is not None and self.turns.in_block:
             self.writer.program_depth = column
         return column
 

@@ -1,37 +1,46 @@
-"""Which loops of a contraction its vector programs share, and how many of them there are."""
+"""Which tiles of a contraction its vector programs take in turn, and how many of them have any."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from birc.compiler.ir.plan import BLOCK, Contraction, Tiling
 
 
-def program_count(tiling: Tiling) -> int:
-    """The vector programs that take tiles or blocks: where several take the tiles of a block in turn, each has one."""
-    if tiling.turns == BLOCK or tiling.programs == 1:
-        return tiling.programs
-    if tiling.columns > 1:
-        return tiling.columns
-    return tiling.rows if tiling.rows > 1 else tiling.programs
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """How vector programs share the tiles of an SPC: `count` of them have any, only the first where nothing is shared.
 
-
-def program_dimension(contraction: Contraction, tiling: Tiling, row: str, shares: Mapping[str, int]) -> str:
-    """The innermost block loop that the vector programs can share evenly; "" when they share a block's tiles.
-
-    `row` is the dimension whose tiles form blocks, `shares` are the tiles of an SPC.
+    They take those of each block in turn (`in_block`), blocks along a `dimension`, or the rows of one independent
+    product each along `apart`.
     """
-    if tiling.programs == 1 or (tiling.rows * tiling.columns > 1 and tiling.turns != BLOCK):
-        return ""
+
+    count: int = 1
+    in_block: bool = False
+    dimension: str = ""
+    apart: str = ""
+
+
+def turns_of(
+    contraction: Contraction, tiling: Tiling, row: str, shares: Mapping[str, int], independent: Sequence[str]
+) -> Turns:
+    """The turns of a contraction's programs.
+
+    `row` is the dimension whose tiles form blocks, `shares` are the tiles of an SPC, `independent` the dimensions of
+    independent products that programs may take apart. A loop that they share comes out even.
+    """
+    if tiling.programs == 1:
+        return Turns()
+    if tiling.turns != BLOCK and tiling.rows * tiling.columns > 1:
+        return Turns(tiling.columns if tiling.columns > 1 else tiling.rows, in_block=True)
     column, rows = contraction.column, contraction.row_dims
     order = (column, *rows) if tiling.hoist == "b" else (*rows, column)
     blocks = {row: tiling.rows, column: tiling.columns}
     counts = {name: shares[name] // blocks.get(name, 1) for name in order}
-    return next((name for name in reversed(order) if counts[name] % tiling.programs == 0), "")
-
-
-def taken_apart(independent: Sequence[str], tiling: Tiling, shares: Mapping[str, int]) -> str:
-    """The dimension of independent products of which vector programs take the rows of one each; "" for none."""
-    if tiling.programs == 1 or tiling.hoist:
-        return ""
-    return next((name for name in reversed(independent) if shares[name] % tiling.programs == 0), "")
+    dimension = next((name for name in reversed(order) if counts[name] % tiling.programs == 0), "")
+    if dimension:
+        return Turns(tiling.programs, dimension=dimension)
+    whole = () if tiling.hoist else reversed(independent)
+    apart = next((name for name in whole if shares[name] % tiling.programs == 0), "")
+    return Turns(tiling.programs if apart else 1, apart=apart)

@@ -177,6 +177,8 @@ def test_programs_without_a_tile_load_nothing() -> None:
     case = with_tiling(fused, lowered, kernel, tiling)
     check(case, 1)
     assert executions(case)["vld"] == 2 * 3  # a bias and a residual
+    once = with_tiling(fused, lowered, kernel, replace(tiling, programs=1))
+    assert case.compiled.program.kernels == once.compiled.program.kernels
 
 
 @pytest.mark.parametrize(("steps", "chunks", "shifted"), [(2, 2, 1), (2, 3, 3), (3, 2, 1), (4, 3, 1)])
