@@ -33,7 +33,7 @@ def turns_of(
     if tiling.programs == 1:
         return Turns()
     if tiling.turns != BLOCK and tiling.rows * tiling.columns > 1:
-        return Turns(tiling.columns if tiling.columns > 1 else tiling.rows, in_block=True)
+        return Turns(tiling.programs, in_block=True)
     column, rows = contraction.column, contraction.row_dims
     order = (column, *rows) if tiling.hoist == "b" else (*rows, column)
     blocks = {row: tiling.rows, column: tiling.columns}

@@ -82,6 +82,10 @@ def _shape_problems(kernel: Kernel, tiling: Tiling, machine: Machine) -> Iterato
 def _program_problems(kernel: Kernel, tiling: Tiling, machine: Machine) -> Iterator[str]:
     if tiling.turns not in (TILE, BLOCK) or (tiling.turns == BLOCK and tiling.rows * tiling.columns == 1):
         yield f"vector programs take {tiling.turns!r} in turn, must be {TILE}, or {BLOCK} where it has several tiles"
+    if kernel.contraction is not None and tiling.turns == TILE and tiling.rows * tiling.columns > 1:
+        what, count = ("columns", tiling.columns) if tiling.columns > 1 else ("rows", tiling.rows)
+        if tiling.programs not in (1, count):
+            yield f"{tiling.programs} vector programs take {count} {what} of a block in turn, must be as many, or one"
     if tiling.once and kernel.contraction is not None:
         yield "executes a phase once for all tiles, which products do not"
     if tiling.ahead and (kernel.contraction is not None or tiling.once or tiling.rows > 1):
@@ -183,6 +187,11 @@ def _product_problems(
         yield f"hoists {tiling.hoist}, but the depth is not resident"
 
 
+def _streams_columns(tiling: Tiling) -> bool:
+    """Whether rows of several columns are streamed, and a program each finishes the tiles of a column."""
+    return tiling.stream and tiling.columns > 1 and tiling.turns == TILE and tiling.programs > 1
+
+
 def may_pass_columns(tiling: Tiling) -> bool:
     """Whether tiles of columns may pass, loaded one by one as the T-core takes them: each is used once in its block."""
     return tiling.rows == 1 and not tiling.hoist
@@ -203,12 +212,12 @@ def _row_order_problems(
     steps = [-(-d.extent // tile[d.name]) for d in kernel.red_dims]
     chunked = steps[: len(steps) - tiling.resident]
     if tiling.by_columns:
-        is_row = tiling.stream and tiling.columns > 1 and tiling.turns == TILE
+        is_row = _streams_columns(tiling)
         chunks = sum(count > 1 for count in chunked)
         if not is_row or chunks > 1 or tiling.rows <= LAST_ROWS or tiling.a_slots < LAST_ROWS * row_slots:
             yield (
                 f"its last {LAST_ROWS} rows go column by column, which takes more rows of several columns, streamed and"
-                " finished tile by tile, slots for these rows, and one loop over chunks of the depth at most"
+                " finished tile by tile by a program each, slots for these rows, and one loop over chunks at most"
             )
     if tiling.winding:
         spread, column = spreads(kernel, tiling), contraction.column
@@ -225,10 +234,13 @@ def _shift_problems(kernel: Kernel, contraction: Contraction, tiling: Tiling, ti
     """Rows whose chunks of the depth are apart need chunks that follow one another, and rows that are not apart."""
     steps = {d: -(-d.extent // tile[d.name]) for d in kernel.red_dims}
     chunked = [d for d in kernel.red_dims[: len(kernel.red_dims) - tiling.resident] if steps[d] > 1]
-    is_row = tiling.stream and tiling.columns > 1 and tiling.turns == TILE
+    is_row = _streams_columns(tiling)
     is_other = tiling.by_columns or tiling.winding or tiling.eager or bool(tiling.taps)
     if tiling.shifted < 1 or not is_row or is_other or tiling.resident != 1 or len(chunked) != 1:
-        yield "shifts rows, which takes several columns of streamed rows, finished tile by tile, and a loop over chunks"
+        yield (
+            "shifts rows, which takes several columns of streamed rows, finished tile by tile by a program each, and a"
+            " loop over chunks"
+        )
         return
     (outer,), inner = chunked, kernel.red_dims[-1]
     terms = [dict(index.terms) for access in contraction.operands for index in access.index]

@@ -15,6 +15,7 @@ from random_tilings import MACHINE, TiledProduct, lowered_product, tiled_product
 
 from birc.compiler.ir.interpreter import run_graph
 from birc.compiler.ir.plan import BLOCK, LAST_ROWS, TILE, Tiling
+from birc.compiler.ir.plan_verify_tiling import tiling_problems
 from birc.compiler.ir.plan_winding import winds_through_depth
 from birc.compiler.ir.registers import epilogue, epilogue_of
 from birc.compiler.passes.split_depth import split_depth
@@ -198,6 +199,19 @@ def test_the_first_rows_take_their_chunks_later(steps: int, chunks: int, shifted
     blocks = 2 * 2 * 2
     assert loads["tlda"] == blocks * rows * steps * chunks
     assert loads["tldb"] == blocks * columns * steps * chunks
+
+
+@pytest.mark.parametrize("how", [{"by_columns": True}, {"shifted": 1}])
+def test_rows_that_go_in_another_order_have_a_program_for_each_column(how: dict[str, int]) -> None:
+    _, _, kernel = product(3 * 9, 8, 4 * 6)
+    chunked = split_depth(kernel, 4)
+    tile = (("m", 3), ("n", 4), ("k0", 1), ("k0_in", 2))
+    tiling = replace(Tiling(tile, (), 5, 3, 1, "", True, 5, 6, programs=3), **how)
+    assert not list(tiling_problems(replace(chunked, tiling=tiling), MACHINE))
+    (alone,) = tiling_problems(replace(chunked, tiling=replace(tiling, programs=1)), MACHINE)
+    assert "tile by tile by a program each" in alone
+    (fewer, *_) = tiling_problems(replace(chunked, tiling=replace(tiling, programs=2)), MACHINE)
+    assert fewer == "2 vector programs take 3 columns of a block in turn, must be as many, or one"
 
 
 @pytest.mark.parametrize("turns", [TILE, BLOCK])

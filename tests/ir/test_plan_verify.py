@@ -307,22 +307,28 @@ TILINGS = (
     ),
     Mistake(
         "programs 2",
-        "block 3 by 2 resident 1 slots 4 and 8 stream true by_columns true",
+        "block 3 by 2 resident 1 slots 4 and 8 programs 2 stream true by_columns true",
         "kernel 'product'",
         "its last 2 rows go column by column, which takes",
     ),
     Mistake("programs 2", "shifted 1", "kernel 'product'", "shifts rows, which takes several columns of streamed rows"),
     Mistake(
         "programs 2",
-        "block 3 by 2 resident 1 slots 4 and 8 stream true shifted 1",
+        "block 3 by 2 resident 1 slots 4 and 8 programs 2 stream true shifted 1",
         "kernel 'product'",
-        "finished tile by tile, and a loop over chunks",
+        "finished tile by tile by a program each, and a loop over chunks",
     ),
     Mistake(
         "programs 2",
         "block 3 by 2 resident 1 slots 4 and 8 stream true winding true",
         "kernel 'product'",
         "winds past its columns, which takes",
+    ),
+    Mistake(
+        "programs 2",
+        "block 3 by 1 programs 2",
+        "kernel 'product'",
+        "take 3 rows of a block in turn, must be as many, or one",
     ),
     Mistake("programs 2", "programs 2 deals 0", "kernel 'product'", "deals out columns 0 times, which products do"),
     Mistake(
