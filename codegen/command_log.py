@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
-from operator import attrgetter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from birc.codegen.die_state import PIECES, DieState, Fill
@@ -12,16 +10,13 @@ from birc.codegen.kernel_code import descriptor
 from birc.codegen.regions import Touch, bytes_of, overlap, view_range
 from birc.compiler.ir.copies import copy_dims, row_major_strides
 from birc.compiler.ir.plan import Access, Buffer, CopyStep, Exchange, Plan, View
+from birc.compiler.ir.view_overlap import ViewOverlap
 from birc.runtime.errors import InternalError
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.machine import Machine
 from birc.runtime.program import Command, CommandLoop, Descriptor
-from birc.runtime.verifier.boxes import overlaps, whole_view
 
 EVENTS: Final = next(f.high or 0 for f in BY_MNEMONIC["wait"].fields if f.name == "event")
-
-_BUT_ADDRESS: Final = attrgetter(*(f.name for f in fields(Descriptor) if f.name != "address"))
-"""What a descriptor has in all other fields."""
 
 
 class CommandLog:
@@ -40,7 +35,7 @@ class CommandLog:
         self.told: dict[int, tuple[int, int]] = {}  # by event on its way: the sender, and what it knew
         self.residents = {s.target for s in plan.steps if isinstance(s, CopyStep) and s.resident}
         self._advances = dict(plan.advances)
-        self._met: dict[Hashable, bool] = {}  # by two views and how far they are apart
+        self.overlap = ViewOverlap()
         self._next_event = 0
         self._time = 0
 
@@ -107,7 +102,7 @@ class CommandLog:
         state = self.dies[die]
 
         def reach(piece: View) -> bool:
-            return any(a.view.buffer == piece.buffer and self._meet(a.view, piece) for a in wanted)
+            return any(self.overlap.may_overlap(a.view, piece) for a in wanted)
 
         fills = state.fills(access.view.buffer for access in wanted)
         return [fill for fill in fills if fill[1] < PIECES or reach(state.flying[fill][0])]
@@ -161,22 +156,10 @@ class CommandLog:
             if kernels and used not in self.dies[die].apart:
                 continue
             if overlap(written, (bytes_of(self.buffers[used.buffer]),)) and (
-                used.buffer != view.buffer or self._meet(view, used)
+                used.buffer != view.buffer or self.overlap.may_overlap(view, used)
             ):
                 return True
         return False
-
-    def _meet(self, one: View, other: View) -> bool:
-        """Whether two views may have elements in common, as the verifier can tell."""
-        left, right = self._described(one), self._described(other)
-        key = _BUT_ADDRESS(left), _BUT_ADDRESS(right), right.address - left.address
-        if key not in self._met:
-            self._met[key] = bool(overlaps(left, whole_view(left), right, whole_view(right)).any())
-        return self._met[key]
-
-    def may_meet(self, one: View, other: View) -> bool:
-        """The same of what SPCs touch of the views, which the verifier tells apart where the strides are the same."""
-        return one.strides != other.strides or self._meet(one, other)
 
     def reached(self, views: Iterable[View]) -> Iterator[Touch]:
         """What views reach outside of tensor buffers."""
@@ -195,10 +178,7 @@ class CommandLog:
 
     def descriptor(self, view: View, moved_bytes: int = 0) -> int:
         """The number of the descriptor of a view, whose buffer it sees from so many bytes on."""
-        return self._number(self._described(view, moved_bytes))
-
-    def _described(self, view: View, moved_bytes: int = 0) -> Descriptor:
-        return descriptor(view, self.buffers[view.buffer], moved_bytes)
+        return self._number(descriptor(view, self.buffers[view.buffer], moved_bytes))
 
     def _number(self, descriptor: Descriptor) -> int:
         return self.descriptors.setdefault(descriptor, len(self.descriptors))

@@ -224,7 +224,7 @@ class ProgramWriter:
         is_near = any(self.log.buffers[access.view.buffer].space == "tb" for access in ahead)
         if not ahead or is_near or die in self.preloads or not self.runs:
             return
-        if not pending.conflicts(self.log.reached(access.view for access in ahead), (), self.log.may_meet):
+        if not pending.conflicts(self.log.reached(access.view for access in ahead), (), self.log.overlap.may_meet):
             self.log.commands.append(Command("preload", (number,), 1 << die))
             self.preloads[die] = number
 
@@ -241,7 +241,7 @@ class ProgramWriter:
         state = self.log.dies[die]
         touched = [access for kernel in kernels for access in accesses(kernel)]
         reads, writes = self._touches(kernels)
-        if state.pending.conflicts(reads, writes, self.log.may_meet):
+        if state.pending.conflicts(reads, writes, self.log.overlap.may_meet):
             self._separate(die, kernels, following)
         self.log.await_fills(die, touched)
         self.preloads.pop(die, None)
@@ -277,7 +277,7 @@ class ProgramWriter:
                 copied.append((bytes_of(self.log.buffers[step.target]), whole_of(self.log.buffers[step.target])))
             if not isinstance(step, KernelStep):
                 continue
-            is_awaited = any(state.unfinished.conflicts((), (touch,), self.log.may_meet) for touch in copied)
+            is_awaited = any(state.unfinished.conflicts((), (touch,), self.log.overlap.may_meet) for touch in copied)
             if is_awaited and not any(overlap(target, between) for target, _ in copied):
                 return True
             between |= self._bytes_touched([kernel for kernel in step.kernels if kernel is not None])
@@ -304,8 +304,10 @@ class ProgramWriter:
             event = self.log.take_event()
             states = [state for die, state in enumerate(self.log.dies) if dies >> die & 1]
             touch = view_range(written, target), written
-            is_stored = any(state.may_be_stored(touch, self.log.may_meet) for state in states)
-            if is_stored or any(state.unfinished.conflicts((), (touch,), self.log.may_meet) for state in states):
+            is_stored = any(state.may_be_stored(touch, self.log.overlap.may_meet) for state in states)
+            if is_stored or any(
+                state.unfinished.conflicts((), (touch,), self.log.overlap.may_meet) for state in states
+            ):
                 self._announce(rest)
                 self.log.barrier(dies, for_stored=is_stored)
             views = [

@@ -182,7 +182,10 @@ class PlanSearch:
     def faster(
         self, graph: Graph, best: tuple[Sequence[Pass], Found | None], other: Sequence[Pass]
     ) -> tuple[Sequence[Pass], Found]:
-        """The best passes until now and the plan after them, or other passes if the graph is faster after these."""
+        """The best passes until now and the plan after them, or other passes if the graph is faster after these.
+
+        Latency alone decides: what is faster by little may move a little more for it, as folded norms do their shifts.
+        """
         passes, known = best
         found = known or self.plan(run_passes(graph, passes), timed=True)
         try:

@@ -21,7 +21,7 @@ from birc.compiler.ir.plan_patch import slot_bytes
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.plan_verify_tiling import tiling_problems
 from birc.compiler.ir.registers import epilogue_of
-from birc.compiler.ir.view_overlap import may_meet
+from birc.compiler.ir.view_overlap import ViewOverlap
 from birc.runtime.machine import Machine
 
 FOLLOWING_REGISTERS: Final = 2
@@ -138,10 +138,11 @@ def kernels_problems(kernels: Sequence[Kernel], machine: Machine) -> Iterator[st
 def _order_of_pairs(pair: tuple[Kernel, Kernel], later: tuple[Kernel, Kernel]) -> Iterator[str]:
     """Pairs one behind the other wait for each other on their SPC alone: they share nothing that one of them writes."""
     (made, used), (made_later, used_later) = _views(pair), _views(later)
+    overlap = ViewOverlap()
     for one, others in ((view, used_later | made_later) for view in made):
-        yield from (_sharing(one) for other in others if may_meet(one, other))
+        yield from (_sharing(one) for other in others if overlap.may_meet(one, other))
     for one in made_later:
-        yield from (_sharing(one) for other in used if may_meet(one, other))
+        yield from (_sharing(one) for other in used if overlap.may_meet(one, other))
 
 
 def _sharing(view: View) -> str:

@@ -16,7 +16,7 @@ from typing import Final
 from birc.compiler.ir.plan import Access, Exchange, ExchangeStep, Kernel, KernelStep, Phase, Plan, Statement, Step, View
 from birc.compiler.ir.plan_access import accesses
 from birc.compiler.ir.region import Region, cut_at, region
-from birc.compiler.ir.view_overlap import may_meet
+from birc.compiler.ir.view_overlap import ViewOverlap
 
 MOST_BOXES: Final = 4
 """Boxes of what a store makes that are stored to the other die: each is an instruction."""
@@ -108,7 +108,8 @@ def _writer(exchange: Exchange, steps: Sequence[Step], between: range) -> Writer
         stores = [access for access in _stores(here) if not region(access.view).is_apart(sent)]
         if stores:
             parts = _parts(stores[0].view, sent) if len(stores) == 1 else ()
-            if any(may_meet(p, a.view) and not _is_behind(p, a.view) for p in parts for a in touched):
+            overlap = ViewOverlap()
+            if any(overlap.may_meet(p, a.view) and not _is_behind(p, a.view) for p in parts for a in touched):
                 return None
             return Writer(number, exchange.sender, stores[0], parts) if parts else None
     return None
