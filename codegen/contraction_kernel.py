@@ -49,7 +49,7 @@ class ContractionWriter:
         self.contraction = contraction
         self.tiling = tiling
         self.machine = machine
-        self.tile = {d.name: 1 for d in kernel.space} | dict(tiling.tile)
+        self.tile = kernel.tile_extents(tiling.tile)
         self.nest, self.slots = NestBuilder(), Slots()
         row = kernel.blocked_row(self.tile)
         self.row = row.name if row is not None else ""
@@ -91,7 +91,7 @@ class ContractionWriter:
         )  # fmt: skip
         self.by_parts = RowsByParts(
             self.nest, self.loads, tiling.rows, self.row, self.tile.get(self.row, 1), self.column,
-            self.tile[self.column], self._taken, self._load_lasting,
+            self.tile[self.column], self._taken, self._make_lasting,
         )  # fmt: skip
 
     def emit(self) -> tuple[KernelCode, Slots]:
@@ -114,17 +114,18 @@ class ContractionWriter:
         if self.tiling.hoist == "a":
             self._row_loops(loops)
             self.loads.block(self.a)
+            self._make_before(self.row, self.a.count)
             self._column_loop(loops)
             self.loads.block(self.b)
             self._tiles()
         elif self.tiling.hoist == "b":
             self._column_loop(loops)
             if winds_through_depth(self.kernel, self.tiling):
-                self._load_for_rows()
+                self._make_before(self.column, self.b.count)
                 self._winding_rows()
                 return
             self.loads.block(self.b)
-            self._load_for_rows()
+            self._make_before(self.column, self.b.count)
             self._row_loops(loops)
             self.loads.block(self.a)
             self._tiles()
@@ -133,6 +134,7 @@ class ContractionWriter:
             self.by_parts.winding(self.shares[self.column] // self.tiling.columns, tile)
         else:
             self._row_loops(loops)
+            self._make_before(self.row, self.a.count)
             self._column_loop(loops)
             if apart:
                 step, count = self.tile[apart], self.tiling.programs
@@ -345,21 +347,24 @@ class ContractionWriter:
         """Vector programs take the iterations of the loop at a depth in turn; None when it is behind."""
         self.writer.program_depth = depth
 
-    def _load_for_rows(self) -> None:
-        """What is the same for all rows that go past a block of columns, by each program that takes tiles of them."""
+    def _make_before(self, staying: str, tiles: int) -> None:
+        """What is the same for all tiles that go past a block of others, which stay, by each program that takes some.
+
+        The block has so many tiles along the dimension `staying`.
+        """
         if not self.epilogue.lasting:
             return
-        if self.writer.program_depth is None:
-            dimension, step = (self.column, self.tile[self.column]) if self.b.count > 1 else ("", 0)
-            with self.nest.loop(self.turns.count, step, dimension, level="program") as program:
-                self._taken(program)
-                self._load_lasting()
-            self._taken(None)
-        else:
-            self._load_lasting()
+        if self.writer.program_depth is not None:
+            self._make_lasting()
+            return
+        dimension, step = (staying, self.tile.get(staying, 1)) if tiles > 1 else ("", 0)
+        with self.nest.loop(self.turns.count, step, dimension, level="program") as program:
+            self._taken(program)
+            self._make_lasting()
+        self._taken(None)
 
-    def _load_lasting(self) -> None:
-        """What is the same for all rows of a block of columns."""
+    def _make_lasting(self) -> None:
+        """What is the same for all tiles that go past rows or columns that stay."""
         for statement in self.epilogue.phases[0].statements:
             if statement.result in self.epilogue.lasting:
                 self.writer.write(statement)
@@ -393,9 +398,9 @@ class ContractionWriter:
     def _drain_and_finish(self, others: Register | None = None, loaded: bool = False) -> None:
         """Loads of the epilogue (they overlap the T-core), the drain, the rest; sums of `others` chunks are added.
 
-        What lasts is not loaded again: where rows go past columns that stay, it is there before them.
+        What lasts is not made again: it is there before the tiles that go past what stays.
         """
-        lasting = self.epilogue.lasting if loaded or self.tiling.hoist == "b" else ()
+        lasting = () if self.tiling.winding and not loaded else self.epilogue.lasting
         for statement in self.epilogue.phases[0].statements:
             if statement.result in lasting:
                 continue

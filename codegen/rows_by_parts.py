@@ -25,7 +25,7 @@ Tile = Callable[[int | None, int | None, bool], None]
 class RowsByParts:
     """Writes the tiles of blocks of `rows` row tiles, each `height` along the dimension `row`, `width` along `column`.
 
-    `taken` is told which loop's iterations vector programs take in turn, or that it is behind. `load_lasting` loads
+    `taken` is told which loop's iterations vector programs take in turn, or that it is behind. `make_lasting` makes
     what is the same for all rows.
     """
 
@@ -37,7 +37,7 @@ class RowsByParts:
     column: str
     width: int
     taken: Callable[[int | None], None]
-    load_lasting: Callable[[], None]
+    make_lasting: Callable[[], None]
 
     def block(self, tile: Tile) -> None:
         """The tiles of a block row after row, those of its last rows column after column."""
@@ -94,7 +94,7 @@ class RowsByParts:
         """The rows of a part one after the other; vector programs take the columns in turn."""
         with ExitStack() as loops:
             self.taken(self._columns(loops, "program"))
-            self.load_lasting()
+            self.make_lasting()
         with ExitStack() as loops:
             row = self._enter(loops, part)
             self.loads.rows(row)

@@ -71,8 +71,7 @@ class StatementWriter:
         if statement.op == "vldx":
             return (result, self._box(statement), *arguments, statement.index_axis, statement.index_count)
         if statement.op.startswith("vred"):
-            positions = [d.name for d in self.kernel.par_dims]
-            return (result, *arguments, sum(1 << positions.index(name) for name in statement.dims))
+            return (result, *arguments, sum({1 << self.kernel.register_axis(name) for name in statement.dims}))
         if statement.op.startswith("vfold"):
             return (result, *arguments, mask(list(fold_loops)))
         return (result, *arguments)

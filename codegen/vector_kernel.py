@@ -16,7 +16,7 @@ from birc.runtime.program import Kernel as KernelCode
 
 def emit_vector_kernel(kernel: Kernel, tiling: Tiling) -> tuple[KernelCode, Slots]:
     """The code of a vector kernel and its slots."""
-    tile = {d.name: 1 for d in kernel.space} | dict(tiling.tile)
+    tile = kernel.tile_extents(tiling.tile)
     nest, slots = NestBuilder(), Slots()
     looped = {name for phase in kernel.phases for name in phase.loops}
     outer = [d for d in kernel.par_dims if d.name not in looped]

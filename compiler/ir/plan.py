@@ -8,13 +8,15 @@ same classes describe the plan before and after.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from birc.runtime.dtypes import dtype
 
 PAR = "par"
 RED = "red"
+WHOLE = "whole"
+"""The kind of a dimension that no loop walks: statements see all of it, along the last axis of registers."""
 TILE, BLOCK = "tile", "block"
 """What the vector programs of a contraction take in turn."""
 SPC = "spc"
@@ -30,7 +32,7 @@ OWN_DIMENSIONS = frozenset({SPC, SPC_BANDS, SPC_COLUMNS, SPC_PRODUCTS})
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
-    """One dimension of an iteration space: independent (`par`) or reduced over (`red`)."""
+    """One dimension of an iteration space: independent (`par`), reduced over (`red`), or seen as a `whole`."""
 
     name: str
     extent: int
@@ -233,6 +235,20 @@ class Kernel:
     def red_dims(self) -> tuple[Dimension, ...]:
         """The reduced dimensions, outermost first."""
         return tuple(d for d in self.space if d.kind == RED)
+
+    @property
+    def whole_extent(self) -> int:
+        """What registers hold along their last axis at least: the largest dimension that is seen as a whole."""
+        return max((d.extent for d in self.space if d.kind == WHOLE), default=1)
+
+    def tile_extents(self, tile: Iterable[tuple[str, int]]) -> dict[str, int]:
+        """The extent of a tile along every dimension, by those that a tiling gives."""
+        return {d.name: d.extent if d.kind == WHOLE else 1 for d in self.space} | dict(tile)
+
+    def register_axis(self, name: str) -> int:
+        """The axis of registers along which they hold a dimension."""
+        axes = [d.name for d in self.par_dims]
+        return len(axes) - 1 if self.dimension(name).kind == WHOLE else axes.index(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,21 @@ def named_dims(kernel: Kernel) -> set[str]:
     return named | {name for phase in kernel.phases for s in phase.statements for name in s.dims}
 
 
+def dims_taken(kernel: Kernel) -> dict[int, frozenset[str]]:
+    """By identity of each statement the dimensions along which it takes elements: those that its operands differ by."""
+    taken: dict[int, frozenset[str]] = {}
+    made: dict[str, frozenset[str]] = {}
+    everywhere = frozenset(d.name for d in kernel.par_dims)
+    for phase in kernel.phases:
+        for s in phase.statements:
+            dims = frozenset().union(*(made[a] for a in s.arguments if isinstance(a, str)))
+            if s.access is not None:
+                dims |= {name for index in s.access.index for name, _ in index.terms}
+            taken[id(s)] = dims = everywhere if s.op == "vacc" else dims
+            made[s.result] = dims - frozenset(s.dims) if s.op.startswith("vred") else dims
+    return taken
+
+
 def axis_alone(access: Access, name: str) -> int | None:
     """The axis of an access that a dimension alone counts, if it moves no other one; None where there is none."""
     axes = [axis for axis, index in enumerate(access.index) if name in dict(index.terms)]

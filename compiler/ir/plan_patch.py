@@ -137,7 +137,7 @@ def slot_bytes(kernel: Kernel, contraction: Contraction, tiling: Tiling, machine
 
     Tiles take whole rows and columns of the T-core, and depths in the hardware's unit.
     """
-    tile = {d.name: 1 for d in kernel.space} | dict(tiling.tile)
+    tile = kernel.tile_extents(tiling.tile)
     form = machine.format(contraction.format)
     depth = math.prod(tile[d.name] for d in kernel.red_dims)
     column_bytes = -(-depth // form.k_unit) * form.k_unit * form.bytes

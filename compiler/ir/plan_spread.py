@@ -53,7 +53,7 @@ def spreads(kernel: Kernel, tiling: Tiling) -> dict[str, Spread]:
     Where the programs of a vector kernel, each with all tiles that it has under way, can share no dimension evenly,
     they share the one with most tiles, and the last round has too few.
     """
-    tile = {d.name: 1 for d in kernel.space} | dict(tiling.tile)
+    tile = kernel.tile_extents(tiling.tile)
     spcs = dict(tiling.spcs)
     blocks = _blocks(kernel, tiling, tile)
     deals = {} if kernel.contraction is None else {kernel.contraction.column: tiling.deals}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from birc.compiler.ir.plan import PAR, RED, Access, Buffer, Contraction, Index, Kernel, Phase, Statement, View
+from birc.compiler.ir.plan import PAR, RED, WHOLE, Access, Buffer, Contraction, Index, Kernel, Phase, Statement, View
 from birc.compiler.ir.plan_access import accesses_of
 from birc.compiler.ir.plan_panels import panel_problems
 from birc.runtime.dtypes import dtype
@@ -76,8 +76,8 @@ def _space_problems(kernel: Kernel, machine: Machine) -> Iterator[str]:
         if dimension.name in seen or not dimension.name:
             yield (f"dimension {dimension.name!r} is given twice" if dimension.name else "a dimension has no name")
         seen.add(dimension.name)
-        if dimension.kind not in (PAR, RED):
-            yield f"dimension {dimension.name} is neither {PAR} nor {RED} but {dimension.kind!r}"
+        if dimension.kind not in (PAR, RED, WHOLE):
+            yield f"dimension {dimension.name} is neither {PAR}, {RED} nor {WHOLE} but {dimension.kind!r}"
         if not 1 <= dimension.extent <= machine.max_dim:
             yield f"dimension {dimension.name} has extent {dimension.extent}, must be 1 to {machine.max_dim}"
     if not kernel.par_dims:
@@ -253,6 +253,9 @@ def _operand_problems(statement: Statement, access: Access, kernel: Kernel) -> I
     axes = len(kernel.par_dims)
     if len(access.view.dims) != axes:
         yield f"the view of %{access.view.buffer} has {len(access.view.dims)} axes, registers have {axes}"
+    whole = {d.name for d in kernel.space if d.kind == WHOLE}
+    for name in sorted(whole & _moving(access.index[:-1]) if statement.op != "vst" else whole & _moving(access.index)):
+        yield f"moves along {name}, which registers have on their last axis, and no result has"
     if statement.op == "vldx":
         if not 0 <= statement.index_axis < axes or statement.index_count < 1:
             yield f"indexes {statement.index_count} elements on axis {statement.index_axis} of {axes}"
@@ -266,7 +269,7 @@ def _operand_problems(statement: Statement, access: Access, kernel: Kernel) -> I
 def _dims_problems(statement: Statement, phase: Phase, kernel: Kernel) -> Iterator[str]:
     """Reductions collapse register axes, folds run over the loops of their phase, others have no `dims`."""
     if statement.op.startswith("vred"):
-        known = {d.name for d in kernel.par_dims}
+        known = {d.name for d in kernel.space if d.kind != RED}
         if not statement.dims:
             yield "collapses no dimension"
         yield from (f"collapses {name}, which is no axis of a register" for name in statement.dims if name not in known)

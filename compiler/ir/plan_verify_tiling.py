@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from birc.compiler.ir.plan import BLOCK, LAST_ROWS, TILE, Access, Contraction, Index, Kernel, Statement, Tiling
+from birc.compiler.ir.plan import BLOCK, LAST_ROWS, TILE, WHOLE, Access, Contraction, Index, Kernel, Statement, Tiling
 from birc.compiler.ir.plan_access import accesses_of
 from birc.compiler.ir.plan_panels import panel_tiling_problems
 from birc.compiler.ir.plan_patch import patch_of, patch_problems, slot_bytes, window_problems
@@ -39,8 +39,9 @@ def tiling_problems(kernel: Kernel, machine: Machine) -> Iterator[str]:
     yield from problems
     if problems:
         return
-    tile = {d.name: 1 for d in kernel.space} | dict(tiling.tile)
-    elements = math.prod(tile[d.name] for d in kernel.par_dims)
+    tile = kernel.tile_extents(tiling.tile)
+    *outer, last = (tile[d.name] for d in kernel.par_dims)
+    elements = math.prod(outer) * max(last, kernel.whole_extent)
     if elements > machine.vector_tile_elements:
         yield f"a register tile has {elements} elements, holds {machine.vector_tile_elements}"
     for owner, access in accesses_of(kernel):
@@ -60,6 +61,8 @@ def _shape_problems(kernel: Kernel, tiling: Tiling, machine: Machine) -> Iterato
             yield f"tiles {name}, which is no dimension"
         elif not 1 <= extent <= extents[name]:
             yield f"the tile has extent {extent} along {name}, must be 1 to {extents[name]}"
+        elif kernel.dimension(name).kind == WHOLE and extent < extents[name]:
+            yield f"the tile has {extent} of {extents[name]} along {name}, which is seen as a whole"
     for name, count in tiling.spcs:
         if name not in par or count < 1:
             yield f"spreads {name} over {count} SPCs, must be a par dimension and 1 or more"

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import count as counting
 
 from birc.compiler.ir.late_choice import late_choice
-from birc.compiler.ir.plan import BLOCK, TILE, Kernel, Phase, Statement, Tiling
+from birc.compiler.ir.plan import BLOCK, Contraction, Kernel, Phase, Statement, Tiling
+from birc.compiler.ir.plan_spread import spreads
 from birc.runtime.errors import InternalError
 
 MOST_LOADS_AHEAD = 4
@@ -120,7 +121,8 @@ class Epilogue:
     move along the columns: they go ahead of what they are for, by several tiles. Both are empty when it takes single
     tiles. The loads in `held` go ahead by whole rows: each lies in the register of its tile, until what is computed
     with it takes that. Where rows overlap, the loads of the `loads_ahead` last tiles of a row go ahead, all at once.
-    Where rows go past a block of columns, what is the same for all of them is in `lasting`, with registers of its own.
+    Where tiles go past rows or columns that stay, what is the same for all of them is in `lasting`: it is made before
+    them, and what they read of it keeps its registers.
     """
 
     phases: tuple[Phase, ...]
@@ -174,8 +176,9 @@ def epilogue_of(kernel: Kernel, tiling: Tiling, registers: int) -> Epilogue:
         return overlapped_epilogue(kernel, tiling.columns, step)
     after = epilogue(kernel, tiling.turns == BLOCK)
     most, tiles = registers // tiling.programs, tiling.rows * tiling.columns
-    if kernel.contraction is not None and (tiling.winding or _passes_columns(tiling)):
-        lasting = _with_lasting(after, kernel.contraction.row_dims)
+    passing = _passing(kernel, kernel.contraction, tiling) if kernel.contraction is not None else ()
+    if passing:
+        lasting = _with_lasting(after, passing)
         return lasting if tiling.winding or lasting.registers.count <= most else after
     is_ahead = not after.loads or after.ahead(tiling.rows, tiling.columns, most) >= min(tiling.columns, ENOUGH_AHEAD)
     if not begins_early(kernel, tiling):
@@ -219,21 +222,30 @@ def _behind_rows(phases: tuple[Phase, ...], last: int, numbers: Mapping[str, int
     return made
 
 
-def _passes_columns(tiling: Tiling) -> bool:
-    """Whether rows go past columns that stay, and each program has tiles of one column alone."""
-    is_shared = tiling.programs > 1 or tiling.columns == 1
-    return tiling.hoist == "b" and tiling.turns == TILE and is_shared
+def _passing(kernel: Kernel, contraction: Contraction, tiling: Tiling) -> tuple[str, ...]:
+    """The dimensions along which the tiles of a program go past what stays: rows past a column, columns past a row."""
+    if tiling.winding:
+        return contraction.row_dims
+    if tiling.turns == BLOCK or tiling.by_columns or tiling.shifted:
+        return ()
+    if tiling.hoist == "b":
+        return contraction.row_dims if tiling.programs > 1 or tiling.columns == 1 else ()
+    passes = spreads(kernel, tiling)[contraction.column].share > 1
+    has_one_row = tiling.columns == 1 and (tiling.programs > 1 or tiling.rows == 1)
+    return contraction.column_dims if passes and has_one_row else ()
 
 
-def _with_lasting(after: Epilogue, rows: Collection[str]) -> Epilogue:
-    """The epilogue of single tiles, with registers for the loads that do not move along the `rows`."""
-    loads = [s for s in after.phases[0].statements if s.op == "vld" and s.access is not None]
-    lasting = [
-        s.result for s in loads if s.access and not any(name in rows for i in s.access.index for name, _ in i.terms)
-    ]
-    others = assign(after.phases, lasting)
-    numbers = others.numbers | {name: others.count + number for number, name in enumerate(lasting)}
-    return replace(after, registers=Registers(numbers, others.count + len(lasting)), lasting=frozenset(lasting))
+def _with_lasting(after: Epilogue, passing: Collection[str]) -> Epilogue:
+    """The epilogue of single tiles in which what does not move along some dimensions is made before them."""
+    statements, moving = after.phases[0].statements, set[str]()
+    for s in statements:
+        moves = s.access is not None and any(name in passing for i in s.access.index for name, _ in i.terms)
+        if moves or s.op in ("vacc", "vst") or any(argument in moving for argument in s.arguments):
+            moving.add(s.result)
+    before = tuple(s for s in statements if s.result not in moving)
+    behind = tuple(s for s in statements if s.result in moving)
+    registers = assign((Phase(before), Phase(behind, tuple(passing))))
+    return replace(after, registers=registers, lasting=frozenset(s.result for s in before))
 
 
 def begins_early(kernel: Kernel, tiling: Tiling) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from birc.compiler.ir.plan import BLOCK, LAST_ROWS, Access, Contraction, Dimension, Kernel, Tiling
+from birc.compiler.ir.plan_access import dims_taken
 from birc.compiler.ir.plan_patch import loaded_pixels, patch_of, slot_bytes
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.plan_winding import winds_through_depth
@@ -150,14 +151,14 @@ class Shape:
     def epilogue(self) -> tuple[float, float, float]:
         """Vector, load and store cycles of one output tile."""
         machine = self.machine
-        elements = math.prod(self.tile[d.name] for d in self.kernel.par_dims)
         arithmetic = special = loads = stores = 0.0
+        taken = dims_taken(self.kernel)
         for phase in self.kernel.phases:
             share = 1.0 if phase.loops or len(self.kernel.phases) == 1 else 1 / self.count(self.column)
-            pipes = [BY_MNEMONIC[s.op].pipe for s in phase.statements]
-            arithmetic += share * (pipes.count("alu") + 2 * pipes.count("cross"))
-            special += share * pipes.count("sfu")
             for s in phase.statements:
+                pipe, elements = BY_MNEMONIC[s.op].pipe, math.prod(self.tile[name] for name in taken[id(s)])
+                arithmetic += share * elements * {"alu": 1, "cross": 2}.get(pipe, 0)
+                special += share * elements * (pipe == "sfu")
                 if s.access is None or (s.op == "vld" and sum(1 for i in s.access.index if i.terms) < 2):
                     continue
                 local = self.memories.is_local(s.access)
@@ -167,8 +168,7 @@ class Shape:
                     stores += cycles
                 else:
                     loads += cycles
-        vector = max(arithmetic / machine.vector_lanes_per_spc, special / machine.sfu_lanes_per_spc) * elements
-        return vector, loads, stores
+        return max(arithmetic / machine.vector_lanes_per_spc, special / machine.sfu_lanes_per_spc), loads, stores
 
     @property
     def column(self) -> Dimension:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -45,7 +45,8 @@ class FoldNorms(Pass):
     the mean contributes goes again, whatever the rounding.
 
     If element-wise nodes make x, their kernel has whole rows and leaves D and D mean. A product leaves statistics of
-    parts of rows, as it stores its tiles, and a small kernel adds them up. `part` are the columns of a tile.
+    parts of rows, as it stores its tiles, and the products that read the rows add them up. `part` are the columns of a
+    tile.
 
     before:
         graph "g" {
@@ -68,16 +69,8 @@ class FoldNorms(Pass):
           const %y.bias : f32[1] = [0.5]
           %x : f32[2,4] = matmul(%a, %v)
           %n.rows : f32[2,2,1] = row_moments(%x) {parts = 1, centred = 1}
-          %n.rows.1 : f32[2,2,1] = row_factors(%n.rows) {count = 4, epsilon = 1e-05}
-          %n.rows.2 : f32[1,2,1] = slice(%n.rows.1) {starts = [0, 0, 0], ends = [1, 2, 1], steps = [1, 1, 1]}
-          %n.rows.3 : f32[2,1] = reshape(%n.rows.2) {shape = [2, 1]}
-          %n.rows.4 : f32[1,2,1] = slice(%n.rows.1) {starts = [1, 0, 0], ends = [2, 2, 1], steps = [1, 1, 1]}
-          %n.rows.5 : f32[2,1] = reshape(%n.rows.4) {shape = [2, 1]}
           %y.matmul : f32[2,1] = matmul(%x, %w.scaled)
-          %y.mul : f32[2,1] = mul(%y.matmul, %n.rows.3)
-          %y.mul.1 : f32[2,1] = mul(%n.rows.5, %w.sums)
-          %y.add : f32[2,1] = add(%y.mul.1, %y.bias)
-          %y : f32[2,1] = add(%y.mul, %y.add)
+          %y : f32[2,1] = scale_by_moments(%y.matmul, %n.rows, %w.sums, %y.bias) {count = 4, epsilon = 1e-05}
           output %y
         }
     """
@@ -127,60 +120,78 @@ class FoldNorms(Pass):
 
     def _fold(self, editor: GraphEditor, norm: _Norm) -> None:
         node, x = norm.node, norm.node.inputs[0]
-        *rows, columns = node.output.type.sizes
-
-        def add(op: str, name: str, **attributes: AttributeValue) -> str:
-            return editor.add(op, (name,), attributes, stem=f"{node.name}.rows", sources=node.sources, before=node)
-
-        centred, epsilon = int(norm.is_centred), number(node.attributes, "epsilon")
+        rows, centred = _Chain(editor, node, "rows"), int(norm.is_centred)
+        epsilon = number(node.attributes, "epsilon")
         if norm.of_product:
-            moments = add("row_moments", x, parts=max(1, columns // self.part), centred=centred)
-            both = add("row_factors", moments, count=columns, epsilon=epsilon)
-        else:
-            both = add("row_statistics", x, centred=centred, epsilon=epsilon)
+            count = node.output.type.sizes[-1]
+            moments = rows.add("row_moments", x, parts=max(1, count // self.part), centred=centred)
+            for product in norm.products:
+                _scale_by_moments(editor, norm, product, moments, {"count": count, "epsilon": epsilon})
+            return
+        both = rows.add("row_statistics", x, centred=centred, epsilon=epsilon)
+        shape = (*node.output.type.sizes[:-1], 1)
         factors = []
         for which in range(1 + norm.is_centred):
-            starts, ends = (which, *(0 for _ in rows), 0), (which + 1, *rows, 1)
-            one = add("slice", both, starts=starts, ends=ends, steps=tuple(1 for _ in ends))
-            factors.append(add("reshape", one, shape=(*rows, 1)))
+            starts, ends = (which, *(0 for _ in shape)), (which + 1, *shape)
+            one = rows.add("slice", both, starts=starts, ends=ends, steps=tuple(1 for _ in ends))
+            factors.append(rows.add("reshape", one, shape=shape))
         for product in norm.products:
-            _fold_product(editor, norm, product, factors)
+            _scale_by_factors(editor, norm, product, factors)
 
 
 @dataclass(frozen=True, slots=True)
 class _Chain:
-    """Adds nodes that come in the place of one."""
+    """Adds nodes that come in the place of one; their names begin with its own."""
 
     editor: GraphEditor
     place: Node
+    stem: str = ""
 
-    def add(self, op: str, *inputs: str) -> str:
-        """A node of two operands."""
-        stem = f"{self.place.name}.{op}"
-        return self.editor.add(op, inputs, stem=stem, sources=self.place.sources, before=self.place)
+    def add(self, op: str, *inputs: str, **attributes: AttributeValue) -> str:
+        """A node."""
+        stem = f"{self.place.name}.{self.stem or op}"
+        return self.editor.add(op, inputs, attributes, stem=stem, sources=self.place.sources, before=self.place)
 
-    def shifted(self, value: str, shift: np.ndarray) -> str:
-        """A value with a number for each column added; as it is where these are zeros."""
-        if not shift.any():
-            return value
-        constant = np.ascontiguousarray(shift, np.float32)
-        return self.add("add", value, self.editor.add_constant(constant, f"{self.place.name}.bias"))
+    def constant(self, array: np.ndarray, what: str) -> str:
+        """A constant of the chain."""
+        return self.editor.add_constant(np.ascontiguousarray(array, np.float32), f"{self.place.name}.{what}")
 
 
-def _fold_product(editor: GraphEditor, norm: _Norm, product: Node, factors: Sequence[str]) -> None:
-    """The product with rows that are not normalised yet, and its result scaled; a sum behind it takes the shift."""
-    name, chain = product.inputs[1], _Chain(editor, product)
-    weights = editor.constants[name].data
-    folded = (norm.scale[:, None] * weights).astype(ml_dtypes.bfloat16).astype(np.float32)
-    weight = editor.add_constant(folded, f"{name}.scaled")
-    value = chain.add("mul", chain.add("matmul", norm.node.inputs[0], weight), factors[0])
-    last, shift = _with_bias(editor, product, norm.bias.astype(np.float64) @ weights)
+def _scale_by_moments(
+    editor: GraphEditor, norm: _Norm, product: Node, moments: str, attributes: Mapping[str, AttributeValue]
+) -> None:
+    """The product with rows that are not normalised yet, and its result scaled by their moments."""
+    chain, (weight, sums) = _Chain(editor, product), _scaled_weights(editor, norm, product)
+    value = chain.add("matmul", norm.node.inputs[0], weight)
+    last, shift = _with_bias(editor, product, norm.bias.astype(np.float64) @ editor.constants[product.inputs[1]].data)
+    inputs = [value, moments]
     if norm.is_centred:
-        sums = np.broadcast_to(folded.sum(0, dtype=np.float64), shift.shape)
-        means = chain.add("mul", factors[1], editor.add_constant(sums.astype(np.float32), f"{name}.sums"))
-        editor.replace(last, chain.add("add", value, chain.shifted(means, shift)))
-    else:
-        editor.replace(last, chain.shifted(value, shift))
+        inputs += [sums, chain.constant(shift, "bias")]
+    scaled = chain.add("scale_by_moments", *inputs, **attributes)
+    if not norm.is_centred and shift.any():
+        scaled = chain.add("add", scaled, chain.constant(shift, "bias"))
+    editor.replace(last, scaled)
+
+
+def _scale_by_factors(editor: GraphEditor, norm: _Norm, product: Node, factors: Sequence[str]) -> None:
+    """The same by the inverse deviations of rows, and minus their means times these."""
+    chain, (weight, sums) = _Chain(editor, product), _scaled_weights(editor, norm, product)
+    value = chain.add("mul", chain.add("matmul", norm.node.inputs[0], weight), factors[0])
+    last, shift = _with_bias(editor, product, norm.bias.astype(np.float64) @ editor.constants[product.inputs[1]].data)
+    added = [chain.add("mul", factors[1], sums)] if norm.is_centred else []
+    if shift.any():
+        added.append(chain.constant(shift, "bias"))
+    if len(added) == 2:
+        added = [chain.add("add", *added)]
+    editor.replace(last, chain.add("add", value, *added) if added else value)
+
+
+def _scaled_weights(editor: GraphEditor, norm: _Norm, product: Node) -> tuple[str, str]:
+    """The weights of a product times the scale of a norm, and the sums of their columns."""
+    name = product.inputs[1]
+    folded = (norm.scale[:, None] * editor.constants[name].data).astype(ml_dtypes.bfloat16).astype(np.float32)
+    sums = folded.sum(0, dtype=np.float64).astype(np.float32)
+    return editor.add_constant(folded, f"{name}.scaled"), editor.add_constant(sums, f"{name}.sums")
 
 
 def _with_bias(editor: GraphEditor, product: Node, shift: np.ndarray) -> tuple[Node, np.ndarray]:

@@ -13,7 +13,7 @@ from birc.runtime.machine import Machine
 
 def operand_loads(kernel: Kernel, contraction: Contraction, tiling: Tiling) -> tuple[int, int]:
     """How often all SPCs together load the whole of operand a, and of operand b."""
-    tile = {d.name: 1 for d in kernel.space} | dict(tiling.tile)
+    tile = kernel.tile_extents(tiling.tile)
     spcs = dict(tiling.spcs)
     blocked = kernel.blocked_row(tile)
 

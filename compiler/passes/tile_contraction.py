@@ -183,7 +183,7 @@ def _spc_splits(shape: Shape, spcs: int, whole_rows: bool) -> list[tuple[tuple[s
 
 def _tile(kernel: Kernel, contraction: Contraction, machine: Machine, rows: dict[str, int]) -> dict[str, int]:
     format = machine.format(contraction.format)
-    tile = {d.name: 1 for d in kernel.space} | rows
+    tile = kernel.tile_extents(rows.items())
     column = kernel.dimension(contraction.column)
     tile |= {name: kernel.dimension(name).extent for name in contraction.column_dims[1:]}
     beside = math.prod(tile[name] for name in contraction.column_dims[1:])

@@ -187,12 +187,12 @@ def _tile(kernel: Kernel, capacity: int) -> dict[str, int]:
     """Tile extents: reduced dimensions first, then the others from the inside out."""
     reduced = _reduced(kernel)
     tile: dict[str, int] = {}
-    budget = capacity
+    budget, last = capacity, kernel.par_dims[-1]
     order = [d for d in reversed(kernel.par_dims) if d.name in reduced]
     order += [d for d in reversed(kernel.par_dims) if d.name not in reduced]
     for d in order:
         tile[d.name] = 1 if d.name in OWN_DIMENSIONS else even_part(d.extent, max(1, budget))
-        budget //= tile[d.name]
+        budget //= max(tile[d.name], kernel.whole_extent if d == last else 1)
     return tile
 
 

@@ -139,6 +139,29 @@ def test_rows_wind_past_blocks_of_columns(blocks: int, rows: int, columns: int, 
     assert executed["vld"] < 2 * executed["vst"]  # Biases are loaded once for several rows.
 
 
+@pytest.mark.parametrize("parts", [2, 4, 6])
+@pytest.mark.parametrize(("hoist", "rows", "programs"), [("a", 2, 2), ("", 2, 2), ("a", 1, 1), ("", 1, 1), ("", 1, 2)])
+def test_rows_are_scaled_by_what_is_made_once_for_all_their_columns(
+    hoist: str, rows: int, programs: int, parts: int
+) -> None:
+    """By each program for its own rows: moments are loaded, and roots taken, once for all columns that go past."""
+    m, n, columns = 3 * 4, 4 * 4, 4
+    make = GraphMaker()
+    x = make("matmul", make.input(m, 8), make.input(8, n))
+    y = make("scale_by_moments", x, make.input(2, m, parts), make.input(n), make.input(n), count=4 * parts, epsilon=9.0)
+    fused, lowered = lowered_product(make.graph(y))
+    tile = (("m", 3), ("n", 4), ("k0", 4))
+    case = with_tiling(
+        fused, lowered, lowered.kernels[0], Tiling(tile, (), rows, 1, 1, hoist, False, 4, 4, programs=programs)
+    )
+    check(case, 1)
+    executed = executions(case)
+    pieces = -(-parts // 4)
+    shared = programs if rows == 1 else 1  # Programs that take columns in turn have rows in common.
+    assert executed["vrsqrt"] == 4 * shared
+    assert executed["vld"] == 4 * (2 * pieces * shared + 2 * columns)
+
+
 @pytest.mark.parametrize("deals", [2, 3])
 @pytest.mark.parametrize("hoist", ["", "a", "b"])
 @pytest.mark.parametrize("turns", [TILE, BLOCK])

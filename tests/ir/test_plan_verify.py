@@ -163,7 +163,7 @@ STEPS = (
 SPACES = (
     Mistake("[par y 8, par o 32]", "[par y 8, par y 32]", "kernel 'gather'", "dimension 'y' is given twice"),
     Mistake("[par y 8, par o 32]", '[par y 8, par "" 32]', "kernel 'gather'", "a dimension has no name"),
-    Mistake("[par y 8, par o 32]", "[par y 8, sum o 32]", "kernel 'gather'", "o is neither par nor red but 'sum'"),
+    Mistake("[par y 8, par o 32]", "[par y 8, sum o 32]", "kernel 'gather'", "neither par, red nor whole but 'sum'"),
     Mistake("[par y 8, par o 32]", "[par y 0, par o 32]", "kernel 'gather'", "y has extent 0, must be 1 to 8192"),
     Mistake("[par y 8, par o 32]", "[red y 8, red o 32]", "kernel 'gather'", "has no par dimension"),
     Mistake('"product" macs 16384', '"product" macs -1', "kernel 'product'", "has -1 multiply-adds"),
@@ -405,6 +405,32 @@ def problems_of(plan: Plan, phase: str = "allocate") -> tuple[str, ...]:
 def test_the_valid_plan_is_valid_after_every_phase() -> None:
     for phase in PHASES:
         verify_plan(parse_plan(VALID), phase)
+
+
+OF_PARTS = """\
+v4 = vld %t[y, p] dims [8, 4] strides [32, 1]
+        v5 = vredsum(v4) over [p]
+        v6 = vadd(v2, v5)
+        v3 = vsub(v1, v6)"""
+WITH_PARTS = VALID.replace("red r 3]", "red r 3, whole p 4]").replace("v3 = vsub(v1, v2)", OF_PARTS)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ("tile [y 3, o 32]", "tile [y 3, o 32, p 2]", "the tile has 2 of 4 along p, which is seen as a whole"),
+        ("%t[y, p] dims [8, 4]", "%t[p, y] dims [8, 8]", "vld: moves along p, which registers have on their last axis"),
+        ("vst(v3) %u[y, o]", "vst(v3) %u[y, o +1 p -3]", "vst: moves along p, which registers have on their last axis"),
+        ("spcs [y 2]", "spcs [p 2]", "spreads p over 2 SPCs, must be a par dimension"),
+        ("whole p 4]", "whole p 9000]", "has extent 9000, must be 1 to 8192"),
+        ("whole p 4]", "whole p 4000]", "a register tile has 12000 elements"),
+    ],
+)
+def test_a_dimension_that_is_seen_as_a_whole(old: str, new: str, what: str) -> None:
+    assert not problems_of(parse_plan(WITH_PARTS), "allocate")
+    assert old in WITH_PARTS
+    problems = problems_of(parse_plan(WITH_PARTS.replace(old, new, 1)), "allocate")
+    assert [problem for problem in problems if "kernel 'window'" in problem and what in problem], problems
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.what[:40])

@@ -1,4 +1,4 @@
-"""The statistics of normalisation in two steps: of parts of rows, and what they add up to for the rows."""
+"""The statistics of normalisation: of whole rows, or of their parts, and what normalises rows by the latter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from birc.compiler.ir.op import Arrays, Cost, OpRow, Sample, Types, sample_types
 from birc.compiler.ir.ops.costs import per_element
 from birc.compiler.ir.ops.numeric import narrowed, widened
 from birc.compiler.ir.ops.rank_access import output_loops, reductions
-from birc.compiler.ir.ops.type_rules import is_float, require, require_axis
+from birc.compiler.ir.ops.type_rules import is_float, require, require_axis, require_sizes, same_dtype
 from birc.compiler.ir.types import TensorType
 from birc.runtime.dtypes import DType, dtype
 
@@ -64,8 +64,8 @@ def _statistics_rule(types: Types, attributes: Attributes) -> tuple[TensorType, 
 
 
 def _statistics(arrays: Arrays, attributes: Attributes) -> tuple[np.ndarray, ...]:
-    moments = _moments(arrays, {**attributes, "parts": 1})
-    return _factors(moments, {**attributes, "count": arrays[0].shape[-1]})
+    (moments,) = _moments(arrays, {**attributes, "parts": 1})
+    return (_factors(moments, {**attributes, "count": arrays[0].shape[-1]}),)
 
 
 def _statistics_access(types: Types, output: TensorType, attributes: Attributes) -> Relations:
@@ -74,33 +74,50 @@ def _statistics_access(types: Types, output: TensorType, attributes: Attributes)
     return Relations((*loops, *reductions(types[0].sizes[-1:])), ((*names[1:-1], "k0"),))
 
 
-def _factors_rule(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
-    (moments,) = types
-    require(is_float, "float", moments)
-    if moments.rank < 2 or moments.shape[0] not in (1, 2):
-        raise TypeRuleError(f"{moments} are no moments: of each part the squares, or its sum and they")
+def _scaled_rule(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
+    x, moments, *columns = types
+    require(is_float, "float", x, moments)
+    if moments.rank != x.rank + 1 or moments.shape[0] != 1 + bool(columns) or moments.shape[1:-1] != x.shape[:-1]:
+        what = "its sum and the squares about its mean" if columns else "the squares"
+        raise TypeRuleError(f"{moments} are no moments of the rows of {x}: of each part {what}")
     if integer(attributes, "count") % moments.sizes[-1]:
         raise TypeRuleError(f"{moments}: the parts of {integer(attributes, 'count')} elements are not of one width")
-    return (TensorType(moments.dtype, (*moments.shape[:-1], 1)),)
+    same_dtype(x, *columns)
+    for type in columns:
+        require_sizes(type, "what is added to columns", x.shape[-1:])
+    return (x.logical,)
 
 
-def _factors(arrays: Arrays, attributes: Attributes) -> tuple[np.ndarray, ...]:
-    moments, count = widened(arrays[0]), integer(attributes, "count")
+def _scaled(arrays: Arrays, attributes: Attributes) -> tuple[np.ndarray, ...]:
+    x, columns = widened(arrays[0]), [widened(array) for array in arrays[2:]]
+    factors = _factors(widened(arrays[1]), attributes)
+    with np.errstate(all="ignore"):
+        result = x * factors[0]
+        if columns:
+            result = result + sum((factors[1] * columns[0], *columns[1:]))
+    return (narrowed(result, arrays[0].dtype),)
+
+
+def _scaled_access(types: Types, output: TensorType, attributes: Attributes) -> Relations:
+    """x: the element; moments: all of its row; columns, bias: those of its column."""
+    loops, names = output_loops(output)
+    which, parts = reductions((types[1].sizes[0], types[1].sizes[-1]))
+    of_columns = (tuple(names[-1:]) for _ in types[2:])
+    return Relations((*loops, which, parts), (tuple(names), (which.name, *names[:-1], parts.name), *of_columns))
+
+
+def _factors(moments: np.ndarray, attributes: Attributes) -> np.ndarray:
+    """The inverse deviation of each row, and minus the mean times that."""
+    count = integer(attributes, "count")
     width, squares = count // moments.shape[-1], moments[-1].sum(-1, keepdims=True)
     epsilon = moments.dtype.type(number(attributes, "epsilon"))
     with np.errstate(all="ignore"):
         if len(moments) == 1:
-            return (narrowed((1 / np.sqrt(squares / count + epsilon))[None], arrays[0].dtype),)
+            return np.asarray((1 / np.sqrt(squares / count + epsilon))[None])
         mean = moments[0].sum(-1, keepdims=True) / count
         squares = squares + width * np.square(moments[0] / width - mean).sum(-1, keepdims=True)
         factor = 1 / np.sqrt(squares / count + epsilon)
-        return (narrowed(np.stack([factor, -mean * factor]), arrays[0].dtype),)
-
-
-def _factors_access(types: Types, output: TensorType, attributes: Attributes) -> Relations:
-    """moments: all of a row."""
-    loops, names = output_loops(output)
-    return Relations((*loops, *reductions((types[0].sizes[0], types[0].sizes[-1]))), (("k0", *names[1:-1], "k1"),))
+        return np.stack([factor, -mean * factor])
 
 
 ROWS: Final[tuple[OpRow, ...]] = (
@@ -147,24 +164,23 @@ ROWS: Final[tuple[OpRow, ...]] = (
         ),
     ),
     OpRow(
-        name="row_factors",
-        doc="Of moments of rows the inverse deviation, and minus the mean times that: what normalises x is x * a + b.",
-        inputs="moments",
+        name="scale_by_moments",
+        doc="x times the inverse deviation a of its row, by moments, less the mean times a and columns, plus bias.",
+        inputs="x moments columns? bias?",
         category="normalization",
-        loops="c i* | k p",
-        access=_factors_access,
-        infer=_factors_rule,
-        evaluate=_factors,
-        cost=per_element(6, 1),
+        loops="i* | k p",
+        access=_scaled_access,
+        infer=_scaled_rule,
+        evaluate=_scaled,
+        cost=per_element(4),
         attributes={
             "count": Attribute("int", "elements of a row", minimum=1),
             "epsilon": Attribute("float", "added to the variance"),
         },
-        in_f32=True,
         samples=(
-            Sample(sample_types((2, 3, 4)), {"count": 16, "epsilon": 1e-5}, 0.1, 2.0),
-            Sample(sample_types((1, 2, 3, 3)), {"count": 12, "epsilon": 1e-5}, 0.1, 2.0),
-            Sample(sample_types((2, 70, 3)), {"count": 192, "epsilon": 1e-5}, 0.1, 2.0),
+            Sample(sample_types((3, 8), (2, 3, 4), (8,), (8,)), {"count": 16, "epsilon": 1e-5}, 0.1, 2.0),
+            Sample(sample_types((2, 3, 5), (1, 2, 3, 3)), {"count": 12, "epsilon": 1e-5}, 0.1, 2.0),
+            Sample(sample_types((70, 130), (2, 70, 3), (130,)), {"count": 192, "epsilon": 1e-5}, 0.1, 2.0),
         ),
     ),
 )

@@ -31,6 +31,8 @@ INTEGER_NEUTRAL = NEUTRAL | {"vredmax": float(-(1 << 31))}
 class GroupLowering:
     """What is known of the kernel while its group is walked. An anchor sets frame, red dims and contraction.
 
+    `whole_dims` are those that statistics of rows have beside the frame's.
+
     `loads` are the operands from outside, `values` what the group computes. With `keeps_sums` a softmax at the end of
     the group leaves `row_sums`, by which whoever reads its rows divides. `neighbours` are dimensions of a convolution
     along which neighbours belong to one sample. `stores` are those of results that do not have the shape of the frame.
@@ -46,6 +48,7 @@ class GroupLowering:
     loads: dict[str, Expression | float] = field(default_factory=dict)
     values: dict[str, Expression | float | Wide] = field(default_factory=dict)
     red_dims: tuple[Dimension, ...] = ()
+    whole_dims: tuple[Dimension, ...] = ()
     contraction: Contraction | None = None
     macs: int = 0
     keeps_sums: bool = False
@@ -192,7 +195,7 @@ def group_stores(lowering: GroupLowering, node: Node, output: Frame | None = Non
 
 def group_kernel(lowering: GroupLowering, node: Node, stores: Sequence[Store]) -> Kernel:
     """The kernel of a walked group that ends in these stores."""
-    space = lowering.frame.dimensions + lowering.red_dims
+    space = lowering.frame.dimensions + lowering.red_dims + lowering.whole_dims
     return Kernel(
         node.name,
         space,

@@ -28,7 +28,7 @@ from birc.compiler.passes.lower.group import (
 )
 from birc.compiler.passes.lower.indexing import gather, gather_nd
 from birc.compiler.passes.lower.load_order import loads_first
-from birc.compiler.passes.lower.moments import row_factors, row_moments, row_statistics
+from birc.compiler.passes.lower.moments import row_moments, row_statistics, scale_by_moments
 from birc.compiler.passes.lower.movement import bitcast, concat, concat_pieces, copy, materialised_reshape, pad
 from birc.compiler.passes.lower.narrow import narrow_operands
 from birc.compiler.passes.lower.neighbours import join_neighbours
@@ -70,12 +70,14 @@ ANCHORS: dict[str, Anchor] = {
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,
     "row_moments": row_moments,
-    "row_factors": row_factors,
     "row_statistics": row_statistics,
     "batch_norm": batch_norm,
     "gather": gather,
     "gather_nd": gather_nd,
 }
+BY_ROWS: dict[str, Anchor] = {"scale_by_moments": scale_by_moments}
+"""What is computed element by element but for statistics of rows."""
+
 ROW_ANCHORS = frozenset({"softmax", "log_softmax", "layer_norm", "rms_norm", *SMALLER})
 """Anchors that reduce whole axes; they can read an element-wise expression instead of a tensor."""
 
@@ -111,7 +113,7 @@ def is_supported(op: str) -> bool:
 
 def is_element_wise_op(op: str) -> bool:
     """Whether an op is computed element by element on the vector cores."""
-    return is_element_wise(Node(op, (), ()))
+    return op in BY_ROWS or is_element_wise(Node(op, (), ()))
 
 
 def device_problem(node: Node, types: Sequence[TensorType]) -> str | None:
@@ -239,7 +241,7 @@ def _lower_group(env: Environment, node: Node) -> Kernel:
         return rotation(env, node)
     lowering = open_group(env, node)
     lowering.keeps_sums = _is_shares(env.graph, node)
-    anchor = next((n for n in lowering.nodes if not is_element_wise(n)), None)
+    anchor = next((n for n in lowering.nodes if not is_element_wise_op(n.op)), None)
     if anchor is not None and anchor.op in ROW_ANCHORS:
         type = lowering.type_of(anchor.inputs[0])
         layout = type.layout if anchor.op in SMALLER else node.outputs[0].type.layout
@@ -255,7 +257,7 @@ def _lower_group(env: Environment, node: Node) -> Kernel:
         elif inner.op == "conv2d" and _is_depthwise(lowering, inner):
             lowering.values[inner.name] = depthwise_conv2d(lowering, inner)
         else:
-            lowering.values[inner.name] = ANCHORS[inner.op](lowering, inner)
+            lowering.values[inner.name] = (ANCHORS | BY_ROWS)[inner.op](lowering, inner)
     kernel = close_group(lowering, node, output)
     if env.joining is None or not lowering.neighbours:
         return kernel

@@ -1,13 +1,14 @@
-"""Statistics of rows in two steps: a kernel leaves those of parts of rows, another one adds them up."""
+"""Statistics of rows: a kernel leaves those of parts of rows, and whoever reads the rows adds them up."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial, reduce
 
 from birc.compiler.ir.attributes import integer, number
 from birc.compiler.ir.graph import Node
-from birc.compiler.ir.plan import Access, View
-from birc.compiler.passes.lower.expression import Expression, Store
+from birc.compiler.ir.plan import WHOLE, Access, Dimension, View
+from birc.compiler.passes.lower.expression import Builder, Expression, Store
 from birc.compiler.passes.lower.frame import Frame, unit
 from birc.compiler.passes.lower.group import GroupLowering
 
@@ -51,41 +52,61 @@ def row_statistics(lowering: GroupLowering, node: Node) -> Expression:
         mean = b.op("vmul", lowering.reduce("vredsum", x, along), 1.0 / count)
         x = b.op("vsub", x, mean)
     variance = lowering.reduce("vredsum", b.op("vmul", x, x), along)
-    return _scales(lowering, node, variance, mean, count)
+    found = _factors(b, node, variance, mean, count)
+    view = _statistics(lowering, node)
+    lowering.stores[node.name] = [Store(value, frame.access(_of(view, which))) for which, value in enumerate(found)]
+    return found[0]
 
 
-def row_factors(lowering: GroupLowering, node: Node) -> Expression:
-    """The inverse deviation of each row, and minus the mean times that.
+def scale_by_moments(lowering: GroupLowering, node: Node) -> Expression:
+    """x times the inverse deviation of its row, less the mean times that and `columns`, plus the bias.
 
     The squares of all parts together are those about their own means, and those of these means about the mean of all
     (Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample variances, 1979): nothing
     cancels where the mean is large.
     """
-    b, count, moments = lowering.builder, integer(node.attributes, "count"), lowering.view(node.inputs[0])
-    *_, parts = shape = moments.dims[1:]
-    rank = len(shape)
-    frame = lowering.frame = Frame.of(shape, (rank - 1, *range(rank - 1)))
-    along = frame.names_of_axis(rank - 1)
-    squares, mean = b.load(frame.access(_of(moments, moments.dims[0] - 1))), None
+    b, x, count = lowering.builder, lowering.expression(node.inputs[0]), integer(node.attributes, "count")
+    moments = lowering.view(node.inputs[1])
+    width, pieces = count // moments.dims[-1], pieces_of(moments.dims[-1], lowering.env.tile_columns)
+    squares, mean = _moments(lowering, _of(moments, moments.dims[0] - 1), pieces), None
     if moments.dims[0] > 1:
-        sums, width = b.load(frame.access(_of(moments, 0))), count // parts
-        mean = b.op("vmul", lowering.reduce("vredsum", sums, along), 1.0 / count)
-        apart = b.op("vsub", b.op("vmul", sums, 1.0 / width), mean)
-        squares = b.op("vfma", b.op("vmul", apart, float(width)), apart, squares)
-    variance = lowering.reduce("vredsum", squares, along)
-    return _scales(lowering, node, variance, mean, count)
+        sums = _moments(lowering, _of(moments, 0), pieces)
+        mean = b.op("vmul", _added(b, sums), 1.0 / count)
+        for place, of_parts in enumerate(sums):
+            apart = b.op("vsub", b.op("vmul", of_parts, 1.0 / width), mean)
+            squares[place] = b.op("vfma", b.op("vmul", apart, float(width)), apart, squares[place])
+    factor, *shift = _factors(b, node, _added(b, squares), mean, count)
+    if not shift:
+        return b.op("vmul", x, factor)
+    columns, *bias = (lowering.operand(name) for name in node.inputs[2:])
+    added = b.op("vfma", shift[0], columns, *bias) if bias else b.op("vmul", shift[0], columns)
+    return b.op("vfma", x, factor, added)
 
 
-def _scales(
-    lowering: GroupLowering, node: Node, squares: Expression, mean: Expression | None, count: int
-) -> Expression:
-    """The inverse deviation by the sum of so many squares, and minus the mean times that; both are stored."""
-    b = lowering.builder
+def pieces_of(parts: int, most: int) -> int:
+    """The fewest pieces of one width in which so many parts of a row are loaded, at most so many at a time."""
+    return next(pieces for pieces in range(-(-parts // most), parts + 1) if parts % pieces == 0)
+
+
+def _moments(lowering: GroupLowering, view: View, pieces: int) -> list[Expression]:
+    """Statistics [*rows, part] of all parts, in pieces: each lies along the last axis of a register, as a whole."""
+    parts = Dimension("parts", view.dims[-1] // pieces, WHOLE)
+    lowering.whole_dims = (parts,)
+    frame, stride = lowering.frame, view.strides[-1]
+    narrow = replace(view, dims=(*view.dims[:-1], parts.extent))
+    offsets = (view.offset + piece * parts.extent * stride for piece in range(pieces))
+    return [lowering.builder.load(_along(frame, replace(narrow, offset=offset), parts.name)) for offset in offsets]
+
+
+def _added(b: Builder, pieces: list[Expression]) -> Expression:
+    """The sums over all parts."""
+    return reduce(partial(b.op, "vadd"), [b.reduce("vredsum", piece, ("parts",)) for piece in pieces])
+
+
+def _factors(b: Builder, node: Node, squares: Expression, mean: Expression | None, count: int) -> list[Expression]:
+    """The inverse deviation by the sum of so many squares, and minus the mean times that."""
     factor = b.op("vrsqrt", b.op("vfma", squares, 1.0 / count, number(node.attributes, "epsilon")))
-    found = [factor] if mean is None else [factor, b.op("vmul", b.op("vmul", mean, -1.0), factor)]
-    view, frame = _statistics(lowering, node), lowering.frame
-    lowering.stores[node.name] = [Store(value, frame.access(_of(view, which))) for which, value in enumerate(found)]
-    return factor
+    return [factor] if mean is None else [factor, b.op("vmul", b.op("vmul", mean, -1.0), factor)]
 
 
 def _statistics(lowering: GroupLowering, node: Node) -> View:
@@ -100,9 +121,12 @@ def _of(view: View, which: int) -> View:
 
 
 def _along(frame: Frame, view: View, part: str) -> Access:
-    """The access of a statistic [*rows, part] whose last axis one of the dimensions of the columns counts."""
+    """The access of a statistic [*rows, part] whose last axis a dimension counts.
+
+    It is one of the columns', or lies as a whole along the last axis of registers.
+    """
     of_rows = frame.access(replace(view, dims=(*view.dims[:-1], 1), strides=(*view.strides[:-1], 0)))
     dims, strides, index = list(of_rows.view.dims), list(of_rows.view.strides), list(of_rows.index)
-    place = frame.names.index(part)
+    place = frame.names.index(part) if part in frame.names else len(frame.names) - 1
     dims[place], strides[place], index[place] = view.dims[-1], view.strides[-1], unit(part)
     return Access(replace(of_rows.view, dims=tuple(dims), strides=tuple(strides)), tuple(index))
