@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -15,13 +15,14 @@ from birc.compiler.importer.importer import import_parts
 from birc.compiler.importer.placement import DevicePart
 from birc.compiler.importer.read import ModelSource
 from birc.compiler.ir.graph import Graph, Node
+from birc.compiler.ir.plan import Plan
 from birc.compiler.passes.base import Pass, PassResult
 from birc.compiler.passes.fuse import Fuse
 from birc.compiler.passes.lower.lower import VIEWS, device_problem, left_in_panels
 from birc.compiler.passes.lower.storage import kept_in_f32, stored_as
 from birc.compiler.passes.refusal import Reason, Refusal
 from birc.runtime.dtypes import dtype
-from birc.runtime.errors import UsageError
+from birc.runtime.errors import DoesNotFitError, UsageError
 from birc.runtime.machine import load_machine
 
 SHARES: Final = ("matmul+softmax", "matmul+softmax+logsumexp")
@@ -139,30 +140,51 @@ def explain_model(
     parts = []
     for part in imported.parts:
         if isinstance(part, DevicePart):
-            seen = _Observed()
-            compilation = Compilation(machine, precision, stop_after="fuse", observe=seen)
-            compilation.compile_graph(part.graph, "import")
-            parts.append(_part(part.graph, seen, compilation))
+            parts.append(_part(part.graph, Compilation(machine, precision)))
     return Explanation(imported.name, tuple(parts), {node.name: node for node in imported.nodes})
 
 
+@dataclass(slots=True)
 class _Observed:
-    """The fusion of a compilation as it happened: the pass, and the graph before and after it."""
+    """The fusion of a compilation as it happened: the pass, the graph before and after it, and its kernels.
 
-    step: Fuse = Fuse()
+    Where these multiply shares, the compilation goes on to its tiled plan.
+    """
+
+    compilation: Compilation
+    step: Fuse = field(default_factory=Fuse)
     before: Graph | None = None
     after: Graph | None = None
+    unmade: Set[str] = frozenset()
+    kernels: tuple[ExplainedKernel, ...] = ()
+    plan: Plan | None = None
 
-    def __call__(self, step: Pass, before: Graph, result: PassResult) -> None:
+    def compile(self, graph: Graph) -> None:
+        """Compile a graph so far; one that does not fit has no plan."""
+        compilation = self.compilation
+        compilation.stop_after, compilation.observe, compilation.observe_plan = "fuse", self._passed, self._planned
+        try:
+            compilation.compile_graph(graph, "import")
+        except DoesNotFitError:
+            if compilation.stop_after == "fuse":
+                raise
+
+    def _passed(self, step: Pass, before: Graph, result: PassResult) -> None:
         if isinstance(step, Fuse):
             self.step, self.before, self.after = step, before, result.graph
+            self.unmade = left_in_panels(result.graph, self.compilation.machine, self.compilation.precision)
+            self.kernels = _kernels(before, result.graph, self.unmade)
+            if _products_of_shares(self.kernels):
+                self.compilation.stop_after = "tile"
+
+    def _planned(self, phase: str, plan: Plan) -> None:
+        if phase == "tile":
+            self.plan = plan
 
 
-def _part(imported: Graph, seen: _Observed, compilation: Compilation) -> ExplainedPart:
-    graph, after = seen.before or imported, seen.after or imported
-    members = {node.name: node for node in graph.nodes}
-    unmade = left_in_panels(after, compilation.machine, compilation.precision)
-    kernels = tuple(
+def _kernels(before: Graph, after: Graph, unmade: Set[str]) -> tuple[ExplainedKernel, ...]:
+    members = {node.name: node for node in before.nodes}
+    return tuple(
         ExplainedKernel(
             node.name,
             str(node.attributes.get("kind", node.op)),
@@ -171,15 +193,22 @@ def _part(imported: Graph, seen: _Observed, compilation: Compilation) -> Explain
         for node in after.nodes
         if node.op not in VIEWS and node.name not in unmade
     )
+
+
+def _part(imported: Graph, compilation: Compilation) -> ExplainedPart:
+    seen = _Observed(compilation)
+    seen.compile(imported)
+    graph, unmade = seen.before or imported, seen.unmade
+    members = {node.name: node for node in graph.nodes}
     refusals = {
         pair: Refusal(Reason.VIEW, f"%{names[0]} is nowhere as a whole: products take its pieces where they lie")
         if (names := [name for name in pair if name in unmade])
         else refusal
         for pair, refusal in seen.step.decide(graph).refusals.items()
     }
-    pairs = _products_of_shares(kernels)
-    if pairs:
-        found = products_in_plan(after, compilation)
+    if seen.plan is not None and seen.after is not None:
+        found = products_in_plan(seen.plan, seen.after, compilation.machine)
+        pairs = _products_of_shares(seen.kernels)
         refusals |= {key: found[names] for names, key in pairs.items() if names in found}
     kept = kept_in_f32(graph)
 
@@ -193,7 +222,7 @@ def _part(imported: Graph, seen: _Observed, compilation: Compilation) -> Explain
         for (reader, value), refusal in refusals.items()
         if (producer := graph.producer(value)) is not None
     )
-    return ExplainedPart(imported, graph, kernels, misses)
+    return ExplainedPart(imported, graph, seen.kernels, misses)
 
 
 def _products_of_shares(kernels: Sequence[ExplainedKernel]) -> dict[tuple[str, str], tuple[str, str]]:

@@ -3,48 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
 
-from birc.compiler.driver import Compilation
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import Plan
 from birc.compiler.kernel_clock import KernelClock
 from birc.compiler.passes.follow_reasons import FollowReasons
 from birc.compiler.passes.refusal import Reason, Refusal
-from birc.runtime.errors import DoesNotFitError
+from birc.runtime.machine import Machine
 from birc.runtime.timing.kernels import KernelTimer
 
 FOLLOWS = "one kernel of the machine all the same: the product takes rows as they are finished"
 
 
-@dataclass(slots=True)
-class _Tiled:
-    """The tiled plan of a compilation."""
-
-    plan: Plan | None = None
-
-    def __call__(self, phase: str, plan: Plan) -> None:
-        if phase == "tile":
-            self.plan = plan
-
-
-def products_in_plan(fused: Graph, compilation: Compilation) -> dict[tuple[str, str], Refusal]:
+def products_in_plan(plan: Plan, fused: Graph, machine: Machine) -> dict[tuple[str, str], Refusal]:
     """By the names of two kernels what became of them, where the second one's product reads rows of the first one's.
 
-    The fused graph is compiled to its plan for it; of one that does not fit nothing is known.
+    The plan is that of the fused graph, tiled.
     """
-    seen = _Tiled()
-    compilation.observe_plan, compilation.stop_after = seen, "tile"
-    try:
-        compilation.compile_graph(fused, "fuse")
-    except DoesNotFitError:
-        return {}
-    if seen.plan is None:
-        return {}
-    machine = compilation.machine
     names = {node.name for node in fused.nodes}
     found: dict[tuple[str, str], Refusal] = {}
-    for pair in FollowReasons(seen.plan, machine, KernelClock(KernelTimer(machine)).together).pairs():
+    for pair in FollowReasons(plan, machine, KernelClock(KernelTimer(machine)).together).pairs():
         key = _whole(pair.first, names), _whole(pair.second, names)
         if pair.words:
             found[key] = Refusal(Reason.APART, pair.words)

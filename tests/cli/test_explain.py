@@ -9,6 +9,11 @@ import onnx
 import pytest
 from onnx import parser
 
+from birc.compiler import explain_model
+from birc.compiler.ir.graph import Graph
+from birc.compiler.ir.printer import print_graph
+from birc.compiler.plan_search import Found, PlanSearch
+
 NETWORK = """
     <ir_version: 8, opset_import: ["" : 18]>
     net (float[64, 32] x, float[32, 2048] w, float[64, 2048] m) => (float[64, 2048] y, float[2048, 64] z, int64[2, n] k)
@@ -191,3 +196,30 @@ def test_of_a_model_that_does_not_fit_the_kernels_are_told_all_the_same(birc, tm
     machine.write_text(NO_MEMORY, encoding="utf-8")
     said = json.loads(birc("debug", "explain", path, "context", "--target", machine, "--format", "json").out)
     assert [kernel["kind"] for kernel in said["kernels"]] == ["matmul"]
+
+
+def test_a_model_that_several_plans_decide_about_is_planned_once_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of shares, and a deep product that dies may divide."""
+    weights = ", ".join(f"{n}.0" for n in range(32))
+    model = parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["" : 18]>
+        attention (float[4, 64, 16] q, float[4, 16, 64] k, float[4, 64, 16] v, float[64, 16] a)
+            => (float[4, 64, 16] y, float[64, 2] z)
+        <float[16, 2] b = {{{weights}}}>
+        {{
+            s = MatMul(q, k)
+            p = Softmax <axis = 2> (s)
+            y = MatMul(p, v)
+            z = MatMul(a, b)
+        }}
+    """)
+    planned: list[str] = []
+    plan = PlanSearch.plan
+
+    def counted(search: PlanSearch, graph: Graph, *, timed: bool = False) -> Found:
+        planned.append(print_graph(graph))
+        return plan(search, graph, timed=timed)
+
+    monkeypatch.setattr(PlanSearch, "plan", counted)
+    assert "matmul+softmax" in {kernel.kind for kernel in explain_model(model, "br100", "bf16").kernels}
+    assert len(planned) == len(set(planned)) > 1
