@@ -15,6 +15,10 @@ from birc.compiler.ir.graph import Graph, Node
 from birc.compiler.passes.base import Pass, PassResult, finish_edit
 from birc.compiler.passes.fuse import LARGEST_GROUP
 from birc.compiler.passes.lower.lower import is_element_wise_op
+from birc.compiler.passes.lower.moments import pieces_of
+
+MOST_PIECES = 4
+"""Pieces in which a product loads the moments of its rows at most: each takes registers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,8 @@ class FoldNorms(Pass):
             return None
         scale, bias, *_ = (*(np.broadcast_to(c.data, columns) for c in constants if c), np.zeros(columns, np.float32))
         of_product = _is_made(graph, node.inputs[0])
+        if of_product and pieces_of(max(1, columns // self.part), self.part) > MOST_PIECES:
+            return None
         return _Norm(node, users, of_product, scale, bias) if _are_finite(scale, bias) else None
 
     def _is_scaled(self, graph: Graph, norm: Node, product: Node) -> bool:

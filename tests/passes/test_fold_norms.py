@@ -71,6 +71,16 @@ def test_moments_are_made_with_the_rows() -> None:
     assert sum("matmul" in ops for ops in inside) == 4
 
 
+@pytest.mark.parametrize(("width", "is_folded"), [(4096, True), (5120, True), (64 * 67, False)])
+def test_rows_of_many_parts(width: int, is_folded: bool) -> None:
+    """More parts than a register has columns are loaded in pieces of one width, but in a few alone."""
+    graph = block(layer_norm, 8, width)
+    assert run_pass(FoldNorms(), graph).changed == is_folded
+    if is_folded:
+        (compiled, *_) = of_plans(run_pass(FoldNorms(), graph).graph, "br100")
+        assert error(compiled, graph, with_mean(graph, 1.0)) < 0.01
+
+
 def test_a_tile_has_all_columns_of_a_part() -> None:
     """Else sums of several tiles would be stored in the place of one."""
     folded = run_pass(FoldNorms(), block(layer_norm)).graph

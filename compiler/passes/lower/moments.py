@@ -68,14 +68,15 @@ def scale_by_moments(lowering: GroupLowering, node: Node) -> Expression:
     b, x, count = lowering.builder, lowering.expression(node.inputs[0]), integer(node.attributes, "count")
     moments = lowering.view(node.inputs[1])
     width, pieces = count // moments.dims[-1], pieces_of(moments.dims[-1], lowering.env.tile_columns)
-    squares, mean = _moments(lowering, _of(moments, moments.dims[0] - 1), pieces), None
+    parts = _seen_as_a_whole(lowering, moments.dims[-1] // pieces)
+    squares, mean = _moments(lowering, _of(moments, moments.dims[0] - 1), parts), None
     if moments.dims[0] > 1:
-        sums = _moments(lowering, _of(moments, 0), pieces)
-        mean = b.op("vmul", _added(b, sums), 1.0 / count)
+        sums = _moments(lowering, _of(moments, 0), parts)
+        mean = b.op("vmul", _added(b, sums, parts), 1.0 / count)
         for place, of_parts in enumerate(sums):
             apart = b.op("vsub", b.op("vmul", of_parts, 1.0 / width), mean)
             squares[place] = b.op("vfma", b.op("vmul", apart, float(width)), apart, squares[place])
-    factor, *shift = _factors(b, node, _added(b, squares), mean, count)
+    factor, *shift = _factors(b, node, _added(b, squares, parts), mean, count)
     if not shift:
         return b.op("vmul", x, factor)
     columns, *bias = (lowering.operand(name) for name in node.inputs[2:])
@@ -88,19 +89,24 @@ def pieces_of(parts: int, most: int) -> int:
     return next(pieces for pieces in range(-(-parts // most), parts + 1) if parts % pieces == 0)
 
 
-def _moments(lowering: GroupLowering, view: View, pieces: int) -> list[Expression]:
-    """Statistics [*rows, part] of all parts, in pieces: each lies along the last axis of a register, as a whole."""
-    parts = Dimension("parts", view.dims[-1] // pieces, WHOLE)
-    lowering.whole_dims = (parts,)
-    frame, stride = lowering.frame, view.strides[-1]
-    narrow = replace(view, dims=(*view.dims[:-1], parts.extent))
-    offsets = (view.offset + piece * parts.extent * stride for piece in range(pieces))
-    return [lowering.builder.load(_along(frame, replace(narrow, offset=offset), parts.name)) for offset in offsets]
+def _seen_as_a_whole(lowering: GroupLowering, parts: int) -> Dimension:
+    """The dimension of so many parts of a row, which lie along the last axis of registers."""
+    dimension = Dimension(f"parts{parts}", parts, WHOLE)
+    lowering.whole_dims = tuple(dict.fromkeys((*lowering.whole_dims, dimension)))
+    return dimension
 
 
-def _added(b: Builder, pieces: list[Expression]) -> Expression:
+def _moments(lowering: GroupLowering, view: View, parts: Dimension) -> list[Expression]:
+    """Statistics [*rows, part] of all parts, piece by piece."""
+    piece = replace(view, dims=(*view.dims[:-1], parts.extent))
+    places = range(0, view.dims[-1], parts.extent)
+    views = (replace(piece, offset=view.offset + place * view.strides[-1]) for place in places)
+    return [lowering.builder.load(_along(lowering.frame, view, parts.name)) for view in views]
+
+
+def _added(b: Builder, pieces: list[Expression], parts: Dimension) -> Expression:
     """The sums over all parts."""
-    return reduce(partial(b.op, "vadd"), [b.reduce("vredsum", piece, ("parts",)) for piece in pieces])
+    return reduce(partial(b.op, "vadd"), [b.reduce("vredsum", piece, (parts.name,)) for piece in pieces])
 
 
 def _factors(b: Builder, node: Node, squares: Expression, mean: Expression | None, count: int) -> list[Expression]:
