@@ -55,7 +55,13 @@ class BlockEpilogue:
     def _is_loaded_late(self, late: LateChoice) -> bool:
         if self.epilogue.loads_ahead:
             return late.mask.result in self.epilogue.loads
-        return late.mask.result in self.epilogue.held and late.score not in self.epilogue.slots
+        is_held = late.mask.result in self.epilogue.held and late.score not in self.epilogue.slots
+        return is_held and not self._has_ahead
+
+    @property
+    def _has_ahead(self) -> bool:
+        """Whether loads of the first phase go ahead by a few tiles: then no part of a row goes by itself."""
+        return self.first is not None and bool(self._loads(self.first.statements))
 
     @property
     def plain(self) -> int:
@@ -73,7 +79,7 @@ class BlockEpilogue:
 
         The first tile would wait until all of them are issued.
         """
-        held = self.first is not None and self._held(self.first.statements)
+        held = self.first is not None and self._held(self.first.statements) and not self._has_ahead
         return max(0, self.masked.count - MOST_LOADS_AHEAD) if held else 0
 
     @property

@@ -291,6 +291,24 @@ def test_whole_rows_with_half_of_the_depth_at_a_time(columns: int) -> None:
     check(with_tiling(fused, lowered, kernel, tiling), 3)
 
 
+@pytest.mark.parametrize(("rows", "programs"), [(1, 1), (1, 2), (2, 2), (1, 3)])
+@pytest.mark.parametrize("begin", [24, 12])
+def test_tiles_hold_one_load_and_others_go_ahead(begin: int, rows: int, programs: int) -> None:
+    """A bias, a residual and, from a late column on, a mask of a row of six tiles; registers for few loads ahead."""
+    m, n = 2 * rows * programs, 24
+    make = GraphMaker()
+    total = make("add", make("matmul", make.input(m, 2), make.input(2, n)), make.input(n))
+    total = make("add", total, make.input(m, n))
+    if begin < n:
+        keeps = np.arange(n) < begin + np.arange(m)[:, None]
+        total = make("where", make.constant(keeps, element="bool"), total, make.constant(-1e4))
+    fused, lowered = lowered_product(make.graph(make("softmax", total, axis=1)))
+    kernel = lowered.kernels[0]
+    tiling = Tiling((("m", rows), ("n", 4), ("k0", 2)), (), 1, 6, 1, "", False, 2, 7, programs, BLOCK)
+    assert epilogue_of(kernel, tiling, MACHINE.vector_registers).loads
+    check(with_tiling(fused, lowered, kernel, tiling), 3)
+
+
 def test_a_random_order_of_all_instructions() -> None:
     fused, lowered, kernel = product(12, 8, 16)
     tile = (("m", 3), ("n", 4), ("k0", 4))
