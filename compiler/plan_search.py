@@ -41,6 +41,9 @@ from birc.runtime.timing.kernels import KernelTimer
 SHARING_TRIALS: Final = (0, 1, 2, 3, 4, 6, 8, 12, 20)
 """How many constants are not shared, of those that dies could share, in the order of use: tried one after the other."""
 
+HARDLY: Final = 1 / 1000
+"""Share of the latency that may be lost to read constants from HBM once, not by each die."""
+
 FEW_TIMED: Final = 3
 """Tilings of a product that are timed to find chains of kernels: there are many to look at."""
 
@@ -198,9 +201,9 @@ class PlanSearch:
         return (other, rival) if is_faster else (passes, found)
 
     def shared(self, found: Found) -> Found:
-        """The found plan with constants that its dies share, the more the better, as long as it is not slower.
+        """The found plan with constants that its dies share, the more the better, as long as it is hardly slower.
 
-        Below -O2, and where weights stay on the chip, nothing is shared.
+        What dies share is read from HBM once. Below -O2, and where weights stay on the chip, nothing is shared.
         """
         plan = found.plan
         uses = [] if self.opt_level < 2 or self.resident_weights else first_uses(plan, self.machine)
@@ -211,7 +214,7 @@ class PlanSearch:
         if found.finished is None:
             finished = self._finished(plan)
             found = replace(found, outcome=self._outcome(finished.generated), finished=finished)
-        most_cycles = found.outcome.latency_cycles if found.outcome is not None else math.inf
+        most_cycles = (1 + HARDLY) * found.outcome.latency_cycles if found.outcome is not None else math.inf
         for first in trials:
             shared = share_constants(plan, self.machine, first)
             finished = self._finished(shared)

@@ -170,7 +170,7 @@ def test_it_is_proved(two: Compiled) -> None:
         new_prover().prove(replace(two.plan, steps=unshared), MACHINE)
 
 
-def test_the_compiler_shares_what_costs_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_compiler_shares_what_costs_hardly_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = load_machine("tiny").with_values({"spc_sram_bytes": 1 << 19})
     model = network()
     monkeypatch.setattr(plan_search, "local_chains", lambda *_: None)  # with chains there is no time to spare
@@ -180,7 +180,7 @@ def test_the_compiler_shares_what_costs_no_time(monkeypatch: pytest.MonkeyPatch)
     assert found is not None
     assert apart is not None
     one, other = (simulate(package.program, machine) for package in (found, apart))
-    assert one.latency_cycles <= other.latency_cycles
+    assert one.latency_cycles <= (1 + plan_search.HARDLY) * other.latency_cycles
     assert one.traffic["hbm"] < other.traffic["hbm"]
     assert found.program.hbm_bytes < apart.program.hbm_bytes
     inputs = {"x0": np.random.default_rng(1).normal(size=(768, 256)).astype(np.float32)}
