@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
 from birc.codegen.beside import as_one
+from birc.codegen.continuing import as_one_kernel as parts_as_one_kernel
 from birc.codegen.contraction_kernel import emit_contraction_kernel
 from birc.codegen.following import Pair, as_one_kernel
 from birc.codegen.row_order import Passed
@@ -17,6 +18,7 @@ from birc.compiler.ir.plan import Buffer, Kernel, View
 from birc.compiler.ir.plan_access import accesses_of, moved, with_views
 from birc.compiler.ir.plan_beside import products_share, share_of
 from birc.compiler.ir.plan_following import Taken, followed, in_turn, left_by, most_taken, pairs_of
+from birc.compiler.ir.plan_patch import slot_bytes
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import InternalError
 from birc.runtime.machine import Machine
@@ -41,10 +43,11 @@ class KernelWriter:
     _written: dict[Hashable, tuple[KernelCode, Slots, int]] = field(default_factory=dict)  # by form
     _numbers: dict[Hashable, int] = field(default_factory=dict)  # by all of a code but its name
 
-    def emit(self, kernels: Sequence[Kernel]) -> tuple[KernelCode, Slots, int]:
+    def emit(self, kernels: Sequence[Kernel], *, continuing: bool = False) -> tuple[KernelCode, Slots, int]:
         """The code of a tiled kernel, or of several that are one of the machine, its slots, and its number.
 
-        Codes that differ in names alone have one number. Raises `InternalError` for a kernel without tiling.
+        Several are parts of a product (`continuing`), follow each other, or are side by side. Codes that differ in
+        names alone have one number. Raises `InternalError` for a kernel without tiling.
         """
         begins: dict[str, int] = {}  # by buffer the offset of the first view on it
         form = form_of(*kernels, offset=lambda view: view.offset - begins.setdefault(view.buffer, view.offset))
@@ -53,10 +56,10 @@ class KernelWriter:
             places = {name: str(place) for place, name in enumerate(form.buffers)}
             plain = [replace(kernel, name="", sources=(), macs=0) for kernel in kernels]
             like = [with_views(k, lambda v: moved(v, places[v.buffer], v.offset - begins[v.buffer])) for k in plain]
-            code, slots = self._emit(like)
+            code, slots = self._parts(like) if continuing else self._emit(like)
             return code, slots, self._number(code)
 
-        code, slots, number = found_once(self._written, form.key, write)
+        code, slots, number = found_once(self._written, (form.key, continuing), write)
         own = ((view, form.buffers[int(view.buffer)]) for view in slots.views)
         views = [moved(v, name, v.offset + begins[name]) for v, name in own]
         return replace(code, name=kernels[0].name), Slots(views), number
@@ -76,6 +79,14 @@ class KernelWriter:
         parts = [emit_kernel(kernel, share_of(self.machine, kernel)) for kernel in kernels]
         begin = products_share(self.machine)
         return as_one(parts, [(0, 0) if kernel.contraction is not None else begin for kernel in kernels])
+
+    def _parts(self, kernels: Sequence[Kernel]) -> tuple[KernelCode, Slots]:
+        """The code of parts of a product, which have a tiling in common."""
+        first = kernels[0]
+        if first.contraction is None or first.tiling is None:
+            raise InternalError("a kernel with parts that is no product", where=first.name)
+        slots = slot_bytes(first, first.contraction, first.tiling, self.machine)
+        return parts_as_one_kernel([emit_kernel(k, self.machine) for k in kernels], first.tiling, slots)
 
     def _pair(self, first: Kernel, second: Kernel, most: Taken) -> Pair:
         last = first.phases[-1].statements[-1].access

@@ -191,7 +191,8 @@ class ProgramWriter:
             return self.bound[1]
         columns = enumerate(zip(*(step.kernels for step in steps), strict=True))
         instances = [(die, [kernel for kernel in column if kernel is not None]) for die, column in columns]
-        codes = [(die, kernels, *self._code(kernels)) for die, kernels in instances if kernels]
+        continuing = any(step.continues for step in steps)
+        codes = [(die, kernels, *self._code(kernels, continuing)) for die, kernels in instances if kernels]
         for die, _, _, slots in codes:
             self.log.bind(1 << die, slots.views)
         self.bound = key, [(die, kernels, number) for die, kernels, number, _ in codes]
@@ -228,9 +229,9 @@ class ProgramWriter:
             self.log.commands.append(Command("preload", (number,), 1 << die))
             self.preloads[die] = number
 
-    def _code(self, kernels: Sequence[Kernel]) -> tuple[int, Slots]:
-        """The number of the code of kernels side by side, new unless others have the same, and its slots."""
-        code, slots, written = self.writer.emit(kernels)
+    def _code(self, kernels: Sequence[Kernel], continuing: bool) -> tuple[int, Slots]:
+        """The number of the code of kernels that are one, new unless others have the same, and its slots."""
+        code, slots, written = self.writer.emit(kernels, continuing=continuing)
         if written not in self.kernels:
             self.kernels[written] = len(self.kernel_codes)
             self.kernel_codes.append(code)

@@ -18,6 +18,7 @@ from birc.compiler.ir.plan import Kernel, Plan
 from birc.compiler.kernel_clock import KernelClock
 from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.base import Pass, run_passes
+from birc.compiler.passes.continuing import continuing
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.depth_first import with_less_room
 from birc.compiler.passes.follow import Known, following
@@ -46,6 +47,9 @@ HARDLY: Final = 1 / 1000
 
 FEW_TIMED: Final = 3
 """Tilings of a product that are timed to find chains of kernels: there are many to look at."""
+
+Rearranged = tuple[Plan, Generated, Outcome]
+"""An allocated plan, what is generated from it, and what that takes."""
 
 LITTLE: Final = 1 / 16
 """Share of an SPC's memory that no plan misses."""
@@ -104,9 +108,9 @@ class PlanSearch:
         return allocate(plan, machine, resident_weights=self.resident_weights)
 
     def _allocate_gathered(self, plan: Plan, machine: Machine) -> Plan:
-        """The plan with addresses, and (from -O2) with copies that begin together where that is faster."""
+        """The plan with addresses, and (from -O2) with what `gathered` finds for it where that is faster."""
         plan = self._allocate(plan, machine)
-        faster = self._gathered(plan) if self.opt_level >= 2 else None
+        faster = self._rearranged(plan) if self.opt_level >= 2 else None
         return faster[0] if faster is not None else plan
 
     def _tile(self, plan: Plan, machine: Machine) -> Plan:
@@ -224,29 +228,36 @@ class PlanSearch:
         return found
 
     def gathered(self, found: Found) -> Found:
-        """The found plan with copies of constants that begin together, where that is faster; below -O2 as it is.
+        """The found plan with copies of constants that begin together, and products that continue others as one kernel,
+        where that is faster; below -O2 as it is.
 
         One that is not finished has them so when it is.
         """
         finished = found.finished
         if self.opt_level < 2 or finished is None:
             return found
-        faster = self._gathered(finished.phases["allocate"], found.outcome)
+        faster = self._rearranged(finished.phases["allocate"], found.outcome)
         if faster is None:
             return found
         plan, generated, outcome = faster
         return replace(found, outcome=outcome, finished=Finished({**finished.phases, "allocate": plan}, generated))
 
-    def _gathered(self, plan: Plan, outcome: Outcome | None = None) -> tuple[Plan, Generated, Outcome] | None:
-        """An allocated plan with copies of constants that begin together, if that is faster: its `outcome` is known, or
-        found where there is something to gather."""
-        other = gather_copies(plan)
-        if other is plan:
-            return None
-        known = outcome or self._outcome(generate(plan, self.machine, self.writer))
-        generated = generate(other, self.machine, self.writer)
-        faster = self._outcome(generated, known.latency_cycles - 1 if known is not None else math.inf)
-        return (other, generated, faster) if faster is not None else None
+    def _rearranged(self, plan: Plan, outcome: Outcome | None = None) -> Rearranged | None:
+        """An allocated plan after those changes that make it faster, if any: its `outcome` is known, or found where
+        there is something to change."""
+        found: Rearranged | None = None
+        for change in (gather_copies, continuing):
+            before = plan if found is None else found[0]
+            other = change(before)
+            if other is before:
+                continue
+            if outcome is None:
+                outcome = self._outcome(generate(plan, self.machine, self.writer))
+            least = found[2] if found is not None else outcome
+            generated = generate(other, self.machine, self.writer)
+            faster = self._outcome(generated, least.latency_cycles - 1 if least is not None else math.inf)
+            found = (other, generated, faster) if faster is not None else found
+        return found
 
     def _with_pairs(self, plan: Plan) -> tuple[Plan, ...]:
         """The plan and the one whose pairs of kernels keep tensors to SPCs; that one alone where it needs no room.

@@ -292,12 +292,14 @@ class KernelStep:
     """Runs the kernel once per die of `dies`, each with its own kernel instance when the split is ragged.
 
     One that runs `beside` the step before is one kernel of the machine with it (plan_beside.py), and so is a product
-    that `follows` the product of the step before (plan_following.py).
+    that `follows` the product of the step before (plan_following.py), or is a part of the same product and `continues`
+    it (plan_continuing.py).
     """
 
     kernels: tuple[Kernel | None, ...]
     beside: bool = False
     follows: bool = False
+    continues: bool = False
 
     @property
     def kernel(self) -> Kernel:

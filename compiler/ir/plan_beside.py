@@ -19,13 +19,13 @@ PRODUCT_REGISTERS = 4 / 8
 
 
 def together(steps: Sequence[Step], start: int = 0) -> Iterator[range]:
-    """The numbers of the steps that are one kernel: those beside a step or following it with it, all others alone.
+    """The numbers of the steps that are one kernel: those beside, following or continuing a step with it, others alone.
 
     They begin with that number.
     """
     for number in range(start + 1, len(steps) + 1):
         step = steps[number] if number < len(steps) else None
-        if not (isinstance(step, KernelStep) and (step.beside or step.follows)):
+        if not (isinstance(step, KernelStep) and (step.beside or step.follows or step.continues)):
             yield range(start, number)
             start = number
 
@@ -74,4 +74,10 @@ def seen_by_steps(plan: Plan, machine: Machine) -> Iterator[Machine]:
     for group in together(plan.steps):
         for number in group:
             step = plan.steps[number]
-            yield share_of(machine, step.kernel) if len(group) > 1 and isinstance(step, KernelStep) else machine
+            yield share_of(machine, step.kernel) if _share(plan, group) and isinstance(step, KernelStep) else machine
+
+
+def _share(plan: Plan, group: range) -> bool:
+    """Whether steps have parts of an SPC each: those that continue others have all of it in turn."""
+    last = plan.steps[group.stop - 1]
+    return len(group) > 1 and not (isinstance(last, KernelStep) and last.continues)

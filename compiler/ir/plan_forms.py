@@ -64,7 +64,7 @@ TEMPLATES: Final = {
         "< live {first} to {last}>< mirrors {home:value}>"
         "< parts {part_offsets} dims {part_dims} strides {part_strides}>"
     ),
-    KernelStep: "<beside {beside}>< follows {follows}>",
+    KernelStep: "<beside {beside}>< follows {follows}>< continues {continues}>",
     CopyStep: "{source:value} to {target:value}",
     ShareStep: "{buffer:value}",
     Exchange: "{view} from die {sender}",

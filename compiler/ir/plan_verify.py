@@ -12,6 +12,7 @@ from birc.compiler.ir.kernel_form import form_of
 from birc.compiler.ir.plan import Boundary, Buffer, CopyStep, ExchangeStep, Kernel, KernelStep, Plan, ShareStep, Step
 from birc.compiler.ir.plan_access import accesses_of
 from birc.compiler.ir.plan_beside import together
+from birc.compiler.ir.plan_continuing import continuing_problems
 from birc.compiler.ir.plan_following import group_problems
 from birc.compiler.ir.plan_verify_kernel import kernel_problems, view_problems
 from birc.compiler.ir.plan_verify_memory import memory_problems
@@ -204,11 +205,13 @@ def _kernel_step_problems(where: str, step: KernelStep, dies: int, rules: _Rules
 
 
 def _group_problems(plan: Plan, machine: Machine) -> Iterator[PlanProblem]:
-    """What is wrong with steps that follow others."""
+    """What is wrong with steps that follow or continue others."""
     for group in together(plan.steps):
         steps = plan.steps[group.start : group.stop]
         if any(isinstance(step, KernelStep) and step.follows for step in steps):
             yield from (PlanProblem(f"step {group.stop - 1}", what) for what in group_problems(steps, machine))
+        if any(isinstance(step, KernelStep) and step.continues for step in steps):
+            yield from (PlanProblem(f"step {group.stop - 1}", what) for what in continuing_problems(steps))
 
 
 def _copy_problems(step: CopyStep, buffers: Mapping[str, Buffer]) -> Iterator[str]:

@@ -37,7 +37,7 @@ def gather_copies(plan: Plan) -> Plan:
             gap.append(number)
         else:
             meets = any(isinstance(s, ExchangeStep) and s.stored for s in (plan.steps[n] for n in gap))
-            if not (step.beside or step.follows) and (meets or due <= kernels):
+            if not (step.beside or step.follows or step.continues) and (meets or due <= kernels):
                 gap += waiting
                 waiting, due = [], math.inf
             order += [*gap, number]
