@@ -12,9 +12,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from birc.codegen import command_log, kernel_code
+from birc.codegen import kernel_code
 from birc.compiler import compile_model
-from birc.compiler.ir import plan_verify
+from birc.compiler.ir import plan_verify, view_overlap
 from birc.compiler.passes import chunk, split_search, tile
 from birc.compiler.passes.split_search import BEAM_WIDTH, MOST_OPTIONS
 from birc.runtime.timing import kernels as timing_kernels
@@ -41,7 +41,7 @@ ONCE_A_FORM: tuple[tuple[ModuleType, str], ...] = (
     (plan_verify, "kernel_problems"),
     (plan_verify, "tiling_problems"),
     (kernel_code, "emit_kernel"),
-    (command_log, "overlaps"),
+    (view_overlap, "overlaps"),
     (tile, "_solve"),
     (timing_kernels, "lead"),
     (timing_kernels, "walk"),
