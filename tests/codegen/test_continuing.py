@@ -74,6 +74,16 @@ def check_values(apart: Compiled, one: Compiled) -> None:
         np.testing.assert_array_equal(values[name], expected)
 
 
+def test_a_part_stays_apart_from_one_before_the_life_of_what_it_touches() -> None:
+    """Where that has its place, something else may lie until then."""
+    plan = product(narrow("tiny"), 8, 8, 600).plan
+    _, second, *_ = [number for number, step in enumerate(plan.steps) if step in parts(plan)]
+    result = {s.access.view.buffer for s in parts(plan)[0].kernel.phases[-1].statements if s.op == "vst" and s.access}
+    later = tuple(replace(b, first=second) if b.name in result else b for b in plan.buffers)
+    assert [step.continues for step in parts(continuing(plan))] == [False, True, True]
+    assert [step.continues for step in parts(continuing(replace(plan, buffers=later)))] == [False, False, True]
+
+
 @pytest.mark.parametrize(("rows", "depth", "columns"), [(64, 96, 600), (64, 64, 513), (32, 224, 1000)])
 @pytest.mark.parametrize("biased", [False, True])
 def test_parts_are_one_kernel_with_the_same_values(rows: int, depth: int, columns: int, biased: bool) -> None:
