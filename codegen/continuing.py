@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from birc.codegen.row_order import Item
 from birc.codegen.slots import Slots
 from birc.codegen.tile_products import A_FREE, A_FULL
 from birc.compiler.ir.plan import Tiling
@@ -17,7 +18,6 @@ from birc.runtime.errors import InternalError
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.program import Affine, Box, Instruction, Kernel, Loop, Operand, RingAddress, Sync, affine
 
-Item = Loop | Instruction
 SlotBytes = tuple[int, int]
 """Of a tile of `a`, and of one of `b`."""
 

@@ -102,13 +102,13 @@ class PlanSearch:
     @property
     def steps(self) -> tuple[tuple[str, Callable[[Plan, Machine], Plan]], ...]:
         """The phases that finish a plan, by name."""
-        return (("tile", self._tile), ("schedule", schedule), ("allocate", self._allocate_gathered))
+        return (("tile", self._tile), ("schedule", schedule), ("allocate", self._allocate_rearranged))
 
     def _allocate(self, plan: Plan, machine: Machine) -> Plan:
         return allocate(plan, machine, resident_weights=self.resident_weights)
 
-    def _allocate_gathered(self, plan: Plan, machine: Machine) -> Plan:
-        """The plan with addresses, and (from -O2) with what `gathered` finds for it where that is faster."""
+    def _allocate_rearranged(self, plan: Plan, machine: Machine) -> Plan:
+        """The plan with addresses, and (from -O2) with what `rearranged` finds for it where that is faster."""
         plan = self._allocate(plan, machine)
         faster = self._rearranged(plan) if self.opt_level >= 2 else None
         return faster[0] if faster is not None else plan
@@ -227,7 +227,7 @@ class PlanSearch:
                 return Found(found.lowered, shared, outcome, finished)
         return found
 
-    def gathered(self, found: Found) -> Found:
+    def rearranged(self, found: Found) -> Found:
         """The found plan with copies of constants that begin together, and products that continue others as one kernel,
         where that is faster; below -O2 as it is.
 

@@ -254,7 +254,8 @@ def _operand_problems(statement: Statement, access: Access, kernel: Kernel) -> I
     if len(access.view.dims) != axes:
         yield f"the view of %{access.view.buffer} has {len(access.view.dims)} axes, registers have {axes}"
     whole = {d.name for d in kernel.space if d.kind == WHOLE}
-    for name in sorted(whole & _moving(access.index[:-1]) if statement.op != "vst" else whole & _moving(access.index)):
+    elsewhere = access.index if statement.op == "vst" else access.index[:-1]
+    for name in sorted(whole & _moving(elsewhere)):
         yield f"moves along {name}, which registers have on their last axis, and no result has"
     if statement.op == "vldx":
         if not 0 <= statement.index_axis < axes or statement.index_count < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import ClassVar
 
 import ml_dtypes
@@ -158,46 +159,66 @@ class _Chain:
         stem = f"{self.place.name}.{self.stem or op}"
         return self.editor.add(op, inputs, attributes, stem=stem, sources=self.place.sources, before=self.place)
 
+    def added(self, value: str, more: Sequence[str]) -> str:
+        """The value with others added, one after the other."""
+        return reduce(lambda one, other: self.add("add", one, other), more, value)
+
     def constant(self, array: np.ndarray, what: str) -> str:
         """A constant of the chain."""
         return self.editor.add_constant(np.ascontiguousarray(array, np.float32), f"{self.place.name}.{what}")
 
 
+@dataclass(frozen=True, slots=True)
+class _Unscaled:
+    """A product with rows that are not normalised yet, by its `value`; the `sums` of its columns are a constant.
+
+    What is scaled and gets the `shift` comes in the place of `last`: of the product, or of what adds a bias to it.
+    """
+
+    chain: _Chain
+    value: str
+    sums: str
+    last: Node
+    shift: np.ndarray
+
+    @staticmethod
+    def of(editor: GraphEditor, norm: _Norm, product: Node) -> _Unscaled:
+        """The product on the rows themselves, with the weights times the scale of the norm."""
+        name, chain = product.inputs[1], _Chain(editor, product)
+        weights = editor.constants[name].data
+        folded = (norm.scale[:, None] * weights).astype(ml_dtypes.bfloat16).astype(np.float32)
+        value = chain.add("matmul", norm.node.inputs[0], editor.add_constant(folded, f"{name}.scaled"))
+        sums = editor.add_constant(folded.sum(0, dtype=np.float64).astype(np.float32), f"{name}.sums")
+        return _Unscaled(chain, value, sums, *_with_bias(editor, product, norm.bias.astype(np.float64) @ weights))
+
+    @property
+    def shifts(self) -> list[str]:
+        """What is added to its columns; nothing where these are zeros."""
+        return [self.chain.constant(self.shift, "bias")] if self.shift.any() else []
+
+
 def _scale_by_moments(
     editor: GraphEditor, norm: _Norm, product: Node, moments: str, attributes: Mapping[str, AttributeValue]
 ) -> None:
-    """The product with rows that are not normalised yet, and its result scaled by their moments."""
-    chain, (weight, sums) = _Chain(editor, product), _scaled_weights(editor, norm, product)
-    value = chain.add("matmul", norm.node.inputs[0], weight)
-    last, shift = _with_bias(editor, product, norm.bias.astype(np.float64) @ editor.constants[product.inputs[1]].data)
-    inputs = [value, moments]
+    """The product on rows that are not normalised yet, and its result scaled by their moments."""
+    own = _Unscaled.of(editor, norm, product)
     if norm.is_centred:
-        inputs += [sums, chain.constant(shift, "bias")]
-    scaled = chain.add("scale_by_moments", *inputs, **attributes)
-    if not norm.is_centred and shift.any():
-        scaled = chain.add("add", scaled, chain.constant(shift, "bias"))
-    editor.replace(last, scaled)
+        inputs = (own.value, moments, own.sums, own.chain.constant(own.shift, "bias"))
+        editor.replace(own.last, own.chain.add("scale_by_moments", *inputs, **attributes))
+        return
+    scaled = own.chain.add("scale_by_moments", own.value, moments, **attributes)
+    editor.replace(own.last, own.chain.added(scaled, own.shifts))
 
 
 def _scale_by_factors(editor: GraphEditor, norm: _Norm, product: Node, factors: Sequence[str]) -> None:
     """The same by the inverse deviations of rows, and minus their means times these."""
-    chain, (weight, sums) = _Chain(editor, product), _scaled_weights(editor, norm, product)
-    value = chain.add("mul", chain.add("matmul", norm.node.inputs[0], weight), factors[0])
-    last, shift = _with_bias(editor, product, norm.bias.astype(np.float64) @ editor.constants[product.inputs[1]].data)
-    added = [chain.add("mul", factors[1], sums)] if norm.is_centred else []
-    if shift.any():
-        added.append(chain.constant(shift, "bias"))
-    if len(added) == 2:
-        added = [chain.add("add", *added)]
-    editor.replace(last, chain.add("add", value, *added) if added else value)
-
-
-def _scaled_weights(editor: GraphEditor, norm: _Norm, product: Node) -> tuple[str, str]:
-    """The weights of a product times the scale of a norm, and the sums of their columns."""
-    name = product.inputs[1]
-    folded = (norm.scale[:, None] * editor.constants[name].data).astype(ml_dtypes.bfloat16).astype(np.float32)
-    sums = folded.sum(0, dtype=np.float64).astype(np.float32)
-    return editor.add_constant(folded, f"{name}.scaled"), editor.add_constant(sums, f"{name}.sums")
+    own = _Unscaled.of(editor, norm, product)
+    value = own.chain.add("mul", own.value, factors[0])
+    if norm.is_centred:
+        means = own.chain.add("mul", factors[1], own.sums)
+        editor.replace(own.last, own.chain.add("add", value, own.chain.added(means, own.shifts)))
+    else:
+        editor.replace(own.last, own.chain.added(value, own.shifts))
 
 
 def _with_bias(editor: GraphEditor, product: Node, shift: np.ndarray) -> tuple[Node, np.ndarray]:
