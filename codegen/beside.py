@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from birc.codegen.changed_code import Around, Item, changed
 from birc.codegen.slots import Slots
 from birc.runtime.isa import BY_MNEMONIC
-from birc.runtime.program import Box, Instruction, Kernel, Loop, Operand, Register, Sync
+from birc.runtime.program import Box, Instruction, Kernel, Operand, Register, Sync
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +20,8 @@ class Place:
     semaphore: int = 0
     slot: int = 0
 
-    def moved(self, item: Loop | Instruction) -> Loop | Instruction:
-        """An instruction or a loop of the kernel, which was written to begin at zero everywhere."""
-        if isinstance(item, Loop):
-            return replace(item, body=tuple(map(self.moved, item.body)))
+    def moved(self, item: Instruction, _: Around) -> Instruction:
+        """An instruction of the kernel, which was written to begin at zero everywhere."""
         is_vector = BY_MNEMONIC[item.mnemonic].engine == "vector"
         return replace(
             item,
@@ -49,12 +48,12 @@ def as_one(parts: Sequence[tuple[Kernel, Slots]], firsts: Sequence[tuple[int, in
 
     What stands first in the text comes first for none of them: no queue has instructions of two.
     """
-    nests: list[Loop | Instruction] = []
+    nests: list[Item] = []
     semaphores: list[int] = []
     slots = Slots()
     for (code, own), (program, register) in zip(parts, firsts, strict=True):
         place = Place(program, register, len(semaphores), len(slots.views))
-        nests += map(place.moved, code.nests)
+        nests += changed(code.nests, place.moved)
         semaphores += code.semaphores
         slots.views += own.views
     first = parts[0][0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from birc.codegen.row_order import Item
+from birc.codegen.changed_code import Around, Item, changed
 from birc.codegen.slots import Slots
 from birc.codegen.tile_products import A_FREE, A_FULL
 from birc.compiler.ir.plan import Tiling
@@ -29,7 +29,7 @@ def as_one_kernel(parts: Sequence[tuple[Kernel, Slots]], tiling: Tiling, slot_by
         raise InternalError("parts of a product with different semaphores", where=codes[0].name)
     slots = Slots()
     numbers = [[slots.number(view) for view in own.views] for _, own in parts]
-    bound = [[_in_slots(item, of) for item in code.nests] for code, of in zip(codes, numbers, strict=True)]
+    bound = [_in_slots(code.nests, of) for code, of in zip(codes, numbers, strict=True)]
     loads = [list(_loads(nests, "load_a")) for nests in bound]
     is_same = tiling.hoist == "a" and all([i for i, _ in of] == [i for i, _ in loads[0]] for of in loads)
     stays = is_same and _count(bound[0], "load_a") <= tiling.a_slots
@@ -93,12 +93,14 @@ def _is(sync: Sync, semaphore: int) -> bool:
     return sync.semaphore == Affine(semaphore)
 
 
-def _in_slots(item: Item, numbers: Sequence[int]) -> Item:
+def _in_slots(nests: Sequence[Item], numbers: Sequence[int]) -> list[Item]:
     """The code with other numbers for its slots."""
-    if isinstance(item, Loop):
-        return replace(item, body=tuple(_in_slots(inner, numbers) for inner in item.body))
-    operands = tuple(replace(o, slot=numbers[o.slot]) if isinstance(o, Box) else o for o in item.operands)
-    return replace(item, operands=operands)
+
+    def bound(item: Instruction, _: Around) -> Instruction:
+        operands = (replace(o, slot=numbers[o.slot]) if isinstance(o, Box) else o for o in item.operands)
+        return replace(item, operands=tuple(operands))
+
+    return changed(nests, bound)
 
 
 def _loads(items: Sequence[Item], engine: str, times: int = 1) -> Iterator[tuple[Instruction, int]]:

@@ -16,15 +16,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from birc.codegen.changed_code import Around, Item, changed
 from birc.codegen.passed_tiles import telling_of
-from birc.codegen.row_order import Item, Passed, check_order, chosen_of, counting_programs, slot_of
+from birc.codegen.row_order import Passed, check_order, chosen_of, counting_programs, slot_of
 from birc.codegen.slots import Slots
 from birc.codegen.tile_products import A_FREE, A_FULL, ACC_FREE, ACC_FULL, B_FREE, B_FULL
 from birc.compiler.ir.plan_following import Taken
 from birc.runtime.isa import BY_MNEMONIC
-from birc.runtime.program import Box, Instruction, Kernel, Loop, Operand, Register, RingAddress, Sync, affine
+from birc.runtime.program import Box, Instruction, Kernel, Operand, Register, RingAddress, Sync, affine
 
-Around = tuple[Loop, ...]
 Syncs = tuple[Sync, ...]
 More = Callable[[Instruction, Around], tuple[Syncs, Syncs]]
 """What an instruction inside loops waits for and posts, too."""
@@ -138,7 +138,7 @@ class _Writer:
         numbers[ACC_FULL] = self._common((ACC_FULL, is_first), self.taken.programs if is_first else 1)
         place = _Place(taken, numbers, len(self.slots.views))
         self.slots.views += own.views
-        return _changed(nests, lambda item, around: _with(place.moved(item), *more(item, around)))
+        return changed(nests, lambda item, around: _with(place.moved(item), *more(item, around)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,17 +178,6 @@ class _Place:
         return replace(sync, semaphore=number + (self.semaphores[number.constant] - number.constant))
 
 
-def _changed(nests: Sequence[Item], change: Callable[[Instruction, Around], Instruction]) -> list[Item]:
-    """The code with every instruction changed, in the order of the text."""
-
-    def of(item: Item, around: Around) -> Item:
-        if isinstance(item, Loop):
-            return replace(item, body=tuple(of(inner, (*around, item)) for inner in item.body))
-        return change(item, around)
-
-    return [of(item, ()) for item in nests]
-
-
 def _at_first(nests: Sequence[Item], chosen: Callable[[Instruction], bool], semaphore: int) -> list[Item]:
     """The code in which the first execution of chosen instructions waits for a semaphore, each program for its own."""
     waiting: list[Instruction] = []
@@ -201,7 +190,7 @@ def _at_first(nests: Sequence[Item], chosen: Callable[[Instruction], bool], sema
         first = sum(1 << d for d, loop in enumerate(around) if loop.level != "spc" and d not in programs)
         return _with(item, (Sync(affine(semaphore, programs), first=first),), ())
 
-    return _changed(nests, change)
+    return changed(nests, change)
 
 
 def _at_last(nests: Sequence[Item], chosen: Callable[[Instruction], bool], told: Sequence[int]) -> list[Item]:
@@ -215,7 +204,7 @@ def _at_last(nests: Sequence[Item], chosen: Callable[[Instruction], bool], told:
         last = sum(1 << depth for depth, loop in enumerate(around) if loop.level != "spc")
         return item if left else _with(item, (), tuple(Sync(affine(number), last=last) for number in told))
 
-    return _changed(nests, change)
+    return changed(nests, change)
 
 
 def _with(item: Instruction, waits: Syncs, posts: Syncs) -> Instruction:

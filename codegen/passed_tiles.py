@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from birc.codegen.row_order import Chosen, Item, Passed, box_of, executed, rows_of
+from birc.codegen.changed_code import Item
+from birc.codegen.row_order import Chosen, Passed, box_of, executed, rows_of
 from birc.runtime.program import Affine, Box, Instruction, Loop, Sync
 
 Range = tuple[tuple[int, int], ...]

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from birc.codegen.changed_code import Item
 from birc.runtime.errors import InternalError
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.program import (
@@ -26,7 +27,6 @@ from birc.runtime.program import (
     affine,
 )
 
-Item = Loop | Instruction
 Chosen = Callable[[Instruction], bool]
 
 

@@ -31,11 +31,10 @@ INTEGER_NEUTRAL = NEUTRAL | {"vredmax": float(-(1 << 31))}
 class GroupLowering:
     """What is known of the kernel while its group is walked. An anchor sets frame, red dims and contraction.
 
-    `whole_dims` are those that statistics of rows have beside the frame's.
-
-    `loads` are the operands from outside, `values` what the group computes. With `keeps_sums` a softmax at the end of
-    the group leaves `row_sums`, by which whoever reads its rows divides. `neighbours` are dimensions of a convolution
-    along which neighbours belong to one sample. `stores` are those of results that do not have the shape of the frame.
+    `whole_dims` are those that statistics of rows have beside the frame's. `loads` are the operands from outside,
+    `values` what the group computes. With `keeps_sums` a softmax at the end of the group leaves `row_sums`, by which
+    whoever reads its rows divides. `neighbours` are dimensions of a convolution along which neighbours belong to one
+    sample. `stores` are those of results that do not have the shape of the frame.
     """
 
     env: Environment
