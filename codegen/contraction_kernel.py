@@ -36,6 +36,7 @@ from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.plan_winding import winds_through_depth
 from birc.compiler.ir.registers import epilogue_of
 from birc.compiler.ir.row_overlap import overlapped_dimension
+from birc.compiler.ir.tile_order import BY_COLUMNS, OVERLAPPING, WINDING
 from birc.runtime.machine import Machine
 from birc.runtime.program import Affine, Instruction, Register, Sync, affine
 from birc.runtime.program import Kernel as KernelCode
@@ -98,7 +99,7 @@ class ContractionWriter:
         """The code and the slots."""
         with ExitStack() as loops:
             self._spc_loops(loops)
-            if self.tiling.overlap:
+            if self.tiling.order == OVERLAPPING:
                 self._overlapped_rows(loops)
             else:
                 self._blocks(loops)
@@ -129,7 +130,7 @@ class ContractionWriter:
             self._row_loops(loops)
             self.loads.block(self.a)
             self._tiles()
-        elif self.tiling.winding:
+        elif self.tiling.order == WINDING:
             tile = partial(self._tile, [], False, False)
             self.by_parts.winding(self.shares[self.column] // self.tiling.columns, tile)
         else:
@@ -140,7 +141,7 @@ class ContractionWriter:
                 step, count = self.tile[apart], self.tiling.programs
                 depth = loops.enter_context(self.nest.loop(count, step, apart, level="program"))
                 self.writer.program_depth = depth
-            if self.tiling.shifted:
+            if self.tiling.order.shifted:
                 self._shifted_rows().block(self._shifted_sums)
             else:
                 self._chunks()
@@ -155,7 +156,7 @@ class ContractionWriter:
         (outer,) = (d for d in self.chunked if self.loads.steps(d) > 1)
         return ShiftedRows(
             self.nest, self.loads, outer.name, self.loads.steps(outer), inner, self.tile[inner.name], tiling.rows,
-            tiling.shifted, self.row, self.tile.get(self.row, 1), self.column, self.tile[self.column],
+            tiling.order.shifted, self.row, self.tile.get(self.row, 1), self.column, self.tile[self.column],
             self.products.multiply, self._taken,
         )  # fmt: skip
 
@@ -178,7 +179,7 @@ class ContractionWriter:
         self.nest.append(Instruction("vadd", (others, sums, others)))
 
     def _semaphores(self) -> tuple[int, ...]:
-        b_slots = self.b.slots - (self._shifted_rows().given_late if self.tiling.shifted else 0)
+        b_slots = self.b.slots - (self._shifted_rows().given_late if self.tiling.order.shifted else 0)
         return (0, self.a.slots, 0, b_slots, 1, *(0 for _ in range(self.turns.count)))
 
     def _independent(self) -> list[Dimension]:
@@ -264,7 +265,7 @@ class ContractionWriter:
     def _grid(self, chunks: list[int | None], in_registers: bool, adds: bool = False) -> None:
         """The tiles of a block, their sums left `in_registers` or finished; `adds` what other chunks left there."""
         early = self._early(chunks) if in_registers else None
-        if self.tiling.by_columns:
+        if self.tiling.order == BY_COLUMNS:
             self.by_parts.block(partial(self._tile, chunks, in_registers, adds))
             return
         with ExitStack() as loops:
@@ -400,7 +401,7 @@ class ContractionWriter:
 
         What lasts is not made again: it is there before the tiles that go past what stays.
         """
-        lasting = () if self.tiling.winding and not loaded else self.epilogue.lasting
+        lasting = () if self.tiling.order == WINDING and not loaded else self.epilogue.lasting
         for statement in self.epilogue.phases[0].statements:
             if statement.result in lasting:
                 continue

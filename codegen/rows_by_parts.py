@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from birc.codegen.nest import NestBuilder
 from birc.codegen.operand_loads import OperandLoads, RowsPart
 from birc.codegen.operand_ring import Rounds
-from birc.compiler.ir.plan import LAST_ROWS
+from birc.compiler.ir.tile_order import LAST_ROWS
 from birc.runtime.program import Affine, affine
 
 Tile = Callable[[int | None, int | None, bool], None]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from birc.compiler.ir.tile_order import IN_TURN, TileOrder
 from birc.runtime.dtypes import dtype
 
 PAR = "par"
@@ -145,10 +146,6 @@ class Phase:
     loops: tuple[str, ...] = ()
 
 
-LAST_ROWS = 2
-"""Rows of a block that may go column by column: what is loaded of them stays until the last column."""
-
-
 @dataclass(frozen=True, slots=True)
 class Tiling:
     """How the iteration space is cut.
@@ -164,14 +161,10 @@ class Tiling:
     blocks, whose sums wait in registers until the last is there; `taps`: the innermost depth loops, which move a window
     over a patch that an a tile brings for all of them (plan_patch.py); `once`: each vector program executes the first
     phase of a vector kernel, loads all, once for all of its tiles; `ahead`: it loads what is the same for all of them
-    once, and of a tile the rest while it works on the tile before; `overlap`: the only vector program finishes a row of
-    tiles while it takes the sums of the next; `by_columns`: the last `LAST_ROWS` rows of a block go column by column,
-    so that the slots of its first columns are free the earlier; `winding`: the next block of columns begins with those
-    rows, which are there, and goes back to the first; `eager`: what goes past tiles of the other operand is loaded as
-    far ahead as there are slots from the first tile on, as the other is there by then; `shifted`: so many first rows of
-    a block take their chunks of the depth half a chunk apart from those of the others; `deals`: so often the column
-    tiles are dealt out, each time as many in a row to every SPC. Of a vector kernel whose phases have no loops `rows`
-    are the tiles that a program has under way together.
+    once, and of a tile the rest while it works on the tile before; `order`: in which tiles go (tile_order.py);
+    `eager`: what goes past tiles of the other operand is loaded as far ahead as there are slots from the first tile on,
+    as the other is there by then; `deals`: so often the column tiles are dealt out, each time as many in a row to every
+    SPC. Of a vector kernel whose phases have no loops `rows` are the tiles that a program has under way together.
     """
 
     tile: tuple[tuple[str, int], ...]
@@ -187,11 +180,8 @@ class Tiling:
     turns: str = TILE
     taps: tuple[str, ...] = ()
     once: bool = False
-    overlap: bool = False
-    by_columns: bool = False
-    winding: bool = False
+    order: TileOrder = IN_TURN
     eager: bool = False
-    shifted: int = 0
     ahead: bool = False
     deals: int = 1
 

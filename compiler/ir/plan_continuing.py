@@ -13,6 +13,7 @@ from typing import Final
 
 from birc.compiler.ir.plan import Kernel, KernelStep, Step, View
 from birc.compiler.ir.plan_access import accesses_of
+from birc.compiler.ir.tile_order import BY_COLUMNS, IN_TURN
 from birc.compiler.ir.view_overlap import ViewOverlap
 from birc.runtime.isa import BY_MNEMONIC
 
@@ -61,7 +62,7 @@ def _is_plain(kernel: Kernel) -> bool:
     t, contraction = kernel.tiling, kernel.contraction
     if t is None or contraction is None or contraction.further or kernel.has_own_parts:
         return False
-    return not (t.taps or t.overlap or t.winding or t.shifted or t.stream)
+    return t.order in (IN_TURN, BY_COLUMNS) and not (t.taps or t.stream)
 
 
 def _grid(kernel: Kernel) -> Hashable:

@@ -35,6 +35,7 @@ from birc.compiler.ir.plan import (
 )
 from birc.compiler.ir.text_form import LEAVES, Again, Codec, Forms, Leaf
 from birc.compiler.ir.text_names import quoted, word_text
+from birc.compiler.ir.tile_order import TileOrder
 from birc.compiler.ir.token_reader import TokenReader
 
 _PLACE: Final = (
@@ -53,6 +54,7 @@ TEMPLATES: Final = {
         "< axis {index_axis} count {index_count}>"
     ),
     Phase: "<{loops:word()}>",
+    TileOrder: "{name:word}< by {shifted}>",
     Tiling: (
         "{tile:word}< spcs {spcs:word}>< block {rows} by {columns}>< resident {resident}>"
         "< hoist {hoist:word}>< slots {a_slots} and {b_slots}>< programs {programs}>< turns {turns:word}>"

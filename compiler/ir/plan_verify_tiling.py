@@ -6,15 +6,16 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from birc.compiler.ir.plan import BLOCK, LAST_ROWS, TILE, WHOLE, Access, Contraction, Index, Kernel, Statement, Tiling
+from birc.compiler.ir.plan import BLOCK, TILE, WHOLE, Access, Contraction, Index, Kernel, Statement, Tiling
 from birc.compiler.ir.plan_access import accesses_of
 from birc.compiler.ir.plan_panels import panel_tiling_problems
 from birc.compiler.ir.plan_patch import patch_of, patch_problems, slot_bytes, window_problems
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.plan_verify_kernel import bounds, reach
+from birc.compiler.ir.plan_verify_order import tile_order_problems
 from birc.compiler.ir.plan_winding import resident_steps, winding_problems, winds_through_depth
-from birc.compiler.ir.registers import begins_early, epilogue, epilogue_of, vector_registers
-from birc.compiler.ir.row_overlap import can_overlap, overlapped_dimension
+from birc.compiler.ir.registers import epilogue_of, vector_registers
+from birc.compiler.ir.tile_order import IN_TURN, OVERLAPPING, WINDING
 from birc.runtime.machine import Machine
 
 HOISTS: Final = ("", "a", "b")
@@ -25,8 +26,6 @@ NEUTRAL: Final[Mapping[str, Callable[[float], bool]]] = {
     "vredmin": lambda value: value >= (1 << 31) - 1,
 }
 """Which numbers leave the result of a reduction as it is; the least and largest INT32 do so for integers."""
-MOST_SHIFTED_STEPS: Final = 4
-"""Steps of a chunk by which rows can be shifted: each is written out."""
 
 
 def tiling_problems(kernel: Kernel, machine: Machine) -> Iterator[str]:
@@ -93,24 +92,15 @@ def _program_problems(kernel: Kernel, tiling: Tiling, machine: Machine) -> Itera
         yield "executes a phase once for all tiles, which products do not"
     if tiling.ahead and (kernel.contraction is not None or tiling.once or tiling.rows > 1):
         yield "loads ahead, which only vector kernels do, and no others that load once or have tiles under way together"
+    if tiling.order != IN_TURN and kernel.contraction is None:
+        yield f"takes its tiles in the order {tiling.order.name}, but is no product"
     if tiling.eager and kernel.contraction is None:
         yield "is eager to load what goes past tiles of another operand, but is no product"
-    if tiling.deals < 1 or (tiling.deals > 1 and (kernel.contraction is None or tiling.winding or tiling.overlap)):
+    may_deal = kernel.contraction is not None and tiling.order not in (WINDING, OVERLAPPING)
+    if tiling.deals < 1 or (tiling.deals > 1 and not may_deal):
         yield f"deals out columns {tiling.deals} times, which products do that neither wind past them nor overlap rows"
-    if tiling.overlap:
-        yield from _overlap_problems(kernel, tiling)
     if tiling.programs > machine.vector_programs:
         yield f"uses {tiling.programs} vector programs, an SPC has {machine.vector_programs}"
-
-
-def _overlap_problems(kernel: Kernel, tiling: Tiling) -> Iterator[str]:
-    """One program finishes rows of tiles while it takes the sums of others, all of whose operands are loaded before."""
-    if tiling.programs != 1 or tiling.hoist or tiling.stream or not begins_early(kernel, tiling):
-        yield "overlaps rows: one program takes them, whole and with a resident depth, neither hoisted nor streamed"
-        return
-    after = epilogue(kernel, by_block=True)
-    if not can_overlap(after.phases, after.slots) or not overlapped_dimension(kernel, tiling):
-        yield "overlaps rows, but has one row, or an epilogue other than sums reduced and powers summed"
 
 
 def _box_problems(access: Access, tile: Mapping[str, int]) -> Iterator[str]:
@@ -180,19 +170,12 @@ def _product_problems(
             yield f"operand {operand} needs {slots * num_bytes} B of its input buffer, there are {capacity}"
         if slots < tiles:
             yield f"operand {operand} has {slots} slots, {tiles} of its tiles are in use at once"
-    yield from _row_order_problems(kernel, contraction, tiling, tile, row)
+    yield from tile_order_problems(kernel, contraction, tiling, row)
     yield from winding_problems(kernel, contraction, tiling, row)
     if contraction.further:
         yield from panel_tiling_problems(contraction, tile)
-    if tiling.shifted:
-        yield from _shift_problems(kernel, contraction, tiling, tile)
     if tiling.hoist and resident != steps:
         yield f"hoists {tiling.hoist}, but the depth is not resident"
-
-
-def _streams_columns(tiling: Tiling) -> bool:
-    """Whether rows of several columns are streamed, and a program each finishes the tiles of a column."""
-    return tiling.stream and tiling.columns > 1 and tiling.turns == TILE and tiling.programs > 1
 
 
 def may_pass_columns(tiling: Tiling) -> bool:
@@ -206,55 +189,6 @@ def _least_of_b(kernel: Kernel, tiling: Tiling) -> int:
     if winds_through_depth(kernel, tiling):
         return -(-steps // 2)  # What a row leaves makes room for as much.
     return steps if may_pass_columns(tiling) else tiling.columns * steps
-
-
-def _row_order_problems(
-    kernel: Kernel, contraction: Contraction, tiling: Tiling, tile: Mapping[str, int], row_slots: int
-) -> Iterator[str]:
-    """What is wrong with the last rows of blocks and with winding; a row of a takes `row_slots`."""
-    steps = [-(-d.extent // tile[d.name]) for d in kernel.red_dims]
-    chunked = steps[: len(steps) - tiling.resident]
-    if tiling.by_columns:
-        is_row = _streams_columns(tiling)
-        chunks = sum(count > 1 for count in chunked)
-        if not is_row or chunks > 1 or tiling.rows <= LAST_ROWS or tiling.a_slots < LAST_ROWS * row_slots:
-            yield (
-                f"its last {LAST_ROWS} rows go column by column, which takes more rows of several columns, streamed and"
-                " finished tile by tile by a program each, slots for these rows, and one loop over chunks at most"
-            )
-    if tiling.winding:
-        spread, column = spreads(kernel, tiling), contraction.column
-        rows = math.prod(spread[d.name].share for d in kernel.par_dims if d.name != column)
-        whole = math.prod(chunked) == 1 and not tiling.hoist and rows == tiling.rows
-        if not tiling.by_columns or not whole or tiling.rows <= 2 * LAST_ROWS:
-            yield (
-                f"winds past its columns, which takes more than {2 * LAST_ROWS} rows in one block, the last of them by"
-                " columns, and a resident depth"
-            )
-
-
-def _shift_problems(kernel: Kernel, contraction: Contraction, tiling: Tiling, tile: Mapping[str, int]) -> Iterator[str]:
-    """Rows whose chunks of the depth are apart need chunks that follow one another, and rows that are not apart."""
-    steps = {d: -(-d.extent // tile[d.name]) for d in kernel.red_dims}
-    chunked = [d for d in kernel.red_dims[: len(kernel.red_dims) - tiling.resident] if steps[d] > 1]
-    is_row = _streams_columns(tiling)
-    is_other = tiling.by_columns or tiling.winding or tiling.eager or bool(tiling.taps)
-    if tiling.shifted < 1 or not is_row or is_other or tiling.resident != 1 or len(chunked) != 1:
-        yield (
-            "shifts rows, which takes several columns of streamed rows, finished tile by tile by a program each, and a"
-            " loop over chunks"
-        )
-        return
-    (outer,), inner = chunked, kernel.red_dims[-1]
-    terms = [dict(index.terms) for access in contraction.operands for index in access.index]
-    follows = all(t.get(outer.name, 0) == t.get(inner.name, 0) * inner.extent for t in terms)
-    if not follows or tile[outer.name] > 1 or inner.extent % tile[inner.name]:
-        yield f"shifts rows, but chunks of {inner.name} do not follow one another along {outer.name}"
-    if not 1 < steps[inner] <= MOST_SHIFTED_STEPS or tiling.rows <= tiling.shifted * (steps[inner] - 1):
-        yield (
-            f"shifts {tiling.shifted} of {tiling.rows} rows by each of {steps[inner]} steps of a chunk, there must be"
-            f" other rows, and 2 to {MOST_SHIFTED_STEPS} steps"
-        )
 
 
 def _window_problems(

@@ -9,6 +9,7 @@ from itertools import count as counting
 from birc.compiler.ir.late_choice import late_choice
 from birc.compiler.ir.plan import BLOCK, Contraction, Kernel, Phase, Statement, Tiling
 from birc.compiler.ir.plan_spread import spreads
+from birc.compiler.ir.tile_order import IN_TURN, OVERLAPPING, WINDING
 from birc.runtime.errors import InternalError
 
 MOST_LOADS_AHEAD = 4
@@ -171,7 +172,7 @@ def epilogue_of(kernel: Kernel, tiling: Tiling, registers: int) -> Epilogue:
     all issued before the first of them is used, and only a few are in flight.) A mask that begins late is held by the
     tiles that it covers: the others have none.
     """
-    if tiling.overlap and kernel.contraction is not None:
+    if tiling.order == OVERLAPPING and kernel.contraction is not None:
         step = dict(tiling.tile).get(kernel.contraction.column, 1)
         return overlapped_epilogue(kernel, tiling.columns, step)
     after = epilogue(kernel, tiling.turns == BLOCK)
@@ -179,7 +180,7 @@ def epilogue_of(kernel: Kernel, tiling: Tiling, registers: int) -> Epilogue:
     passing = _passing(kernel, kernel.contraction, tiling) if kernel.contraction is not None else ()
     if passing:
         lasting = _with_lasting(after, passing)
-        return lasting if tiling.winding or lasting.registers.count <= most else after
+        return lasting if tiling.order == WINDING or lasting.registers.count <= most else after
     is_ahead = not after.loads or after.ahead(tiling.rows, tiling.columns, most) >= min(tiling.columns, ENOUGH_AHEAD)
     if not begins_early(kernel, tiling):
         return after
@@ -224,9 +225,9 @@ def _behind_rows(phases: tuple[Phase, ...], last: int, numbers: Mapping[str, int
 
 def _passing(kernel: Kernel, contraction: Contraction, tiling: Tiling) -> tuple[str, ...]:
     """The dimensions along which the tiles of a program go past what stays: rows past a column, columns past a row."""
-    if tiling.winding:
+    if tiling.order == WINDING:
         return contraction.row_dims
-    if tiling.turns == BLOCK or tiling.by_columns or tiling.shifted:
+    if tiling.turns == BLOCK or tiling.order != IN_TURN:
         return ()
     if tiling.hoist == "b":
         return contraction.row_dims if tiling.programs > 1 or tiling.columns == 1 else ()

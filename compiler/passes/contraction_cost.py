@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from birc.compiler.ir.plan import BLOCK, LAST_ROWS, Access, Contraction, Dimension, Kernel, Tiling
+from birc.compiler.ir.plan import BLOCK, Access, Contraction, Dimension, Kernel, Tiling
 from birc.compiler.ir.plan_access import dims_taken
 from birc.compiler.ir.plan_patch import loaded_pixels, patch_of, slot_bytes
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.plan_winding import winds_through_depth
 from birc.compiler.ir.row_overlap import overlapped_dimension
+from birc.compiler.ir.tile_order import BY_COLUMNS, LAST_ROWS, OVERLAPPING, WINDING
 from birc.runtime.dtypes import dtype
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.machine import Machine
@@ -210,7 +211,7 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     b_loads = tiles * steps / (tiles / column_share if tiling.hoist == "b" else tiling.rows)
     if winds := winds_through_depth(shape.kernel, tiling):  # Each row loads what it finds no slots for.
         b_loads = tiling.b_slots + tiles * (steps - tiling.b_slots)
-    if tiling.winding:  # A pass begins with rows that are there.
+    if tiling.order == WINDING:  # A pass begins with rows that are there.
         a_loads -= LAST_ROWS * steps / shape.windows * (column_share // tiling.columns - 1)
     a_time = max(a_loads * load_a, a_loads * (latency_a + load_a) / min(flight, tiling.a_slots))
     b_time = max(b_loads * load_b, b_loads * (latency_b + load_b) / min(flight, tiling.b_slots))
@@ -230,7 +231,7 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     b_time = max(0.0, b_time - early)
     ports = (b_loads * load_b - early + (0.0 if local else a_loads * load_a) + tiles * extra_loads, a_loads * load_a)
     turns = tiles * (latency_b + vector + extra_loads) / tiling.programs
-    if tiling.overlap:  # Only the first row of those that overlap is multiplied without another one's epilogue.
+    if tiling.order == OVERLAPPING:  # Only the first of its rows is multiplied without another one's epilogue.
         along = spreads(shape.kernel, tiling)[overlapped_dimension(shape.kernel, tiling)].share
         exposed += tiles / along * (vector + stores)
         turns = tiles * (drain + stores)
@@ -247,9 +248,10 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
 
 def _exposed_of_b(tiling: Tiling, tiles: float) -> float:
     """The share of the loads of b that the T-core waits for, of blocks of so many tiles."""
-    if tiling.winding or tiling.b_slots < tiles:  # Tiles of columns pass: each makes room for another one.
+    if tiling.order == WINDING or tiling.b_slots < tiles:  # Tiles of columns pass: each makes room for another one.
         return 0.0
-    return (BY_COLUMNS_EXPOSED if tiling.by_columns else SINGLE_BUFFER_EXPOSED) * _shortage(tiling.b_slots, tiles)
+    share = BY_COLUMNS_EXPOSED if tiling.order == BY_COLUMNS else SINGLE_BUFFER_EXPOSED
+    return share * _shortage(tiling.b_slots, tiles)
 
 
 def _shortage(slots: int, tiles: float) -> float:

@@ -17,7 +17,7 @@ from birc.compiler.passes.row_parts import PARTS, TiledParts, in_row_parts
 from birc.compiler.passes.tile_contraction import TiledDepth, contraction_tilings
 from birc.compiler.passes.tile_dealt import dealt
 from birc.compiler.passes.tile_finer import finer
-from birc.compiler.passes.tile_shifted import shifted
+from birc.compiler.passes.tile_shifted import with_shifted_rows
 from birc.compiler.passes.tile_slots import fewer_slots
 from birc.compiler.passes.tile_vector import (
     banded,
@@ -117,7 +117,7 @@ def _solve(kernel: Kernel, machine: Machine, memories: Memories, clock: Clock | 
     if memories.comes_ahead(kernel.contraction):
         eager = replace(chosen, tiling=replace(chosen.tiling, eager=True))
         chosen, least = _fastest([eager], chosen, least, cycles)
-    chosen, least = _fastest(shifted(kernel, chosen, machine), chosen, least, cycles)
+    chosen, least = _fastest(with_shifted_rows(kernel, chosen, machine), chosen, least, cycles)
     chosen, least = _fastest(finer(kernel, chosen, least, machine), chosen, least, cycles)
     if timed < MOST_TIMED:
         return chosen

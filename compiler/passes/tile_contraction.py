@@ -8,11 +8,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from birc.compiler.ir.plan import BLOCK, LAST_ROWS, OWN_DIMENSIONS, TILE, Contraction, Dimension, Kernel, Tiling
+from birc.compiler.ir.plan import BLOCK, OWN_DIMENSIONS, TILE, Contraction, Dimension, Kernel, Tiling
 from birc.compiler.ir.plan_access import named_dims
 from birc.compiler.ir.plan_panels import panel_span
 from birc.compiler.ir.plan_patch import patch_of, patch_problems
 from birc.compiler.ir.registers import Epilogue, epilogue
+from birc.compiler.ir.tile_order import BY_COLUMNS, LAST_ROWS, WINDING
 from birc.compiler.passes.contraction_cost import Memories, Shape, estimate
 from birc.compiler.passes.restrict import even_part
 from birc.compiler.passes.split_depth import inner_depths, split_depth
@@ -329,9 +330,9 @@ def _blocked(
                         yield other
                     has_others = chunks * math.prod(blocks) > 1
                     if has_others and _may_end_by_columns(shape, tiling, a_steps):
-                        yield replace(tiling, by_columns=True)
+                        yield replace(tiling, order=BY_COLUMNS)
                         if _may_wind(shape, tiling, chunks):
-                            yield replace(tiling, by_columns=True, winding=True)
+                            yield replace(tiling, order=WINDING)
 
 
 def _may_end_by_columns(shape: Shape, tiling: Tiling, a_steps: int) -> bool:

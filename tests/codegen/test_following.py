@@ -17,6 +17,7 @@ from birc.codegen.kernel_code import KernelWriter
 from birc.codegen.row_order import slot_of
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import Kernel, KernelStep
+from birc.compiler.ir.tile_order import OVERLAPPING
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.follow import Clock
 from birc.compiler.prove import new_prover
@@ -152,7 +153,7 @@ def kernel_of(found: Compiled) -> tuple[int, KernelCode]:
 FORMS = {
     "programs take rows in turn": (8, 384, 128, lambda t: t.programs > 1 and t.hoist == "b"),
     "programs take a head each": (12, 64, 128, lambda t: t.programs > 1 and t.hoist == ""),
-    "one program overlaps rows": (4, 128, 900, lambda t: t.overlap),
+    "one program overlaps rows": (4, 128, 900, lambda t: t.order == OVERLAPPING),
 }
 
 

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from random_tilings import MACHINE, TiledProduct, lowered_product, tiled_products, with_tiling
 
 from birc.compiler.ir.interpreter import run_graph
-from birc.compiler.ir.plan import BLOCK, LAST_ROWS, TILE, Tiling
+from birc.compiler.ir.plan import BLOCK, TILE, Tiling
 from birc.compiler.ir.plan_verify_tiling import tiling_problems
 from birc.compiler.ir.plan_winding import winds_through_depth
 from birc.compiler.ir.registers import epilogue, epilogue_of
+from birc.compiler.ir.tile_order import BY_COLUMNS, LAST_ROWS, WINDING, TileOrder, shifted
 from birc.compiler.passes.split_depth import split_depth
 from birc.runtime.timing import simulate
 from birc.runtime.values.engine import ValuesEngine
@@ -116,7 +117,7 @@ def test_the_last_rows_go_by_columns(rows: int, columns: int, depth: int) -> Non
         kernel = split_depth(kernel, 4)
         tile = (("m", 3), ("n", 4), ("k0", 1), ("k0_in", 2))
     spcs = (("n", 2),)
-    tiling = Tiling(tile, spcs, rows, columns, 1, "", True, 5, 2 * columns, programs=columns, by_columns=True)
+    tiling = Tiling(tile, spcs, rows, columns, 1, "", True, 5, 2 * columns, programs=columns, order=BY_COLUMNS)
     check(with_tiling(fused, lowered, kernel, tiling), 1)
 
 
@@ -129,9 +130,7 @@ def test_rows_wind_past_blocks_of_columns(blocks: int, rows: int, columns: int, 
     fused, lowered, kernel = product(3 * rows - 1, depth, 4 * spcs * blocks * columns - 1)
     tile = (("m", 3), ("n", 4), ("k0", 2))
     slots = 5, 2 * columns + eager
-    tiling = Tiling(
-        tile, (("n", spcs),), rows, columns, 1, "", True, *slots, columns, by_columns=True, winding=True, eager=eager
-    )
+    tiling = Tiling(tile, (("n", spcs),), rows, columns, 1, "", True, *slots, columns, order=WINDING, eager=eager)
     case = with_tiling(fused, lowered, kernel, tiling)
     check(case, 1)
     executed = executions(case)
@@ -205,17 +204,17 @@ def test_programs_without_a_tile_load_nothing() -> None:
     assert case.compiled.program.kernels == once.compiled.program.kernels
 
 
-@pytest.mark.parametrize(("steps", "chunks", "shifted"), [(2, 2, 1), (2, 3, 3), (3, 2, 1), (4, 3, 1)])
-def test_the_first_rows_take_their_chunks_later(steps: int, chunks: int, shifted: int) -> None:
+@pytest.mark.parametrize(("steps", "chunks", "group"), [(2, 2, 1), (2, 3, 3), (3, 2, 1), (4, 3, 1)])
+def test_the_first_rows_take_their_chunks_later(steps: int, chunks: int, group: int) -> None:
     """Blocks on every SPC, the last one not full, some columns of it alone; in slots for one chunk of the columns.
 
     The order of sums is another one, all values are whole numbers.
     """
-    rows, columns = shifted * (steps - 1) + 2, 2
+    rows, columns = group * (steps - 1) + 2, 2
     fused, lowered, kernel = product(3 * (2 * rows - 1), 2 * steps * chunks, 4 * 2 * columns * 2 - 5)
     tile = (("m", 3), ("n", 4), ("k0", 1), ("k0_in", 2))
     slots = steps + 1, steps * columns
-    tiling = Tiling(tile, (("n", 2),), rows, columns, 1, "", True, *slots, programs=columns, shifted=shifted)
+    tiling = Tiling(tile, (("n", 2),), rows, columns, 1, "", True, *slots, programs=columns, order=shifted(group))
     case = with_tiling(fused, lowered, split_depth(kernel, 2 * steps), tiling)
     check(case, 1)
     loads = executions(case)
@@ -224,12 +223,12 @@ def test_the_first_rows_take_their_chunks_later(steps: int, chunks: int, shifted
     assert loads["tldb"] == blocks * columns * steps * chunks
 
 
-@pytest.mark.parametrize("how", [{"by_columns": True}, {"shifted": 1}])
-def test_rows_that_go_in_another_order_have_a_program_for_each_column(how: dict[str, int]) -> None:
+@pytest.mark.parametrize("order", [BY_COLUMNS, shifted(1)], ids=lambda order: order.name)
+def test_rows_that_go_in_another_order_have_a_program_for_each_column(order: TileOrder) -> None:
     _, _, kernel = product(3 * 9, 8, 4 * 6)
     chunked = split_depth(kernel, 4)
     tile = (("m", 3), ("n", 4), ("k0", 1), ("k0_in", 2))
-    tiling = replace(Tiling(tile, (), 5, 3, 1, "", True, 5, 6, programs=3), **how)
+    tiling = Tiling(tile, (), 5, 3, 1, "", True, 5, 6, programs=3, order=order)
     assert not list(tiling_problems(replace(chunked, tiling=tiling), MACHINE))
     (alone,) = tiling_problems(replace(chunked, tiling=replace(tiling, programs=1)), MACHINE)
     assert "tile by tile by a program each" in alone

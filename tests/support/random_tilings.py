@@ -24,6 +24,7 @@ from birc.compiler.ir.plan_verify import verify_plan
 from birc.compiler.ir.plan_verify_tiling import tiling_problems
 from birc.compiler.ir.plan_winding import winds_through_depth
 from birc.compiler.ir.registers import epilogue, epilogue_of
+from birc.compiler.ir.tile_order import BY_COLUMNS, WINDING, shifted
 from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.base import run_passes
 from birc.compiler.passes.fuse import Fuse
@@ -73,7 +74,7 @@ class TiledProduct:
         least = 0 if after.is_rowwise else 1
         loads_by_part = bool(after.loads) and least < ahead < self.tiling.columns
         by_part = loads_by_part or (after.is_rowwise and self.tiling.columns > 1)
-        return by_part or self.tiling.shifted > 0 or self.winds
+        return by_part or self.tiling.order.shifted > 0 or self.winds
 
     @property
     def winds(self) -> bool:
@@ -261,17 +262,19 @@ def _tilings(draw: st.DrawFn, kernel: Kernel, mode: str) -> Tiling:
         programs=draw(_programs(cut, rows, columns, by_block=by_block)),
         turns=BLOCK if by_block else TILE,
     )
-    shifted = replace(tiling, shifted=draw(st.integers(1, 2)))
-    if mode == "cut" and not list(tiling_problems(replace(kernel, tiling=shifted), MACHINE)) and draw(st.booleans()):
-        return shifted
+    in_groups = replace(tiling, order=shifted(draw(st.integers(1, 2))))
+    if mode == "cut" and _is_legal(kernel, in_groups) and draw(st.booleans()):
+        return in_groups
     tiling = replace(tiling, eager=draw(st.booleans()), deals=draw(st.sampled_from((1, 1, 2, 3))))
-    by_columns = replace(tiling, by_columns=True)
-    is_legal = not list(tiling_problems(replace(kernel, tiling=by_columns), MACHINE))
-    if not is_legal or draw(st.booleans()):
+    by_columns = replace(tiling, order=BY_COLUMNS)
+    if not _is_legal(kernel, by_columns) or draw(st.booleans()):
         return tiling
-    winding = replace(by_columns, winding=True)
-    is_legal = not list(tiling_problems(replace(kernel, tiling=winding), MACHINE))
-    return winding if is_legal and draw(st.booleans()) else by_columns
+    winding = replace(tiling, order=WINDING)
+    return winding if _is_legal(kernel, winding) and draw(st.booleans()) else by_columns
+
+
+def _is_legal(kernel: Kernel, tiling: Tiling) -> bool:
+    return not any(True for _ in tiling_problems(replace(kernel, tiling=tiling), MACHINE))
 
 
 @st.composite
