@@ -7,8 +7,9 @@ another one, the program that finishes the tiles of the second product.
 Both wait for a row in its first column of tiles; for the others it is there.
 
 A pair behind another one takes its place: the columns of its first product wait for the last operation of the other's
-first product, those of its second for the last operation of all. Its programs wait until the program that goes on with
-the second products has come to the last row of the pair before: by then all others have finished.
+first product, those of its second for the last operation of all. Its first row is loaded ahead of the last rows of the
+other one (rows_ahead.py). Each of its programs waits until all programs of the
+other's first product have stored the last of their rows.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from dataclasses import dataclass, field, replace
 
 from birc.codegen.changed_code import Around, Item, changed
 from birc.codegen.passed_tiles import telling_of
-from birc.codegen.row_order import Passed, check_order, chosen_of, counting_programs, slot_of
+from birc.codegen.row_order import Passed, check_order, chosen_of, counting_programs
+from birc.codegen.rows_ahead import load_row_ahead
 from birc.codegen.slots import Slots
 from birc.codegen.tile_products import A_FREE, A_FULL, ACC_FREE, ACC_FULL, B_FREE, B_FULL
 from birc.compiler.ir.plan_following import Taken
@@ -59,8 +61,8 @@ class _Writer:
     """The kernel while it is written.
 
     Pairs have semaphores in common, by what these say, but for those that count free slots: these begin at their
-    number. The first one is that of the accumulator, which is free. `awaited` are the slots of sums that the last pair
-    waits for.
+    number. The first one is that of the accumulator, which is free. `passed` is what the last pair written
+    passes on, in its place, from so many `programs`.
     """
 
     taken: Taken
@@ -68,7 +70,8 @@ class _Writer:
     semaphores: list[int] = field(default_factory=lambda: [1])
     common: dict[object, int] = field(default_factory=dict)
     slots: Slots = field(default_factory=Slots)
-    awaited: frozenset[int] = frozenset()
+    passed: Passed | None = None
+    programs: int = 0
 
     def add(self, pair: Pair) -> None:
         """Append a pair, behind the one before."""
@@ -94,29 +97,33 @@ class _Writer:
                 return (Sync(affine(others, terms), first=passed.again(item, around)),), ()
             return (), ()
 
+        places = [len(self.slots.views)]
         products = [self._moved(pair.first, ahead, NOTHING, telling)]
-        awaited = frozenset(len(self.slots.views) + slot for slot in passed.others)
+        places.append(len(self.slots.views))
         products.append(self._moved(pair.second, behind, self.taken, told_so))
-        if self.products:
-            self._wait_for_pair(products, pair.programs)
+        if self.passed is not None:
+            self._wait_for_pair(self.passed, products, pair.programs)
         self.products += products
-        self.awaited = awaited
+        self.passed, self.programs = passed.moved(*places), pair.programs
 
-    def _wait_for_pair(self, products: list[list[Item]], programs: int) -> None:
-        """The products of a pair wait for those of the pair before: rows of `a` do so by those of second products."""
+    def _wait_for_pair(self, before: Passed, products: list[list[Item]], programs: int) -> None:
+        """The products of a pair wait for those of the pair before: rows of `a` do so by those of second products.
+
+        The first one need not wait for its turn behind the last of these.
+        """
         columns = [self._common(("columns", number), 1) for number in range(2)]
-        begin = self._common("programs", self.taken.programs)
-        ahead, behind = (
-            _at_last(items, _is_product, [number]) for items, number in zip(self.products[-2:], columns, strict=True)
-        )
-        # Without sums that it awaits, rows are the last that programs store.
-        is_last = self._is_awaited if self.awaited else _is_product
-        self.products[-2:] = ahead, _at_last(behind, is_last, range(begin, begin + programs))
-        products[:] = (_at_first(items, _is_columns, number) for items, number in zip(products, columns, strict=True))
-        products[0] = _at_first(products[0], _is_vector, begin)
-
-    def _is_awaited(self, item: Instruction) -> bool:
-        return item.mnemonic == "vld" and slot_of(item) in self.awaited
+        begin, most = self._common("programs", self.taken.programs**2), self.taken.programs
+        told = [columns[:1], columns[1:]]
+        row = self._common("row", 1)
+        if (changed_code := load_row_ahead(self.products[-1], products[0], before, row)) is not None:
+            self.products[-1], products[0] = changed_code
+            told[0].append(row)
+        ahead, behind = (_at_last(items, _is_product, of) for items, of in zip(self.products[-2:], told, strict=True))
+        # A program of the pair before has a semaphore for each of the programs that wait for it.
+        ends = range(begin, begin + programs * most, most)
+        self.products[-2:] = _at_last(ahead, before.is_told, ends, 1), behind
+        products[:] = (_at_first(items, _is_columns, [number]) for items, number in zip(products, columns, strict=True))
+        products[0] = _at_first(products[0], _is_vector, range(begin, begin + self.programs), most)
 
     def _common(self, what: object, count: int) -> int:
         """So many semaphores that say something of every pair; the number of the first."""
@@ -178,31 +185,43 @@ class _Place:
         return replace(sync, semaphore=number + (self.semaphores[number.constant] - number.constant))
 
 
-def _at_first(nests: Sequence[Item], chosen: Callable[[Instruction], bool], semaphore: int) -> list[Item]:
-    """The code in which the first execution of chosen instructions waits for a semaphore, each program for its own."""
+def _at_first(
+    nests: Sequence[Item], chosen: Callable[[Instruction], bool], semaphores: Sequence[int], stride: int = 0
+) -> list[Item]:
+    """The code in which the first execution of chosen instructions waits for some semaphores.
+
+    Those of the next vector program are a `stride` further on.
+    """
     waiting: list[Instruction] = []
 
     def change(item: Instruction, around: Around) -> Instruction:
         if waiting or not chosen(item):
             return item
         waiting.append(item)
-        programs = _program(around) if _is_vector(item) else {}
-        first = sum(1 << d for d, loop in enumerate(around) if loop.level != "spc" and d not in programs)
-        return _with(item, (Sync(affine(semaphore, programs), first=first),), ())
+        first = _loops_of_a_queue(item, around)
+        own = dict.fromkeys(_program(around), stride)
+        return _with(item, tuple(Sync(affine(number, own), first=first) for number in semaphores), ())
 
     return changed(nests, change)
 
 
-def _at_last(nests: Sequence[Item], chosen: Callable[[Instruction], bool], told: Sequence[int]) -> list[Item]:
-    """The code in which the last execution of chosen instructions posts some semaphores."""
+def _at_last(
+    nests: Sequence[Item], chosen: Callable[[Instruction], bool], semaphores: Sequence[int], stride: int = 0
+) -> list[Item]:
+    """The code in which the last execution of chosen instructions posts some semaphores.
+
+    Those of the next vector program are a `stride` further on.
+    """
     left = [True for _ in chosen_of(nests, chosen)]
 
     def change(item: Instruction, around: Around) -> Instruction:
         if not chosen(item):
             return item
         left.pop()
-        last = sum(1 << depth for depth, loop in enumerate(around) if loop.level != "spc")
-        return item if left else _with(item, (), tuple(Sync(affine(number), last=last) for number in told))
+        last = _loops_of_a_queue(item, around)
+        own = dict.fromkeys(_program(around), stride)
+        posts = tuple(Sync(affine(number, own), last=last) for number in semaphores)
+        return item if left else _with(item, (), posts)
 
     return changed(nests, change)
 
@@ -215,6 +234,12 @@ def _with(item: Instruction, waits: Syncs, posts: Syncs) -> Instruction:
 def _program(around: Around) -> dict[int, int]:
     """By its depth the loop whose iterations are executed by different programs."""
     return {depth: 1 for depth, loop in enumerate(around) if loop.level == "program"}
+
+
+def _loops_of_a_queue(item: Instruction, around: Around) -> int:
+    """The mask of the loops whose iterations a queue of an SPC executes one after the other."""
+    programs = _program(around) if _is_vector(item) else {}
+    return sum(1 << depth for depth, loop in enumerate(around) if loop.level != "spc" and depth not in programs)
 
 
 def _is_columns(item: Instruction) -> bool:

@@ -44,6 +44,11 @@ class Passed:
     others: frozenset[int]
     leading: int
 
+    def moved(self, first: int, second: int) -> Passed:
+        """The same where the slots of both products begin at other numbers."""
+        others = frozenset(second + slot for slot in self.others)
+        return Passed(first + self.stored, first + self.last, second + self.loaded, others, self.leading)
+
     @property
     def ends_with_shares(self) -> bool:
         """Whether the last store of what the second product loads of a row is the one that it waits for."""

@@ -85,9 +85,10 @@ def semaphores_of(pairs: Sequence[tuple[Kernel, Kernel]], most: Taken) -> int:
 
     Each product has two of its own, which count free slots. Others are of all pairs: the accumulator's, two for what
     first and second products loaded, one for sums of second ones, one by which the columns of each wait for the pair
-    before, and for each program of first products one for its sums, two for its rows, one to begin.
+    before, one by which the first row does, and for each program of first products one for its sums, two for its rows,
+    and one for each of those of the next pair, which wait for it.
     """
-    return 4 * len(pairs) + 8 + 4 * most.programs
+    return 4 * len(pairs) + 9 + (3 + most.programs) * most.programs
 
 
 def left_by(first: Taken, machine: Machine) -> Machine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import ml_dtypes
@@ -241,6 +241,29 @@ def test_pairs_behind_each_other(pairs: str, features: int) -> None:
             np.testing.assert_allclose(actual, expected(part, ""), rtol=0, atol=3e-2)
 
 
+def loads_of_rows(item: Loop | Instruction, outer: tuple[int, ...] = ()) -> Iterator[int]:
+    """The slots from which the first SPC loads `a`, in order."""
+    if isinstance(item, Instruction):
+        yield from [slot_of(item)] * (item.mnemonic == "tlda")
+        return
+    for iteration in range(1 if item.level == "spc" else item.trip_count(outer)):
+        for inner in item.body:
+            yield from loads_of_rows(inner, (*outer, iteration))
+
+
+@pytest.mark.parametrize(("heads", "rows"), [(2, 32), (4, 96), (8, 384)])
+def test_the_first_row_behind_a_pair_is_loaded_ahead_of_the_last_one_in_front(heads: int, rows: int) -> None:
+    """It comes behind the shares of all rows but one, and is loaded once."""
+    (found, *_) = followed(two((heads, rows, 512), (heads, rows, 448)), WIDE, "bf16")
+    code = next(kernel for kernel in found.program.kernels if len(kernel.nests) == 4)
+    first, shares, second, _ = (list(loads_of_rows(nest)) for nest in code.nests)
+    (behind,) = {*shares} - {shares[-1]}
+    chunks = (len(shares) - 1) // len(first)
+    assert shares[-1 - chunks :] == [behind, *[shares[-1]] * chunks]
+    assert shares.count(behind) == 1
+    assert second == [behind] * (len(first) - 1)
+
+
 def test_a_pair_that_stores_to_the_other_die_comes_first() -> None:
     """The link works while the SPC goes on with the other pair."""
     (found, *_) = followed(two(*PAIRS["fewer programs behind"]), WIDE, "bf16")
@@ -274,18 +297,19 @@ def without(item: Loop | Instruction, semaphores: range) -> Loop | Instruction:
 
 
 @pytest.mark.parametrize(
-    ("graph", "waiting"),
+    ("graph", "telling", "waiting"),
     [
-        (attention(4, 1024, 1024, "causal"), "vld"),
-        (two((12, 384, 512), (8, 384, 448)), "tldb"),
+        (attention(4, 1024, 1024, "causal"), "vst", "vld"),
+        (two((2, 32, 512), (2, 32, 448)), "tmma", "tlda"),
+        (two((12, 384, 512), (8, 384, 448)), "tmma", "tldb"),
     ],
 )
-def test_without_a_wait_for_the_pair_before_a_kernel_is_refused(graph: Graph, waiting: str) -> None:
+def test_without_a_wait_for_the_pair_before_a_kernel_is_refused(graph: Graph, telling: str, waiting: str) -> None:
     """Registers and slots of input buffers would be written while the pair before still needs what is there."""
     found = next(each for each in followed(graph, WIDE, "bf16") if len(kernel_of(each)[1].nests) > 2)
     found.verify()
     number, code = kernel_of(found)
-    last = {sync for i in code.instructions() if i.mnemonic in ("tmma", "vld") for sync in i.posts}
+    last = {sync for i in code.instructions() if i.mnemonic == telling for sync in i.posts}
     told = {s.semaphore.constant for s in last if not code.semaphores[s.semaphore.constant]}
     awaited = {
         sync.semaphore.constant
