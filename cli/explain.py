@@ -73,6 +73,7 @@ def _print_all(explanation: Explanation) -> None:
     if others:
         listed = ", ".join(f"{number:,} {reason}" for reason, number in others.items())
         print_text(f"pairs that never share a kernel: {listed} (name a node to see its own)")
+    print_text(*explanation.notes)
 
 
 def _permanent(explanation: Explanation) -> dict[str, int]:
@@ -132,6 +133,7 @@ def _json(explanation: Explanation) -> dict[str, Any]:
     return {
         "schema": "birc.explain/1",
         "model": explanation.model,
+        "notes": list(explanation.notes),
         "kernels": len(explanation.kernels),
         "near_misses": [_miss_json(miss) for miss in near],
         "never": _permanent(explanation),

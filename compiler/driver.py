@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -77,6 +78,9 @@ GRAPH_PASSES: tuple[Pass, ...] = tuple(
     )
 )
 """The passes on graphs, each once, in the order of their first use."""
+
+CHOOSES_FORMS: Final = 3
+"""The level from which on plans choose between forms of a graph."""
 
 PRECISIONS = ("model", "fp32", "bf16", "int8")
 Progress = Callable[[str], None]
@@ -167,7 +171,7 @@ class Compilation:
         if self.opt_level == 0:
             return (), None
         plain = (skip_masked_for(self.machine), MergeProducts(), fuse_for(self.machine, self.precision))
-        if self.opt_level < 3:
+        if self.opt_level < CHOOSES_FORMS:
             return plain, None
         ways: list[tuple[Pass, ...]] = [plain]
         # Parts of FP32 operands are made of what lies together.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from birc.compiler.driver import Compilation, require_precision
+from birc.compiler.driver import CHOOSES_FORMS, Compilation, require_precision
 from birc.compiler.explain_products import products_in_plan
 from birc.compiler.importer.imported import PlacedNode
 from birc.compiler.importer.importer import import_parts
@@ -24,6 +24,8 @@ from birc.compiler.passes.refusal import Reason, Refusal
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import DoesNotFitError, UsageError
 from birc.runtime.machine import load_machine
+
+UNDECIDED: Final = "no plan fits, so that what plans decide, as the form of the graph, is not known"
 
 SHARES: Final = ("matmul+softmax", "matmul+softmax+logsumexp")
 """The kinds of the kernels that compute shares of an attention."""
@@ -62,12 +64,16 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class ExplainedPart:
-    """One graph for the device: as imported, as fusion found it, the kernels, and what has two of them."""
+    """One graph for the device: as imported, as fusion found it, the kernels, and what has two of them.
+
+    Where no plan fits the target, `shortage` says why: what plans decide is not known then.
+    """
 
     imported: Graph
     graph: Graph
     kernels: tuple[ExplainedKernel, ...]
     misses: tuple[Miss, ...]
+    shortage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +92,11 @@ class Explanation:
     def misses(self) -> tuple[Miss, ...]:
         """All pairs of neighbours with two kernels, the largest tensors first."""
         return tuple(sorted((miss for part in self.parts for miss in part.misses), key=lambda miss: -miss.num_bytes))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is not known since no plan fits the target, and why none does."""
+        return tuple(dict.fromkeys(f"{UNDECIDED}: {part.shortage}" for part in self.parts if part.shortage))
 
     def find(self, name: str) -> Found:
         """What became of an ONNX node or of a value. Raises `UsageError`, with the nearest names, for neither."""
@@ -108,7 +119,7 @@ class Explanation:
         title = (f"{plain}: {place.op_type}",) if place is not None else ()
         return Found(
             plain,
-            tuple(dict.fromkeys((*title, *(note for item in found for note in item.notes)))),
+            tuple(dict.fromkeys((*title, *(note for item in found for note in item.notes), *self.notes))),
             tuple(node for item in found for node in item.nodes),
             tuple(kernel for item in found for kernel in item.kernels),
             tuple(miss for item in found for miss in item.misses),
@@ -159,15 +170,17 @@ class _Observed:
     kernels: tuple[ExplainedKernel, ...] = ()
     plan: Plan | None = None
 
-    def compile(self, graph: Graph) -> None:
-        """Compile a graph so far; one that does not fit has no plan."""
+    def compile(self, graph: Graph) -> str:
+        """Compile a graph so far; one that does not fit has no plan. Says why it does not."""
         compilation = self.compilation
         compilation.stop_after, compilation.observe, compilation.observe_plan = "fuse", self._passed, self._planned
         try:
             compilation.compile_graph(graph, "import")
-        except DoesNotFitError:
-            if compilation.stop_after == "fuse":
+        except DoesNotFitError as error:
+            if self.after is None and compilation.opt_level < CHOOSES_FORMS:
                 raise
+            return str(error)
+        return ""
 
     def _passed(self, step: Pass, before: Graph, result: PassResult) -> None:
         if isinstance(step, Fuse):
@@ -197,7 +210,10 @@ def _kernels(before: Graph, after: Graph, unmade: Set[str]) -> tuple[ExplainedKe
 
 def _part(imported: Graph, compilation: Compilation) -> ExplainedPart:
     seen = _Observed(compilation)
-    seen.compile(imported)
+    shortage = seen.compile(imported)
+    if shortage and seen.after is None:  # Plans were to choose between forms of the graph: it is the plain one.
+        seen = _Observed(Compilation(compilation.machine, compilation.precision, CHOOSES_FORMS - 1))
+        seen.compile(imported)
     graph, unmade = seen.before or imported, seen.unmade
     members = {node.name: node for node in graph.nodes}
     refusals = {
@@ -222,7 +238,7 @@ def _part(imported: Graph, compilation: Compilation) -> ExplainedPart:
         for (reader, value), refusal in refusals.items()
         if (producer := graph.producer(value)) is not None
     )
-    return ExplainedPart(imported, graph, seen.kernels, misses)
+    return ExplainedPart(imported, graph, seen.kernels, misses, shortage)
 
 
 def _products_of_shares(kernels: Sequence[ExplainedKernel]) -> dict[tuple[str, str], tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -196,6 +197,37 @@ def test_of_a_model_that_does_not_fit_the_kernels_are_told_all_the_same(birc, tm
     machine.write_text(NO_MEMORY, encoding="utf-8")
     said = json.loads(birc("debug", "explain", path, "context", "--target", machine, "--format", "json").out)
     assert [kernel["kind"] for kernel in said["kernels"]] == ["matmul"]
+    assert_no_plan_fits(said["notes"])
+
+
+def assert_no_plan_fits(notes: Sequence[str]) -> None:
+    assert notes[-1].startswith("no plan fits, so that what plans decide, as the form of the graph, is not known: ")
+    assert "must lie in HBM of a die, which has 1024" in notes[-1]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_of_a_model_with_forms_of_which_none_fits_those_of_the_plain_one_are_told(birc, tmp_path, precision) -> None:
+    """The depth of the product could be divided among dies, which plans would say."""
+    weights = ", ".join(f"{n}.0" for n in range(32))
+    model = parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["" : 18]>
+        deep (float[64, 16] a) => (float[64, 2] z)
+        <float[16, 2] b = {{{weights}}}>
+        {{
+            [product] y = MatMul(a, b)
+            [positive] z = Relu(y)
+        }}
+    """)
+    path, machine = tmp_path / "deep.onnx", tmp_path / "small.toml"
+    onnx.save(model, path)
+    machine.write_text(NO_MEMORY, encoding="utf-8")
+    options = ("--target", machine, "--precision", precision)
+    said = json.loads(birc("debug", "explain", path, "product", *options, "--format", "json").out)
+    assert [[node["op"] for node in kernel["nodes"]] for kernel in said["kernels"]] == [["matmul", "relu"]]
+    assert_no_plan_fits(said["notes"])
+    everything = birc("debug", "explain", path, *options).out.splitlines()
+    assert everything[0] == "deep: 1 kernel, 0 near misses"
+    assert_no_plan_fits(everything)
 
 
 def test_a_model_that_several_plans_decide_about_is_planned_once_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
