@@ -247,16 +247,15 @@ class PlanSearch:
         there is something to change."""
         found: Rearranged | None = None
         for change in (gather_copies, continuing):
-            before = plan if found is None else found[0]
-            other = change(before)
-            if other is before:
+            other = change(plan)
+            if other is plan:
                 continue
-            if outcome is None:
-                outcome = self._outcome(generate(plan, self.machine, self.writer))
-            least = found[2] if found is not None else outcome
+            outcome = outcome or self._outcome(generate(plan, self.machine, self.writer))
             generated = generate(other, self.machine, self.writer)
-            faster = self._outcome(generated, least.latency_cycles - 1 if least is not None else math.inf)
-            found = (other, generated, faster) if faster is not None else found
+            faster = self._outcome(generated, outcome.latency_cycles - 1 if outcome is not None else math.inf)
+            if faster is not None:
+                plan, outcome = other, faster
+                found = plan, generated, outcome
         return found
 
     def _with_pairs(self, plan: Plan) -> tuple[Plan, ...]:
