@@ -13,11 +13,10 @@ from birc.compiler.ir.plan_access import named_dims
 from birc.compiler.ir.plan_panels import panel_span
 from birc.compiler.ir.plan_patch import patch_of, patch_problems
 from birc.compiler.ir.registers import Epilogue, epilogue
-from birc.compiler.ir.tile_order import BY_COLUMNS, LAST_ROWS, WINDING
 from birc.compiler.passes.contraction_cost import Memories, Shape, estimate
 from birc.compiler.passes.restrict import even_part
 from birc.compiler.passes.split_depth import inner_depths, split_depth
-from birc.compiler.passes.tile_overlap import overlapped
+from birc.compiler.passes.tile_orders import in_other_orders
 from birc.compiler.passes.tile_vector import banded, factorisations, keeps_to_bands, shared_programs
 from birc.compiler.passes.tile_winding import through_depth
 from birc.compiler.passes.windows import Lines, lines, square, taps_innermost, window_tiles, with_rows
@@ -326,29 +325,7 @@ def _blocked(
                         shape.taps,
                     )
                     yield tiling
-                    if after.is_rowwise and chunks == 1 and (other := overlapped(shape.kernel, tiling, machine)):
-                        yield other
-                    has_others = chunks * math.prod(blocks) > 1
-                    if has_others and _may_end_by_columns(shape, tiling, a_steps):
-                        yield replace(tiling, order=BY_COLUMNS)
-                        if _may_wind(shape, tiling, chunks):
-                            yield replace(tiling, order=WINDING)
-
-
-def _may_end_by_columns(shape: Shape, tiling: Tiling, a_steps: int) -> bool:
-    """Whether the last rows of a block may go column by column, and are few of them."""
-    chunked = shape.steps[: len(shape.steps) - tiling.resident]
-    is_row = tiling.stream and tiling.columns > 1 and tiling.turns == TILE
-    has_slots = tiling.a_slots >= LAST_ROWS * a_steps
-    return is_row and has_slots and tiling.rows > LAST_ROWS + 1 and sum(count > 1 for count in chunked) <= 1
-
-
-def _may_wind(shape: Shape, tiling: Tiling, chunks: int) -> bool:
-    """Whether the only block of rows goes past several blocks of columns, there and back."""
-    shares = [shape.share(d, dict(tiling.spcs)) for d in shape.kernel.par_dims]
-    columns = shape.share(shape.column, dict(tiling.spcs))
-    is_only = math.prod(shares) == tiling.rows * columns and columns > tiling.columns
-    return is_only and chunks == 1 and not tiling.hoist and tiling.rows > 2 * LAST_ROWS
+                    yield from in_other_orders(shape, tiling, math.prod(blocks))
 
 
 def _slots(machine: Machine, tiles: int, fitting: int, held: int = 0) -> int:

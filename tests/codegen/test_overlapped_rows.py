@@ -16,7 +16,7 @@ from birc.codegen.program_code import generate
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import Kernel, KernelStep, Tiling
 from birc.compiler.ir.plan_verify import verify_plan
-from birc.compiler.passes.tile_overlap import overlapped
+from birc.compiler.passes.tile_orders import overlapped
 from birc.compiler.prove import new_prover
 from birc.runtime.machine import Machine, load_machine
 from birc.runtime.program import Instruction, Loop
