@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import ClassVar
@@ -10,7 +10,7 @@ from typing import ClassVar
 import ml_dtypes
 import numpy as np
 
-from birc.compiler.ir.attributes import AttributeValue, integer, number
+from birc.compiler.ir.attributes import AttributeValue, integer, integers, number
 from birc.compiler.ir.edit import GraphEditor
 from birc.compiler.ir.graph import Graph, Node
 from birc.compiler.passes.base import Pass, PassResult, finish_edit
@@ -24,14 +24,17 @@ MOST_PIECES = 4
 
 @dataclass(frozen=True, slots=True)
 class _Norm:
-    """A norm that can go: the products that read it, and what it scales and shifts columns by.
+    """A norm that can go: the products that read it, their weights, and what it scales and shifts columns by.
 
-    `of_product` tells whether a product makes its rows.
+    `of_product` tells whether a product makes its rows, `scales_rows` whether these are scaled as they are made, and
+    not the weights.
     """
 
     node: Node
     products: tuple[Node, ...]
+    weights: tuple[np.ndarray, ...]
     of_product: bool
+    scales_rows: bool
     scale: np.ndarray
     bias: np.ndarray
 
@@ -48,6 +51,10 @@ class FoldNorms(Pass):
     norm(x) W = D (x - mean) S + bias W, with S = scale W and D the inverse deviations of the rows: the products read x,
     and scale their rows, D x S - D mean sums(S) + bias W. S is rounded to BF16, as W would be, and then summed: so what
     the mean contributes goes again, whatever the rounding.
+
+    Of weights that are a view no scaled copy is made: logits come of the transposed table of words, which may be as
+    large as all other weights, and which the embeddings read, too. Instead, if nobody
+    else reads the rows, they are scaled as they are made, (x scale) W for x S.
 
     If element-wise nodes make x, their kernel has whole rows and leaves D and D mean. A product leaves statistics of
     parts of rows, as it stores its tiles, and the products that read the rows add them up. `part` are the columns of a
@@ -108,22 +115,19 @@ class FoldNorms(Pass):
             return None
         if columns % min(self.part, columns) or not _is_computed(graph, node.inputs[0]):
             return None
-        if not users or not all(self._is_scaled(graph, node, user) for user in users):
+        weights = [found for user in users if (found := _weights(graph, node, user)) is not None]
+        if not users or len(weights) < len(users):
             return None
         scale, bias, *_ = (*(np.broadcast_to(c.data, columns) for c in constants if c), np.zeros(columns, np.float32))
         of_product = _is_made(graph, node.inputs[0])
         if of_product and pieces_of(max(1, columns // self.part), self.part) > MOST_PIECES:
             return None
-        return _Norm(node, users, of_product, scale, bias) if _are_finite(scale, bias) else None
-
-    def _is_scaled(self, graph: Graph, norm: Node, product: Node) -> bool:
-        """Whether a product reads a norm as its rows, and has constant weights."""
-        if product.op != "matmul" or product.inputs[0] != norm.name:
-            return False
-        weights = graph.constants.get(product.inputs[1])
-        if weights is None or weights.type.rank != 2 or weights.type.dtype.name != "f32":
-            return False
-        return _are_finite(weights.data)
+        scales_rows = any(user.inputs[1] not in graph.constants for user in users)
+        if scales_rows and not (of_product and _is_read_alone(graph, node)):
+            return None
+        if not _are_finite(scale, bias, *weights):
+            return None
+        return _Norm(node, users, tuple(weights), of_product, scales_rows, scale, bias)
 
     def _fold(self, editor: GraphEditor, norm: _Norm) -> None:
         node, x = norm.node, norm.node.inputs[0]
@@ -132,8 +136,10 @@ class FoldNorms(Pass):
         if norm.of_product:
             count = node.output.type.sizes[-1]
             moments = rows.add("row_moments", x, parts=max(1, count // self.part), centred=centred)
-            for product in norm.products:
-                _scale_by_moments(editor, norm, product, moments, {"count": count, "epsilon": epsilon})
+            if norm.scales_rows:
+                x = _Chain(editor, node, "scaled").add("mul", x, rows.constant(norm.scale, "scale"))
+            for own in _unscaled(editor, norm, x):
+                _scale_by_moments(own, norm, moments, {"count": count, "epsilon": epsilon})
             return
         both = rows.add("row_statistics", x, centred=centred, epsilon=epsilon)
         shape = (*node.output.type.sizes[:-1], 1)
@@ -142,8 +148,8 @@ class FoldNorms(Pass):
             starts, ends = (which, *(0 for _ in shape)), (which + 1, *shape)
             one = rows.add("slice", both, starts=starts, ends=ends, steps=tuple(1 for _ in ends))
             factors.append(rows.add("reshape", one, shape=shape))
-        for product in norm.products:
-            _scale_by_factors(editor, norm, product, factors)
+        for own in _unscaled(editor, norm, x):
+            _scale_by_factors(own, norm, factors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,44 +187,52 @@ class _Unscaled:
     last: Node
     shift: np.ndarray
 
-    @staticmethod
-    def of(editor: GraphEditor, norm: _Norm, product: Node) -> _Unscaled:
-        """The product on the rows themselves, with the weights times the scale of the norm."""
-        name, chain = product.inputs[1], _Chain(editor, product)
-        weights = editor.constants[name].data
-        folded = (norm.scale[:, None] * weights).astype(ml_dtypes.bfloat16).astype(np.float32)
-        value = chain.add("matmul", norm.node.inputs[0], editor.add_constant(folded, f"{name}.scaled"))
-        sums = editor.add_constant(folded.sum(0, dtype=np.float64).astype(np.float32), f"{name}.sums")
-        return _Unscaled(chain, value, sums, *_with_bias(editor, product, norm.bias.astype(np.float64) @ weights))
-
     @property
     def shifts(self) -> list[str]:
         """What is added to its columns; nothing where these are zeros."""
         return [self.chain.constant(self.shift, "bias")] if self.shift.any() else []
 
+    def become(self, value: str) -> None:
+        """Let a value stand for what came of the product."""
+        self.chain.editor.replace(self.last, value)
 
-def _scale_by_moments(
-    editor: GraphEditor, norm: _Norm, product: Node, moments: str, attributes: Mapping[str, AttributeValue]
-) -> None:
-    """The product on rows that are not normalised yet, and its result scaled by their moments."""
-    own = _Unscaled.of(editor, norm, product)
+
+def _unscaled(editor: GraphEditor, norm: _Norm, rows: str) -> Iterator[_Unscaled]:
+    """The products of a norm on what stands for its rows; the weights are scaled where the rows are not."""
+    for product, weights in zip(norm.products, norm.weights, strict=True):
+        stem, chain = product.inputs[1], _Chain(editor, product)
+        if norm.scales_rows:
+            name, totals = stem, norm.scale.astype(np.float64) @ _rounded(weights)
+        else:
+            scaled = _rounded(norm.scale[:, None] * weights)
+            name, totals = editor.add_constant(scaled, f"{stem}.scaled"), scaled.sum(0, dtype=np.float64)
+        value, sums = chain.add("matmul", rows, name), editor.add_constant(totals.astype(np.float32), f"{stem}.sums")
+        yield _Unscaled(chain, value, sums, *_with_bias(editor, product, norm.bias.astype(np.float64) @ weights))
+
+
+def _rounded(weights: np.ndarray) -> np.ndarray:
+    """As the T-core reads them."""
+    return weights.astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
+def _scale_by_moments(own: _Unscaled, norm: _Norm, moments: str, attributes: Mapping[str, AttributeValue]) -> None:
+    """A product's result scaled by the moments of its rows."""
     if norm.is_centred:
         inputs = (own.value, moments, own.sums, own.chain.constant(own.shift, "bias"))
-        editor.replace(own.last, own.chain.add("scale_by_moments", *inputs, **attributes))
+        own.become(own.chain.add("scale_by_moments", *inputs, **attributes))
         return
     scaled = own.chain.add("scale_by_moments", own.value, moments, **attributes)
-    editor.replace(own.last, own.chain.added(scaled, own.shifts))
+    own.become(own.chain.added(scaled, own.shifts))
 
 
-def _scale_by_factors(editor: GraphEditor, norm: _Norm, product: Node, factors: Sequence[str]) -> None:
+def _scale_by_factors(own: _Unscaled, norm: _Norm, factors: Sequence[str]) -> None:
     """The same by the inverse deviations of rows, and minus their means times these."""
-    own = _Unscaled.of(editor, norm, product)
     value = own.chain.add("mul", own.value, factors[0])
     if norm.is_centred:
         means = own.chain.add("mul", factors[1], own.sums)
-        editor.replace(own.last, own.chain.add("add", value, own.chain.added(means, own.shifts)))
+        own.become(own.chain.add("add", value, own.chain.added(means, own.shifts)))
     else:
-        editor.replace(own.last, own.chain.added(value, own.shifts))
+        own.become(own.chain.added(value, own.shifts))
 
 
 def _with_bias(editor: GraphEditor, product: Node, shift: np.ndarray) -> tuple[Node, np.ndarray]:
@@ -230,6 +244,25 @@ def _with_bias(editor: GraphEditor, product: Node, shift: np.ndarray) -> tuple[N
     if len(biases) != 1 or biases[0].shape != shift.shape or users[0].output.type != product.output.type:
         return product, shift
     return users[0], shift + biases[0]
+
+
+def _weights(graph: Graph, norm: Node, product: Node) -> np.ndarray | None:
+    """The weights of a product that reads a norm as its rows: a constant, or a transposed one."""
+    if product.op != "matmul" or product.inputs[0] != norm.name:
+        return None
+    view = graph.producer(product.inputs[1])
+    constant = graph.constants.get(product.inputs[1] if view is None else view.inputs[0])
+    if constant is None or constant.type.rank != 2 or constant.type.dtype.name != "f32":
+        return None
+    if view is None:
+        return constant.data
+    return constant.data.transpose(integers(view.attributes, "perm")) if view.op == "transpose" else None
+
+
+def _is_read_alone(graph: Graph, norm: Node) -> bool:
+    """Whether nobody else reads the rows of a norm."""
+    made = graph.producer(norm.inputs[0])
+    return made is not None and graph.only_user(made) is norm
 
 
 def _is_computed(graph: Graph, name: str) -> bool:

@@ -277,8 +277,8 @@ def _refusal_of_readers(graph: Graph, node: Node, name: str, draft: _Draft) -> R
 
 
 def _refusal_of_last(name: str, draft: _Draft) -> Refusal | None:
-    """What is read in the middle of a group."""
-    last = draft.nodes[-1].name
+    """What is read in the middle of a group. Moments are left beside it: what they are of goes on."""
+    *_, last = [node.name for node in draft.nodes if node.op != "row_moments"] or [draft.nodes[-1].name]
     if last == name:
         return None
     return Refusal(Reason.NOT_LAST, f"%{name} is not the result of its group, which is %{last}")
