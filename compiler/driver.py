@@ -182,9 +182,11 @@ class Compilation:
         best, found = self.search.fastest(graph, ways) if len(ways) > 1 else (plain, None)
         fold = FoldNorms(self.machine.tcore_cols)
         is_sound = self.precision == "bf16"
-        if not is_sound or not fold.applies(graph) or not fold.applies(run_passes(graph, best[:-1])):
-            return best, found
-        return self.search.faster(graph, (best, found), (*best[:-1], fold, best[-1]))
+        for one in fold.ways(run_passes(graph, best[:-1])) if is_sound and fold.applies(graph) else ():
+            way, found = self.search.faster(graph, (best, found), (*best[:-1], one, best[-1]))
+            if way is not best:
+                return way, found
+        return best, found
 
     def compile_plan(self, plan: Plan, data: Data, done: str, finished: Finished | None = None) -> CompiledPart | None:
         """Go on from a plan after the phase `done`; the search may have `finished` it already."""

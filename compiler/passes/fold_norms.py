@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import ClassVar
 
@@ -58,7 +58,7 @@ class FoldNorms(Pass):
 
     If element-wise nodes make x, their kernel has whole rows and leaves D and D mean. A product leaves statistics of
     parts of rows, as it stores its tiles, and the products that read the rows add them up. `part` are the columns of a
-    tile.
+    tile. Without `scales_rows` norms of which it would be the rows that are scaled stay.
 
     before:
         graph "g" {
@@ -89,13 +89,22 @@ class FoldNorms(Pass):
 
     name: ClassVar[str] = "fold_norms"
     part: int = 64
+    scales_rows: bool = True
 
     def applies(self, graph: Graph) -> bool:
         """Whether there is such a norm."""
         return any(self._norm(graph, node) is not None for node in graph.nodes)
 
+    def ways(self, graph: Graph) -> tuple[FoldNorms, ...]:
+        """The pass and, where it scales some rows and some weights, the one for the latter alone; none for no norm."""
+        kinds = {norm.scales_rows for norm in self._norms(graph)}
+        return (self, replace(self, scales_rows=False))[: len(kinds)]
+
+    def _norms(self, graph: Graph) -> list[_Norm]:
+        return [norm for node in graph.nodes if (norm := self._norm(graph, node)) is not None]
+
     def run(self, graph: Graph) -> PassResult:
-        found = [norm for node in graph.nodes if (norm := self._norm(graph, node)) is not None]
+        found = self._norms(graph)
         if not found:
             return PassResult(graph, False)
         editor = GraphEditor(graph, self.name)
@@ -123,14 +132,15 @@ class FoldNorms(Pass):
         if of_product and pieces_of(max(1, columns // self.part), self.part) > MOST_PIECES:
             return None
         scales_rows = any(user.inputs[1] not in graph.constants for user in users)
-        if scales_rows and not (of_product and _is_read_alone(graph, node)):
+        if scales_rows and not (self.scales_rows and of_product and _is_read_alone(graph, node)):
             return None
         if not _are_finite(scale, bias, *weights):
             return None
         return _Norm(node, users, tuple(weights), of_product, scales_rows, scale, bias)
 
     def _fold(self, editor: GraphEditor, norm: _Norm) -> None:
-        node, x = norm.node, norm.node.inputs[0]
+        node = editor.producer(norm.node.name) or norm.node  # Its rows may be what another one's product became.
+        x = node.inputs[0]
         rows, centred = _Chain(editor, node, "rows"), int(norm.is_centred)
         epsilon = number(node.attributes, "epsilon")
         if norm.of_product:

@@ -62,6 +62,17 @@ def test_products_read_what_is_not_normalised(norm: Norm) -> None:
     assert not run_pass(FoldNorms(), result.graph).changed
 
 
+def test_the_product_of_one_norm_makes_the_rows_of_another() -> None:
+    make = GraphMaker()
+    hidden = layer_norm(make, make("matmul", make.input(70, DEPTH), make.random(DEPTH, WIDTH)))
+    again = layer_norm(make, make("matmul", hidden, make.random(WIDTH, WIDTH)))
+    graph = make.graph(make("matmul", again, make.random(WIDTH, RESULTS)))
+    folded, inputs = run_pass(FoldNorms(), graph).graph, random_inputs(graph)
+    assert [node.op for node in folded.nodes].count("scale_by_moments") == 2
+    (before,), (after,) = (run_graph(one, inputs).values() for one in (graph, folded))
+    assert np.square(after - before).mean() <= 1e-4 * np.square(before).mean()
+
+
 def test_moments_are_made_with_the_rows() -> None:
     folded = run_pass(FoldNorms(), block(layer_norm)).graph
     fused = run_pass(fuse_for(load_machine("br100"), "bf16"), folded).graph

@@ -144,6 +144,20 @@ def test_other_products_of_the_norm_read_scaled_rows_too() -> None:
             assert np.square(found - before[name]).mean() <= 2e-4 * np.square(before[name]).mean()
 
 
+def test_weights_alone_can_be_scaled() -> None:
+    make = GraphMaker()
+    x = make("matmul", make.input(ROWS, DEPTH), make.random(DEPTH, WIDTH))
+    hidden = make("matmul", layer_norm(make, x), make.random(WIDTH, WIDTH))
+    logits = make("matmul", layer_norm(make, hidden), make("transpose", make.random(WORDS, WIDTH), perm=(1, 0)))
+    graph = make.graph(logits)
+    left = [
+        [node.op for node in run_pass(way, graph).graph.nodes].count("layer_norm") for way in FoldNorms().ways(graph)
+    ]
+    assert left == [0, 1]
+    assert FoldNorms().ways(Decoder(layer_norm).graph) == (FoldNorms(),)
+    assert FoldNorms().ways(folded(graph)) == ()
+
+
 def _go_on(make: GraphMaker, total: str, normalised: str) -> tuple[str, ...]:
     return (make("add", total, make.input(ROWS, WIDTH)),)
 
