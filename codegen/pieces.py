@@ -18,14 +18,14 @@ LEAST_BYTES: Final = 1 << 20
 def pieces_of(target: Buffer, views: Iterable[View], machine: Machine) -> tuple[View, ...]:
     """The parts of a buffer that the kernels of a die see, as views that a copy can move.
 
-    Nothing where these are not several disjoint boxes that are all of the buffer, and large.
+    Nothing where these are not several disjoint boxes that are a run of the buffer, and large. What is beside it nobody
+    reads: the parts of two dies may differ by a column.
     """
     boxes = list(dict.fromkeys(map(region, views)))
-    total = target.num_elements
     if len(boxes) < 2 or target.num_bytes < len(boxes) * LEAST_BYTES or dtype(target.dtype).bits % 8:
         return ()
     (first, *others) = union(boxes)
-    if others or (first.offset, first.end) != (0, total) or sum(box.num_elements for box in boxes) != total:
+    if others or sum(box.num_elements for box in boxes) != first.num_elements:
         return ()
     moved = [_view(box, machine.max_dim) for box in boxes]
     return tuple(view for view in moved if view is not None) if None not in moved else ()
