@@ -91,14 +91,12 @@ def resize_axis(build: GraphBuilder, x: str, change: AxisChange, kernel: Filter)
     target = (*shape[: change.axis], change.new, *shape[change.axis + 1 :])
     if change.old == 1:
         return build.emit("expand", (x,), {"shape": target})
-    before, after = math.prod(shape[: change.axis]), math.prod(shape[change.axis + 1 :])
-    lines = Term(build, x).reshape(before, change.old, after)
     place = _coordinates(change, kernel.coordinates)
     taps = _taps(change, kernel, place)
-    made = _weighted(lines, taps)
+    made = _weighted(Term(build, x), taps, change.axis)
     if kernel.coordinates == "tf_crop_and_resize":
         made = _extrapolated(made, place, change, kernel.extrapolation)
-    return made.reshape(*target).name
+    return made.name
 
 
 def _coordinates(change: AxisChange, kind: str) -> Number:
@@ -217,31 +215,38 @@ def _without_outside(change: AxisChange, base: Number, offsets: range, weights: 
     return _normalised(kept)
 
 
-def _weighted(lines: Term, taps: Sequence[_Tap]) -> Term:
-    """The sum of the taps along the middle axis of three."""
+def _weighted(x: Term, taps: Sequence[_Tap], axis: int) -> Term:
+    """The sum of the taps along an axis."""
     total: Term | None = None
     for tap in taps:
-        element = _picked(lines, tap.index)
+        element = _picked(x, tap.index, axis)
         if tap.weight is not None and (isinstance(tap.weight, Term) or np.any(tap.weight != 1)):
-            weight = as_term(lines.build, tap.weight)
-            element = element * weight.reshape(weight.shape[0], 1)
+            element = element * _along(x, tap.weight, axis)
         total = element if total is None else total + element
     if total is None:
         raise CannotLower("no element has a weight")
     return total
 
 
-def _picked(lines: Term, index: Number) -> Term:
-    """The elements at `index` of the middle axis: all, those at a regular distance, or gathered ones."""
+def _along(x: Term, values: Number, axis: int) -> Term:
+    """A number for each element of an axis of `x`."""
+    term = as_term(x.build, values)
+    return term.reshape(term.shape[0], *(1,) * (len(x.shape) - axis - 1))
+
+
+def _picked(x: Term, index: Number, axis: int) -> Term:
+    """The elements at `index` of an axis: all, those at a regular distance, or gathered ones."""
     if isinstance(index, Term):
-        return lines.gather(index, 1)
-    before, count, after = lines.shape
+        return x.gather(index, axis)
+    shape = x.shape
     steps = np.unique(np.diff(index)) if len(index) > 1 else np.ones(1, np.int64)
     if len(steps) == 1 and steps[0] > 0:
-        first, step = int(index[0]), int(steps[0])
-        window = {"starts": (0, first, 0), "ends": (before, int(index[-1]) + 1, after), "steps": (1, step, 1)}
-        return lines if len(index) == count and step == 1 else lines.row("slice", **window)
-    return lines.gather(index, 1)
+        if len(index) == shape[axis] and steps[0] == 1:
+            return x
+        starts, ends, distances = [0] * len(shape), list(shape), [1] * len(shape)
+        starts[axis], ends[axis], distances[axis] = int(index[0]), int(index[-1]) + 1, int(steps[0])
+        return x.row("slice", starts=tuple(starts), ends=tuple(ends), steps=tuple(distances))
+    return x.gather(index, axis)
 
 
 def repeats(change: AxisChange, kernel: Filter) -> int:
@@ -261,5 +266,4 @@ def _extrapolated(made: Term, place: Number, change: AxisChange, value: float) -
     is_inside = lies_within(place, 0, change.old - 1)
     if not isinstance(is_inside, Term) and np.all(is_inside):
         return made
-    mask = as_term(made.build, is_inside)
-    return as_term(made.build, where(mask.reshape(mask.shape[0], 1), made, np.float32(value)))
+    return as_term(made.build, where(_along(made, is_inside, change.axis), made, np.float32(value)))

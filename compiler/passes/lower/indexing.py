@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from birc.compiler.ir.attributes import integer
 from birc.compiler.ir.graph import Node
 from birc.compiler.ir.plan import Access, Index, View
+from birc.compiler.ir.types import TensorType
 from birc.compiler.passes.lower.expression import Expression
 from birc.compiler.passes.lower.frame import Frame, unit, word_of
 from birc.compiler.passes.lower.group import GroupLowering
@@ -22,7 +22,7 @@ def gather(lowering: GroupLowering, node: Node) -> Expression | Wide:
     """Slices of a table along one axis; negative indices count from the end."""
     axis = integer(node.attributes, "axis")
     table, picked = (lowering.view(name) for name in node.inputs)
-    lowering.frame = _frame(node.output.type.sizes, axis, len(picked.dims))
+    lowering.frame = _frame(node.output.type, axis, len(picked.dims))
     index = _from_end(lowering, _aligned(lowering, picked, axis), table.dims[axis])
     return _pick(lowering, node, table, axis, max(1, len(picked.dims)), index)
 
@@ -35,7 +35,7 @@ def gather_nd(lowering: GroupLowering, node: Node) -> Expression | Wide:
     extents = table.dims[: batch + depth]
     flat = (math.prod(extents), *table.dims[batch + depth :])
     seen = reshape(table, flat) or reshape(_dense_table(lowering, node, table), flat)
-    lowering.frame = _frame(node.output.type.sizes, 0, leading)
+    lowering.frame = _frame(node.output.type, 0, leading)
     address: Expression | float = 0.0
     for axis, extent in enumerate(extents):
         if axis < batch:
@@ -57,24 +57,26 @@ def gather_nd(lowering: GroupLowering, node: Node) -> Expression | Wide:
     )
 
 
-def _frame(out: Sequence[int], axis: int, index_rank: int) -> Frame:
+def _frame(out: TensorType, axis: int, index_rank: int) -> Frame:
     """The frame of the result; an index without dimensions gets one of extent 1 beside that of a neighbour."""
-    frame = Frame.of(out)
-    if index_rank or not out:
+    frame = Frame.of(out.sizes, out.layout)
+    if index_rank or not out.sizes:
         return frame
-    if axis < len(out):
-        return frame.split(axis, (1, out[axis]))
-    return frame.split(axis - 1, (out[axis - 1], 1))
+    if axis < len(out.sizes):
+        return frame.split(axis, (1, out.sizes[axis]))
+    return frame.split(axis - 1, (out.sizes[axis - 1], 1))
 
 
 def _aligned(lowering: GroupLowering, view: View, axis: int) -> Expression:
     """Indices as a register whose dimensions from `axis` on are those of the view."""
     dims, strides = view.dims or (1,), view.strides or (0,)
-    names = lowering.frame.names
+    order, names = lowering.frame.order, lowering.frame.names
     before, after = axis, len(names) - axis - len(dims)
     whole = (*(1,) * before, *dims, *(1,) * after)
-    seen = View(view.buffer, view.offset, whole, (*(0,) * before, *strides, *(0,) * after))
-    index = tuple(unit(name) if extent > 1 else Index() for name, extent in zip(names, whole, strict=True))
+    steps = (*(0,) * before, *strides, *(0,) * after)
+    extents = tuple(whole[i] for i in order)
+    seen = View(view.buffer, view.offset, extents, tuple(steps[i] for i in order))
+    index = tuple(unit(name) if extent > 1 else Index() for name, extent in zip(names, extents, strict=True))
     return lowering.builder.load(Access(seen, index), is_float=False)
 
 
@@ -95,16 +97,17 @@ def _pick(
     lowering: GroupLowering, node: Node, table: View, axis: int, index_rank: int, index: Expression
 ) -> Expression | Wide:
     """The table's elements at `index` along `axis`, whose place `index_rank` dimensions of the result take."""
-    names = lowering.frame.names
+    order, names = lowering.frame.order, lowering.frame.names
     count = table.dims[axis]
     repeated = index_rank - 1
     dims = (*table.dims[:axis], count, *(1,) * repeated, *table.dims[axis + 1 :])
     strides = (*table.strides[: axis + 1], *(0,) * repeated, *table.strides[axis + 1 :])
     place = tuple(
-        Index() if axis <= i < axis + index_rank or extent == 1 else unit(name)
-        for i, (name, extent) in enumerate(zip(names, dims, strict=True))
+        Index() if axis <= i < axis + index_rank or dims[i] == 1 else unit(name)
+        for i, name in zip(order, names, strict=True)
     )
-    access = Access(View(table.buffer, table.offset, dims, strides), place)
+    seen = View(table.buffer, table.offset, tuple(dims[i] for i in order), tuple(strides[i] for i in order))
+    access, axis = Access(seen, place), order.index(axis)
     if lowering.is_wide(node.name):
         words = (lowering.builder.gather(word_of(access, word), index, axis, count, is_float=False) for word in (0, 1))
         return Wide(*words)
