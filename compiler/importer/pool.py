@@ -24,7 +24,7 @@ def _max_pool(node: OnnxNode, build: GraphBuilder) -> Results:
     x, spatial = node.input(0), build.shape(node.input(0))[2:]
     window = _rounded(node, _given(node, spatial), spatial)
     if not node.uses_output(1):
-        return pooled(build, "max_pool2d", x, window)
+        return _of_whole(build, "reduce_max", x) if window.is_whole(spatial) else pooled(build, "max_pool2d", x, window)
     peak, place = _places(build, x, window)
     if node.int_attribute("storage_order", 0):
         # Column-major: the first spatial dimension varies fastest.
@@ -89,6 +89,8 @@ def _average_pool(node: OnnxNode, build: GraphBuilder) -> Results:
     x, spatial = node.input(0), build.shape(node.input(0))[2:]
     given = _given(node, spatial)
     window = _rounded(node, given, spatial)
+    if window.is_whole(spatial):
+        return _of_whole(build, "reduce_mean", x)
     return _mean(build, x, window, given, node.int_attribute("count_include_pad", 0))
 
 
@@ -146,13 +148,13 @@ def _root(build: GraphBuilder, x: str, order: int) -> str:
 
 
 def _global_pool(op: str) -> Lower:
-    """Pooling over all spatial dimensions is a reduction."""
+    """Pooling over all spatial dimensions."""
+    return lambda node, build: _of_whole(build, op, node.input(0))
 
-    def lower(node: OnnxNode, build: GraphBuilder) -> Results:
-        rank = len(build.shape(node.input(0)))
-        return build.emit(op, (node.input(0),), {"axes": tuple(range(2, rank)), "keepdims": 1})
 
-    return lower
+def _of_whole(build: GraphBuilder, op: str, x: str) -> str:
+    """Pooling by a window that is all of the image: a reduction."""
+    return build.emit(op, (x,), {"axes": tuple(range(2, len(build.shape(x)))), "keepdims": 1})
 
 
 OP_TYPES: Final[tuple[OpType, ...]] = (

@@ -25,6 +25,10 @@ class Window:
         """How many elements the window spans in each dimension."""
         return tuple((size - 1) * step + 1 for size, step in zip(self.kernel, self.dilation, strict=True))
 
+    def is_whole(self, spatial: Sizes) -> bool:
+        """Whether the only window is all of dimensions of sizes `spatial`, without padding."""
+        return self.extent == self.kernel == spatial and not any((*self.begins, *self.ends))
+
     def results(self, spatial: Sizes) -> Sizes:
         """How many windows there are along each dimension of sizes `spatial`."""
         return tuple(
@@ -112,14 +116,18 @@ def rounded_up(window: Window, spatial: Sizes) -> Window:
     """The window, padded so that rounding down gives what ceil_mode = 1 asks for.
 
     Rounding up adds a last, partial window unless it would start beyond the input and the padding before it
-    (ONNX operator reference, MaxPool).
+    (ONNX operator reference, MaxPool). An only window that is larger than the padded input is cut to that.
     """
-    ends = []
-    for size, extent, stride, begin, end in zip(
-        spatial, window.extent, window.stride, window.begins, window.ends, strict=True
+    kernel, ends = list(window.kernel), []
+    for axis, (size, stride, step, begin, end) in enumerate(
+        zip(spatial, window.stride, window.dilation, window.begins, window.ends, strict=True)
     ):
-        count = -(-(size + begin + end - extent) // stride) + 1
+        padded, extent = size + begin + end, window.extent[axis]
+        count = -(-(padded - extent) // stride) + 1
         if (count - 1) * stride >= size + begin:
             count -= 1
+        if count == 1 and extent > padded:
+            kernel[axis] = (padded - 1) // step + 1
+            extent = (kernel[axis] - 1) * step + 1
         ends.append(max((count - 1) * stride + extent - size - begin, 0))
-    return replace(window, ends=tuple(ends))
+    return replace(window, kernel=tuple(kernel), ends=tuple(ends))

@@ -47,6 +47,40 @@ def test_unpooled_to_another_shape_than_declared_is_refused() -> None:
         run(entry, i2=ints(1, 1, 6, 5))
 
 
+WHOLE = {"kernel_shape": [6, 6]}
+LARGER = {"kernel_shape": [1280, 9], "strides": [1280, 9], "ceil_mode": 1}
+
+
+@pytest.mark.parametrize(
+    ("entry", "op", "expected"),
+    [
+        (case("AveragePool", IMAGE, **WHOLE), "reduce_mean", IMAGE.mean((2, 3), keepdims=True)),
+        (case("MaxPool", IMAGE, **WHOLE), "reduce_max", IMAGE.max((2, 3), keepdims=True)),
+        (case("AveragePool", IMAGE, opset=19, **LARGER), "reduce_mean", IMAGE.mean((2, 3), keepdims=True)),
+        (case("MaxPool", IMAGE, **LARGER), "reduce_max", IMAGE.max((2, 3), keepdims=True)),
+        (case("LpPool", IMAGE, opset=18, p=1, **LARGER), "avg_pool2d", np.abs(IMAGE).sum((2, 3), keepdims=True)),
+        (
+            case("AveragePool", IMAGE, opset=19, **LARGER, pads=[1, 0, 1, 0], count_include_pad=1),
+            "avg_pool2d",
+            IMAGE.mean((2, 3), keepdims=True) * (6 / 8),
+        ),
+        (
+            case("MaxPool", IMAGE, kernel_shape=[4, 2], dilations=[3, 1], strides=[5, 2], ceil_mode=1),
+            "max_pool2d",
+            IMAGE[:, :, ::3].reshape(1, 2, 2, 3, 2).max((2, 4)).reshape(1, 2, 1, 3),
+        ),
+    ],
+)
+def test_windows_are_no_larger_than_the_image(entry: Case, op: str, expected: np.ndarray) -> None:
+    """A window of a thousand rows over six is six rows; one that is all of the image is no window."""
+    (part,) = import_parts(entry.model()[0]).parts
+    nodes = {node.op: node for node in part.graph.nodes}
+    assert op in nodes
+    if op.endswith("pool2d"):
+        assert max(nodes[op].attributes["kernel"]) <= 8
+    np.testing.assert_allclose(run(entry), expected, rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("entry", "said"),
     [

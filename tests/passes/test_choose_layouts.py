@@ -57,6 +57,31 @@ def test_another_rank_has_no_layout() -> None:
     assert chosen[total] is None
 
 
+def gathered(make: GraphMaker, table: str, axis: int) -> str:
+    """Some places of an axis, one of them twice."""
+    return make("gather", table, make.constant([0, 0, 2, 1], "i32"), axis=axis)
+
+
+def test_what_is_gathered_lies_as_the_table_does() -> None:
+    make = GraphMaker()
+    image = make("lrn", make.input(1, 4, 8, 8), size=3, alpha=0.1, beta=0.5, k=1.0)
+    rows = gathered(make, image, 2)
+    columns = gathered(make, make("slice", rows, starts=(0, 0, 1, 0), ends=(1, 4, 4, 8), steps=(1, 1, 1, 1)), 3)
+    tokens = make("neg", make.input(2, 24, 4))
+    seen = make("reshape", make("transpose", tokens, perm=(0, 2, 1)), shape=(2, 4, 6, 4))
+    of_tokens = gathered(make, seen, 2)
+    merged = gathered(make, make("reshape", seen, shape=(8, 6, 4)), 1)  # no view of the tokens
+    plain = gathered(make, tokens, 1)
+    graph = make.graph(*(make("relu", name) for name in (columns, of_tokens, merged, plain)))
+    chosen = layouts(graph)
+    assert [chosen[name] for name in (rows, columns, of_tokens)] == [CHANNELS_LAST] * 3
+    assert [chosen[name] for name in (merged, plain)] == [None, None]
+    inputs = random_inputs(graph)
+    expected, got = run_graph(graph, inputs), compile_graph(graph).values(inputs)
+    for name in graph.outputs:
+        np.testing.assert_allclose(got[name], expected[name], rtol=1e-6)
+
+
 def test_graph_without_images_is_unchanged() -> None:
     make = GraphMaker()
     graph = make.graph(make("neg", make("matmul", make.input(3, 4), make.input(4, 5))))
