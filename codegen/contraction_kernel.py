@@ -20,6 +20,7 @@ from functools import partial
 from birc.codegen.block_epilogue import BlockEpilogue
 from birc.codegen.columns import Part
 from birc.codegen.nest import NestBuilder, mask
+from birc.codegen.opening_columns import OpeningColumns
 from birc.codegen.operand_loads import OperandLoads
 from birc.codegen.operand_ring import Operand, Rounds
 from birc.codegen.overlapped_rows import OverlappedRows
@@ -30,13 +31,13 @@ from birc.codegen.statements import StatementWriter
 from birc.codegen.tile_products import A_FREE, A_FULL, ACC_FREE, B_FREE, B_FULL, TileProducts
 from birc.codegen.turns import turns_of
 from birc.codegen.winding_depth import RowLoop, WindingDepth
-from birc.compiler.ir.plan import BLOCK, Contraction, Dimension, Kernel, Phase, Tiling
+from birc.compiler.ir.plan import BLOCK, Contraction, Dimension, Kernel, Phase, Statement, Tiling
 from birc.compiler.ir.plan_patch import slot_bytes
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.plan_winding import winds_through_depth
-from birc.compiler.ir.registers import epilogue_of
+from birc.compiler.ir.registers import epilogue_of, program_registers
 from birc.compiler.ir.row_overlap import overlapped_dimension
-from birc.compiler.ir.tile_order import BY_COLUMNS, OVERLAPPING, WINDING
+from birc.compiler.ir.tile_order import BY_COLUMNS, OPENING, OVERLAPPING, WINDING
 from birc.runtime.machine import Machine
 from birc.runtime.program import Affine, Instruction, Register, Sync, affine
 from birc.runtime.program import Kernel as KernelCode
@@ -83,7 +84,7 @@ class ContractionWriter:
         self.turns = turns_of(contraction, tiling, self.row, self.shares, apart)
         registers = self.epilogue.registers
         ahead = self.epilogue.ahead(tiling.rows, tiling.columns, machine.vector_registers // tiling.programs)
-        stride = self.epilogue.count(tiling.rows * tiling.columns, ahead)
+        stride = program_registers(self.epilogue, tiling, ahead)
         self.writer = StatementWriter(kernel, self.nest, self.slots, self.tile, registers, stride=stride)
         self.products = TileProducts(kernel, contraction, tiling, machine, self.tile, taps, self.loads, self.writer)
         self.after = BlockEpilogue(
@@ -115,6 +116,9 @@ class ContractionWriter:
         if self.tiling.hoist == "a":
             self._row_loops(loops)
             self.loads.block(self.a)
+            if self.tiling.order == OPENING:
+                self._opening_columns(loops)
+                return
             self._make_before(self.row, self.a.count)
             self._column_loop(loops)
             self.loads.block(self.b)
@@ -145,6 +149,51 @@ class ContractionWriter:
                 self._shifted_rows().block(self._shifted_sums)
             else:
                 self._chunks()
+
+    def _opening_columns(self, loops: ExitStack) -> None:
+        """All columns past the rows of a block, the first ones row by row."""
+        spread, rows, width = self.spreads[self.column], self.a.count, self.tile[self.column]
+        if self._lasting:
+            self._make_all_rows()
+        loops.enter_context(self.nest.loop(spread.deals, spread.dealt, self.column))
+
+        def columns_of(opened: ExitStack) -> int | None:
+            column = opened.enter_context(self.nest.loop(rows, width, self.column, level="program"))
+            self._taken(column)
+            return column
+
+        def tile(row: int | None, column: int | None) -> None:
+            self.products.write([], row, {column: 0})
+            self._drain_and_finish()
+
+        def tiles() -> None:
+            with ExitStack() as opened:
+                row = self._own_rows(opened, "program")
+                self._taken(row)
+                self._tile([], False, False, row, None)
+
+        OpeningColumns(
+            self.nest, self.loads, rows, self.shares[self.column], self.column, width,
+            partial(self._own_rows, level="tile"), columns_of, tile, lambda: self._taken(None), tiles,
+        ).write()  # fmt: skip
+        self.writer.rows = {}
+        self._taken(None)
+
+    def _make_all_rows(self) -> None:
+        """What lasts of all rows, by each program, statement by statement: so it waits for all of them together."""
+        with self.nest.loop(self.turns.count, level="program") as program:
+            self._taken(program)
+            for statement in self._lasting:
+                with ExitStack() as each:
+                    self._own_rows(each, "tile")
+                    self.writer.write(statement)
+        self._taken(None)
+
+    def _own_rows(self, loops: ExitStack, level: str) -> int | None:
+        """The loop over the rows of a block, each of which has registers of its own for what lasts."""
+        row = loops.enter_context(self.nest.loop(self.a.count, self.tile.get(self.row, 1), self.row, level=level))
+        self.writer.rows = {row: self.epilogue.registers.count} if row is not None and self.epilogue.lasting else {}
+        return row
 
     def _winding_rows(self) -> None:
         """All rows past the only tile of columns, which does not fit."""
@@ -366,9 +415,12 @@ class ContractionWriter:
 
     def _make_lasting(self) -> None:
         """What is the same for all tiles that go past rows or columns that stay."""
-        for statement in self.epilogue.phases[0].statements:
-            if statement.result in self.epilogue.lasting:
-                self.writer.write(statement)
+        for statement in self._lasting:
+            self.writer.write(statement)
+
+    @property
+    def _lasting(self) -> list[Statement]:
+        return [s for s in self.epilogue.phases[0].statements if s.result in self.epilogue.lasting]
 
     def _leave_grid(self) -> None:
         """Tiles that programs take in turn are behind."""

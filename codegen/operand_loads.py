@@ -14,7 +14,7 @@ from birc.codegen.slots import Slots
 from birc.compiler.ir.plan import Access, Dimension, Tiling
 from birc.compiler.ir.plan_panels import panel_span
 from birc.compiler.ir.plan_verify_tiling import may_pass_columns
-from birc.compiler.ir.tile_order import OVERLAPPING
+from birc.compiler.ir.tile_order import OPENING, OVERLAPPING
 from birc.runtime.program import Affine, Box, Instruction, RingAddress, Sync, affine
 
 MOST_ROWS_AHEAD = 4
@@ -166,7 +166,7 @@ class OperandLoads:
         goes_past = self.b.count > 1 and (tiling.stream or (tiling.hoist == "b" and self.a.count == 1))
         if not is_a:
             goes_past = tiling.hoist == "a" and self.b.count == 1 and self.a.count > 1
-        goes_past = goes_past and not (tiling.order == OVERLAPPING or tiling.eager)
+        goes_past = goes_past and not (tiling.order in (OVERLAPPING, OPENING) or tiling.eager)
         is_first = (self.part is None or self.part.opens) and (self.rounds is None or self.rounds.number.constant == 0)
         tiles = math.prod(self.steps(d) for d in operand.resident)
         return goes_past and is_first and 2 * tiles <= operand.slots < MOST_ROWS_AHEAD * tiles
@@ -182,7 +182,8 @@ class OperandLoads:
             number = self.part.at + affine(0, {} if row is None else {row: 1})
             return running_address(operand, number, inside)
         if operand is self.a and self.part is not None:
-            return ring_address(operand, self.nest, tile, inside, self.rounds, self.part.first)
+            rounds = None if self.tiling.hoist == "a" else self.rounds  # What stays is loaded before all rounds.
+            return ring_address(operand, self.nest, tile, inside, rounds, self.part.first)
         if operand is self.a and self.tiling.stream:  # the scope of what is streamed is a row tile
             return ring_address(operand, self.nest, None, inside, self.rounds)
         return ring_address(operand, self.nest, tile, inside, self.rounds, first)

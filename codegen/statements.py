@@ -22,7 +22,8 @@ class StatementWriter:
 
     `program_depth` is the loop whose iterations run on different vector programs, each with `stride` registers, of
     which those from `first` on are written;
-    `aliases` are values that lie in another register than their own.
+    `aliases` are values that lie in another register than their own. Each iteration of the loops in `rows`, by
+    depth, has registers of its own, so many further on.
     """
 
     kernel: Kernel
@@ -34,6 +35,7 @@ class StatementWriter:
     stride: int = 0
     first: int = 0
     aliases: dict[str, Register] = field(default_factory=dict)
+    rows: dict[int, int] = field(default_factory=dict)
 
     def register(self, name: str) -> Register:
         """The register of a value in the current vector program."""
@@ -41,9 +43,10 @@ class StatementWriter:
 
     def in_program(self, number: int) -> Affine:
         """A register number of the first vector program, in the current one."""
+        own = Affine(number) + affine(0, self.rows)
         if self.program_depth is None:
-            return Affine(number)
-        return affine(number, {self.program_depth: self.stride or self.registers.count})
+            return own
+        return own + affine(0, {self.program_depth: self.stride or self.registers.count})
 
     def write(self, statement: Statement, fold_loops: Sequence[int | None] = (), *, goes_on: bool = False) -> None:
         """Append the instruction of a statement; folds restart in the first iteration of `fold_loops`, or go on."""

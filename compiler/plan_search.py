@@ -27,6 +27,7 @@ from birc.compiler.passes.in_place import in_place
 from birc.compiler.passes.local_chains import local_chains
 from birc.compiler.passes.lower.lower import Lowered, lower_graph
 from birc.compiler.passes.near_constants import near_constants
+from birc.compiler.passes.opening import forms_that_open, opening
 from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.shared_constants import first_uses, share_constants
@@ -246,7 +247,9 @@ class PlanSearch:
         """An allocated plan after those changes that make it faster, if any: its `outcome` is known, or found where
         there is something to change."""
         found: Rearranged | None = None
-        for change in (gather_copies, continuing):
+        changes: list[Callable[[Plan], Plan]] = [gather_copies, continuing]
+        changes += [partial(opening, machine=self.machine, form=form) for form in forms_that_open(plan, self.machine)]
+        for change in changes:
             other = change(plan)
             if other is plan:
                 continue

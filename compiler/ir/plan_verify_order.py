@@ -10,7 +10,15 @@ from birc.compiler.ir.plan import TILE, Contraction, Dimension, Kernel, Tiling
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.registers import begins_early, epilogue
 from birc.compiler.ir.row_overlap import can_overlap, overlapped_dimension
-from birc.compiler.ir.tile_order import BY_COLUMNS, IN_TURN, LAST_ROWS, OVERLAPPING, WINDING, shifted
+from birc.compiler.ir.tile_order import (
+    BY_COLUMNS,
+    IN_TURN,
+    LAST_ROWS,
+    OPENING,
+    OVERLAPPING,
+    WINDING,
+    shifted,
+)
 
 MOST_SHIFTED_STEPS: Final = 4
 """Steps of a chunk by which rows can be shifted: each is written out."""
@@ -25,10 +33,12 @@ def tile_order_problems(kernel: Kernel, contraction: Contraction, tiling: Tiling
         yield from _column_problems(kernel, tiling, row_slots)
         if order == WINDING:
             yield from _winding_problems(kernel, contraction, tiling)
+    elif order == OPENING:
+        yield from _opening_problems(kernel, contraction, tiling)
     elif order.shifted > 0 and order == shifted(order.shifted):
         yield from _shift_problems(kernel, contraction, tiling)
     elif order != IN_TURN:
-        names = ", ".join(known.name for known in (IN_TURN, OVERLAPPING, BY_COLUMNS, WINDING))
+        names = ", ".join(known.name for known in (IN_TURN, OVERLAPPING, BY_COLUMNS, WINDING, OPENING))
         yield f"takes its tiles in the order {order.name} by {order.shifted}, must be {names}, or shifted by 1 or more"
 
 
@@ -62,6 +72,20 @@ def _winding_problems(kernel: Kernel, contraction: Contraction, tiling: Tiling) 
         yield (
             f"winds past its columns, which takes more than {2 * LAST_ROWS} rows in one block, a resident depth, and"
             " neither operand hoisted"
+        )
+
+
+def _opening_problems(kernel: Kernel, contraction: Contraction, tiling: Tiling) -> Iterator[str]:
+    """Rows stay while columns go past them one by one; the first columns are there together."""
+    spread, tile = spreads(kernel, tiling)[contraction.column], kernel.tile_extents(tiling.tile)
+    steps = math.prod(-(-d.extent // tile[d.name]) for d in kernel.red_dims)
+    is_past_rows = tiling.hoist == "a" and (tiling.columns, tiling.turns) == (1, TILE)
+    programs_take_rows = tiling.programs == tiling.rows > 1
+    has_columns = spread.share // tiling.deals >= tiling.rows and tiling.b_slots >= tiling.rows * steps
+    if not (is_past_rows and programs_take_rows and has_columns) or tiling.taps or tiling.eager:
+        yield (
+            "opens with columns row by row, which takes several rows that stay, each finished by a program by tiles,"
+            " at least as many columns that go past them one by one, with slots for these"
         )
 
 

@@ -14,7 +14,7 @@ from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.plan_verify_kernel import bounds, reach
 from birc.compiler.ir.plan_verify_order import tile_order_problems
 from birc.compiler.ir.plan_winding import resident_steps, winding_problems, winds_through_depth
-from birc.compiler.ir.registers import epilogue_of, vector_registers
+from birc.compiler.ir.registers import epilogue_of, program_registers, vector_registers
 from birc.compiler.ir.tile_order import IN_TURN, OVERLAPPING, WINDING
 from birc.runtime.machine import Machine
 
@@ -222,7 +222,7 @@ def _register_problems(kernel: Kernel, tiling: Tiling, tile: Mapping[str, int], 
     else:
         by_block, tiles = tiling.turns == BLOCK, tiling.rows * tiling.columns
         after = epilogue_of(kernel, tiling, machine.vector_registers)
-        needed = tiling.programs * after.count(tiles)
+        needed = tiling.programs * program_registers(after, tiling)
         streamed = kernel.red_dims[: len(kernel.red_dims) - tiling.resident]
         if not by_block and tiles > 1 and any(d.extent > tile[d.name] for d in streamed):
             needed += tiles

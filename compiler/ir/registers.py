@@ -9,7 +9,7 @@ from itertools import count as counting
 from birc.compiler.ir.late_choice import late_choice
 from birc.compiler.ir.plan import BLOCK, Contraction, Kernel, Phase, Statement, Tiling
 from birc.compiler.ir.plan_spread import spreads
-from birc.compiler.ir.tile_order import IN_TURN, OVERLAPPING, WINDING
+from birc.compiler.ir.tile_order import IN_TURN, OPENING, OVERLAPPING, WINDING
 from birc.runtime.errors import InternalError
 
 MOST_LOADS_AHEAD = 4
@@ -180,7 +180,7 @@ def epilogue_of(kernel: Kernel, tiling: Tiling, registers: int) -> Epilogue:
     passing = _passing(kernel, kernel.contraction, tiling) if kernel.contraction is not None else ()
     if passing:
         lasting = _with_lasting(after, passing)
-        return lasting if tiling.order == WINDING or lasting.registers.count <= most else after
+        return lasting if tiling.order == WINDING or program_registers(lasting, tiling) <= most else after
     is_ahead = not after.loads or after.ahead(tiling.rows, tiling.columns, most) >= min(tiling.columns, ENOUGH_AHEAD)
     if not begins_early(kernel, tiling):
         return after
@@ -188,6 +188,15 @@ def epilogue_of(kernel: Kernel, tiling: Tiling, registers: int) -> Epilogue:
     if is_ahead and after.count(tiles) <= most and not holding.holds_late_mask:
         return after
     return holding
+
+
+def program_registers(after: Epilogue, tiling: Tiling, ahead: int = 1) -> int:
+    """The registers of a vector program of a tiled product, with loads so many tiles ahead.
+
+    Where columns open past rows that stay, each program has those of all rows, for what lasts of them.
+    """
+    sets = tiling.rows if tiling.order == OPENING and after.lasting else 1
+    return sets * after.count(tiling.rows * tiling.columns, ahead)
 
 
 def overlapped_epilogue(kernel: Kernel, columns: int, step: int) -> Epilogue:
@@ -227,7 +236,7 @@ def _passing(kernel: Kernel, contraction: Contraction, tiling: Tiling) -> tuple[
     """The dimensions along which the tiles of a program go past what stays: rows past a column, columns past a row."""
     if tiling.order == WINDING:
         return contraction.row_dims
-    if tiling.turns == BLOCK or tiling.order != IN_TURN:
+    if tiling.turns == BLOCK or tiling.order not in (IN_TURN, OPENING):
         return ()
     if tiling.hoist == "b":
         return contraction.row_dims if tiling.programs > 1 or tiling.columns == 1 else ()

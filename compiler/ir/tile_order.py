@@ -25,6 +25,8 @@ BY_COLUMNS: Final = TileOrder("by_columns")
 """The last `LAST_ROWS` of a block go column by column, so that the slots of its first columns are free the earlier."""
 WINDING: Final = TileOrder("winding")
 """The same, and the next block of columns begins with those rows, which are there, and goes back to the first."""
+OPENING: Final = TileOrder("opening")
+"""Of the columns past rows that stay, as many as there are rows go row by row first, while others are still to come."""
 
 
 def shifted(rows: int) -> TileOrder:

@@ -13,15 +13,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_tilings import MACHINE, TiledProduct, lowered_product, tiled_products, with_tiling
 
+from birc.codegen.row_order import executed
 from birc.compiler.ir.interpreter import run_graph
 from birc.compiler.ir.plan import BLOCK, TILE, Tiling
 from birc.compiler.ir.plan_verify_tiling import tiling_problems
 from birc.compiler.ir.plan_winding import winds_through_depth
 from birc.compiler.ir.registers import epilogue, epilogue_of
-from birc.compiler.ir.tile_order import BY_COLUMNS, LAST_ROWS, WINDING, TileOrder, shifted
+from birc.compiler.ir.tile_order import BY_COLUMNS, LAST_ROWS, OPENING, WINDING, TileOrder, shifted
 from birc.compiler.passes.split_depth import split_depth
+from birc.runtime.program import RingAddress
 from birc.runtime.timing import simulate
 from birc.runtime.values.engine import ValuesEngine
+
+OPENING_DEPTH = 6
 
 
 def check(case: TiledProduct, seed: int) -> None:
@@ -234,6 +238,76 @@ def test_rows_that_go_in_another_order_have_a_program_for_each_column(order: Til
     assert "tile by tile by a program each" in alone
     (fewer, *_) = tiling_problems(replace(chunked, tiling=replace(tiling, programs=2)), MACHINE)
     assert fewer == "2 vector programs take 3 columns of a block in turn, must be as many, or one"
+
+
+def opened(rows: int, deals: int = 1, more: int = 0) -> Tiling:
+    """Rows that stay, on two SPCs; slots for as many columns as open, and some more."""
+    tile, slots = (("m", 3), ("n", 4), ("k0", 2)), rows * OPENING_DEPTH // 2 + more
+    return Tiling(tile, (("n", 2),), rows, 1, 1, "a", False, slots, slots, rows, order=OPENING, deals=deals)
+
+
+@pytest.mark.parametrize("more", [0, 1, 3])
+@pytest.mark.parametrize(("rows", "columns", "blocks"), [(2, 2, 1), (2, 3, 2), (2, 5, 1), (3, 3, 2), (3, 7, 1)])
+def test_columns_open_past_rows_that_stay(rows: int, columns: int, blocks: int, more: int) -> None:
+    """With biases and residuals, blocks of rows one after the other, the last tiles not full; each is loaded once."""
+    fused, lowered, kernel = product(3 * rows * blocks - 1, OPENING_DEPTH, 4 * 2 * columns - 3)
+    case = with_tiling(fused, lowered, kernel, opened(rows, more=more))
+    check(case, 1)
+    loads = executions(case)
+    assert loads["tlda"] == 2 * rows * blocks * OPENING_DEPTH // 2
+    assert loads["tldb"] == 2 * columns * blocks * OPENING_DEPTH // 2
+
+
+@pytest.mark.parametrize("deals", [1, 2])
+@pytest.mark.parametrize(("rows", "columns"), [(2, 4), (3, 6)])
+def test_each_row_keeps_what_lasts_while_columns_open(rows: int, columns: int, deals: int) -> None:
+    """Programs that take columns of any row in turn have what belongs to each row."""
+    make = GraphMaker()
+    scaled = make(
+        "mul",
+        make("matmul", make.input(3 * rows, OPENING_DEPTH), make.input(OPENING_DEPTH, 8 * columns)),
+        make.input(3 * rows, 1),
+    )
+    fused, lowered = lowered_product(make.graph(make("add", scaled, make.input(8 * columns))))
+    kernel = lowered.kernels[0]
+    case = with_tiling(fused, lowered, kernel, opened(rows, deals))
+    check(case, 1)
+    biases = 2 * rows * columns
+    assert executions(case)["vld"] == biases + 2 * rows * rows, "each program has those of all rows"
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(2, 2), (2, 5), (3, 4)])
+def test_the_first_columns_go_row_by_row(rows: int, columns: int) -> None:
+    fused, lowered, kernel = product(3 * rows, OPENING_DEPTH, 8 * columns)
+    case = with_tiling(fused, lowered, kernel, opened(rows))
+    (code,) = case.compiled.program.kernels
+    multiplied = []
+    for item, _, variables in executed(code.nests, lambda i: i.mnemonic == "tmma"):
+        address = next(operand for operand in item.operands if isinstance(operand, RingAddress))
+        multiplied.append(address.at(variables))
+    tiles = multiplied[:: OPENING_DEPTH // 2]
+    places = sorted({*tiles})
+    row_by_row = [place for place in places for _ in range(rows)]
+    assert tiles == row_by_row + places * (columns - rows)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"b_slots": 2 * OPENING_DEPTH // 2 - 1},
+        {"hoist": "b"},
+        {"programs": 1},
+        {"eager": True},
+        {"rows": 1, "programs": 1},
+        {"deals": 3},
+    ],
+)
+def test_columns_that_cannot_open_are_refused(changes: dict[str, int | str]) -> None:
+    _, _, kernel = product(6, OPENING_DEPTH, 8 * 3)
+    tiling = opened(2)
+    assert not list(tiling_problems(replace(kernel, tiling=tiling), MACHINE))
+    problems = tiling_problems(replace(kernel, tiling=replace(tiling, **changes)), MACHINE)
+    assert any("opens with columns row by row" in problem for problem in problems)
 
 
 @pytest.mark.parametrize("turns", [TILE, BLOCK])

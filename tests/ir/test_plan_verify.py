@@ -333,6 +333,7 @@ TILINGS = (
         "kernel 'product'",
         "winds past its columns, which takes",
     ),
+    Mistake("programs 2", "order opening", "kernel 'product'", "opens with columns row by row, which takes"),
     Mistake(
         "programs 2",
         "block 3 by 1 programs 2",

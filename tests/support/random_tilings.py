@@ -24,7 +24,7 @@ from birc.compiler.ir.plan_verify import verify_plan
 from birc.compiler.ir.plan_verify_tiling import tiling_problems
 from birc.compiler.ir.plan_winding import winds_through_depth
 from birc.compiler.ir.registers import epilogue, epilogue_of
-from birc.compiler.ir.tile_order import BY_COLUMNS, WINDING, shifted
+from birc.compiler.ir.tile_order import BY_COLUMNS, OPENING, WINDING, shifted
 from birc.compiler.passes.allocate import allocate
 from birc.compiler.passes.base import run_passes
 from birc.compiler.passes.fuse import Fuse
@@ -66,7 +66,8 @@ class TiledProduct:
     def goes_by_parts(self) -> bool:
         """Whether the epilogue goes through a few tiles at a time: loads before the rest, powers before sums.
 
-        So do the T-core's operations on shifted rows, whose steps have been loaded in different places.
+        So do the T-core's operations on shifted rows, whose steps have been loaded in different places, and rows past
+        which columns open, as programs have what lasts of each of them.
         """
         after = epilogue_of(self.kernel, self.tiling, MACHINE.vector_registers)
         registers = MACHINE.vector_registers // self.tiling.programs
@@ -74,7 +75,8 @@ class TiledProduct:
         least = 0 if after.is_rowwise else 1
         loads_by_part = bool(after.loads) and least < ahead < self.tiling.columns
         by_part = loads_by_part or (after.is_rowwise and self.tiling.columns > 1)
-        return by_part or self.tiling.order.shifted > 0 or self.winds
+        opens = self.tiling.order == OPENING and bool(after.lasting)
+        return by_part or self.tiling.order.shifted > 0 or self.winds or opens
 
     @property
     def winds(self) -> bool:
@@ -266,6 +268,9 @@ def _tilings(draw: st.DrawFn, kernel: Kernel, mode: str) -> Tiling:
     if mode == "cut" and _is_legal(kernel, in_groups) and draw(st.booleans()):
         return in_groups
     tiling = replace(tiling, eager=draw(st.booleans()), deals=draw(st.sampled_from((1, 1, 2, 3))))
+    opening = replace(tiling, order=OPENING, eager=False, b_slots=max(tiling.b_slots, rows * steps))
+    if _is_legal(kernel, opening) and draw(st.booleans()):
+        return opening
     by_columns = replace(tiling, order=BY_COLUMNS)
     if not _is_legal(kernel, by_columns) or draw(st.booleans()):
         return tiling
