@@ -21,6 +21,7 @@ from birc.compiler.passes.base import Pass, run_passes
 from birc.compiler.passes.continuing import continuing
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.depth_first import with_less_room
+from birc.compiler.passes.early_shares import early_shares
 from birc.compiler.passes.follow import Known, following
 from birc.compiler.passes.gather_copies import gather_copies
 from birc.compiler.passes.in_place import in_place
@@ -224,6 +225,12 @@ class PlanSearch:
             shared = share_constants(plan, self.machine, first)
             finished = self._finished(shared)
             outcome = self._outcome(finished.generated, most_cycles)
+            allocated = early_shares(finished.phases["allocate"])
+            is_other = allocated is not finished.phases["allocate"]
+            sent_early = self._timed_rival(allocated, outcome, most_cycles) if is_other else None
+            if sent_early is not None:
+                _, generated, outcome = sent_early
+                finished = Finished({**finished.phases, "allocate": allocated}, generated)
             if outcome is not None:
                 return Found(found.lowered, shared, outcome, finished)
         return found
@@ -247,19 +254,23 @@ class PlanSearch:
         """An allocated plan after those changes that make it faster, if any: its `outcome` is known, or found where
         there is something to change."""
         found: Rearranged | None = None
-        changes: list[Callable[[Plan], Plan]] = [gather_copies, continuing]
+        changes: list[Callable[[Plan], Plan]] = [early_shares, gather_copies, continuing]
         changes += [partial(opening, machine=self.machine, form=form) for form in forms_that_open(plan, self.machine)]
         for change in changes:
             other = change(plan)
             if other is plan:
                 continue
             outcome = outcome or self._outcome(generate(plan, self.machine, self.writer))
-            generated = generate(other, self.machine, self.writer)
-            faster = self._outcome(generated, outcome.latency_cycles - 1 if outcome is not None else math.inf)
+            faster = self._timed_rival(other, outcome)
             if faster is not None:
-                plan, outcome = other, faster
-                found = plan, generated, outcome
+                plan, _, outcome = found = faster
         return found
+
+    def _timed_rival(self, plan: Plan, best: Outcome | None, most_cycles: float = math.inf) -> Rearranged | None:
+        """An allocated plan with what it takes if that is less than the best, or at most so many cycles without one."""
+        generated = generate(plan, self.machine, self.writer)
+        outcome = self._outcome(generated, best.latency_cycles - 1 if best is not None else most_cycles)
+        return (plan, generated, outcome) if outcome is not None else None
 
     def _with_pairs(self, plan: Plan) -> tuple[Plan, ...]:
         """The plan and the one whose pairs of kernels keep tensors to SPCs; that one alone where it needs no room.

@@ -33,6 +33,8 @@ from birc.runtime.machine import Machine
 SHORT_KERNEL_CYCLES: Final = 2400
 """What a kernel takes at least, nearly always, with the meeting behind it: as long the link has for each step between
 sending and first use."""
+NEAR_STEPS: Final = 8
+"""How far from the latest step an exchange is looked for behind which the link is free."""
 LAST_RESORT = Effort(climbs=1000, pairs=10_000_000)
 """Where there is no other memory to go to."""
 
@@ -152,9 +154,10 @@ def _with_copies(plan: Plan, residence: Residence, spans: Spans, machine: Machin
 def sent_at(steps: Sequence[Step], first_use: int, num_bytes: float, machine: Machine) -> int:
     """Before which step the halves of a shared constant that is first used in a step are sent to the other die.
 
-    It is right after an exchange, the last one that leaves time until that use: nothing waits for the link then.
+    It is right after an exchange, the last one that leaves time until that use: nothing waits for the link then. Where
+    none is near, the halves are sent when it is time: much earlier they are not there yet, and the dies wait for them.
     """
     cycles = machine.dma_start_cycles + num_bytes / machine.d2d_bytes_per_cycle + machine.cross_die_flag_cycles
     latest = max(0, first_use - max(2, math.ceil(cycles / SHORT_KERNEL_CYCLES)))
-    exchanges = (number for number in reversed(range(latest)) if isinstance(steps[number], ExchangeStep))
-    return next((number + 1 for number in exchanges), latest)
+    exchanges = (n for n in reversed(range(max(0, latest - NEAR_STEPS), latest)) if isinstance(steps[n], ExchangeStep))
+    return next((n + 1 for n in exchanges), latest)

@@ -8,13 +8,11 @@ which takes longest, it costs nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
 from itertools import accumulate
 from typing import Final
 
-from birc.compiler.ir.plan import Buffer, CopyStep, ExchangeStep, KernelStep, Plan, Step
-from birc.compiler.passes.lifetimes import users
+from birc.compiler.ir.plan import CopyStep, ExchangeStep, KernelStep, Plan
+from birc.compiler.passes.lifetimes import in_order, users
 
 PART_OF_TIME: Final = 2
 """A copy is put off by no more than this part of the kernels until it is needed."""
@@ -43,7 +41,7 @@ def gather_copies(plan: Plan) -> Plan:
             order += [*gap, number]
             kernels, gap = kernels + 1, []
     order += [*waiting, *gap]
-    return plan if order == sorted(order) else _in_order(plan, order)
+    return plan if order == sorted(order) else in_order(plan, order)
 
 
 def _latest(plan: Plan) -> dict[int, int]:
@@ -59,14 +57,3 @@ def _latest(plan: Plan) -> dict[int, int]:
             if later:
                 found[number] = kernels[number] + later
     return found
-
-
-def _in_order(plan: Plan, order: Sequence[int]) -> Plan:
-    """The plan with its steps in another order, and lifetimes that are right there."""
-    places = {number: place for place, number in enumerate(order)}
-    steps: list[Step] = [plan.steps[number] for number in order]
-
-    def moved(buffer: Buffer) -> Buffer:
-        return replace(buffer, first=places.get(buffer.first, -1), last=places.get(buffer.last, -1))
-
-    return replace(plan, steps=tuple(steps), buffers=tuple(map(moved, plan.buffers)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from birc.compiler.ir.plan import Boundary, CopyStep, ExchangeStep, Kernel, KernelStep, Plan, ShareStep, Step
 from birc.compiler.ir.plan_access import accesses
@@ -80,6 +81,14 @@ def users(plan: Plan) -> dict[str, list[int]]:
 def lifetimes(plan: Plan) -> dict[str, tuple[int, int]]:
     """The first and last step in which each buffer lives: that touches it, or runs beside one that does."""
     return spans(plan, users(plan))
+
+
+def in_order(plan: Plan, order: Sequence[int]) -> Plan:
+    """The plan with its steps in another order, and lifetimes that are right there."""
+    places = {number: place for place, number in enumerate(order)}
+    steps = tuple(plan.steps[number] for number in order)
+    buffers = tuple(replace(b, first=places.get(b.first, -1), last=places.get(b.last, -1)) for b in plan.buffers)
+    return replace(plan, steps=steps, buffers=buffers)
 
 
 def least_sram_bytes(plan: Plan, machine: Machine) -> int:

@@ -15,13 +15,16 @@ from pipeline import Compiled
 from birc.codegen.program_code import generate
 from birc.compiler import driver, plan_search
 from birc.compiler.ir.errors import InvalidIRError
+from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.interpreter import run_graph
 from birc.compiler.ir.plan import CopyStep, ExchangeStep, KernelStep, Plan, ShareStep
 from birc.compiler.ir.plan_parser import parse_plan
 from birc.compiler.ir.plan_printer import print_plan
 from birc.compiler.ir.plan_verify import verify_plan
 from birc.compiler.passes.allocate import allocate, sent_at
-from birc.compiler.passes.lower.lower import lower_graph
+from birc.compiler.passes.early_shares import KERNELS_AHEAD, early_shares
+from birc.compiler.passes.lifetimes import users
+from birc.compiler.passes.lower.lower import Lowered, lower_graph
 from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.shared_constants import first_uses, settled, share_constants
@@ -36,6 +39,17 @@ ROWS, WIDTH = 384, 128
 WEIGHT_BYTES = WIDTH * WIDTH * 4
 
 
+def by_rows(graph: Graph, lowered: Lowered, planner: Machine = MACHINE, *, rounds: bool = False) -> Plan:
+    """The plan in which each die has half of the rows, in one round or several."""
+    return next(
+        p
+        for p in partitions(graph, lowered, planner)
+        if p.dies == 2
+        and (p.repeat > 1) == rounds
+        and all(isinstance(s, KernelStep) and None not in s.kernels for s in p.steps)
+    )
+
+
 def planned(
     count: int, first_use: int | None = 0, machine: Machine = MACHINE, *, rows: int = ROWS, rounds: bool = False
 ) -> Compiled:
@@ -48,13 +62,7 @@ def planned(
     graph = make.graph(x)
     planner = machine if rounds else MACHINE
     lowered = lower_graph(graph, planner, "model")
-    plan = next(
-        p
-        for p in partitions(graph, lowered, planner)
-        if p.dies == 2
-        and (p.repeat > 1) == rounds
-        and all(isinstance(s, KernelStep) and None not in s.kernels for s in p.steps)
-    )
+    plan = by_rows(graph, lowered, planner, rounds=rounds)
     if first_use is not None:
         plan = share_constants(plan, planner, first_use)
     for phase, step in (("tile", tile), ("schedule", schedule), ("allocate", allocate)):
@@ -210,3 +218,55 @@ def test_a_product_with_more_weights_than_activations_divides_its_weights() -> N
     last = next(step for step in reversed(plan.steps) if isinstance(step, KernelStep))
     columns = [kernel.contraction.b.view for kernel in last.kernels if kernel is not None and kernel.contraction]
     assert [view.dims[-1] for view in columns] == [4 * WIDTH, 4 * WIDTH]
+
+
+def test_halves_are_sent_when_it_is_time_where_no_exchange_is_near() -> None:
+    """Right after an exchange of long before they are not there yet, and the dies would wait for them."""
+    plan = planned(9).plan
+    kernel = next(step for step in plan.steps if isinstance(step, KernelStep))
+    steps = (kernel, ExchangeStep(()), *[kernel] * 40)
+    assert sent_at(steps, 40, WEIGHT_BYTES // 2, MACHINE) == 38
+    assert sent_at(steps, 5, WEIGHT_BYTES // 2, MACHINE) == 2
+
+
+def test_halves_that_queue_for_the_link_are_sent_longer_ahead() -> None:
+    """They take longer than kernels do; while the first kernels use weights that are not shared, the link is idle."""
+    link = MACHINE.with_values(
+        {"d2d_bytes_per_cycle": WEIGHT_BYTES / 2 / 8000, "hbm_bytes_per_cycle_per_section": 200.0}
+    )
+    case = planned(16, 8, machine=link)
+    plan = early_shares(case.plan)
+    verify_plan(plan, "allocate", link)
+    assert early_shares(plan) is plan
+    kept, others = ([s for s in p.steps if not isinstance(s, ShareStep)] for p in (case.plan, plan))
+    assert kept == others
+    for number, step in enumerate(plan.steps):
+        if isinstance(step, ShareStep):
+            copied = next(n for n, s in enumerate(plan.steps) if isinstance(s, CopyStep) and s.target == step.buffer)
+            use = next(n for n in users(plan)[step.buffer] if n > number)
+            ahead, most = (sum(isinstance(s, KernelStep) for s in plan.steps[n:use]) for n in (number, copied))
+            assert ahead >= min(KERNELS_AHEAD, most)
+    other = replace(case, plan=plan, program=generate(plan, link).program)
+    check(other)
+    late, early = (simulate(c.program, link) for c in (case, other))
+    assert early.latency_cycles < 0.97 * late.latency_cycles
+    assert early.traffic == late.traffic
+
+
+def test_more_is_shared_where_halves_are_sent_longer_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    link = MACHINE.with_values({"d2d_bytes_per_cycle": WEIGHT_BYTES / 2 / 6000})
+    case = planned(16, None, machine=link)
+    plan = by_rows(case.graph, case.lowered)
+
+    def found() -> int:
+        finished = plan_search.PlanSearch(link, "model", 2).shared(plan_search.Found(case.lowered, plan, None)).finished
+        return len(shares(finished.phases["allocate"])) if finished is not None else 0
+
+    count = found()
+    monkeypatch.setattr(plan_search, "early_shares", lambda plan: plan)
+    assert count > found()
+
+
+def test_rounds_are_left_alone() -> None:
+    rounds = planned(2, machine=TINY, rows=4096, rounds=True).plan
+    assert early_shares(rounds) is rounds
