@@ -66,9 +66,11 @@ def _is_plain(kernel: Kernel) -> bool:
 
 
 def _grid(kernel: Kernel) -> Hashable:
-    """The tiling of a product and its tiles by dimension."""
+    """The tiling of a product, and its tiles by dimension; of columns a part may have more than another."""
     tile = dict(kernel.tiling.tile) if kernel.tiling is not None else {}
-    return kernel.tiling, tuple((d.name, d.kind, -(-d.extent // tile.get(d.name, 1))) for d in kernel.space)
+    column = kernel.contraction.column if kernel.contraction is not None else ""
+    counts = {d.name: -(-d.extent // tile.get(d.name, 1)) for d in kernel.space if d.name != column}
+    return kernel.tiling, tuple((d.name, d.kind, counts.get(d.name)) for d in kernel.space)
 
 
 def _views(kernel: Kernel) -> tuple[set[View], set[View]]:

@@ -41,6 +41,9 @@ from birc.runtime.program import MAX_BOX_RANK
 CLEARLY_MORE = 20
 """Barriers of all dies that a division must save, by a rough estimate, for one die alone not to be tried."""
 
+SHARERS = 4
+"""SPCs that share a wide dimension of a product, or a factor of theirs; the others share another one."""
+
 
 def partition(graph: Graph, lowered: Lowered, machine: Machine) -> Plan:
     """The plan of a lowered graph that estimates favour."""
@@ -105,16 +108,20 @@ def _plan(
     )
 
 
-def split_large(kernel: Kernel, limit: int) -> list[Kernel]:
-    """The kernel in parts none of whose dimensions, nor those of what they read, are larger than a descriptor's."""
-    name, largest = _too_large(kernel, limit)
+def split_large(kernel: Kernel, machine: Machine) -> list[Kernel]:
+    """The kernel in parts none of whose dimensions, nor those of what they read, are larger than a descriptor's.
+
+    Those of a product, but for the last, are whole tiles for the SPCs that share them: each part could have one more.
+    """
+    name, largest = _too_large(kernel, machine.max_dim)
     if not name:
         return [kernel]
+    unit = SHARERS * machine.tcore_cols if kernel.contraction is not None else 1
     parts = [
         restrict(kernel, name, start, extent, f".{number}")
-        for number, (start, extent) in enumerate(pieces(kernel.dimension(name).extent, largest))
+        for number, (start, extent) in enumerate(pieces(kernel.dimension(name).extent, largest, unit))
     ]
-    return [part for whole in parts for part in split_large(whole, limit)]
+    return [part for whole in parts for part in split_large(whole, machine)]
 
 
 def _too_large(kernel: Kernel, limit: int) -> tuple[str, int]:
@@ -157,7 +164,7 @@ def _steps(kernels: Sequence[Kernel], choices: Sequence[Choice], machine: Machin
         if choice.exchanged:
             steps.append(_exchange(choice.exchanged, writers))
         of_dies = choice.parts if choice.parts is not None else (kernel,) * machine.dies
-        cut = [split_large(part, machine.max_dim) for part in of_dies]
+        cut = [split_large(part, machine) for part in of_dies]
         own = [KernelStep(parts) for parts in zip_longest(*cut)]
         steps += own
         for name in writes_of(kernel):

@@ -48,9 +48,11 @@ def even_part(extent: int, largest: int) -> int:
     return -(-extent // count)
 
 
-def pieces(extent: int, largest: int) -> list[tuple[int, int]]:
-    """(start, extent) of the fewest nearly equal parts of at most `largest`."""
+def pieces(extent: int, largest: int, unit: int = 1) -> list[tuple[int, int]]:
+    """(start, extent) of the fewest nearly equal parts of at most `largest`; all but the last of units if they fit."""
     part = even_part(extent, largest)
+    in_units = -(-part // unit) * unit
+    part = in_units if in_units <= largest else part
     return [(start, min(part, extent - start)) for start in range(0, extent, part)]
 
 

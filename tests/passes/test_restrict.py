@@ -87,9 +87,9 @@ def test_parts_compute_the_whole(large: Large) -> None:
 
 
 @settings(deadline=None)
-@given(st.integers(1, 2000), st.integers(1, 500))
-def test_pieces_are_few_and_nearly_equal(extent: int, largest: int) -> None:
-    parts = pieces(extent, largest)
+@given(st.integers(1, 2000), st.integers(1, 500), st.integers(1, 99))
+def test_pieces_are_few_and_nearly_equal(extent: int, largest: int, unit: int) -> None:
+    parts = pieces(extent, largest, unit)
     sizes = [size for _, size in parts]
     assert [start for start, _ in parts] == [0, *itertools.accumulate(sizes[:-1])]
     assert sum(sizes) == extent
@@ -97,3 +97,4 @@ def test_pieces_are_few_and_nearly_equal(extent: int, largest: int) -> None:
     assert min(sizes) >= 1
     assert len(parts) <= -(-extent // largest)
     assert len(set(sizes[:-1])) <= 1
+    assert sizes[0] % unit == 0 or len(parts) == 1 or unit * -(-sizes[0] // unit) > largest
