@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from random_tilings import MACHINE, TiledProduct, lowered_product, tiled_products, with_tiling
 
 from birc.codegen.row_order import executed
+from birc.codegen.tile_products import A_FREE, A_FULL, ACC_FREE, B_FREE, B_FULL
 from birc.compiler.ir.interpreter import run_graph
 from birc.compiler.ir.plan import BLOCK, TILE, Tiling
 from birc.compiler.ir.plan_verify_tiling import tiling_problems
@@ -21,9 +22,11 @@ from birc.compiler.ir.plan_winding import winds_through_depth
 from birc.compiler.ir.registers import epilogue, epilogue_of
 from birc.compiler.ir.tile_order import BY_COLUMNS, LAST_ROWS, OPENING, WINDING, TileOrder, shifted
 from birc.compiler.passes.split_depth import split_depth
-from birc.runtime.program import RingAddress
+from birc.runtime.program import Affine, Instruction, Loop, RingAddress
 from birc.runtime.timing import simulate
 from birc.runtime.values.engine import ValuesEngine
+from birc.runtime.verifier.findings import VerificationError
+from birc.runtime.verifier.verify import verify_program
 
 OPENING_DEPTH = 6
 
@@ -289,6 +292,26 @@ def test_the_first_columns_go_row_by_row(rows: int, columns: int) -> None:
     places = sorted({*tiles})
     row_by_row = [place for place in places for _ in range(rows)]
     assert tiles == row_by_row + places * (columns - rows)
+
+
+def without(item: Loop | Instruction, semaphore: int) -> Loop | Instruction:
+    """The code in which nothing waits for a semaphore, or posts it."""
+    if isinstance(item, Loop):
+        return replace(item, body=tuple(without(inner, semaphore) for inner in item.body))
+    waits, posts = (tuple(s for s in syncs if s.semaphore != Affine(semaphore)) for syncs in (item.waits, item.posts))
+    return replace(item, waits=waits, posts=posts)
+
+
+@pytest.mark.parametrize("semaphore", [A_FULL, A_FREE, B_FULL, B_FREE, ACC_FREE])
+def test_columns_that_open_and_do_not_wait_are_refused(semaphore: int) -> None:
+    """For what they take, and for room in the buffers, also from one block of rows to the next."""
+    fused, lowered, kernel = product(3 * 2 * 2, OPENING_DEPTH, 8 * 5)
+    program = with_tiling(fused, lowered, kernel, opened(2)).compiled.program
+    (code,) = program.kernels
+    mutant = replace(code, nests=tuple(without(item, semaphore) for item in code.nests))
+    verify_program(program, MACHINE)
+    with pytest.raises(VerificationError):
+        verify_program(replace(program, kernels=(mutant,)), MACHINE)
 
 
 @pytest.mark.parametrize(
