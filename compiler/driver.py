@@ -159,7 +159,8 @@ class Compilation:
         if self._stopped("fuse"):
             return None
         self.progress("partition")
-        found = self.search.rearranged(self.search.shared(found or self.search.plan(graph)))
+        found = self.search.kept(found or self.search.plan(graph))
+        found = self.search.rearranged(self.search.shared(found))
         plan = replace(found.plan, bounds=bounds(found.lowered, self.machine).by_resource)
         self._dump_plan("partition", plan, found.lowered.data)
         if self._stopped("partition"):

@@ -25,6 +25,7 @@ from birc.compiler.passes.early_shares import early_shares
 from birc.compiler.passes.follow import Known, following
 from birc.compiler.passes.gather_copies import gather_copies
 from birc.compiler.passes.in_place import in_place
+from birc.compiler.passes.kept_outputs import kept_outputs
 from birc.compiler.passes.local_chains import local_chains
 from birc.compiler.passes.lower.lower import Lowered, lower_graph
 from birc.compiler.passes.near_constants import near_constants
@@ -206,6 +207,22 @@ class PlanSearch:
         is_faster = rival.outcome.latency_cycles < found.outcome.latency_cycles
         return (other, rival) if is_faster else (passes, found)
 
+    def kept(self, found: Found) -> Found:
+        """The found plan with outputs on the chip for the products that read them, where that is no slower."""
+        plan = kept_outputs(found.plan) if self.opt_level >= 2 else found.plan
+        if plan is found.plan:
+            return found
+        found = self._simulated(found)
+        try:
+            finished = self._finished(plan)
+        except DoesNotFitError:
+            return found
+        best = found.outcome
+        outcome = self._outcome(finished.generated, best.latency_cycles if best is not None else math.inf)
+        if outcome is None or (best is not None and outcome.hbm_bytes >= best.hbm_bytes):
+            return found
+        return Found(found.lowered, plan, outcome, finished)
+
     def shared(self, found: Found) -> Found:
         """The found plan with constants that its dies share, the more the better, as long as it is hardly slower.
 
@@ -217,9 +234,7 @@ class PlanSearch:
         if not trials:
             return found
         self.tell("constants that the dies share")
-        if found.finished is None:
-            finished = self._finished(plan)
-            found = replace(found, outcome=self._outcome(finished.generated), finished=finished)
+        found = self._simulated(found)
         most_cycles = (1 + HARDLY) * found.outcome.latency_cycles if found.outcome is not None else math.inf
         for first in trials:
             shared = share_constants(plan, self.machine, first)
@@ -234,6 +249,13 @@ class PlanSearch:
             if outcome is not None:
                 return Found(found.lowered, shared, outcome, finished)
         return found
+
+    def _simulated(self, found: Found) -> Found:
+        """The found plan with what it takes."""
+        if found.finished is not None:
+            return found
+        finished = self._finished(found.plan)
+        return replace(found, outcome=self._outcome(finished.generated), finished=finished)
 
     def rearranged(self, found: Found) -> Found:
         """The found plan with copies of constants that begin together, and products that continue others as one kernel,
