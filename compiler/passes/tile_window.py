@@ -13,6 +13,7 @@ from birc.compiler.ir.plan_access import accesses
 from birc.compiler.ir.registers import vector_registers
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.restrict import even_part
+from birc.compiler.passes.taps_beside import may_lie_beside, with_taps_beside
 from birc.compiler.passes.tile_vector import banded, best_split
 from birc.compiler.passes.unroll_window import Unrolling, Window, unrolled, window_of, with_loads_ahead
 from birc.compiler.passes.window_cost import WindowWork
@@ -56,7 +57,7 @@ def window_tilings(kernel: Kernel, machine: Machine, memories: Memories, most: i
         return []
     best: dict[object, tuple[float, int, TiledWindow]] = {}
     for number, (cycles, tiled) in enumerate(_candidates(kernel, window, machine, memories)):
-        kind = (*sorted(count for _, count in tiled.how.outputs), tiled.how.once, tiled.tiling.programs)
+        kind = (*sorted(count for _, count in tiled.how.outputs), tiled.how.once, tiled.how.beside, tiled.tiling.programs)
         if kind not in best or cycles < best[kind][0]:
             best[kind] = cycles, number, tiled
     found = sorted(best.values(), key=lambda one: one[:2])[:most]
@@ -67,11 +68,22 @@ def _candidates(
     kernel: Kernel, window: Window, machine: Machine, memories: Memories
 ) -> Iterator[tuple[float, TiledWindow]]:
     """Ways to unroll and tile, with their estimated cycles."""
-    taps = math.prod(d.extent for d in kernel.red_dims)
-    sliding = _sliding(kernel, window)
+    fused = all(_loads_floats(statement, memories) for statement in window.before)
+    for beside in ("", *(d.name for d in kernel.red_dims if may_lie_beside(kernel, d.name))):
+        walked = with_taps_beside(kernel, beside) if beside else kernel
+        for how in _unrollings(walked, fused):
+            how = replace(how, beside=beside)
+            form = unrolled(kernel, window, how)
+            if how.once == (len(form.phases) > 1):
+                yield from _tiled(how, WindowWork(form, machine, memories))
+
+
+def _unrollings(kernel: Kernel, fused: bool) -> Iterator[Unrolling]:
+    """Ways to unroll a kernel that is a window."""
+    taps, window = math.prod(d.extent for d in kernel.red_dims), window_of(kernel)
+    sliding = _sliding(kernel, window) if window is not None else ()
     if taps > MOST_TAPS or not sliding:
         return
-    fused = all(_loads_floats(statement, memories) for statement in window.before)
     for counts in itertools.product(*(_groups(d.extent) for d in sliding)):
         if math.prod(counts) > MOST_OUTPUTS or math.prod(counts) * taps > max(MOST_PRODUCTS, taps):
             continue
@@ -79,24 +91,20 @@ def _candidates(
         # Along the dimension with most outputs first: each operand is then needed for a short time. Where the weights
         # are there anyway the other order has fewer sums at a time.
         order = tuple(sorted((name for name, _ in outputs), key=dict(outputs).__getitem__))
-        for how in (
-            Unrolling(outputs, order, 1, fused),
-            Unrolling(outputs, order[::-1], 1, fused, once=True),
-        ):
-            form = unrolled(kernel, window, how)
-            if how.once == (len(form.phases) > 1):
-                yield from _tiled(how, WindowWork(form, machine, memories))
+        yield Unrolling(outputs, order, 1, fused)
+        yield Unrolling(outputs, order[::-1], 1, fused, once=True)
 
 
 def _tiled(how: Unrolling, work: WindowWork) -> Iterator[tuple[float, TiledWindow]]:
     """For each number of programs the best tiling of one unrolled kernel, with its estimated cycles."""
     machine = work.machine
-    if any(len(dict(i.terms).keys() - OWN_DIMENSIONS) > 1 for access in accesses(work.kernel) for i in access.index):
+    tiled = {d.name for d in work.dims} - {name for name, extent in work.bound.items() if extent == 1}
+    if any(len(dict(i.terms).keys() & tiled) > 1 for access in accesses(work.kernel) for i in access.index):
         return  # a box moves along an axis with one tiled dimension only
     forms = _by_programs(how, work)
     best: dict[int, tuple[float, dict[str, int], tuple[int, ...]]] = {}
     of_bands = banded(work.kernel)
-    for tile in _tiles(work.dims, machine.vector_tile_elements):
+    for tile in _tiles(work.dims, work.bound, machine.vector_tile_elements):
         split = _on_spcs(work, tile)
         if split is None or any(d.extent % tile[d.name] for d in work.dims if d.name in of_bands):
             continue
@@ -182,8 +190,10 @@ def _split(counts: tuple[int, ...], fixed: tuple[bool, ...], spcs: int) -> tuple
     return tuple(count if is_fixed else s for count, is_fixed, s in zip(counts, fixed, free, strict=True))
 
 
-def _tiles(dims: Sequence[Dimension], capacity: int) -> Iterator[dict[str, int]]:
-    """Extents of tiles: a few parts of each dimension, of inner ones first."""
+def _tiles(all_dims: Sequence[Dimension], bound: Mapping[str, int], capacity: int) -> Iterator[dict[str, int]]:
+    """Extents of tiles: those of `bound`, and a few parts of each other dimension, of inner ones first."""
+    dims = [d for d in all_dims if d.name not in bound]
+    capacity //= math.prod(bound.values())
     found: list[tuple[int, ...]] = [()]
     for place in reversed(range(len(dims))):
         inner = tuple(d.extent for d in dims[place + 1 :])
@@ -194,10 +204,11 @@ def _tiles(dims: Sequence[Dimension], capacity: int) -> Iterator[dict[str, int]]
                 for part in _parts(dims[place].extent, capacity // math.prod(tile), tile == inner)
             )
         )
-    least = min(LEAST_ELEMENTS, math.prod(d.extent for d in dims))
-    for tile in found:
+    least = min(-(-LEAST_ELEMENTS // math.prod(bound.values())), math.prod(d.extent for d in dims))
+    for tile in found if capacity else ():
         if math.prod(tile) >= least:
-            yield {d.name: extent for d, extent in zip(dims, tile, strict=True)}
+            free = {d.name: extent for d, extent in zip(dims, tile, strict=True)}
+            yield {d.name: bound.get(d.name, free.get(d.name, 1)) for d in all_dims}
 
 
 def _parts(extent: int, most: int, is_free: bool) -> list[int]:

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from birc.compiler.ir.plan import Dimension, Index, Kernel, Phase, Statement
+from birc.compiler.passes.taps_beside import with_taps_beside
+from birc.runtime.errors import InternalError
 
 FOLDED = {"vfoldsum": "vadd", "vfoldmax": "vmax", "vfoldmin": "vmin", "vfoldprod": "vmul"}
 """The operation of two values that each fold repeats."""
@@ -28,7 +30,8 @@ class Unrolling:
     `outputs`: neighbouring outputs computed together, by dimension; a dimension has a whole number of such groups.
     `order`: the dimensions along which the taps' operands are taken, the slowest first. `ahead`: how many loads are
     under way before the one that is needed next. With `fused` products are added by one operation, which only floats
-    have. With `once` what is the same for all outputs is loaded in a phase of its own, before the others.
+    have. With `once` what is the same for all outputs is loaded in a phase of its own, before the others. The taps along
+    `beside`, if that is a dimension, lie side by side in registers.
     """
 
     outputs: tuple[tuple[str, int], ...]
@@ -36,6 +39,7 @@ class Unrolling:
     ahead: int
     fused: bool
     once: bool = False
+    beside: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ def window_of(kernel: Kernel) -> Window | None:
     *before, fold = first.statements
     if set(first.loops) != {d.name for d in kernel.red_dims} or second.loops or fold.op not in FOLDED:
         return None
-    if any(s.op.startswith(("vred", "vfold")) for s in (*before, *second.statements)):
+    if any(s.op.startswith(("vred", "vfold")) for s in before) or any(s.op.startswith("vfold") for s in second.statements):
         return None
     (operand,) = fold.arguments
     made = {s.result: s for s in before}
@@ -76,6 +80,8 @@ def window_of(kernel: Kernel) -> Window | None:
 
 def unrolled(kernel: Kernel, window: Window, how: Unrolling) -> Kernel:
     """The kernel unrolled: its reduced dimensions are gone, the others count groups of outputs."""
+    if how.beside:
+        return unrolled(*_beside(kernel, how.beside), replace(how, beside=""))
     outputs = dict(how.outputs)
     space = tuple(replace(d, extent=d.extent // outputs.get(d.name, 1)) for d in kernel.par_dims)
     statements = _Unroller(kernel.red_dims, window, how).statements()
@@ -83,6 +89,15 @@ def unrolled(kernel: Kernel, window: Window, how: Unrolling) -> Kernel:
     own = Phase(tuple(s for s in statements if s not in common))
     phases = (Phase(tuple(common)), own) if common else (own,)
     return with_loads_ahead(replace(kernel, space=space, phases=phases), how.ahead)
+
+
+def _beside(kernel: Kernel, name: str) -> tuple[Kernel, Window]:
+    """The kernel with the taps along a dimension side by side, and the window that is left of it."""
+    kernel = with_taps_beside(kernel, name)
+    window = window_of(kernel)
+    if window is None:
+        raise InternalError(f"no window is left when the taps along {name} lie side by side", where=kernel.name)
+    return kernel, window
 
 
 def _moving(statement: Statement) -> set[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from birc.compiler.ir.plan import OWN_DIMENSIONS, Access, Dimension, Index, Kernel, Statement
+from birc.compiler.ir.plan_access import accesses, dims_taken
 from birc.compiler.passes.contraction_cost import Memories
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.machine import Machine
@@ -16,6 +17,10 @@ from birc.runtime.timing.traffic import touched_bytes
 
 SECONDARY_WEIGHT = 0.15
 """What the limits other than the largest count: overlap is never perfect."""
+
+
+REDUCTION_PASSES = 2
+"""A reduction across lanes passes the ALU twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,19 @@ class WindowWork:
     memories: Memories
 
     @cached_property
+    def bound(self) -> Mapping[str, int]:
+        """The extents that tiles must have: whole reduced dimensions, and one output where their windows move."""
+        reduced = {name for phase in self.kernel.phases for s in phase.statements for name in s.dims}
+        moving = {
+            name
+            for access in accesses(self.kernel)
+            for index in access.index
+            if reduced & dict(index.terms).keys()
+            for name, _ in index.terms
+        }
+        return {name: self.kernel.dimension(name).extent if name in reduced else 1 for name in sorted(moving)}
+
+    @cached_property
     def dims(self) -> tuple[Dimension, ...]:
         """The dimensions that are cut into tiles."""
         return tuple(d for d in self.kernel.par_dims if d.name not in OWN_DIMENSIONS)
@@ -65,8 +83,15 @@ class WindowWork:
             if not is_store:
                 loads += count
                 latency += count * (machine.tb_latency_cycles if is_local else machine.l2_remote_latency_cycles)
-        passes = -(-math.prod(tile.values()) // machine.vector_lanes_per_spc)
-        return TileWork(self._operations * passes, loading, storing, max(1, loads), latency)
+        return TileWork(self._alu_cycles(tile), loading, storing, max(1, loads), latency)
+
+    def _alu_cycles(self, tile: Mapping[str, int]) -> int:
+        """Cycles of the ALU: a reduction takes two of what an operation on its input does."""
+        cycles = 0
+        for (dims, passes), count in self._operations.items():
+            elements = math.prod(extent for name, extent in tile.items() if name in dims)
+            cycles += passes * count * -(-elements // self.machine.vector_lanes_per_spc)
+        return cycles
 
     @cached_property
     def once(self) -> tuple[Statement, ...]:
@@ -85,8 +110,14 @@ class WindowWork:
         return len(self.once) / self.machine.outstanding_loads_per_warp * self.machine.l2_remote_latency_cycles
 
     @cached_property
-    def _operations(self) -> int:
-        return sum(BY_MNEMONIC[s.op].pipe == "alu" for s in self.kernel.phases[-1].statements)
+    def _operations(self) -> Mapping[tuple[frozenset[str], int], int]:
+        """How many operations there are on so many dimensions, and the passes of the ALU that each takes."""
+        taken = dims_taken(self.kernel)
+        return Counter(
+            (taken[id(s)], REDUCTION_PASSES if s.op.startswith("vred") else 1)
+            for s in self.kernel.phases[-1].statements
+            if BY_MNEMONIC[s.op].pipe in ("alu", "cross")
+        )
 
     @cached_property
     def _accesses(self) -> tuple[tuple[Access, bool, int], ...]:
