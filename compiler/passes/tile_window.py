@@ -57,7 +57,8 @@ def window_tilings(kernel: Kernel, machine: Machine, memories: Memories, most: i
         return []
     best: dict[object, tuple[float, int, TiledWindow]] = {}
     for number, (cycles, tiled) in enumerate(_candidates(kernel, window, machine, memories)):
-        kind = (*sorted(count for _, count in tiled.how.outputs), tiled.how.once, tiled.how.beside, tiled.tiling.programs)
+        how = tiled.how
+        kind = (*sorted(count for _, count in how.outputs), how.once, how.beside, tiled.tiling.programs)
         if kind not in best or cycles < best[kind][0]:
             best[kind] = cycles, number, tiled
     found = sorted(best.values(), key=lambda one: one[:2])[:most]
@@ -70,17 +71,15 @@ def _candidates(
     """Ways to unroll and tile, with their estimated cycles."""
     fused = all(_loads_floats(statement, memories) for statement in window.before)
     for beside in ("", *(d.name for d in kernel.red_dims if may_lie_beside(kernel, d.name))):
-        walked = with_taps_beside(kernel, beside) if beside else kernel
-        for how in _unrollings(walked, fused):
-            how = replace(how, beside=beside)
-            form = unrolled(kernel, window, how)
-            if how.once == (len(form.phases) > 1):
-                yield from _tiled(how, WindowWork(form, machine, memories))
+        for way in _unrollings(with_taps_beside(kernel, beside) if beside else kernel, beside, fused):
+            form = unrolled(kernel, window, way)
+            if way.once == (len(form.phases) > 1):
+                yield from _tiled(way, WindowWork(form, machine, memories))
 
 
-def _unrollings(kernel: Kernel, fused: bool) -> Iterator[Unrolling]:
-    """Ways to unroll a kernel that is a window."""
-    taps, window = math.prod(d.extent for d in kernel.red_dims), window_of(kernel)
+def _unrollings(kernel: Kernel, beside: str, fused: bool) -> Iterator[Unrolling]:
+    """Ways to unroll a kernel that is a window, whose taps along `beside` are side by side already."""
+    taps, window = math.prod(d.extent for d in kernel.red_dims), window_of(kernel, beside)
     sliding = _sliding(kernel, window) if window is not None else ()
     if taps > MOST_TAPS or not sliding:
         return
@@ -91,8 +90,8 @@ def _unrollings(kernel: Kernel, fused: bool) -> Iterator[Unrolling]:
         # Along the dimension with most outputs first: each operand is then needed for a short time. Where the weights
         # are there anyway the other order has fewer sums at a time.
         order = tuple(sorted((name for name, _ in outputs), key=dict(outputs).__getitem__))
-        yield Unrolling(outputs, order, 1, fused)
-        yield Unrolling(outputs, order[::-1], 1, fused, once=True)
+        yield Unrolling(outputs, order, 1, fused, beside=beside)
+        yield Unrolling(outputs, order[::-1], 1, fused, once=True, beside=beside)
 
 
 def _tiled(how: Unrolling, work: WindowWork) -> Iterator[tuple[float, TiledWindow]]:

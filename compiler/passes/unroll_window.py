@@ -30,8 +30,8 @@ class Unrolling:
     `outputs`: neighbouring outputs computed together, by dimension; a dimension has a whole number of such groups.
     `order`: the dimensions along which the taps' operands are taken, the slowest first. `ahead`: how many loads are
     under way before the one that is needed next. With `fused` products are added by one operation, which only floats
-    have. With `once` what is the same for all outputs is loaded in a phase of its own, before the others. The taps along
-    `beside`, if that is a dimension, lie side by side in registers.
+    have. With `once` what is the same for all outputs is loaded in a phase of its own, before the others. The taps
+    along `beside`, if that is a dimension, lie side by side in registers.
     """
 
     outputs: tuple[tuple[str, int], ...]
@@ -57,15 +57,18 @@ class Window:
     after: tuple[Statement, ...]
 
 
-def window_of(kernel: Kernel) -> Window | None:
-    """The parts of a kernel that is a fold over all its reduced dimensions, and what follows; None for others."""
+def window_of(kernel: Kernel, beside: str = "") -> Window | None:
+    """The parts of a kernel that is a fold over all its reduced dimensions, and what follows; None for others.
+
+    Nothing else is reduced but the taps that lie `beside` each other.
+    """
     if kernel.contraction is not None or len(kernel.phases) != 2 or not kernel.red_dims:
         return None
     first, second = kernel.phases
     *before, fold = first.statements
     if set(first.loops) != {d.name for d in kernel.red_dims} or second.loops or fold.op not in FOLDED:
         return None
-    if any(s.op.startswith(("vred", "vfold")) for s in before) or any(s.op.startswith("vfold") for s in second.statements):
+    if any(s.op.startswith(("vred", "vfold")) and s.dims != (beside,) for s in (*before, *second.statements)):
         return None
     (operand,) = fold.arguments
     made = {s.result: s for s in before}
@@ -94,7 +97,7 @@ def unrolled(kernel: Kernel, window: Window, how: Unrolling) -> Kernel:
 def _beside(kernel: Kernel, name: str) -> tuple[Kernel, Window]:
     """The kernel with the taps along a dimension side by side, and the window that is left of it."""
     kernel = with_taps_beside(kernel, name)
-    window = window_of(kernel)
+    window = window_of(kernel, name)
     if window is None:
         raise InternalError(f"no window is left when the taps along {name} lie side by side", where=kernel.name)
     return kernel, window

@@ -14,13 +14,15 @@ import pytest
 from onnx import TensorProto, helper
 from pipeline import Compiled, compile_graph, compile_network
 
+from birc.compiler.driver import compile_model
 from birc.compiler.importer.importer import import_model
-from birc.compiler.ir.plan import KernelStep
+from birc.compiler.ir.plan import KernelStep, Statement
 from birc.compiler.ir.plan_parser import parse_plan
 from birc.compiler.ir.plan_printer import print_plan
 from birc.compiler.ir.plan_verify import find_plan_problems
 from birc.compiler.ir.registers import vector_registers
-from birc.compiler.passes import tile_window
+from birc.compiler.passes import tile, tile_window
+from birc.compiler.passes.taps_beside import may_lie_beside
 from birc.compiler.passes.unroll_window import Unrolling, unrolled, window_of
 from birc.compiler.prove import new_prover
 from birc.runtime.machine import load_machine
@@ -200,6 +202,104 @@ def test_weights_can_be_loaded_once(case: Depthwise, target: str) -> None:
     np.testing.assert_array_equal(compiled.step(case.inputs(), "random", 1)["y"], expected_of(case))
 
 
+@pytest.fixture
+def taps_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all ways to unroll and tile only those whose taps along one dimension lie side by side in registers."""
+    candidates = tile_window._candidates
+
+    def beside(*arguments: Any) -> Iterator[object]:
+        return (found for found in candidates(*arguments) if found[1].how.beside)
+
+    monkeypatch.setattr(tile_window, "_candidates", beside)
+    monkeypatch.setattr(tile, "_ways", lambda *_: [])
+
+
+def are_beside(compiled: Compiled) -> bool:
+    """Whether sums of taps that lie side by side are joined, in every kernel that is a window."""
+    windows = [kernel for kernel in compiled.kernels if kernel.macs and kernel.contraction is None]
+    joined = [any(s.op == "vredsum" for phase in kernel.phases for s in phase.statements) for kernel in windows]
+    return bool(joined) and all(joined)
+
+
+@pytest.mark.usefixtures("taps_beside")
+@pytest.mark.parametrize("target", ["br100", "tiny"])
+@pytest.mark.parametrize("case", CASES[:8], ids=str)
+def test_taps_can_lie_side_by_side(case: Depthwise, target: str) -> None:
+    compiled = compile_network(case.model(), target)
+    assert are_beside(compiled)
+    compiled.verify()
+    check_window(compiled)
+    assert parse_plan(print_plan(compiled.plan)) == compiled.plan
+    values, counts = compiled.values_counted(case.inputs())
+    np.testing.assert_array_equal(values["y"], expected_of(case))
+    assert simulate(compiled.program, compiled.machine).counts == counts
+
+
+@pytest.mark.usefixtures("taps_beside")
+@pytest.mark.parametrize("case", [CASES[1], CASES[4], CASES[5]], ids=str)
+def test_taps_side_by_side_are_proved_and_stepped(case: Depthwise) -> None:
+    compiled = compile_network(case.model())
+    assert are_beside(compiled)
+    new_prover().prove(compiled.plan, compiled.machine)
+    np.testing.assert_array_equal(compiled.step(case.inputs(), "random", 1)["y"], expected_of(case))
+
+
+@pytest.mark.parametrize("name", ["r", "s"])
+def test_a_load_brings_all_taps_side_by_side(name: str) -> None:
+    """Two outputs under 7 x 7 taps need 8 loads along the other dimension, and 7 of weights; each has one reduction."""
+    (kernel,) = (k for k in compile_network(CASES[7].model()).lowered.kernels if k.macs)
+    window = window_of(kernel)
+    assert window is not None
+    along = {"r": "d3", "s": "d2"}[name]
+    (phase,) = unrolled(kernel, window, Unrolling(((along, 2),), (along,), 1, fused=True, beside=name)).phases
+    counts = Counter(s.op for s in phase.statements)
+    assert counts["vld"] == 8 + 7 + 1
+    assert (counts["vmul"], counts["vfma"], counts["vredsum"]) == (2, 2 * 6, 2)
+
+
+@pytest.mark.usefixtures("taps_beside")
+def test_a_tile_has_one_output_along_taps_side_by_side() -> None:
+    """What windows see of several outputs and several taps overlaps, and no box has it: the verifier says so."""
+    compiled = compile_network(CASES[0].model())
+    (step,) = (step for step in compiled.plan.steps if isinstance(step, KernelStep) and step.kernel.macs)
+    kernels = []
+    for kernel in step.kernels:
+        assert kernel is not None
+        assert kernel.tiling is not None
+        (reduced,) = {d for phase in kernel.phases for s in phase.statements for d in s.dims}
+        other = {"r": "d2", "s": "d3"}[reduced]
+        tiling = replace(kernel.tiling, tile=tuple((d, 2 if d == other else n) for d, n in kernel.tiling.tile))
+        kernels.append(replace(kernel, tiling=tiling))
+    plan = replace(compiled.plan, steps=(replace(step, kernels=tuple(kernels)),))
+    assert any(
+        "several tiled dimensions" in str(problem) for problem in find_plan_problems(plan, "tile", compiled.machine)
+    )
+
+
+def behind_a_product(case: Depthwise) -> onnx.ModelProto:
+    """The convolution of a case, of what a product of channels leaves on the chip."""
+    model, channels = case.model(), case.shape[1]
+    mixing = np.eye(channels, dtype=np.float32).reshape(channels, channels, 1, 1)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(mixing, "mixing"))
+    model.graph.node[0].input[0] = "mixed"
+    model.graph.node.insert(0, helper.make_node("Conv", ["x", "mixing"], ["mixed"], "product"))
+    return model
+
+
+def test_many_taps_are_loaded_together_where_they_would_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large window on few pixels has a load for each multiply-add: most of the time goes when a load has 7 taps."""
+    model, machine = behind_a_product(Depthwise((1, 512, 7, 7), (7, 7), (3, 3, 3, 3))), load_machine("br100")
+    cycles = []
+    for may in (may_lie_beside, lambda *_: False):
+        monkeypatch.setattr(tile_window, "may_lie_beside", may)
+        package = compile_model(model, machine, "bf16")
+        assert package is not None
+        (program,) = package.programs.values()
+        spans = simulate(program, machine).runs[-1].spans
+        cycles.append(max(end for *_, end in spans) - min(start for _, _, start, _ in spans))
+    assert 2 * cycles[0] < cycles[1]
+
+
 @pytest.mark.usefixtures("loading_once")
 def test_what_is_loaded_once_is_the_same_in_all_tiles_of_a_program() -> None:
     compiled = compile_network(CASES[0].model(), "tiny")
@@ -214,3 +314,42 @@ def test_what_is_loaded_once_is_the_same_in_all_tiles_of_a_program() -> None:
     plan = replace(compiled.plan, steps=(replace(step, kernels=tuple(kernels)),))
     problems = find_plan_problems(plan, "tile", compiled.machine)
     assert any("once, which moves along" in str(problem) for problem in problems)
+
+
+@pytest.mark.usefixtures("taps_beside")
+@pytest.mark.parametrize(
+    ("op", "attributes"),
+    [("MaxPool", {}), ("AveragePool", {}), ("AveragePool", {"count_include_pad": 1}), ("MaxPool", {"strides": [2, 3]})],
+    ids=str,
+)
+def test_taps_of_pools_can_lie_side_by_side(op: str, attributes: dict[str, Any]) -> None:
+    """All below zero, so that what lies outside the image must not win."""
+    pool = helper.make_node(op, ["x"], ["y"], "pool", kernel_shape=[3, 5], pads=[1, 2, 1, 2], **attributes)
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, (2, 24, 11, 13))
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph([pool], "g", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    inputs = {"x": np.random.default_rng(2).integers(-9, 0, (2, 24, 11, 13)).astype(np.float32)}
+    compiled = compile_network(model, "br100", "model")
+    compiled.verify()
+    joined = {s.op for kernel in compiled.kernels for phase in kernel.phases for s in phase.statements}
+    assert joined & {"vredmax", "vredsum"}
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, inputs)
+    np.testing.assert_allclose(compiled.values(inputs)["y"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("op", ["vredsum", "vredmax"])
+def test_a_window_whose_outputs_are_reduced_is_not_unrolled(op: str) -> None:
+    """Groups of outputs would be reduced each for itself."""
+    (kernel,) = (k for k in compile_network(CASES[0].model()).lowered.kernels if k.macs)
+    first, second = kernel.phases
+    reduction = Statement(op, "reduced", (first.statements[-1].result,), dims=("d3",))
+    after = tuple(
+        replace(s, arguments=tuple("reduced" if a == first.statements[-1].result else a for a in s.arguments))
+        for s in second.statements
+    )
+    reduced = replace(kernel, phases=(first, replace(second, statements=(reduction, *after))))
+    assert window_of(kernel) is not None
+    assert window_of(reduced) is None
+    assert window_of(reduced, "r") is None
