@@ -24,6 +24,8 @@ MOST_TAPS = 49
 MOST_OUTPUTS = 8
 MOST_PRODUCTS = 80
 """Taps of all outputs computed together: more of them make long code for little."""
+LEAST_BESIDE = 5
+"""Of fewer taps side by side the reduction takes about as much time as their loads would be waited for."""
 MOST_AHEAD = 5
 PARTS = (1, 2, 3, 4, 6, 8, 12, 16)
 """In how many parts a dimension may be cut where one tile does not hold it, or SPCs would be idle."""
@@ -70,7 +72,8 @@ def _candidates(
 ) -> Iterator[tuple[float, TiledWindow]]:
     """Ways to unroll and tile, with their estimated cycles."""
     fused = all(_loads_floats(statement, memories) for statement in window.before)
-    for beside in ("", *(d.name for d in kernel.red_dims if may_lie_beside(kernel, d.name))):
+    many = [d.name for d in kernel.red_dims if d.extent >= LEAST_BESIDE and may_lie_beside(kernel, d.name)]
+    for beside in ("", *many):
         for way in _unrollings(with_taps_beside(kernel, beside) if beside else kernel, beside, fused):
             form = unrolled(kernel, window, way)
             if way.once == (len(form.phases) > 1):

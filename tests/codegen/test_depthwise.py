@@ -211,6 +211,7 @@ def taps_beside(monkeypatch: pytest.MonkeyPatch) -> None:
         return (found for found in candidates(*arguments) if found[1].how.beside)
 
     monkeypatch.setattr(tile_window, "_candidates", beside)
+    monkeypatch.setattr(tile_window, "LEAST_BESIDE", 2)
     monkeypatch.setattr(tile, "_ways", lambda *_: [])
 
 
@@ -274,6 +275,13 @@ def test_a_tile_has_one_output_along_taps_side_by_side() -> None:
     assert any(
         "several tiled dimensions" in str(problem) for problem in find_plan_problems(plan, "tile", compiled.machine)
     )
+
+
+def test_few_taps_do_not_lie_side_by_side() -> None:
+    """Three taps have a load each: a reduction of three would take as long as it saves."""
+    compiled = compile_network(CASES[0].model())
+    assert not are_beside(compiled)
+    check_window(compiled)
 
 
 def behind_a_product(case: Depthwise) -> onnx.ModelProto:
