@@ -100,6 +100,11 @@ class GraphBuilder:
         """The values that device nodes compute."""
         return {output.name for node in self._nodes for output in node.outputs}
 
+    def maker(self, value: str) -> Node | None:
+        """The node that computes a value; None for inputs and constants."""
+        made = (node for nodes in (self._pending_nodes, self._nodes) for node in reversed(nodes))
+        return next((node for node in made if node.name == value), None)
+
     def is_constant(self, value: str) -> bool:
         """Whether the value is an accepted constant."""
         return value in self._constants

@@ -9,6 +9,7 @@ from birc.compiler.importer.axes import positive_axis
 from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast, named_type
 from birc.compiler.importer.floats import F32, divisor
+from birc.compiler.importer.group_statistics import for_channels, grouped_channels, standardized
 from birc.compiler.importer.lowering import Lower, OpType, Results
 from birc.compiler.importer.moments import Moments, inverse_root
 from birc.compiler.importer.onnx_node import CannotLower, OnnxNode
@@ -21,27 +22,24 @@ def _instance_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
     x, rank = node.input(0), build.rank(node.input(0))
     if rank < 2:
         raise BadModelError(f"InstanceNormalization of {rank} dimensions, at least 2", where=node.where)
-    normal = _standardized(build, x, tuple(range(2, rank)), _epsilon(node))
-    return _affine(build, normal, node.input(1), node.input(2), rank)
+    shape = build.shape(x)
+    image = grouped_channels(build, x) or x
+    channels, rank = build.shape(image)[1], build.rank(image)
+    normal = standardized(build, image, shape[1], _epsilon(node))
+    scale, bias = (for_channels(build, numbers, shape[1], channels) for numbers in node.inputs[1:3])
+    return reshape(build, _affine(build, normal, scale, bias, rank), shape)
 
 
 def _group_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
     """Statistics per group of channels. Until operator set 20 the scales are per group too."""
     x, shape, groups = node.input(0), build.shape(node.input(0)), node.int_attribute("num_groups", 1)
-    batch, channels, *spatial = shape
+    channels = shape[1]
     if groups < 1 or channels % groups:
         raise BadModelError(f"{channels} channels do not make {groups} groups", where=node.where)
-    grouped = reshape(build, x, (batch, groups, channels // groups, *spatial))
-    rank = build.rank(grouped)
-    normal = _standardized(build, grouped, tuple(range(2, rank)), _epsilon(node))
+    scale, bias = node.inputs[1:3]
     if node.version < 21:
-        return reshape(build, _affine(build, normal, node.input(1), node.input(2), rank), shape)
-    return _affine(build, reshape(build, normal, shape), node.input(1), node.input(2), len(shape))
-
-
-def _standardized(build: GraphBuilder, x: str, axes: tuple[int, ...], epsilon: float) -> str:
-    """(x - mean) / sqrt(variance + epsilon) over `axes`, in the type of `x`."""
-    return cast(build, Moments.over(build, x, axes).standardized(epsilon).name, build.type_of(x).dtype)
+        scale, bias = (for_channels(build, numbers, groups, channels) for numbers in (scale, bias))
+    return _affine(build, standardized(build, x, groups, _epsilon(node)), scale, bias, len(shape))
 
 
 def _affine(build: GraphBuilder, x: str, scale: str, bias: str, rank: int) -> str:

@@ -10,8 +10,15 @@ from birc.compiler.passes.choose_layouts import ChooseLayouts
 from birc.compiler.passes.cut_long_axes import CutLongAxes
 from birc.compiler.passes.eliminate_common import EliminateCommon
 from birc.compiler.passes.integer_products import IntegerProducts
+from birc.compiler.passes.reduce_images import ReduceImages
 
-LEGALIZE: Final[tuple[Pass, ...]] = (IntegerProducts(), CutLongAxes(), EliminateCommon(), ChooseLayouts())
+LEGALIZE: Final[tuple[Pass, ...]] = (
+    IntegerProducts(),
+    CutLongAxes(),
+    EliminateCommon(),
+    ChooseLayouts(),
+    ReduceImages(),
+)
 
 
 def legalize_passes(longest: int) -> tuple[Pass, ...]:

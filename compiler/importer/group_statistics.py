@@ -1,0 +1,82 @@
+"""Normalisation by statistics of groups of channels, computed so that images may lie channels last.
+
+The mean of a group is the mean of the means of its channels: what walks an image sums pixels, channel beside channel,
+and only a number for each channel is seen in groups. Each pixel is scaled and shifted by numbers of its channel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from birc.compiler.importer.builder import GraphBuilder
+from birc.compiler.importer.casts import cast
+from birc.compiler.importer.floats import widened
+from birc.compiler.importer.moments import inverse_root
+from birc.compiler.importer.shape import reshape
+from birc.compiler.importer.term import Term
+
+
+def standardized(build: GraphBuilder, x: str, groups: int, epsilon: float) -> str:
+    """(x - mean) / sqrt(variance + epsilon), in the type of `x`.
+
+    Mean and variance are those of each of `groups` equal groups of the channels, dimension 1, of a sample. The variance
+    is that of deviations; a pixel is scaled first and shifted then, as deviations of all pixels need not be kept.
+    """
+    wide = Term(build, widened(build, x))
+    of = _Groups(build.shape(x), groups)
+    mean = of.mean(wide)
+    centred = wide - of.lined(of.spread(mean))
+    scale = of.spread(inverse_root(of.mean(centred * centred), epsilon))
+    shift = -(of.spread(mean) * scale)
+    return cast(build, (wide * of.lined(scale) + of.lined(shift)).name, build.type_of(x).dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """Equal groups of the channels, dimension 1, of images of a `shape`: so `many` in each sample."""
+
+    shape: tuple[int, ...]
+    many: int
+
+    def mean(self, image: Term) -> Term:
+        """The mean of each group of each sample."""
+        batch, channels = self.shape[:2]
+        pixels = range(2, len(self.shape))
+        of_channels = image.reduce("reduce_mean", *pixels) if pixels else image
+        if self.many == channels:
+            return of_channels
+        return of_channels.reshape(batch, self.many, channels // self.many).reduce("reduce_mean", 2)
+
+    def spread(self, numbers: Term) -> Term:
+        """A number for each channel of each sample, of those for groups."""
+        channels = self.shape[1]
+        each = np.repeat(np.arange(self.many, dtype=np.int32), channels // self.many)
+        return numbers if self.many == channels else numbers.gather(each, 1)
+
+    def lined(self, numbers: Term) -> Term:
+        """A number for each channel, lined up with the images."""
+        return numbers.reshape(*self.shape[:2], *(1 for _ in self.shape[2:]))
+
+
+def grouped_channels(build: GraphBuilder, x: str) -> str | None:
+    """The value whose channels lie side by side in those of `x`, several in each; None where there is none.
+
+    Exporters write a normalisation by groups as one of instances whose channels are groups, reshaped before and after.
+    """
+    maker = build.maker(x)
+    if maker is None or maker.op != "reshape" or len(build.shape(x)) < 3:
+        return None
+    (batch, groups, *_), (source,) = build.shape(x), maker.inputs
+    shape = build.shape(source)
+    is_divided = len(shape) > 2 and shape[0] == batch and shape[1] > groups and shape[1] % groups == 0
+    return source if is_divided else None
+
+
+def for_channels(build: GraphBuilder, numbers: str, groups: int, channels: int) -> str:
+    """A number for each channel, of numbers for groups of them."""
+    if groups == channels:
+        return numbers
+    wide = build.emit("expand", (reshape(build, numbers, (groups, 1)),), {"shape": (groups, channels // groups)})
+    return reshape(build, wide, (channels,))
