@@ -196,6 +196,8 @@ def _tiles(all_dims: Sequence[Dimension], bound: Mapping[str, int], capacity: in
     """Extents of tiles: those of `bound`, and a few parts of each other dimension, of inner ones first."""
     dims = [d for d in all_dims if d.name not in bound]
     capacity //= math.prod(bound.values())
+    if not capacity:  # taps side by side alone are more than a register holds
+        return
     found: list[tuple[int, ...]] = [()]
     for place in reversed(range(len(dims))):
         inner = tuple(d.extent for d in dims[place + 1 :])
@@ -207,7 +209,7 @@ def _tiles(all_dims: Sequence[Dimension], bound: Mapping[str, int], capacity: in
             )
         )
     least = min(-(-LEAST_ELEMENTS // math.prod(bound.values())), math.prod(d.extent for d in dims))
-    for tile in found if capacity else ():
+    for tile in found:
         if math.prod(tile) >= least:
             free = {d.name: extent for d, extent in zip(dims, tile, strict=True)}
             yield {d.name: bound.get(d.name, free.get(d.name, 1)) for d in all_dims}
