@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from birc.codegen.changed_code import Item
+from birc.codegen.changed_code import Item, numbered
 from birc.runtime.errors import InternalError
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.program import (
@@ -20,10 +20,7 @@ from birc.runtime.program import (
     Instruction,
     Loop,
     Operand,
-    Register,
-    RingAddress,
     Sync,
-    Window,
     affine,
 )
 
@@ -161,18 +158,7 @@ def _renamed(item: Instruction, depth: int, inner: int) -> Instruction:
         return Sync(number(value.semaphore), mask(value.first), mask(value.last))
 
     def operand(name: str, value: Operand) -> Operand:
-        match value:
-            case Register(at):
-                return Register(number(at))
-            case Box(slot, axes, fill):
-                return Box(slot, tuple(Axis(number(a.start), a.extent, a.step) for a in axes), fill)
-            case RingAddress(base, stride, index, modulo):
-                return RingAddress(number(base), stride, number(index), modulo)
-            case Window():
-                return replace(value, top=number(value.top), left=number(value.left))
-            case int() if name == "first":
-                return mask(value)
-        return value
+        return mask(value) if name == "first" and isinstance(value, int) else numbered(value, number)
 
     fields = BY_MNEMONIC[item.mnemonic].fields
     operands = tuple(operand(f.name, value) for f, value in zip(fields, item.operands, strict=True))

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from birc.codegen.changed_code import Around, Item
+from birc.codegen.changed_code import Around, Item, numbered
 from birc.codegen.row_order import Chosen, Passed, chosen_of
-from birc.runtime.program import Affine, Axis, Box, Instruction, Loop, Operand, RingAddress, Sync, affine
+from birc.runtime.program import Affine, Instruction, Loop, Sync, affine
 
 
 def load_row_ahead(
@@ -74,16 +74,8 @@ def _at_first(item: Instruction, loops: Sequence[int]) -> Instruction:
     def number(value: Affine) -> Affine:
         return affine(value.constant, {depth: factor for depth, factor in value.terms if depth not in loops})
 
-    def operand(value: Operand) -> Operand:
-        match value:
-            case Box(slot, axes, fill):
-                return Box(slot, tuple(Axis(number(a.start), a.extent, a.step) for a in axes), fill)
-            case RingAddress(base, stride, index, modulo):
-                return RingAddress(number(base), stride, number(index), modulo)
-        return value
-
     waits, posts = (tuple(Sync(number(s.semaphore)) for s in syncs) for syncs in (item.waits, item.posts))
-    return replace(item, operands=tuple(map(operand, item.operands)), waits=waits, posts=posts)
+    return replace(item, operands=tuple(numbered(o, number) for o in item.operands), waits=waits, posts=posts)
 
 
 def _with_in_front(items: Sequence[Item], row: Instruction, depth: int, moved: Item) -> Iterator[Item]:

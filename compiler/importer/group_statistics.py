@@ -26,10 +26,10 @@ def standardized(build: GraphBuilder, x: str, groups: int, epsilon: float) -> st
     """
     wide = Term(build, widened(build, x))
     of = _Groups(build.shape(x), groups)
-    mean = of.mean(wide)
-    centred = wide - of.lined(of.spread(mean))
+    mean = of.spread(of.mean(wide))
+    centred = wide - of.lined(mean)
     scale = of.spread(inverse_root(of.mean(centred * centred), epsilon))
-    shift = -(of.spread(mean) * scale)
+    shift = -(mean * scale)
     return cast(build, (wide * of.lined(scale) + of.lined(shift)).name, build.type_of(x).dtype)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -65,4 +64,4 @@ def _is_over_many_pixels(graph: Graph, node: Node) -> bool:
     type = graph.type_of(node.inputs[0])
     height, width = (type.sizes[axis] for axis in PIXELS) if type.rank == len(CHANNELS_LAST) else (1, 1)
     is_image = type.layout == CHANNELS_LAST and type.dtype.is_float
-    return is_image and min(height, width) > 1 and math.prod((height, width)) > MOST_PIXELS
+    return is_image and min(height, width) > 1 and height * width > MOST_PIXELS

@@ -13,9 +13,9 @@ from birc.compiler.ir.plan_access import accesses
 from birc.compiler.ir.registers import vector_registers
 from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.restrict import even_part
-from birc.compiler.passes.taps_beside import may_lie_beside, with_taps_beside
+from birc.compiler.passes.taps_beside import may_lie_beside
 from birc.compiler.passes.tile_vector import banded, best_split
-from birc.compiler.passes.unroll_window import Unrolling, Window, unrolled, window_of, with_loads_ahead
+from birc.compiler.passes.unroll_window import Unrolling, Window, taps_beside, unrolled, window_of, with_loads_ahead
 from birc.compiler.passes.window_cost import WindowWork
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
@@ -74,16 +74,17 @@ def _candidates(
     fused = all(_loads_floats(statement, memories) for statement in window.before)
     many = [d.name for d in kernel.red_dims if d.extent >= LEAST_BESIDE and may_lie_beside(kernel, d.name)]
     for beside in ("", *many):
-        for way in _unrollings(with_taps_beside(kernel, beside) if beside else kernel, beside, fused):
-            form = unrolled(kernel, window, way)
+        changed, left = taps_beside(kernel, beside) if beside else (kernel, window)
+        for way in _unrollings(changed, left, fused):
+            form = unrolled(changed, left, way)
             if way.once == (len(form.phases) > 1):
-                yield from _tiled(way, WindowWork(form, machine, memories))
+                yield from _tiled(replace(way, beside=beside), WindowWork(form, machine, memories))
 
 
-def _unrollings(kernel: Kernel, beside: str, fused: bool) -> Iterator[Unrolling]:
-    """Ways to unroll a kernel that is a window, whose taps along `beside` are side by side already."""
-    taps, window = math.prod(d.extent for d in kernel.red_dims), window_of(kernel, beside)
-    sliding = _sliding(kernel, window) if window is not None else ()
+def _unrollings(kernel: Kernel, window: Window, fused: bool) -> Iterator[Unrolling]:
+    """Ways to unroll a kernel that is a window."""
+    taps = math.prod(d.extent for d in kernel.red_dims)
+    sliding = _sliding(kernel, window)
     if taps > MOST_TAPS or not sliding:
         return
     for counts in itertools.product(*(_groups(d.extent) for d in sliding)):
@@ -93,8 +94,8 @@ def _unrollings(kernel: Kernel, beside: str, fused: bool) -> Iterator[Unrolling]
         # Along the dimension with most outputs first: each operand is then needed for a short time. Where the weights
         # are there anyway the other order has fewer sums at a time.
         order = tuple(sorted((name for name, _ in outputs), key=dict(outputs).__getitem__))
-        yield Unrolling(outputs, order, 1, fused, beside=beside)
-        yield Unrolling(outputs, order[::-1], 1, fused, once=True, beside=beside)
+        yield Unrolling(outputs, order, 1, fused)
+        yield Unrolling(outputs, order[::-1], 1, fused, once=True)
 
 
 def _tiled(how: Unrolling, work: WindowWork) -> Iterator[tuple[float, TiledWindow]]:
@@ -211,8 +212,8 @@ def _tiles(all_dims: Sequence[Dimension], bound: Mapping[str, int], capacity: in
     least = min(-(-LEAST_ELEMENTS // math.prod(bound.values())), math.prod(d.extent for d in dims))
     for tile in found:
         if math.prod(tile) >= least:
-            free = {d.name: extent for d, extent in zip(dims, tile, strict=True)}
-            yield {d.name: bound.get(d.name, free.get(d.name, 1)) for d in all_dims}
+            extents = {**bound, **{d.name: extent for d, extent in zip(dims, tile, strict=True)}}
+            yield {d.name: extents[d.name] for d in all_dims}
 
 
 def _parts(extent: int, most: int, is_free: bool) -> list[int]:

@@ -84,7 +84,7 @@ def window_of(kernel: Kernel, beside: str = "") -> Window | None:
 def unrolled(kernel: Kernel, window: Window, how: Unrolling) -> Kernel:
     """The kernel unrolled: its reduced dimensions are gone, the others count groups of outputs."""
     if how.beside:
-        return unrolled(*_beside(kernel, how.beside), replace(how, beside=""))
+        return unrolled(*taps_beside(kernel, how.beside), replace(how, beside=""))
     outputs = dict(how.outputs)
     space = tuple(replace(d, extent=d.extent // outputs.get(d.name, 1)) for d in kernel.par_dims)
     statements = _Unroller(kernel.red_dims, window, how).statements()
@@ -94,7 +94,7 @@ def unrolled(kernel: Kernel, window: Window, how: Unrolling) -> Kernel:
     return with_loads_ahead(replace(kernel, space=space, phases=phases), how.ahead)
 
 
-def _beside(kernel: Kernel, name: str) -> tuple[Kernel, Window]:
+def taps_beside(kernel: Kernel, name: str) -> tuple[Kernel, Window]:
     """The kernel with the taps along a dimension side by side, and the window that is left of it."""
     kernel = with_taps_beside(kernel, name)
     window = window_of(kernel, name)

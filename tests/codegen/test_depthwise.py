@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -176,15 +176,30 @@ def test_what_is_loaded_serves_all_outputs_of_a_group() -> None:
         assert under_way == min(ahead, counts["vld"])
 
 
+def choose_only(monkeypatch: pytest.MonkeyPatch, chosen: Callable[[Unrolling], object]) -> None:
+    """Let there be only some of all ways to unroll and tile."""
+    candidates = tile_window._candidates
+
+    def some(*arguments: Any) -> Iterator[object]:
+        return (found for found in candidates(*arguments) if chosen(found[1].how))
+
+    monkeypatch.setattr(tile_window, "_candidates", some)
+
+
+def check_values_and_counts(case: Depthwise, compiled: Compiled) -> None:
+    """The program is right by the verifier and by its values, is counted alike by both engines, and has a text."""
+    compiled.verify()
+    check_window(compiled)
+    assert parse_plan(print_plan(compiled.plan)) == compiled.plan
+    values, counts = compiled.values_counted(case.inputs())
+    np.testing.assert_array_equal(values["y"], expected_of(case))
+    assert simulate(compiled.program, compiled.machine).counts == counts
+
+
 @pytest.fixture
 def loading_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of all ways to unroll and tile only those by which a program loads the weights once for all its tiles."""
-    candidates = tile_window._candidates
-
-    def once(*arguments: Any) -> Iterator[object]:
-        return (found for found in candidates(*arguments) if found[1].how.once)
-
-    monkeypatch.setattr(tile_window, "_candidates", once)
+    choose_only(monkeypatch, lambda how: how.once)
 
 
 @pytest.mark.usefixtures("loading_once")
@@ -193,24 +208,14 @@ def loading_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_weights_can_be_loaded_once(case: Depthwise, target: str) -> None:
     compiled = compile_network(case.model(), target)
     assert any(kernel.tiling is not None and kernel.tiling.once for kernel in compiled.kernels)
-    compiled.verify()
-    check_window(compiled)
-    assert parse_plan(print_plan(compiled.plan)) == compiled.plan
-    values, counts = compiled.values_counted(case.inputs())
-    np.testing.assert_array_equal(values["y"], expected_of(case))
-    assert simulate(compiled.program, compiled.machine).counts == counts
+    check_values_and_counts(case, compiled)
     np.testing.assert_array_equal(compiled.step(case.inputs(), "random", 1)["y"], expected_of(case))
 
 
 @pytest.fixture
 def taps_beside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of all ways to unroll and tile only those whose taps along one dimension lie side by side in registers."""
-    candidates = tile_window._candidates
-
-    def beside(*arguments: Any) -> Iterator[object]:
-        return (found for found in candidates(*arguments) if found[1].how.beside)
-
-    monkeypatch.setattr(tile_window, "_candidates", beside)
+    choose_only(monkeypatch, lambda how: how.beside)
     monkeypatch.setattr(tile_window, "LEAST_BESIDE", 2)
     monkeypatch.setattr(tile, "_ways", lambda *_: [])
 
@@ -228,12 +233,7 @@ def are_beside(compiled: Compiled) -> bool:
 def test_taps_can_lie_side_by_side(case: Depthwise, target: str) -> None:
     compiled = compile_network(case.model(), target)
     assert are_beside(compiled)
-    compiled.verify()
-    check_window(compiled)
-    assert parse_plan(print_plan(compiled.plan)) == compiled.plan
-    values, counts = compiled.values_counted(case.inputs())
-    np.testing.assert_array_equal(values["y"], expected_of(case))
-    assert simulate(compiled.program, compiled.machine).counts == counts
+    check_values_and_counts(case, compiled)
 
 
 @pytest.mark.usefixtures("taps_beside")
