@@ -16,12 +16,16 @@ from dataclasses import replace
 
 from birc.compiler.ir.plan import PAR, Access, Index, Kernel, Phase, Statement
 from birc.compiler.ir.plan_access import accesses, with_statements
+from birc.runtime.program import MAX_BOX_RANK
 
 
 def may_lie_beside(kernel: Kernel, name: str) -> bool:
-    """Whether the taps along a reduced dimension can: each SPC has its part by the mapping alone, and axes are free."""
+    """Whether the taps along a reduced dimension can: registers have an axis left for them, one moves along them.
+
+    Where SPCs have their own samples and their own bands of these, parts have all axes that an instruction addresses.
+    """
     moving = [[i for i in access.index if name in dict(i.terms)] for access in accesses(kernel)]
-    return not kernel.has_own_parts and len(kernel.red_dims) > 1 and all(len(axes) <= 1 for axes in moving)
+    return len(kernel.par_dims) < MAX_BOX_RANK and len(kernel.red_dims) > 1 and all(len(axes) <= 1 for axes in moving)
 
 
 def with_taps_beside(kernel: Kernel, name: str) -> Kernel:

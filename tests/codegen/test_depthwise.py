@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +12,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from pipeline import Compiled, compile_graph, compile_network
+from window_ways import choose_only, choose_taps_beside, joins_taps
 
 from birc.compiler.driver import compile_model
 from birc.compiler.importer.importer import import_model
@@ -21,7 +21,7 @@ from birc.compiler.ir.plan_parser import parse_plan
 from birc.compiler.ir.plan_printer import print_plan
 from birc.compiler.ir.plan_verify import find_plan_problems
 from birc.compiler.ir.registers import vector_registers
-from birc.compiler.passes import tile, tile_window
+from birc.compiler.passes import tile_window
 from birc.compiler.passes.taps_beside import may_lie_beside
 from birc.compiler.passes.unroll_window import Unrolling, unrolled, window_of
 from birc.compiler.prove import new_prover
@@ -176,16 +176,6 @@ def test_what_is_loaded_serves_all_outputs_of_a_group() -> None:
         assert under_way == min(ahead, counts["vld"])
 
 
-def choose_only(monkeypatch: pytest.MonkeyPatch, chosen: Callable[[Unrolling], object]) -> None:
-    """Let there be only some of all ways to unroll and tile."""
-    candidates = tile_window._candidates
-
-    def some(*arguments: Any) -> Iterator[object]:
-        return (found for found in candidates(*arguments) if chosen(found[1].how))
-
-    monkeypatch.setattr(tile_window, "_candidates", some)
-
-
 def check_values_and_counts(case: Depthwise, compiled: Compiled) -> None:
     """The program is right by the verifier and by its values, is counted alike by both engines, and has a text."""
     compiled.verify()
@@ -215,16 +205,13 @@ def test_weights_can_be_loaded_once(case: Depthwise, target: str) -> None:
 @pytest.fixture
 def taps_beside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of all ways to unroll and tile only those whose taps along one dimension lie side by side in registers."""
-    choose_only(monkeypatch, lambda how: how.beside)
-    monkeypatch.setattr(tile_window, "LEAST_BESIDE", 2)
-    monkeypatch.setattr(tile, "_ways", lambda *_: [])
+    choose_taps_beside(monkeypatch)
 
 
 def are_beside(compiled: Compiled) -> bool:
     """Whether sums of taps that lie side by side are joined, in every kernel that is a window."""
     windows = [kernel for kernel in compiled.kernels if kernel.macs and kernel.contraction is None]
-    joined = [any(s.op == "vredsum" for phase in kernel.phases for s in phase.statements) for kernel in windows]
-    return bool(joined) and all(joined)
+    return bool(windows) and all(joins_taps(kernel) for kernel in windows)
 
 
 @pytest.mark.usefixtures("taps_beside")
