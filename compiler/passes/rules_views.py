@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from birc.compiler.ir.attributes import element_type, integers
@@ -63,6 +64,38 @@ def transpose_of_transpose(rewriter: Rewriter, node: Node) -> str | None:
     first, second = integers(inner.attributes, "perm"), integers(node.attributes, "perm")
     perm = tuple(first[axis] for axis in second)
     return rewriter.emit("transpose", (inner.inputs[0],), {"perm": perm}, replaces=(node, inner))
+
+
+def transpose_between_reshapes(rewriter: Rewriter, node: Node) -> str | None:
+    """reshape(transpose(reshape(x))) = transpose(x), where axes that the transpose keeps together were merged for it"""
+    inner = rewriter.producer(node.inputs[0], "transpose")
+    merged = rewriter.producer(inner.inputs[0], "reshape") if inner is not None else None
+    if inner is None or merged is None or not node.output.type.num_elements:
+        return None
+    perm, wide = integers(inner.attributes, "perm"), rewriter.sizes(merged.inputs[0])
+    places = _split_places(merged.output.type.sizes, wide)
+    if places is None:
+        return None
+    order = tuple(place for axis in perm for place in places[axis])
+    if tuple(wide[place] for place in order) != node.output.type.sizes:
+        return None
+    return rewriter.emit("transpose", (merged.inputs[0],), {"perm": order}, replaces=(node, inner, merged))
+
+
+def _split_places(sizes: Sequence[int], wide: Sequence[int]) -> list[range] | None:
+    """The axes of `wide` that each axis of `sizes` is made of; None where it is not made of whole ones."""
+    places, first = [], 0
+    for axis, size in enumerate(sizes):
+        end, product = first, 1
+        is_last = axis == len(sizes) - 1
+        while end < len(wide) and (product < size or is_last):
+            product *= wide[end]
+            end += 1
+        if product != size:
+            return None
+        places.append(range(first, end))
+        first = end
+    return places if first == len(wide) else None
 
 
 def expand_of_expand(rewriter: Rewriter, node: Node) -> str | None:
@@ -140,6 +173,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("no-padding", "pad", no_padding),
     Rule("reshape-of-reshape", "reshape", reshape_of_reshape),
     Rule("transpose-of-transpose", "transpose", transpose_of_transpose),
+    Rule("transpose-between-reshapes", "reshape", transpose_between_reshapes),
     Rule("expand-of-expand", "expand", expand_of_expand),
     Rule("slice-of-slice", "slice", slice_of_slice),
     Rule("rows-of-product", "reshape", rows_of_product),

@@ -244,6 +244,29 @@ def masked_otherwise(mask: object, axis: int = 2) -> Body:
     return lambda make: make("softmax", make("add", make.input(2, 4, 4), make.constant(mask)), axis=axis)
 
 
+def turned_keys(merged: tuple[int, ...], perm: tuple[int, ...], shape: tuple[int, ...]) -> Body:
+    """Axes of [2, 3, 5, 4] merged, transposed and split again."""
+
+    def body(make: GraphMaker) -> str:
+        inner = make("reshape", make.input(2, 3, 5, 4), shape=merged)
+        return make("reshape", make("transpose", inner, perm=perm), shape=shape)
+
+    return body
+
+
+def scaled_scores(scaled: int, *, masked: bool = False, first: bool = False, factor: object = 0.25) -> Body:
+    """A softmax over a product of which one operand is scaled."""
+
+    def body(make: GraphMaker) -> str:
+        operands = [make.input(2, 5, 4), make.input(2, 4, 6)]
+        pair = (make.constant(factor), operands[scaled]) if first else (operands[scaled], make.constant(factor))
+        operands[scaled] = make("mul", *pair)
+        scores = make("matmul", *operands)
+        return make("softmax", make("add", scores, make.random(5, 6)) if masked else scores, axis=2)
+
+    return body
+
+
 SIGNED = "cast sub cast"
 SUMS = "cast reduce_sum mul"
 GROUPED_PIECE = "reshape slice reshape slice conv2d"
@@ -270,6 +293,15 @@ CASES = (
         "transpose-of-transpose",
         "transpose",
         lambda m: m("transpose", m("transpose", m.input(2, 3, 4), perm=(1, 2, 0)), perm=(0, 2, 1)),
+    ),
+    Case("transpose-between-reshapes", "transpose", turned_keys((6, 5, 4), (0, 2, 1), (2, 3, 4, 5))),
+    Case("transpose-between-reshapes", "transpose", turned_keys((2, 15, 4), (2, 1, 0), (4, 3, 5, 2))),
+    Case(
+        "transpose-between-reshapes",
+        "transpose",
+        lambda m: m(
+            "reshape", m("transpose", m("reshape", m.input(1, 3, 1, 4), shape=(3, 4)), perm=(1, 0)), shape=(1, 4, 1, 3)
+        ),
     ),
     Case(
         "expand-of-expand",
@@ -358,6 +390,9 @@ CASES = (
     *(Case("choice-by-mask", "where softmax", masked(low)) for low in (-1e9, -3.4e38, -math.inf)),
     Case("choice-by-mask", "where softmax", masked(-1e9, first=True)),
     Case("choice-by-mask", "where softmax", masked(-1e9, rows=1)),
+    Case("factor-of-scores", "matmul mul softmax", scaled_scores(0), ROUNDED),
+    Case("factor-of-scores", "matmul mul softmax", scaled_scores(1, first=True), ROUNDED),
+    Case("factor-of-scores", "matmul mul add softmax", scaled_scores(1, masked=True), ROUNDED),
     Case("signed-quantisation", "quantize dequantize", unsigned_quantisation),
     Case("integer-matrix-product", "matmul sub cast mul", quantized_product, ROUNDED),
     Case("integer-convolution", "pad conv2d cast mul add", quantized_conv, ROUNDED),
@@ -432,6 +467,13 @@ def refusals() -> tuple[tuple[str, Body], ...]:
         scores = m("add", m.input(4, 4), m.constant(np.triu(np.full((4, 4), -1e9), 1)))
         return m("add", scores, m("softmax", scores, axis=1))
 
+    def product_of_scaled(m: GraphMaker) -> str:
+        return m("matmul", m("mul", m.input(2, 5, 4), m.constant(0.25)), m.input(2, 4, 6))
+
+    def shared_queries(m: GraphMaker) -> str:
+        queries = m("mul", m.input(2, 5, 4), m.constant(0.25))
+        return m("matmul", m("softmax", m("matmul", queries, m.input(2, 4, 5)), axis=2), queries)
+
     def shared_rows(biased: bool) -> Body:
         def body(m: GraphMaker) -> str:
             shared = m("matmul", m.input(6, 4), m.random(4, 5))
@@ -471,6 +513,15 @@ def refusals() -> tuple[tuple[str, Body], ...]:
         ("choice-by-mask", masked_otherwise(np.triu(np.full((4, 4), -1e9), 1)[..., :1])),
         ("choice-by-mask", masked_otherwise(np.zeros((4, 4)))),
         ("choice-by-mask", shared_scores),
+        ("transpose-between-reshapes", turned_keys((6, 5, 4), (0, 2, 1), (3, 2, 4, 5))),
+        ("transpose-between-reshapes", turned_keys((6, 5, 4), (1, 2, 0), (5, 4, 6, 1))),
+        ("transpose-between-reshapes", turned_keys((3, 10, 4), (0, 2, 1), (2, 3, 4, 5))),
+        ("factor-of-scores", scaled_scores(0, factor=np.ones((5, 1)))),
+        ("factor-of-scores", scaled_scores(0, factor=0.0)),
+        ("factor-of-scores", scaled_scores(0, factor=1e-30)),
+        ("factor-of-scores", scaled_scores(0, factor=-0.5)),
+        ("factor-of-scores", product_of_scaled),
+        ("factor-of-scores", shared_queries),
         ("same-shape-reshape", lambda m: m("reshape", m.input(2, 3), shape=(2, 3))),
         ("rows-of-product", shared_rows(False)),
         ("rows-of-product", lambda m: rows(m, m("matmul", m.input(1, 6, 4), m.random(4, 5)))),
