@@ -13,7 +13,7 @@ from birc.compiler.passes.base import Pass, PassResult
 from birc.compiler.passes.memory_order import Order, order_of, read_order, row_major
 
 CHANNELS_LAST = (0, 2, 3, 1)
-_IMAGE_OPS = frozenset({"conv2d", "max_pool2d", "max_pool2d_position", "avg_pool2d", "lrn"})
+IMAGE_OPS = frozenset({"conv2d", "max_pool2d", "max_pool2d_position", "avg_pool2d", "lrn"})
 _FOLLOWING = frozenset({"elementwise", "reduction", "movement"})
 
 
@@ -61,7 +61,7 @@ class ChooseLayouts(Pass):
 
 
 def _layout(graph: Graph, node: Node, layouts: dict[str, Order | None]) -> Order | None:
-    if node.op in _IMAGE_OPS:
+    if node.op in IMAGE_OPS:
         return CHANNELS_LAST
     if node.op == "matmul":
         return _as_read(graph, node)

@@ -7,6 +7,7 @@ from typing import Final
 from birc.compiler.ir.graph import Graph
 from birc.compiler.passes.base import OnPass, Pass, run_passes
 from birc.compiler.passes.choose_layouts import ChooseLayouts
+from birc.compiler.passes.compute_as_stored import ComputeAsStored
 from birc.compiler.passes.cut_long_axes import CutLongAxes
 from birc.compiler.passes.eliminate_common import EliminateCommon
 from birc.compiler.passes.integer_products import IntegerProducts
@@ -18,6 +19,7 @@ LEGALIZE: Final[tuple[Pass, ...]] = (
     EliminateCommon(),
     ChooseLayouts(),
     ReduceImages(),
+    ComputeAsStored(),
 )
 
 
