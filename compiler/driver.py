@@ -177,10 +177,14 @@ class Compilation:
         ways: list[tuple[Pass, ...]] = [plain]
         # Parts of FP32 operands are made of what lies together.
         stack = (StackProducts(),) if self.precision != "fp32" else ()
-        for one in (DivideDepth(self.machine.dies), divide_keys_for(self.machine), *stack):
+        deep = DivideDepth(self.machine.dies)
+        for one in (deep, divide_keys_for(self.machine), *stack):
             if one.run(graph).changed:
                 ways += [(one, *way) for way in ways]
         best, found = self.search.fastest(graph, ways) if len(ways) > 1 else (plain, None)
+        square = replace(deep, square=True)
+        if deep in best and len(square.deep(graph)) > len(deep.deep(graph)):
+            best, found = self.search.faster(graph, (best, found), [square if one == deep else one for one in best])
         fold = FoldNorms(self.machine.tcore_cols)
         is_sound = self.precision == "bf16"
         for one in fold.ways(run_passes(graph, best[:-1])) if is_sound and fold.applies(graph) else ():

@@ -19,7 +19,9 @@ class DivideDepth(Pass):
     """A deep product with constant weights becomes a batch of products of `parts` of its depth, and their sum.
 
     Dies that divide the depth exchange sums of rows x columns; those that divide columns exchange the operand before,
-    rows x depth. It is done where the depth is more than `parts` times the columns and no batch is there to divide.
+    rows x depth. It is done where the depth is more than `parts` times the columns and no batch is there to divide;
+    with `square` also where it is no less than the columns of all products that read the operand. That is as much to
+    exchange, but behind heads that the dies have divided their part of the depth is there.
 
     before:
         graph "g" {
@@ -46,9 +48,10 @@ class DivideDepth(Pass):
 
     name: ClassVar[str] = "divide_depth"
     parts: int = 2
+    square: bool = False
 
     def run(self, graph: Graph) -> PassResult:
-        deep = [node for node in graph.nodes if self._divides(graph, node)]
+        deep = self.deep(graph)
         if not deep:
             return PassResult(graph, False)
         editor = GraphEditor(graph, self.name)
@@ -57,6 +60,10 @@ class DivideDepth(Pass):
         editor.drop_unused()
         return PassResult(finish_edit(editor, graph), True, {"divided": len(deep)})
 
+    def deep(self, graph: Graph) -> list[Node]:
+        """The products of a graph that are divided."""
+        return [node for node in graph.nodes if self._divides(graph, node) and self._is_deep(graph, node)]
+
     def _divides(self, graph: Graph, node: Node) -> bool:
         if node.op != "matmul" or self.parts < 2:
             return False
@@ -64,9 +71,14 @@ class DivideDepth(Pass):
         if weights is None or weights.type.rank != 2 or weights.is_splat or not weights.type.dtype.is_float:
             return False
         *batch, rows, depth = graph.type_of(node.inputs[0]).sizes
-        _, columns = weights.type.sizes
-        is_deep = depth > self.parts * columns and depth % self.parts == 0
-        return is_deep and math.prod(batch) == 1 and rows >= FEWEST_ROWS
+        return depth % self.parts == 0 and math.prod(batch) == 1 and rows >= FEWEST_ROWS
+
+    def _is_deep(self, graph: Graph, node: Node) -> bool:
+        depth, columns = _depth_and_columns(graph, node)
+        if depth > self.parts * columns:
+            return True
+        beside = [user for user in graph.users(node.inputs[0]) if user.op == "matmul"]
+        return self.square and depth >= sum(_depth_and_columns(graph, user)[1] for user in beside)
 
     def _divide(self, editor: GraphEditor, node: Node) -> None:
         x, weights = node.inputs
@@ -87,3 +99,8 @@ class DivideDepth(Pass):
             one = add("reshape", box, shape=node.output.type.sizes)
             total = add("add", total, one) if total else one
         editor.replace(node, total)
+
+
+def _depth_and_columns(graph: Graph, product: Node) -> tuple[int, int]:
+    *_, depth, columns = graph.type_of(product.inputs[1]).sizes
+    return depth, columns

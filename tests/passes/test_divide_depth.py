@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
+from example_networks import small
 from graph_maker import GraphMaker, random_inputs
 from pipeline import compiled_plans
 
+from birc.compiler.driver import Compilation
+from birc.compiler.importer.importer import import_model
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.interpreter import run_graph
-from birc.compiler.passes.base import Pass, run_pass, run_passes
+from birc.compiler.passes.base import Pass, PassResult, run_pass, run_passes
 from birc.compiler.passes.divide_depth import FEWEST_ROWS, DivideDepth
 from birc.compiler.passes.fuse import fuse_for
 from birc.compiler.plan_search import Found, PlanSearch
@@ -41,6 +46,47 @@ def test_what_is_divided(x: tuple[int, ...], columns: int, divides: bool) -> Non
     inputs = random_inputs(graph)
     for name, expected in run_graph(graph, inputs).items():
         np.testing.assert_allclose(run_graph(result.graph, inputs)[name], expected, rtol=1e-4, atol=1e-4)
+
+
+def beside(x: tuple[int, ...], columns: Sequence[int]) -> Graph:
+    """A graph of products of one operand, with so many columns each."""
+    make = GraphMaker()
+    rows = make.input(*x)
+    return make.graph(*(make("matmul", rows, make.random(x[-1], count)) for count in columns))
+
+
+@pytest.mark.parametrize(
+    ("x", "columns", "count"),
+    [
+        ((64, 96), (96,), 1),
+        ((64, 96), (97,), 0),
+        ((64, 96), (32, 64), 2),  # each less than half as wide as deep, or all together no wider than deep
+        ((64, 96), (64, 64), 0),  # the operand is less than what they make of it
+    ],
+)
+def test_square_products_are_divided_on_demand(x: tuple[int, ...], columns: Sequence[int], count: int) -> None:
+    graph = beside(x, columns)
+    assert len(DivideDepth(2, square=True).deep(graph)) == count
+    assert len(DivideDepth(2).deep(graph)) == sum(x[-1] > 2 * wide for wide in columns)
+    result = run_pass(DivideDepth(2, square=True), graph)
+    inputs = random_inputs(graph)
+    for name, expected in run_graph(graph, inputs).items():
+        np.testing.assert_allclose(run_graph(result.graph, inputs)[name], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_product_behind_heads_is_divided_where_that_is_faster() -> None:
+    """In a layer of BERT-large each die has heads of its own, which are its part of the depth of the product behind."""
+    model = small("bert", batch=1, layers=1, hidden=1024, heads=16, sequence=384, intermediate=4096)
+    counts = []
+
+    def count(step: Pass, graph: Graph, result: PassResult) -> None:
+        if isinstance(step, DivideDepth):
+            counts.append(result.stats["divided"])
+
+    compilation = Compilation(load_machine("br100"), "bf16", stop_after="fuse", observe=count)
+    compilation.compile_graph(import_model(model), "import")
+    assert counts == [2]
 
 
 def test_weights_computed_at_run_time_are_not_divided() -> None:
