@@ -162,6 +162,23 @@ def concat_without_empty(rewriter: Rewriter, node: Node) -> str | None:
     return rewriter.emit("concat", kept, node.attributes, replaces=(node,))
 
 
+def concat_of_concat(rewriter: Rewriter, node: Node) -> str | None:
+    """concat(x, y, z) = concat(concat(x, y), z), where concat(x, y) is made anyway: it can lie in what it begins"""
+    beginnings = (
+        other
+        for other in rewriter.editor.users(node.inputs[0])
+        if other.op == "concat"
+        and other.attributes == node.attributes
+        and 1 < len(other.inputs) < len(node.inputs)
+        and node.inputs[: len(other.inputs)] == other.inputs
+    )
+    longest = max(beginnings, key=lambda other: len(other.inputs), default=None)
+    if longest is None:
+        return None
+    rest = node.inputs[len(longest.inputs) :]
+    return rewriter.emit("concat", (longest.name, *rest), node.attributes, replaces=(node,))
+
+
 RULES: Final[tuple[Rule, ...]] = (
     Rule("same-shape-reshape", "reshape", same_shape),
     Rule("same-shape-expand", "expand", same_shape),
@@ -170,6 +187,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("whole-slice", "slice", whole_slice),
     Rule("single-concat", "concat", single_concat),
     Rule("concat-without-empty", "concat", concat_without_empty),
+    Rule("concat-of-concat", "concat", concat_of_concat),
     Rule("no-padding", "pad", no_padding),
     Rule("reshape-of-reshape", "reshape", reshape_of_reshape),
     Rule("transpose-of-transpose", "transpose", transpose_of_transpose),

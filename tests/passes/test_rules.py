@@ -267,6 +267,14 @@ def scaled_scores(scaled: int, *, masked: bool = False, first: bool = False, fac
     return body
 
 
+def concat_of_both(make: GraphMaker, longer: str, axis: int = 1) -> str:
+    """The sum of a concatenation's values, and those of a longer one of the values that `longer` names."""
+    values = {name: make.input(2, 2) for name in "xyz"}
+    short = make("concat", values["x"], values["y"], axis=1)
+    whole = make("concat", *(values[name] for name in longer), axis=axis)
+    return make("add", *(make("reduce_sum", value, axes=(0, 1), keepdims=1) for value in (short, whole)))
+
+
 SIGNED = "cast sub cast"
 SUMS = "cast reduce_sum mul"
 GROUPED_PIECE = "reshape slice reshape slice conv2d"
@@ -283,6 +291,11 @@ CASES = (
     ),
     Case("single-concat", "neg", lambda m: m("neg", m("concat", m.input(2, 3), axis=1))),
     Case("concat-without-empty", "concat", lambda m: m("concat", m.input(2, 3), m.input(0, 3), m.input(1, 3), axis=0)),
+    Case(
+        "concat-of-concat",
+        "concat concat reduce_sum reduce_sum add",
+        lambda m: concat_of_both(m, "xyz"),
+    ),
     Case("no-padding", "neg", lambda m: m("neg", m("pad", m.input(2, 3), pads=(0, 0, 0, 0), value=1.0))),
     Case(
         "reshape-of-reshape",
@@ -523,6 +536,9 @@ def refusals() -> tuple[tuple[str, Body], ...]:
         ("factor-of-scores", product_of_scaled),
         ("factor-of-scores", shared_queries),
         ("same-shape-reshape", lambda m: m("reshape", m.input(2, 3), shape=(2, 3))),
+        ("concat-of-concat", lambda m: concat_of_both(m, "yxz")),
+        ("concat-of-concat", lambda m: concat_of_both(m, "xy", axis=0)),
+        ("concat-of-concat", lambda m: concat_of_both(m, "xyz", axis=0)),
         ("rows-of-product", shared_rows(False)),
         ("rows-of-product", lambda m: rows(m, m("matmul", m.input(1, 6, 4), m.random(4, 5)))),
         ("rows-of-product", lambda m: rows(m, m("matmul", m.input(6, 4), m.input(1, 4, 5)))),
