@@ -18,7 +18,7 @@ from birc.runtime.machine import load_machine
 CONV: dict[str, object] = {"stride": (1, 1), "pads": (1, 1, 1, 1), "dilation": (1, 1), "group": 1}
 
 
-def dense_block(layers: int, *, channels: int = 4) -> Graph:
+def dense_block(layers: int, *, channels: int = 16) -> Graph:
     """Layers of a norm and a convolution over all channels made so far; the result are the channels of all."""
     make = GraphMaker()
     image = make("relu", make.input(2, channels, 5, 6))
