@@ -14,7 +14,6 @@ from birc.compiler.passes.canonicalize import canonicalize
 from birc.compiler.passes.lower.lower import lower_graph
 from birc.runtime.machine import load_machine
 
-
 CONV: dict[str, object] = {"stride": (1, 1), "pads": (1, 1, 1, 1), "dilation": (1, 1), "group": 1}
 
 
