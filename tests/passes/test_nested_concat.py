@@ -1,4 +1,4 @@
-"""Blocks in which every layer reads what all before it made: the values lie side by side once, and nobody copies them."""
+"""Blocks in which every layer reads what all before it made: that lies side by side once, and nobody copies it."""
 
 from __future__ import annotations
 
