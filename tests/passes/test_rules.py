@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import integer_forms
 import numpy as np
 import pytest
 import rotary_forms
@@ -161,72 +162,6 @@ def silu(make: GraphMaker) -> str:
 
 
 EVERYTHING = [[[row, column] for column in range(3)] for row in range(2)]
-
-
-def integer_product(a: tuple[int, ...], b: tuple[int, ...], element: str) -> Body:
-    return lambda make: make("matmul", make.input(*a, element=element), make.input(*b, element=element))
-
-
-def integer_conv(x: tuple[int, ...], w: tuple[int, ...], element: str, bias: str) -> Body:
-    def body(make: GraphMaker) -> str:
-        inputs = (make.input(*x, element=element), make.input(*w, element=element), make.input(w[0], element=bias))
-        return make("conv2d", *inputs, stride=(1, 1), pads=(1,) * 4, dilation=(1, 1), group=x[1] // w[1])
-
-    return body
-
-
-def scale(make: GraphMaker) -> tuple[str, str]:
-    return make.constant(0.5), make.constant(-128, "i8")
-
-
-def dequantized(make: GraphMaker, *shape: int) -> str:
-    return make("dequantize", make.input(*shape, element="i8"), *scale(make))
-
-
-def quantized(make: GraphMaker, x: str) -> str:
-    return make("quantize", x, *scale(make), to=dtype("i8"))
-
-
-def kept_integers(make: GraphMaker) -> str:
-    return quantized(make, make("dequantize", make("neg", make.input(3, 4, element="i8")), *scale(make)))
-
-
-def unsigned_quantisation(make: GraphMaker) -> str:
-    numbers = (make.constant(0.5), make.constant(3, "u8"))
-    return make("dequantize", make("quantize", make.input(3, 4), *numbers, to=dtype("u8")), *numbers)
-
-
-def quantized_product(make: GraphMaker) -> str:
-    weights = make("dequantize", make.constant([[1, 2], [3, -4], [5, 6]], "i8"), make.constant([0.25, 2.0]))
-    return make("matmul", dequantized(make, 4, 3), weights)
-
-
-def quantized_conv(make: GraphMaker) -> str:
-    weights = make("dequantize", make.constant(np.ones((2, 3, 1, 1)), "i8"), make.constant(0.5))
-    image = dequantized(make, 1, 3, 4, 4)
-    return make("conv2d", image, weights, make.random(2), stride=(1, 1), pads=(1,) * 4, dilation=(1, 1), group=1)
-
-
-def pool_of_integers(make: GraphMaker) -> str:
-    window = {"kernel": (2, 2), "stride": (1, 1), "pads": (0, 1, 0, 1), "dilation": (1, 1)}
-    return quantized(make, make("max_pool2d", dequantized(make, 1, 2, 4, 4), **window))
-
-
-def scaled_sum(make: GraphMaker) -> str:
-    numbers = make("mul", make.input(3, 4), make.constant(0.25))
-    return quantized(make, make("relu", make("add", numbers, dequantized(make, 3, 4))))
-
-
-VIEWS_OF_INTEGERS = {
-    "transpose": {"perm": (1, 0)},
-    "reshape": {"shape": (4, 3)},
-    "slice": {"starts": (0, 1), "ends": (2, 3), "steps": (1, 1)},
-    "expand": {"shape": (2, 3, 4)},
-}
-
-
-def view_of_integers(op: str) -> Body:
-    return lambda make: make(op, dequantized(make, 3, 4), **VIEWS_OF_INTEGERS[op])
 
 
 def masked(low: float, *, first: bool = False, rows: int = 4) -> Body:
@@ -406,46 +341,51 @@ CASES = (
     Case("factor-of-scores", "matmul mul softmax", scaled_scores(0), ROUNDED),
     Case("factor-of-scores", "matmul mul softmax", scaled_scores(1, first=True), ROUNDED),
     Case("factor-of-scores", "matmul mul add softmax", scaled_scores(1, masked=True), ROUNDED),
-    Case("signed-quantisation", "quantize dequantize", unsigned_quantisation),
-    Case("integer-matrix-product", "matmul sub cast mul", quantized_product, ROUNDED),
-    Case("integer-convolution", "pad conv2d cast mul add", quantized_conv, ROUNDED),
-    *(Case(f"{op}-of-integers", f"{op} dequantize", view_of_integers(op)) for op in VIEWS_OF_INTEGERS),
-    Case("kept-integers", "neg", kept_integers),
-    Case("ordered-integers", "max_pool2d", pool_of_integers),
-    Case("saturated-instead", "quantize", lambda make: quantized(make, make("relu", make.input(3, 4)))),
-    Case("divided-beforehand", "mul dequantize add relu quantize", scaled_sum),
+    Case("signed-quantisation", "quantize dequantize", integer_forms.unsigned_quantisation),
+    Case("integer-matrix-product", "matmul sub cast mul", integer_forms.quantized_product, ROUNDED),
+    Case("integer-convolution", "pad conv2d cast mul add", integer_forms.quantized_conv, ROUNDED),
+    *(
+        Case(f"{op}-of-integers", f"{op} dequantize", integer_forms.view_of_integers(op))
+        for op in integer_forms.VIEWS_OF_INTEGERS
+    ),
+    Case("kept-integers", "neg", integer_forms.kept_integers),
+    Case("ordered-integers", "max_pool2d", integer_forms.pool_of_integers),
+    Case("saturated-instead", "quantize", lambda make: integer_forms.quantized(make, make("relu", make.input(3, 4)))),
+    Case("divided-beforehand", "mul dequantize add relu quantize", integer_forms.scaled_sum),
     Case(
         "signed-matrix-product",
         f"{SIGNED} {SIGNED} matmul {SUMS} add {SUMS} add",
-        integer_product((3, 4), (4, 5), "u8"),
+        integer_forms.integer_product((3, 4), (4, 5), "u8"),
     ),
     Case(
         "signed-convolution",
         f"{SIGNED} {SIGNED} pad conv2d {SUMS} reshape add conv2d reshape expand reshape mul add",
-        integer_conv((1, 4, 5, 5), (6, 2, 3, 3), "u8", "i32"),
+        integer_forms.integer_conv((1, 4, 5, 5), (6, 2, 3, 3), "u8", "i32"),
     ),
     Case(
-        "cut-matrix-product", "slice slice matmul slice slice matmul add", integer_product((2, 2000), (2000, 3), "i8")
+        "cut-matrix-product",
+        "slice slice matmul slice slice matmul add",
+        integer_forms.integer_product((2, 2000), (2000, 3), "i8"),
     ),
     Case(
         "cut-convolution",
         f"{GROUPED_PIECE} {GROUPED_PIECE} {GROUPED_PIECE} add add",
-        integer_conv((1, 600, 4, 4), (2, 300, 3, 3), "i8", "i32"),
+        integer_forms.integer_conv((1, 600, 4, 4), (2, 300, 3, 3), "i8", "i32"),
     ),
     Case(
         "cut-window",
         "pad slice slice conv2d slice slice conv2d add",
-        integer_conv((1, 1, 33, 33), (1, 1, 33, 33), "i8", "i32"),
+        integer_forms.integer_conv((1, 1, 33, 33), (1, 1, 33, 33), "i8", "i32"),
     ),
     Case(
         "product-of-wide-integers",
         "expand reshape expand reshape transpose reshape reshape mul reduce_sum reshape",
-        integer_product((1, 2, 1, 1, 2, 3), (3, 4), "i32"),
+        integer_forms.integer_product((1, 2, 1, 1, 2, 3), (3, 4), "i32"),
     ),
     Case(
         "convolution-of-wide-integers",
         "pad slice slice reshape reshape concat reshape reshape cast cast mul reduce_sum cast reshape reshape add",
-        integer_conv((1, 2, 4, 4), (3, 2, 1, 2), "i16", "i16"),
+        integer_forms.integer_conv((1, 2, 4, 4), (3, 2, 1, 2), "i16", "i16"),
     ),
     Case(
         "product-by-halves",
