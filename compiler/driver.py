@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -185,13 +186,21 @@ class Compilation:
         square = replace(deep, square=True)
         if deep in best and len(square.deep(graph)) > len(deep.deep(graph)):
             best, found = self.search.faster(graph, (best, found), [square if one == deep else one for one in best])
-        fold = FoldNorms(self.machine.tcore_cols)
-        is_sound = self.precision == "bf16"
-        for one in fold.ways(run_passes(graph, best[:-1])) if is_sound and fold.applies(graph) else ():
-            way, found = self.search.faster(graph, (best, found), (*best[:-1], one, best[-1]))
-            if way is not best:
-                return way, found
-        return best, found
+        if self.precision != "bf16" or not FoldNorms(self.machine.tcore_cols).applies(graph):
+            return best, found
+        folded = self._folded(graph, best, found)
+        if best is plain:
+            return folded
+        # A product may be fastest in parts, which the kernel of a norm adds up, only as long as that is not folded.
+        return min((folded, self._folded(graph, plain, None)), key=lambda way: _latency_cycles(way[1]))
+
+    def _folded(self, graph: Graph, way: Sequence[Pass], found: Found | None) -> tuple[Sequence[Pass], Found | None]:
+        """The passes with norms folded into products, and the plan after them, where that is faster."""
+        for one in FoldNorms(self.machine.tcore_cols).ways(run_passes(graph, way[:-1])):
+            faster, found = self.search.faster(graph, (way, found), (*way[:-1], one, way[-1]))
+            if faster is not way:
+                return faster, found
+        return way, found
 
     def compile_plan(self, plan: Plan, data: Data, done: str, finished: Finished | None = None) -> CompiledPart | None:
         """Go on from a plan after the phase `done`; the search may have `finished` it already."""
@@ -561,6 +570,10 @@ def _digest(model: ModelSource) -> str:
         with open(model, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _latency_cycles(found: Found | None) -> float:
+    return found.outcome.latency_cycles if found is not None and found.outcome is not None else math.inf
 
 
 def _boundary(boundaries: tuple[Boundary, ...], ports: tuple[Port, ...]) -> tuple[BoundaryTensor, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -39,11 +39,15 @@ SATURATING = frozenset({"quantize"})
 
 @dataclass(slots=True)
 class _Draft:
-    """A group in the making; `depth` are the kernels on the longest way to its result, this one included."""
+    """A group in the making; `depth` are the kernels on the longest way to its result, this one included.
+
+    One that `keeps` stores values between its nodes, which others read.
+    """
 
     nodes: list[Node] = field(default_factory=list)
     anchors: list[Node] = field(default_factory=list)
     depth: int = 1
+    keeps: bool = False
 
     @property
     def anchor(self) -> Node | None:
@@ -71,9 +75,10 @@ class Fuse(Pass):
     A group has at most one anchor: a product, convolution, pool, norm, reduction or gather; a softmax over the columns
     of a product may be the second, with the logsumexp of the same. Element-wise nodes follow any anchor but a
     reduction, and precede a norm or a reduction. Statistics of rows join what makes the rows, though others read these,
-    too. What makes another operand of a node from one tensor, element by element, comes along: it reads no more than
-    the operand. `tile_columns` are those of the T-core, `row_tiles` what registers hold of a row, and `operand_bytes`
-    what an input buffer holds of the other operand (0: no softmax joins).
+    too; so do element-wise nodes and norms where all before them is element-wise and nobody waits the longer for what
+    others read: it is stored between the nodes. What makes another operand of a node from one tensor, element by
+    element, comes along: it reads no more than the operand. `tile_columns` are those of the T-core, `row_tiles` what
+    registers hold of a row, and `operand_bytes` what an input buffer holds of the other operand (0: no softmax joins).
 
     before:
         graph "g" {
@@ -121,21 +126,23 @@ class Fuse(Pass):
         depths: dict[str, int] = {}
         refusals: dict[tuple[str, str], Refusal] = {}
         for node in graph.nodes:
-            found = {name: _refusal(self, graph, node, name, drafts) for name in _computed(graph, node)}
+            found = {name: _refusal(self, graph, node, name, drafts, depths) for name in _computed(graph, node)}
             refusals.update({(node.name, name): refusal for name, refusal in found.items() if refusal is not None})
             if node.op in VIEWS or node.op in MOVEMENTS:
                 depth = max((depths[name] for name in found), default=0) + (node.op in MOVEMENTS)
                 depths.update((value.name, depth) for value in node.outputs)
                 continue
             allowed = {name: drafts[name] for name, refusal in found.items() if refusal is None}
-            draft = _joined(node, allowed)
+            kept = {name for name, one in allowed.items() if one.keeps or _refusal_of_use(graph, node, name, one)}
+            draft = _joined(node, allowed, kept)
             if draft is None:
                 draft = _Draft()
                 order.append(draft)
+            draft.keeps |= any(allowed[name] is draft for name in kept)
             for name, other in allowed.items():
                 if other is draft:
                     continue
-                refusal = _refusal_beside(graph, draft, other)
+                refusal = _refusal_beside(graph, draft, other, is_kept=name in kept)
                 if refusal is not None:
                     refusals[node.name, name] = refusal
                     continue
@@ -175,15 +182,18 @@ def _computed(graph: Graph, node: Node) -> tuple[str, ...]:
     return tuple(reversed(dict.fromkeys(reversed(names))))
 
 
-def _joined(node: Node, allowed: Mapping[str, _Draft]) -> _Draft | None:
-    """The group that `node` joins: with an anchor if there is one, the deepest, for which the others need not wait, and
-    of equally deep ones that of the latest operand."""
-    anchored = [draft for draft in allowed.values() if draft.anchor is not None]
-    return max(reversed(anchored or list(allowed.values())), key=lambda draft: draft.depth, default=None)
+def _joined(node: Node, allowed: Mapping[str, _Draft], kept: Container[str]) -> _Draft | None:
+    """The group that `node` joins: with an anchor if there is one, or one that does not come along, the deepest, for
+    which the others need not wait, and of equally deep ones that of the latest operand."""
+    anchored = [draft for name, draft in allowed.items() if draft.anchor is not None and name not in kept]
+    staying = [draft for name, draft in allowed.items() if name in kept]
+    return max(reversed(anchored or staying or list(allowed.values())), key=lambda draft: draft.depth, default=None)
 
 
-def _refusal_beside(graph: Graph, draft: _Draft, other: _Draft) -> Refusal | None:
+def _refusal_beside(graph: Graph, draft: _Draft, other: _Draft, *, is_kept: bool) -> Refusal | None:
     """Why the group of another operand does not come along when a node joins `draft`."""
+    if is_kept:
+        return Refusal(Reason.READERS, f"others read of the group of %{other.nodes[-1].name}, and would wait")
     if other.anchor is not None:
         anchors = " and ".join(anchor.op for anchor in (*other.anchors, *draft.anchors))
         return Refusal(Reason.ANCHORS, f"{anchors} are both anchors, and a group has one")
@@ -199,7 +209,9 @@ def _refusal_beside(graph: Graph, draft: _Draft, other: _Draft) -> Refusal | Non
     return None
 
 
-def _refusal(limits: Fuse, graph: Graph, node: Node, name: str, drafts: Mapping[str, _Draft]) -> Refusal | None:
+def _refusal(
+    limits: Fuse, graph: Graph, node: Node, name: str, drafts: Mapping[str, _Draft], depths: Mapping[str, int]
+) -> Refusal | None:
     """Why `node` may not join the group that makes its operand `name`; None when it may."""
     for op, what in ((node.op, f"%{node.name}"), (_producing_op(graph, name), f"%{name}")):
         if op in VIEWS:
@@ -215,13 +227,37 @@ def _refusal(limits: Fuse, graph: Graph, node: Node, name: str, drafts: Mapping[
     draft = drafts[name]
     if node.op == "logsumexp" and _is_beside(node, draft.nodes[-1]):
         return None
-    is_stored = node.op == "row_statistics"  # The rows are, which others read.
+    use = _refusal_of_use(graph, node, name, draft)
     return (
         _refusal_of_kinds(limits, graph, node, draft)
-        or (_refusal_of_last(name, draft) if is_stored else _refusal_of_readers(graph, node, name, draft))
+        or (None if _may_keep(node, draft) else use)
         or _refusal_of_types(graph, node, name, draft)
         or _refusal_of_row(limits, graph, node, draft)
+        or (_refusal_of_waiting(graph, node, name, drafts, depths) if use or draft.keeps else None)
     )
+
+
+def _may_keep(node: Node, draft: _Draft) -> bool:
+    """Whether a node may follow what others read, too: all before it is computed element by element."""
+    return draft.anchor is None and (is_element_wise_op(node.op) or node.op in ROW_ANCHORS - SMALLER)
+
+
+def _refusal_of_use(graph: Graph, node: Node, name: str, draft: _Draft) -> Refusal | None:
+    """What keeps an operand from being the result of its group, for `node` alone. Of statistics the rows are stored."""
+    return (
+        _refusal_of_last(name, draft) if node.op == "row_statistics" else _refusal_of_readers(graph, node, name, draft)
+    )
+
+
+def _refusal_of_waiting(
+    graph: Graph, node: Node, name: str, drafts: Mapping[str, _Draft], depths: Mapping[str, int]
+) -> Refusal | None:
+    """Whether those who read what a group stores would wait for operands of `node`, and these perhaps for them."""
+    draft = drafts[name]
+    later = [other for other in _computed(graph, node) if drafts.get(other) is not draft]
+    if all(depths[other] < draft.depth for other in later):
+        return None
+    return Refusal(Reason.READERS, f"others read of the group of %{name}, and would wait for {listed(later)}")
 
 
 def _is_beside(node: Node, softmax: Node) -> bool:

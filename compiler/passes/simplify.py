@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from birc.compiler.ir.graph import Graph
-from birc.compiler.passes import rules_arithmetic, rules_convolution, rules_index, rules_scores, rules_views
+from birc.compiler.passes import (
+    rules_arithmetic,
+    rules_convolution,
+    rules_index,
+    rules_scores,
+    rules_unrolled,
+    rules_views,
+)
 from birc.compiler.passes.base import Pass, PassResult
 from birc.compiler.passes.rules import Rule, apply_rules
 
@@ -16,6 +23,7 @@ RULES: Final[tuple[Rule, ...]] = (
     *rules_convolution.RULES,
     *rules_index.RULES,
     *rules_scores.RULES,
+    *rules_unrolled.RULES,
 )
 
 

@@ -80,22 +80,38 @@ def anchor_after_anchor() -> Pair:
 
 def given_out() -> Pair:
     make = GraphMaker()
-    y = make("exp", make.input(4, 4))
+    y = make("softmax", make.input(4, 4), axis=1)
     result = make("neg", y)
     return make.graph(y, result), result, y
 
 
 def readers() -> Pair:
     make = GraphMaker()
-    y = make("exp", make.input(4, 4))
+    y = make("softmax", make.input(4, 4), axis=1)
     first, second = make("neg", y), make("relu", y)
     return make.graph(first, second), second, y
+
+
+def readers_that_would_wait() -> Pair:
+    make = GraphMaker()
+    y = make("exp", make.input(4, 4))
+    total = make("add", y, make("matmul", y, make.random(4, 4)))
+    return make.graph(total), total, y
+
+
+def readers_of_what_would_come_along() -> Pair:
+    """Deeper than the product that the sum joins."""
+    make = GraphMaker()
+    x = make.input(4, 4)
+    y = make("exp", make("transpose", make("matmul", x, make.random(4, 4)), perm=(1, 0)))
+    total = make("add", y, make("matmul", x, make.random(4, 4)))
+    return make.graph(total, y), total, y
 
 
 def not_last() -> Pair:
     """No op has two results today; of one that does a group would have to store the other."""
     holder = TensorType(dtype("f32"), (4,))
-    two = Node("neg", ("x",), (Value("first", holder), Value("second", holder)))
+    two = Node("softmax", ("x",), (Value("first", holder), Value("second", holder)))
     result = Node("exp", ("second",), (Value("y", holder),))
     return Graph("two", (Value("x", holder),), ("y",), (two, result)), "y", "second"
 
@@ -178,6 +194,16 @@ def scores(columns: int, depth: int = 16, before: int = 0, axis: int = 1) -> Pai
         (anchor_after_anchor(), Reason.ANCHORS, "matmul and log_softmax are both anchors, and a group has one"),
         (given_out(), Reason.GIVEN_OUT, "%v0 is an output of the graph"),
         (readers(), Reason.READERS, "%v0 has 2 readers: %v1, %v2"),
+        (
+            readers_that_would_wait(),
+            Reason.READERS,
+            "others read of the group of %v0, and would wait for %v1",
+        ),
+        (
+            readers_of_what_would_come_along(),
+            Reason.READERS,
+            "others read of the group of %v2, and would wait",
+        ),
         (not_last(), Reason.NOT_LAST, "%second is not the result of its group, which is %first"),
         (shapes(), Reason.SHAPES, "shapes differ: [1, 4] in, [3, 4] out"),
         (wraps(), Reason.WRAPS, "i8 wraps around when it is stored, not in a register of 32 bits"),

@@ -10,6 +10,8 @@ import integer_forms
 import numpy as np
 import pytest
 import rotary_forms
+import score_forms
+import unrolled_forms
 from graph_maker import GraphMaker, random_inputs, sources_of
 
 from birc.compiler.ir.graph import Graph
@@ -164,44 +166,6 @@ def silu(make: GraphMaker) -> str:
 EVERYTHING = [[[row, column] for column in range(3)] for row in range(2)]
 
 
-def masked(low: float, *, first: bool = False, rows: int = 4) -> Body:
-    """A softmax over scores to which a causal mask is added."""
-
-    def body(make: GraphMaker) -> str:
-        mask = make.constant(np.triu(np.full((rows, 4), low), 1 if rows > 1 else 3)[None])
-        scores = make.input(2, 4, 4)
-        return make("softmax", make("add", *((mask, scores) if first else (scores, mask))), axis=2)
-
-    return body
-
-
-def masked_otherwise(mask: object, axis: int = 2) -> Body:
-    return lambda make: make("softmax", make("add", make.input(2, 4, 4), make.constant(mask)), axis=axis)
-
-
-def turned_keys(merged: tuple[int, ...], perm: tuple[int, ...], shape: tuple[int, ...]) -> Body:
-    """Axes of [2, 3, 5, 4] merged, transposed and split again."""
-
-    def body(make: GraphMaker) -> str:
-        inner = make("reshape", make.input(2, 3, 5, 4), shape=merged)
-        return make("reshape", make("transpose", inner, perm=perm), shape=shape)
-
-    return body
-
-
-def scaled_scores(scaled: int, *, masked: bool = False, first: bool = False, factor: object = 0.25) -> Body:
-    """A softmax over a product of which one operand is scaled."""
-
-    def body(make: GraphMaker) -> str:
-        operands = [make.input(2, 5, 4), make.input(2, 4, 6)]
-        pair = (make.constant(factor), operands[scaled]) if first else (operands[scaled], make.constant(factor))
-        operands[scaled] = make("mul", *pair)
-        scores = make("matmul", *operands)
-        return make("softmax", make("add", scores, make.random(5, 6)) if masked else scores, axis=2)
-
-    return body
-
-
 def concat_of_both(make: GraphMaker, longer: str, axis: int = 1) -> str:
     """The sum of a concatenation's values, and those of a longer one of the values that `longer` names."""
     values = {name: make.input(2, 2) for name in "xyz"}
@@ -213,6 +177,8 @@ def concat_of_both(make: GraphMaker, longer: str, axis: int = 1) -> str:
 SIGNED = "cast sub cast"
 SUMS = "cast reduce_sum mul"
 GROUPED_PIECE = "reshape slice reshape slice conv2d"
+
+UNROLLED = "tanh mul slice reshape " * 3 + "concat concat matmul"
 
 CASES = (
     Case("same-shape-reshape", "neg", lambda m: m("neg", m("reshape", m.input(2, 3), shape=(2, 3)))),
@@ -242,8 +208,8 @@ CASES = (
         "transpose",
         lambda m: m("transpose", m("transpose", m.input(2, 3, 4), perm=(1, 2, 0)), perm=(0, 2, 1)),
     ),
-    Case("transpose-between-reshapes", "transpose", turned_keys((6, 5, 4), (0, 2, 1), (2, 3, 4, 5))),
-    Case("transpose-between-reshapes", "transpose", turned_keys((2, 15, 4), (2, 1, 0), (4, 3, 5, 2))),
+    Case("transpose-between-reshapes", "transpose", score_forms.turned_keys((6, 5, 4), (0, 2, 1), (2, 3, 4, 5))),
+    Case("transpose-between-reshapes", "transpose", score_forms.turned_keys((2, 15, 4), (2, 1, 0), (4, 3, 5, 2))),
     Case(
         "transpose-between-reshapes",
         "transpose",
@@ -335,12 +301,18 @@ CASES = (
         for form, ops in (("strided", "rotate"), ("taken", "rotate"))
     ),
     *(Case("one-angle-a-pair", "rotate", lambda m, n=n: rotary_forms.rotate(m, neighbours=n)) for n in (False, True)),
-    *(Case("choice-by-mask", "where softmax", masked(low)) for low in (-1e9, -3.4e38, -math.inf)),
-    Case("choice-by-mask", "where softmax", masked(-1e9, first=True)),
-    Case("choice-by-mask", "where softmax", masked(-1e9, rows=1)),
-    Case("factor-of-scores", "matmul mul softmax", scaled_scores(0), ROUNDED),
-    Case("factor-of-scores", "matmul mul softmax", scaled_scores(1, first=True), ROUNDED),
-    Case("factor-of-scores", "matmul mul add softmax", scaled_scores(1, masked=True), ROUNDED),
+    *(Case("choice-by-mask", "where softmax", score_forms.masked(low)) for low in (-1e9, -3.4e38, -math.inf)),
+    Case("choice-by-mask", "where softmax", score_forms.masked(-1e9, first=True)),
+    Case("choice-by-mask", "where softmax", score_forms.masked(-1e9, rows=1)),
+    Case("concat-of-pieces", "slice", lambda m: unrolled_forms.pieces(m, (3, 5, 7), None, 1)),
+    Case("concat-of-pieces", "slice reshape", lambda m: unrolled_forms.pieces(m, (0, 2, 4, 6, 8), (1, 3, 2), 1)),
+    *(
+        Case("products-of-rounds", f"{UNROLLED} reshape transpose reshape", unrolled_forms.unrolled(axis=axis), ROUNDED)
+        for axis in (0, 1, 2)
+    ),
+    Case("factor-of-scores", "matmul mul softmax", score_forms.scaled_scores(0), ROUNDED),
+    Case("factor-of-scores", "matmul mul softmax", score_forms.scaled_scores(1, first=True), ROUNDED),
+    Case("factor-of-scores", "matmul mul add softmax", score_forms.scaled_scores(1, masked=True), ROUNDED),
     Case("signed-quantisation", "quantize dequantize", integer_forms.unsigned_quantisation),
     Case("integer-matrix-product", "matmul sub cast mul", integer_forms.quantized_product, ROUNDED),
     Case("integer-convolution", "pad conv2d cast mul add", integer_forms.quantized_conv, ROUNDED),
@@ -459,22 +431,29 @@ def refusals() -> tuple[tuple[str, Body], ...]:
         ("rotate-by-turned-copy", rotary_forms.turned_integers),
         ("one-angle-a-pair", lambda m: rotary_forms.rotate(m, neighbours=False, twice=False)),
         ("one-angle-a-pair", lambda m: m("rotate", m.input(3, 8), m.random(8), m.random(8), interleaved=0)),
-        ("choice-by-mask", masked(-1e4)),
-        ("choice-by-mask", masked_otherwise(np.triu(np.full((4, 4), -1e9), 0))),
-        ("choice-by-mask", masked_otherwise(np.tri(4) * -1e9 + np.eye(4))),
-        ("choice-by-mask", masked_otherwise(np.triu(np.full((4, 4), -1e9), 1), axis=1)),
-        ("choice-by-mask", masked_otherwise(np.triu(np.full((4, 4), -1e9), 1)[..., :1])),
-        ("choice-by-mask", masked_otherwise(np.zeros((4, 4)))),
+        ("choice-by-mask", score_forms.masked(-1e4)),
+        ("choice-by-mask", score_forms.masked_otherwise(np.triu(np.full((4, 4), -1e9), 0))),
+        ("choice-by-mask", score_forms.masked_otherwise(np.tri(4) * -1e9 + np.eye(4))),
+        ("choice-by-mask", score_forms.masked_otherwise(np.triu(np.full((4, 4), -1e9), 1), axis=1)),
+        ("choice-by-mask", score_forms.masked_otherwise(np.triu(np.full((4, 4), -1e9), 1)[..., :1])),
+        ("choice-by-mask", score_forms.masked_otherwise(np.zeros((4, 4)))),
         ("choice-by-mask", shared_scores),
-        ("transpose-between-reshapes", turned_keys((6, 5, 4), (0, 2, 1), (3, 2, 4, 5))),
-        ("transpose-between-reshapes", turned_keys((6, 5, 4), (1, 2, 0), (5, 4, 6, 1))),
-        ("transpose-between-reshapes", turned_keys((3, 10, 4), (0, 2, 1), (2, 3, 4, 5))),
-        ("factor-of-scores", scaled_scores(0, factor=np.ones((5, 1)))),
-        ("factor-of-scores", scaled_scores(0, factor=0.0)),
-        ("factor-of-scores", scaled_scores(0, factor=1e-30)),
-        ("factor-of-scores", scaled_scores(0, factor=-0.5)),
+        ("transpose-between-reshapes", score_forms.turned_keys((6, 5, 4), (0, 2, 1), (3, 2, 4, 5))),
+        ("transpose-between-reshapes", score_forms.turned_keys((6, 5, 4), (1, 2, 0), (5, 4, 6, 1))),
+        ("transpose-between-reshapes", score_forms.turned_keys((3, 10, 4), (0, 2, 1), (2, 3, 4, 5))),
+        ("factor-of-scores", score_forms.scaled_scores(0, factor=np.ones((5, 1)))),
+        ("factor-of-scores", score_forms.scaled_scores(0, factor=0.0)),
+        ("factor-of-scores", score_forms.scaled_scores(0, factor=1e-30)),
+        ("factor-of-scores", score_forms.scaled_scores(0, factor=-0.5)),
         ("factor-of-scores", product_of_scaled),
         ("factor-of-scores", shared_queries),
+        ("concat-of-pieces", lambda m: unrolled_forms.pieces(m, (3, 5, 8), None, 1)),
+        ("concat-of-pieces", lambda m: unrolled_forms.pieces(m, (5, 3, 1), None, 1)),
+        ("concat-of-pieces", lambda m: unrolled_forms.pieces(m, (3, 5), None, 2)),
+        ("concat-of-pieces", lambda m: unrolled_forms.pieces(m, (3, 5), (2, 3, 1), 1)),
+        ("products-of-rounds", unrolled_forms.unrolled(2)),
+        ("products-of-rounds", unrolled_forms.unrolled(views=True)),
+        ("products-of-rounds", unrolled_forms.unrolled(weights=True)),
         ("same-shape-reshape", lambda m: m("reshape", m.input(2, 3), shape=(2, 3))),
         ("concat-of-concat", lambda m: concat_of_both(m, "yxz")),
         ("concat-of-concat", lambda m: concat_of_both(m, "xy", axis=0)),
