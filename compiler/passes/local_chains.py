@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from birc.compiler.ir.plan import Buffer, KernelStep, Plan, Step
+from birc.compiler.ir.plan import Buffer, ExchangeStep, KernelStep, Plan, Step
 from birc.compiler.passes.chain_gain import (
     OWN,
     Chain,
@@ -86,7 +86,10 @@ def _found(steps: Sequence[Step], pairs: Pairs) -> Mapping[int, list[Offer]]:
 
 
 def _drawn_together(steps: Sequence[Step], pairs: Pairs) -> list[int]:
-    """The order of the steps, products right behind what alone they read of where such pairs gain by themselves."""
+    """The order of the steps, products right behind what alone they read of where such pairs gain by themselves.
+
+    Exchanges that bring what else such a product reads come right behind what writes that.
+    """
     users = pairs.gains.users
     order = list(range(len(steps)))
     for number, step in enumerate(steps):
@@ -94,8 +97,15 @@ def _drawn_together(steps: Sequence[Step], pairs: Pairs) -> list[int]:
         for other in sorted(reader for reader in readers if reader > number + 1):
             place, end = order.index(number), order.index(other)
             passed = order[place + 1 : end]
-            if passed and _may_pass(steps, other, passed) and pairs.best(steps, number, other, is_next=False):
-                order.insert(place + 1, order.pop(end))
+            brought = [n for n in passed if isinstance(steps[n], ExchangeStep) and not _may_pass(steps, other, [n])]
+            others = [n for n in passed if n not in brought]
+            is_late = any(_behind_writers(steps, n, [number, *others]) for n in brought)
+            if not passed or is_late or not _may_pass(steps, other, others):
+                continue
+            if pairs.best(steps, number, other, is_next=False):
+                order[place : end + 1] = [number, other, *others]
+                for moved, exchange in enumerate(brought):
+                    order.insert(_behind_writers(steps, exchange, order[: place + moved]), exchange)
     return order
 
 
@@ -125,6 +135,12 @@ def _may_pass(steps: Sequence[Step], number: int, others: Sequence[int]) -> bool
     return bool(result) and all(
         result.isdisjoint(touched(steps[n])) and touched(moved).isdisjoint(written(steps[n])) for n in others
     )
+
+
+def _behind_writers(steps: Sequence[Step], exchange: int, order: Sequence[int]) -> int:
+    """The first place in an order of steps that has none behind it that writes what an exchange sends."""
+    sent = touched(steps[exchange])
+    return next((n + 1 for n in reversed(range(len(order))) if not sent.isdisjoint(written(steps[order[n]]))), 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,17 +43,15 @@ def stored_exchanges(plan: Plan) -> Plan:
     """The plan whose kernels store on the other die what it needs of them, as if all scratch buffers lay in L2."""
     scratch = {b.name for b in plan.buffers if b.role == "scratch" and b.space != "tb"}
     steps = list(plan.steps)
-    last = -1
     for number, step in enumerate(plan.steps):
         if not isinstance(step, ExchangeStep):
             continue
-        writers = [_writer(e, plan.steps, range(last + 1, number)) for e in step.exchanges if e.view.buffer in scratch]
+        writers = [_writer(e, plan.steps[:number]) for e in step.exchanges if e.view.buffer in scratch]
         found = [writer for writer in writers if writer is not None]
         if len(found) == len(step.exchanges):
             steps[number] = replace(step, stored=True)
             for writer in found:
                 steps[writer.step] = _with_statements(steps[writer.step], writer.storing, writer.die)
-        last = number
     return replace(plan, steps=tuple(steps))
 
 
@@ -95,12 +93,13 @@ def _with_statements(step: Step, change: Callable[[Statement], tuple[Statement, 
     return step if kernels == step.kernels else replace(step, kernels=kernels)
 
 
-def _writer(exchange: Exchange, steps: Sequence[Step], between: range) -> Writer | None:
+def _writer(exchange: Exchange, before: Sequence[Step]) -> Writer | None:
     """The store that makes what is sent, if nothing else touches it, here or there, until it is sent."""
     sent = region(exchange.view)
     touched: list[Access] = []  # by the other die
-    for number in reversed(between):
-        step = steps[number]
+    for number, step in reversed([*enumerate(before)]):
+        if isinstance(step, ExchangeStep) and any(e.view.buffer == sent.buffer for e in step.exchanges):
+            return None
         if not isinstance(step, KernelStep):
             continue
         here, there = step.kernels[exchange.sender], step.kernels[1 - exchange.sender]

@@ -14,7 +14,7 @@ from pairs import own, paired
 from pipeline import Compiled
 
 from birc.compiler.ir.graph import Graph
-from birc.compiler.ir.plan import SPC, SPC_PRODUCTS, Kernel, KernelStep, View
+from birc.compiler.ir.plan import SPC, SPC_PRODUCTS, ExchangeStep, Kernel, KernelStep, View
 from birc.compiler.ir.plan_access import with_views
 from birc.compiler.passes.canonicalize import canonicalize
 from birc.compiler.passes.lifetimes import instances, writes_of
@@ -119,6 +119,31 @@ def test_groups_of_rows_are_followed_by_their_products() -> None:
         assert read.contraction.a.view.buffer in writes_of(made)
     assert "barrier" not in {name for command in found.program.commands if (name := getattr(command, "op", ""))}
     check(found, causal)
+
+
+@pytest.mark.parametrize(("target", "rows", "spcs"), [(WIDE, 64, 2), ("br100", 512, 4)])
+def test_values_of_the_other_die_come_before_the_shares(target: str | Machine, rows: int, spcs: int) -> None:
+    """Each die has some of the rows, and needs the values of all: their exchange does not part the pair."""
+    make = GraphMaker()
+    x = make.input(rows, DEPTH)
+    weights = [make.random(DEPTH, DEPTH) for _ in range(3)]
+    q, k, v = (make("matmul", x, w) for w in weights)
+    shares = make("softmax", make("matmul", q, make("transpose", k, perm=(1, 0))), axis=1)
+    found = paired(make.graph(make("matmul", shares, v)), target)
+    assert found is not None
+    steps = [step for step in found.plan.steps if isinstance(step, KernelStep | ExchangeStep)]
+    assert [own(step.kernel) for step in steps[-2:] if isinstance(step, KernelStep)] == [{SPC: spcs}] * 2
+    (exchange,) = (step for step in steps if isinstance(step, ExchangeStep))
+    assert {sent.view.buffer for sent in exchange.exchanges} == {v}
+    found.verify()
+    assert not list(new_prover().flaws(found.plan, found.machine))
+    inputs = random_inputs(found.graph)
+    a, b, c = (
+        inputs["x0"].astype(np.float64) @ found.graph.constants[name].data.astype(np.float64) for name in weights
+    )
+    powers = np.exp(a @ b.T - (a @ b.T).max(axis=1, keepdims=True))
+    (actual,) = found.values(inputs).values()
+    np.testing.assert_allclose(actual, powers / powers.sum(axis=1, keepdims=True) @ c, rtol=1e-2, atol=1e-2)
 
 
 def test_shares_that_are_an_output_stay_in_shared_memory() -> None:

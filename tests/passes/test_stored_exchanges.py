@@ -123,6 +123,21 @@ def test_it_may_be_made_a_few_steps_before():
     assert stored_away(plan) == [replace(ROWS, lower=(0, 0), away=True)]
 
 
+def test_another_exchange_may_come_between():
+    """Of another buffer: what is stored on the other die lies there already when that one is over."""
+    other = "other"
+    makes_other = KernelStep((touching(replace(OTHERS, buffer=other)), None))
+    exchange = ExchangeStep((Exchange(replace(OTHERS, buffer=other), 0),))
+    plan = plan_of(ROWS, KernelStep((touching(ROWS), touching(OTHERS))), makes_other, exchange)
+    plan = stored_exchanges(replace(plan, buffers=(*plan.buffers, replace(plan.buffers[0], name=other))))
+    assert [step.stored for step in plan.steps if isinstance(step, ExchangeStep)] == [True, True]
+    assert [view.buffer for view in stored_away(plan)] == [NAME, other]
+    machine = load_machine("br100")
+    for step in (tile, schedule, allocate):
+        plan = step(plan, machine)
+    assert not list(new_prover().flaws(plan, machine))
+
+
 def test_what_has_the_longer_way_is_stored_first():
     step = stored_exchanges(plan_of(ROWS, KernelStep((touching(ROWS), None)))).steps[0]
     assert isinstance(step, KernelStep)
