@@ -2,11 +2,14 @@
 
 The mean of a group is the mean of the means of its channels: what walks an image sums pixels, channel beside channel,
 and only a number for each channel is seen in groups. Each pixel is scaled and shifted by numbers of its channel.
+A signal, which has one dimension, is an image of which the rows follow each other.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isqrt
+from typing import Final
 
 import numpy as np
 
@@ -17,20 +20,36 @@ from birc.compiler.importer.moments import inverse_root
 from birc.compiler.importer.shape import reshape
 from birc.compiler.importer.term import Term
 
+LONG_SIGNAL: Final = 512
+"""Elements from which on a signal is summed up in steps: a tile of all of them has few channels."""
+
 
 def standardized(build: GraphBuilder, x: str, groups: int, epsilon: float) -> str:
     """(x - mean) / sqrt(variance + epsilon), in the type of `x`.
 
     Mean and variance are those of each of `groups` equal groups of the channels, dimension 1, of a sample. The variance
-    is that of deviations; a pixel is scaled first and shifted then, as deviations of all pixels need not be kept.
+    is that of deviations; a pixel is scaled first and shifted then, as deviations of all pixels need not be kept. A
+    long signal is seen as an image, which is summed up row by row.
     """
+    shape = build.shape(x)
+    image = _as_image(shape)
+    if image != shape:
+        return reshape(build, standardized(build, reshape(build, x, image), groups, epsilon), shape)
     wide = Term(build, widened(build, x))
-    of = _Groups(build.shape(x), groups)
+    of = _Groups(shape, groups)
     mean = of.spread(of.mean(wide))
     centred = wide - of.lined(mean)
     scale = of.spread(inverse_root(of.mean(centred * centred), epsilon))
     shift = -(mean * scale)
     return cast(build, (wide * of.lined(scale) + of.lined(shift)).name, build.type_of(x).dtype)
+
+
+def _as_image(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a long signal with its length as rows of pixels, as many as a row has or a few more."""
+    if len(shape) != 3 or shape[2] < LONG_SIGNAL:
+        return shape
+    width = next(n for n in range(isqrt(shape[2]), 0, -1) if shape[2] % n == 0)
+    return (*shape[:2], shape[2] // width, width) if width > 1 else shape
 
 
 @dataclass(frozen=True, slots=True)

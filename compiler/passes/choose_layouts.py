@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -21,9 +22,10 @@ _FOLLOWING = frozenset({"elementwise", "reduction", "movement"})
 class ChooseLayouts(Pass):
     """Images lie channels last, so that a tile's depth is contiguous; what follows an image keeps its order.
 
-    A product that is only read transposed lies as its reader sees it, as long as columns stay innermost. What is
-    gathered lies as the table does, seen through views: both are walked along what is innermost. Outputs of the graph
-    stay row-major. Views (reshape, transpose, ...) have no layout of their own.
+    So does what is computed element by element of an image that is seen with an axis divided, or with axes of extent 1
+    more or less, as signals are. A product that is only read transposed lies as its reader sees it, as long as columns
+    stay innermost. What is gathered lies as the table does, seen through views: both are walked along what is
+    innermost. Outputs of the graph stay row-major. Views (reshape, transpose, ...) have no layout of their own.
 
     before:
         graph "g" {
@@ -48,7 +50,7 @@ class ChooseLayouts(Pass):
         orders: dict[str, Order | None] = {}
         nodes = []
         for node in graph.nodes:
-            layout = _as_table(graph, node, orders) if node.op == "gather" else _layout(graph, node, layouts)
+            layout = _as_table(graph, node, orders) if node.op == "gather" else _layout(graph, node, layouts, orders)
             outputs = tuple(
                 Value(v.name, _with_layout(v.type, None if v.name in graph.outputs else layout)) for v in node.outputs
             )
@@ -60,7 +62,9 @@ class ChooseLayouts(Pass):
         return PassResult(result, changed, {"channels last": sum(layout is not None for layout in layouts.values())})
 
 
-def _layout(graph: Graph, node: Node, layouts: dict[str, Order | None]) -> Order | None:
+def _layout(
+    graph: Graph, node: Node, layouts: Mapping[str, Order | None], orders: Mapping[str, Order | None]
+) -> Order | None:
     if node.op in IMAGE_OPS:
         return CHANNELS_LAST
     if node.op == "matmul":
@@ -72,6 +76,22 @@ def _layout(graph: Graph, node: Node, layouts: dict[str, Order | None]) -> Order
         layout = layouts.get(name)
         if layout is not None and len(layout) == len(shape):
             return layout
+    return _of_reshaped(graph, node, layouts, orders) if row(node.op).category == "elementwise" else None
+
+
+def _of_reshaped(
+    graph: Graph, node: Node, layouts: Mapping[str, Order | None], orders: Mapping[str, Order | None]
+) -> Order | None:
+    """The order in which an operand lies that is another value, of an order of its own, reshaped; None for none."""
+    for name in node.present_inputs:
+        source, type = name, graph.type_of(name)
+        while (producer := graph.producer(source)) is not None and producer.op == "reshape":
+            source = producer.inputs[0]
+        if type.sizes != node.output.type.sizes or layouts.get(source) is None:
+            continue
+        order = read_order(name, type, orders)
+        if order is not None and order != row_major(type.rank):
+            return order
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from birc.compiler.ir.attributes import integers
-from birc.compiler.ir.graph import Node
+from birc.compiler.ir.graph import GROUP, Graph, Node
 from birc.compiler.ir.table import row
 from birc.compiler.ir.types import TensorType
 
@@ -51,6 +51,15 @@ def _reshaped(order: Order, old: Sequence[int], new: Sequence[int]) -> Order | N
         if product != size:
             return None
     return tuple(part for axis in order for part in parts[axis]) if place == len(new) else None
+
+
+def seen_order(graph: Graph, name: str) -> Order | None:
+    """The order of a value in a graph whose types say how what is no view lies; None if it has none."""
+    type, producer = graph.type_of(name), graph.producer(name)
+    if producer is None or producer.op == GROUP or row(producer.op).category != "view":
+        return type.layout or row_major(type.rank)
+    source = producer.inputs[0]
+    return order_of(producer, graph.type_of(source), seen_order(graph, source), type)
 
 
 def read_order(name: str, type: TensorType, orders: Mapping[str, Order | None]) -> Order | None:

@@ -10,6 +10,7 @@ from birc.compiler.ir.edit import GraphEditor
 from birc.compiler.ir.graph import Graph, Node
 from birc.compiler.passes.base import Pass, PassResult, finish_edit
 from birc.compiler.passes.choose_layouts import CHANNELS_LAST
+from birc.compiler.passes.memory_order import seen_order
 
 PIXELS: Final = (2, 3)
 """The axes of an image that are no channels."""
@@ -63,5 +64,5 @@ def _is_over_many_pixels(graph: Graph, node: Node) -> bool:
         return False
     type = graph.type_of(node.inputs[0])
     height, width = (type.sizes[axis] for axis in PIXELS) if type.rank == len(CHANNELS_LAST) else (1, 1)
-    is_image = type.layout == CHANNELS_LAST and type.dtype.is_float
+    is_image = seen_order(graph, node.inputs[0]) == CHANNELS_LAST and type.dtype.is_float
     return is_image and min(height, width) > 1 and height * width > MOST_PIXELS

@@ -34,7 +34,9 @@ def factor_of_scores(rewriter: Rewriter, node: Node) -> str | None:
             if SMALLEST_FACTOR <= number <= LARGEST_FACTOR:
                 operands = tuple(operand if i == place else other for i, other in enumerate(node.inputs))
                 product = rewriter.emit("matmul", operands, node.attributes, replaces=(node, scaled))
-                return rewriter.emit("mul", (product, factor), replaces=(node,))
+                # As others look for the factor of scores.
+                scalar = rewriter.add_constant(constant.data.reshape(()), factor) if constant.type.rank else factor
+                return rewriter.emit("mul", (product, scalar), replaces=(node,))
     return None
 
 

@@ -85,6 +85,30 @@ def test_no_image_is_seen_with_its_channels_and_pixels_in_one(form: str) -> None
     assert set(large) == {(2, CHANNELS, SIDE, SIDE)}
 
 
+@pytest.mark.parametrize("length", [30, 600, 601, 1201 * 3])
+def test_signals_agree_with_fp64(length: int) -> None:
+    """Long ones are summed up in steps, unless their length is a prime."""
+    generator = np.random.default_rng(length)
+    x = (generator.standard_normal((2, CHANNELS, length)) + 5.0).astype(np.float32)
+    scale, bias = parameters()
+    known = {"w": np.eye(CHANNELS, dtype=np.float32)[..., None], "scale": scale, "bias": bias}
+    signal = helper.make_node("Conv", ["x", "w"], ["c"])
+    norm = helper.make_node("InstanceNormalization", ["c", "scale", "bias"], ["n"])
+    graph = helper.make_graph(
+        [signal, norm, helper.make_node("Conv", ["n", "w"], ["y"])],
+        "signals",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, x.shape)],
+        [numpy_helper.from_array(data, name) for name, data in known.items()],
+    )
+    package = compile_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]), "tiny")
+    assert package is not None
+    wide = x.astype(np.float64)
+    normal = (wide - wide.mean(2, keepdims=True)) / np.sqrt(wide.var(2, keepdims=True) + EPSILON)
+    wanted = normal * scale[:, None] + bias[:, None]
+    np.testing.assert_allclose(load(package).run({"x": x})["y"], wanted, rtol=5e-3, atol=1e-2)
+
+
 def test_instances_of_what_was_no_reshape_stay_as_they_are() -> None:
     entry = model("exporter", *parameters())
     graph = canonicalize(import_model(entry))

@@ -57,6 +57,36 @@ def test_another_rank_has_no_layout() -> None:
     assert chosen[total] is None
 
 
+def signals(make: GraphMaker, shape: tuple[int, ...] = (1, 6, 64)) -> tuple[str, str]:
+    """What is computed of a convolution over one dimension, which others see as an image of one row."""
+    image = make("conv2d", make.input(1, 4, 1, 64), make.random(6, 4, 1, 3), **{**CONV, "pads": (0, 1, 0, 1)})
+    signal = make("relu", make("reshape", image, shape=shape))
+    seen = make("reshape", make("neg", signal), shape=(1, 6, 1, 64))
+    return signal, make("conv2d", seen, make.random(5, 6, 1, 3), **{**CONV, "pads": (0, 1, 0, 1)})
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [
+        ((1, 6, 64), (0, 2, 1)),
+        ((6, 64), (1, 0)),
+        ((1, 6, 8, 8), CHANNELS_LAST),
+        ((1, 384), None),
+        ((1, 2, 3, 64), (0, 3, 1, 2)),
+    ],
+)
+def test_a_reshaped_image_keeps_its_order(shape: tuple[int, ...], layout: tuple[int, ...] | None) -> None:
+    make = GraphMaker()
+    signal, last = signals(make, shape)
+    graph = make.graph(make("abs", last))
+    assert layouts(graph)[signal] == layout
+    case = compile_graph(graph)
+    case.verify()
+    inputs = random_inputs(graph)
+    ((name, expected),) = run_graph(graph, inputs).items()
+    np.testing.assert_allclose(case.values(inputs)[name], expected, rtol=0, atol=2e-3 * np.abs(expected).max())
+
+
 def gathered(make: GraphMaker, table: str, axis: int) -> str:
     """Some places of an axis, one of them twice."""
     return make("gather", table, make.constant([0, 0, 2, 1], "i32"), axis=axis)

@@ -71,6 +71,15 @@ def pieces(graph: Graph) -> list[tuple[int, ...]]:
     return [graph.type_of(node.inputs[0]).sizes for node in graph.nodes if node.op == "logsumexp"]
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1)])
+def test_factors_of_queries_and_keys_do_not_hide_an_attention(shape: tuple[int, ...]) -> None:
+    make = GraphMaker()
+    factor = make.constant(np.full(shape, 0.7))
+    queries, keys = make("mul", make.input(2, 5, 4), factor), make("mul", make.input(2, 4, 8), factor)
+    graph = make.graph(make("matmul", make("softmax", make("matmul", queries, keys), axis=2), make.input(2, 8, 4)))
+    assert len(pieces(run_passes(canonicalize(graph), (DivideKeys(4),)))) == 2
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.integers(1, 24),

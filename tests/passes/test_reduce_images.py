@@ -54,6 +54,28 @@ def test_other_reductions_stay(graph: Graph) -> None:
     assert len(in_steps(graph).nodes) == len(graph.nodes)
 
 
+def of_signal(length: tuple[int, int]) -> Graph:
+    """The mean of a signal of channels, which lies as the image of one row that it was, seen as one of several rows."""
+    make = GraphMaker()
+    image = make("lrn", make.input(2, 6, 1, length[0] * length[1]), size=3, alpha=0.1, beta=0.5, k=1.0)
+    signal = make("reshape", image, shape=(2, 6, length[0] * length[1]))
+    mean = make("reduce_mean", make("reshape", signal, shape=(2, 6, *length)), axes=(2, 3), keepdims=1)
+    return make.graph(make("neg", mean))
+
+
+def test_an_image_that_is_seen_through_views_is_reduced_row_by_row() -> None:
+    graph = of_signal((40, 15))
+    means = [node for node in in_steps(graph).nodes if node.op == "reduce_mean"]
+    assert [node.output.type.sizes for node in means] == [(2, 6, 40, 1), (2, 6, 1, 1)]
+    compiled = compile_graph(graph)
+    compiled.verify()
+    walked = next(kernel for kernel in compiled.kernels if kernel.name == means[0].name)
+    assert [dimension.extent for dimension in walked.par_dims][-2:] == [15, 6]
+    inputs = random_inputs(graph)
+    ((name, expected),) = run_graph(graph, inputs).items()
+    np.testing.assert_allclose(compiled.values(inputs)[name], expected, rtol=1e-5, atol=1e-6)
+
+
 def test_images_that_lie_row_major_stay() -> None:
     make = GraphMaker()
     graph = make.graph(make("reduce_mean", make("neg", make.input(1, 4, 32, 32)), axes=(2, 3), keepdims=1))

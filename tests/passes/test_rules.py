@@ -312,6 +312,7 @@ CASES = (
     ),
     Case("factor-of-scores", "matmul mul softmax", score_forms.scaled_scores(0), ROUNDED),
     Case("factor-of-scores", "matmul mul softmax", score_forms.scaled_scores(1, first=True), ROUNDED),
+    Case("factor-of-scores", "matmul mul softmax", score_forms.scaled_scores(0, factor=[[0.25]]), ROUNDED),
     Case("factor-of-scores", "matmul mul add softmax", score_forms.scaled_scores(1, masked=True), ROUNDED),
     Case("signed-quantisation", "quantize dequantize", integer_forms.unsigned_quantisation),
     Case("integer-matrix-product", "matmul sub cast mul", integer_forms.quantized_product, ROUNDED),

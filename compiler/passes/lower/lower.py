@@ -54,6 +54,7 @@ from birc.compiler.passes.lower.support import check_ranks, check_supported, nod
 from birc.compiler.passes.lower.tables import separate_tables
 from birc.compiler.passes.lower.views import broadcast, narrow, reshape, transpose
 from birc.compiler.passes.lower.window import avg_pool2d, depthwise_conv2d, lrn, max_pool2d, max_pool2d_position
+from birc.compiler.passes.memory_order import seen_order
 from birc.runtime.machine import Machine
 from birc.runtime.program import MAX_BOX_RANK
 
@@ -244,7 +245,7 @@ def _lower_group(env: Environment, node: Node) -> Kernel:
     anchor = next((n for n in lowering.nodes if not is_element_wise_op(n.op)), None)
     if anchor is not None and anchor.op in ROW_ANCHORS:
         type = lowering.type_of(anchor.inputs[0])
-        layout = type.layout if anchor.op in SMALLER else node.outputs[0].type.layout
+        layout = _read_layout(lowering, anchor) if anchor.op in SMALLER else node.outputs[0].type.layout
         axes = reduced_axes(anchor, type.rank)
         lowering.frame = with_small_factors(Frame.of(type.sizes, layout), axes, env.max_dim, node_name(anchor))
     output: Frame | None = None
@@ -262,6 +263,13 @@ def _lower_group(env: Environment, node: Node) -> Kernel:
     if env.joining is None or not lowering.neighbours:
         return kernel
     return join_neighbours(env, kernel, lowering.neighbours, env.joining)
+
+
+def _read_layout(lowering: GroupLowering, anchor: Node) -> tuple[int, ...] | None:
+    """The order in which a reduction walks its operand: as that lies, also where it is seen through views."""
+    name = anchor.inputs[0]
+    outer = lowering.outer.get(name)
+    return lowering.type_of(name).layout if outer is None else seen_order(lowering.env.graph, outer)
 
 
 def _is_shares(graph: Graph, node: Node) -> bool:
