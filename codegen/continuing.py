@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from birc.codegen.changed_code import Around, Item, changed
 from birc.codegen.slots import Slots
-from birc.codegen.tile_products import A_FREE, A_FULL
 from birc.compiler.ir.plan import Tiling
+from birc.compiler.ir.semaphores import A_FREE, A_FULL
 from birc.runtime.errors import InternalError
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.program import Affine, Box, Instruction, Kernel, Loop, Operand, RingAddress, Sync, affine

@@ -28,7 +28,7 @@ from birc.codegen.rows_by_parts import RowsByParts
 from birc.codegen.shifted_rows import ADD, BEGIN, ShiftedRows
 from birc.codegen.slots import Slots
 from birc.codegen.statements import StatementWriter
-from birc.codegen.tile_products import A_FREE, A_FULL, ACC_FREE, B_FREE, B_FULL, TileProducts
+from birc.codegen.tile_products import TileProducts
 from birc.codegen.turns import turns_of
 from birc.codegen.winding_depth import RowLoop, WindingDepth
 from birc.compiler.ir.plan import BLOCK, Contraction, Dimension, Kernel, Phase, Statement, Tiling
@@ -37,6 +37,7 @@ from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.plan_winding import winds_through_depth
 from birc.compiler.ir.registers import epilogue_of, program_registers
 from birc.compiler.ir.row_overlap import overlapped_dimension
+from birc.compiler.ir.semaphores import A_FREE, A_FULL, ACC_FREE, B_FREE, B_FULL
 from birc.compiler.ir.tile_order import BY_COLUMNS, OPENING, OVERLAPPING, WINDING
 from birc.runtime.machine import Machine
 from birc.runtime.program import Affine, Instruction, Register, Sync, affine

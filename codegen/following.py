@@ -22,8 +22,8 @@ from birc.codegen.passed_tiles import telling_of
 from birc.codegen.row_order import Passed, check_order, chosen_of, counting_programs
 from birc.codegen.rows_ahead import load_row_ahead
 from birc.codegen.slots import Slots
-from birc.codegen.tile_products import A_FREE, A_FULL, ACC_FREE, ACC_FULL, B_FREE, B_FULL
 from birc.compiler.ir.plan_following import Taken
+from birc.compiler.ir.semaphores import A_FREE, A_FULL, ACC_FREE, ACC_FULL, B_FREE, B_FULL
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.program import Box, Instruction, Kernel, Operand, Register, RingAddress, Sync, affine
 

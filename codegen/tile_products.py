@@ -13,11 +13,9 @@ from birc.codegen.operand_loads import OperandLoads
 from birc.codegen.statements import StatementWriter
 from birc.compiler.ir.plan import Contraction, Dimension, Kernel, Tiling
 from birc.compiler.ir.plan_patch import Patch, patch_of
+from birc.compiler.ir.semaphores import A_FREE, A_FULL, ACC_FREE, ACC_FULL, B_FREE, B_FULL
 from birc.runtime.machine import Machine
 from birc.runtime.program import Affine, Instruction, RingAddress, Sync, Window, affine
-
-A_FULL, A_FREE, B_FULL, B_FREE, ACC_FREE, ACC_FULL = range(6)
-"""The semaphores; the last is that of the first vector program, those of others follow."""
 
 Multiply = Callable[[RingAddress, RingAddress, int, tuple[Sync, ...], tuple[Sync, ...]], None]
 """Writes a T-core operation on two tiles, which adds but in the first iterations of masked loops; waits and posts."""

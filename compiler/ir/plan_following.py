@@ -21,6 +21,7 @@ from birc.compiler.ir.plan_patch import slot_bytes
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.plan_verify_tiling import tiling_problems
 from birc.compiler.ir.registers import epilogue_of
+from birc.compiler.ir.semaphores import of_pairs, semaphores_there
 from birc.compiler.ir.view_overlap import ViewOverlap
 from birc.runtime.machine import Machine
 
@@ -80,17 +81,6 @@ def most_taken(pairs: Sequence[tuple[Kernel, Kernel]], machine: Machine) -> Take
     )
 
 
-def semaphores_of(pairs: Sequence[tuple[Kernel, Kernel]], most: Taken) -> int:
-    """How many semaphores the kernel of pairs has at most.
-
-    Each product has two of its own, which count free slots. Others are of all pairs: the accumulator's, two for what
-    first and second products loaded, one for sums of second ones, one by which the columns of each wait for the pair
-    before, one by which the first row does, and for each program of first products one for its sums, two for its rows,
-    and one for each of those of the next pair, which wait for it.
-    """
-    return 4 * len(pairs) + 9 + (3 + most.programs) * most.programs
-
-
 def left_by(first: Taken, machine: Machine) -> Machine:
     """The machine as a product sees it that follows a first one."""
     return replace(
@@ -128,12 +118,16 @@ def kernels_problems(kernels: Sequence[Kernel], machine: Machine) -> Iterator[st
     rest = left_by(most, machine)
     for _, second in pairs:
         yield from (f"behind several products {what}" for what in tiling_problems(second, rest))
-    limit = machine.semaphores_tcore + machine.semaphores_spc
-    if semaphores_of(pairs, most) > limit:
-        yield f"products that follow each other need {semaphores_of(pairs, most)} semaphores, an SPC has {limit}"
+    yield from _semaphore_problems(len(pairs), most, machine)
     for number, pair in enumerate(pairs):
         for later in pairs[number + 1 :]:
             yield from _order_of_pairs(pair, later)
+
+
+def _semaphore_problems(pairs: int, first: Taken, machine: Machine) -> Iterator[str]:
+    needed, there = of_pairs(pairs, first.programs), semaphores_there(machine)
+    if needed > there:
+        yield f"products that follow each other need {needed} semaphores, an SPC has {there}"
 
 
 def _order_of_pairs(pair: tuple[Kernel, Kernel], later: tuple[Kernel, Kernel]) -> Iterator[str]:
@@ -167,7 +161,9 @@ def following_problems(first: Kernel, second: Kernel, machine: Machine) -> Itera
         return
     seen = followed(machine)
     yield from (f"is followed: {what}" for what in tiling_problems(first, seen))
-    rest = left_by(taken(first, first.contraction, first.tiling, seen), machine)
+    most = taken(first, first.contraction, first.tiling, seen)
+    yield from _semaphore_problems(1, most, machine)
+    rest = left_by(most, machine)
     if min(rest.vector_programs, rest.vector_registers, rest.gib_a_bytes, rest.gib_b_bytes) < 1:
         yield "follows a product that leaves no programs, registers or input buffers"
         return

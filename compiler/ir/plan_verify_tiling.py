@@ -15,6 +15,7 @@ from birc.compiler.ir.plan_verify_kernel import bounds, reach
 from birc.compiler.ir.plan_verify_order import tile_order_problems
 from birc.compiler.ir.plan_winding import resident_steps, winding_problems, winds_through_depth
 from birc.compiler.ir.registers import epilogue_of, program_registers, vector_registers
+from birc.compiler.ir.semaphores import of_product, semaphores_there
 from birc.compiler.ir.tile_order import IN_TURN, OVERLAPPING, WINDING
 from birc.runtime.machine import Machine
 
@@ -101,6 +102,8 @@ def _program_problems(kernel: Kernel, tiling: Tiling, machine: Machine) -> Itera
         yield f"deals out columns {tiling.deals} times, which products do that neither wind past them nor overlap rows"
     if tiling.programs > machine.vector_programs:
         yield f"uses {tiling.programs} vector programs, an SPC has {machine.vector_programs}"
+    if kernel.contraction is not None and of_product(tiling.programs) > semaphores_there(machine):
+        yield f"needs {of_product(tiling.programs)} semaphores, an SPC has {semaphores_there(machine)}"
 
 
 def _box_problems(access: Access, tile: Mapping[str, int]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from birc.compiler.ir.plan_access import named_dims
 from birc.compiler.ir.plan_panels import panel_span
 from birc.compiler.ir.plan_patch import patch_of, patch_problems
 from birc.compiler.ir.registers import Epilogue, epilogue
+from birc.compiler.ir.semaphores import most_programs, of_product, semaphores_there
 from birc.compiler.passes.contraction_cost import Memories, Shape, estimate
 from birc.compiler.passes.restrict import even_part
 from birc.compiler.passes.split_depth import inner_depths, split_depth
@@ -46,8 +47,12 @@ def contraction_tilings(
 ) -> list[TiledDepth]:
     """The tilings with the least estimated cycles, best first, one of those that are estimated alike, at most `most`.
 
-    Raises `DoesNotFitError` when no tile fits the input buffers, or the bands of rows that SPCs have.
+    Raises `DoesNotFitError` when no tile fits the input buffers, or the bands of rows that SPCs have, or when an SPC
+    has too few semaphores.
     """
+    if most_programs(machine) < 1:
+        needed, there = of_product(1), semaphores_there(machine)
+        raise DoesNotFitError(f"a product needs {needed} semaphores, an SPC has {there}", where=kernel.name)
     found: dict[float, TiledDepth] = {}
     has_bands = bool(banded(kernel))
     for shape, tiling in _candidates(kernel, contraction, machine, memories):
@@ -290,7 +295,7 @@ def _blocked(
         partial = rows * columns if chunks > 1 and rows * columns > 1 else 0
         kinds = (after.by_block, after.held) if after.is_rowwise and chunks == 1 else (after.by_block,)
         needed = for_tiles * by_tile.count(1) + partial
-        has_tiles = 0 < for_tiles <= machine.vector_programs and needed <= machine.vector_registers
+        has_tiles = 0 < for_tiles <= most_programs(machine) and needed <= machine.vector_registers
         steps = math.prod(shape.steps[depth - resident :])
         a_steps = steps // shape.windows
         hoists = ["", "a", "b"] if chunks == 1 else [""]
@@ -341,13 +346,13 @@ def _programs(shape: Shape, spcs: dict[str, int], rows: int, columns: int, regis
     """Vector programs that take the tiles of a block in turn, or else blocks of a single tile."""
     if rows * columns > 1:
         return columns if columns > 1 else rows
-    most = min(shape.machine.vector_programs, shape.machine.vector_registers // max(1, registers))
+    most = min(most_programs(shape.machine), shape.machine.vector_registers // max(1, registers))
     return shared_programs(_blocks(shape, spcs, rows, columns), most)
 
 
 def _block_programs(machine: Machine, blocks: list[int], tiles: int, after: Epilogue) -> int:
     """Vector programs that take blocks of several tiles in turn, with registers for all sums; 0 for none."""
-    most = min(machine.vector_programs, machine.vector_registers // after.count(tiles))
+    most = min(most_programs(machine), machine.vector_registers // after.count(tiles))
     if tiles == 1 or most == 0 or (most == 1 and not after.is_rowwise):
         return 0
     return shared_programs(blocks, most)
