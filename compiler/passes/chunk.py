@@ -16,6 +16,7 @@ from birc.compiler.ir.plan import Buffer, ExchangeStep, Kernel, KernelStep, Plan
 from birc.compiler.ir.plan_access import accesses, moved, with_views
 from birc.compiler.ir.region import region
 from birc.compiler.passes.lifetimes import lifetimes, most_at_once
+from birc.compiler.passes.rough_cycles import kernel_cycles, least_cycles
 from birc.compiler.passes.segments import (
     Segments,
     best_segments,
@@ -24,7 +25,7 @@ from birc.compiler.passes.segments import (
     staying_constants,
     streamed_constants,
 )
-from birc.compiler.passes.split_search import SplitSearch, kernel_cycles, least_cycles
+from birc.compiler.passes.split_search import SplitSearch
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
 

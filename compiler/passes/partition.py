@@ -30,8 +30,9 @@ from birc.compiler.passes.lifetimes import reads_of, writes_of
 from birc.compiler.passes.lower.lower import Lowered
 from birc.compiler.passes.per_sample import per_sample
 from birc.compiler.passes.restrict import pieces, restrict
+from birc.compiler.passes.rough_cycles import kernel_cycles
 from birc.compiler.passes.shared_tail import shared_tail
-from birc.compiler.passes.split_search import Choice, SplitSearch, kernel_cycles
+from birc.compiler.passes.split_search import Choice, SplitSearch
 from birc.compiler.passes.stream_tail import cut_stream_tail
 from birc.compiler.passes.trim_exchanges import trim_exchanges
 from birc.runtime.dtypes import dtype

@@ -17,8 +17,8 @@ from birc.compiler.ir.region import region
 from birc.compiler.passes.chunk import MOST_STEPS, Cuts, constant_bytes, peak_bytes
 from birc.compiler.passes.depth_first import depth_first
 from birc.compiler.passes.lower.frame import unit
+from birc.compiler.passes.rough_cycles import KERNEL_OVERHEAD_CYCLES
 from birc.compiler.passes.segments import best_segments, in_segments, streamed_constants
-from birc.compiler.passes.split_search import KERNEL_OVERHEAD_CYCLES
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
 from birc.runtime.program import MAX_BOX_RANK

@@ -17,7 +17,7 @@ from birc.compiler.ir.region import region
 from birc.compiler.passes.chunk import Cuts
 from birc.compiler.passes.lifetimes import instances, touched
 from birc.compiler.passes.per_sample import most_axes, on_each_spc, tensor_buffer_bytes, worthwhile_rounds
-from birc.compiler.passes.split_search import KERNEL_OVERHEAD_CYCLES
+from birc.compiler.passes.rough_cycles import KERNEL_OVERHEAD_CYCLES
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
 from birc.runtime.program import MAX_BOX_RANK

@@ -7,7 +7,6 @@ link. The search minimises the sum of estimated cycles.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,17 +16,15 @@ from birc.compiler.ir.found_once import found_once
 from birc.compiler.ir.kernel_form import form_of
 from birc.compiler.ir.plan import Access, Buffer, Kernel, View
 from birc.compiler.ir.plan_access import accesses, named_dims
-from birc.compiler.ir.region import Region, num_elements, region, union
+from birc.compiler.ir.region import Region, region, union
 from birc.compiler.passes.lifetimes import writes_of
 from birc.compiler.passes.restrict import restrict
-from birc.runtime.dtypes import dtype
+from birc.compiler.passes.rough_cycles import KERNEL_OVERHEAD_CYCLES, constant_bytes, kernel_cycles
 from birc.runtime.machine import Machine
 
 BEAM_WIDTH = 12
 MOST_OPTIONS = 8
 """A kernel has no more: one for each dimension that can be divided, and not to divide it."""
-KERNEL_OVERHEAD_CYCLES = 1500
-"""Start, first loads and barrier of a kernel, which splitting does not shorten."""
 STREAM_SHARE = 0.5
 """What a cycle in which constants stream from HBM counts beside one of a kernel: kernels before may hide it or not."""
 
@@ -259,40 +256,6 @@ class SplitSearch:
         machine = self.machine
         fixed = machine.die_barrier_cycles + 2 * machine.cross_die_flag_cycles + machine.dma_start_cycles
         return fixed + buffer.num_bytes / self.parts / machine.d2d_bytes_per_cycle
-
-
-def kernel_cycles(kernel: Kernel, buffers: Mapping[str, Buffer], machine: Machine) -> float:
-    """A rough count: T-core at half rate, or bytes through the ports."""
-    moved = sum(num_bytes for _, num_bytes in _moved(kernel, buffers))
-    through_ports = 1.5 * moved / (machine.spcs_per_die * machine.noc_bytes_per_cycle)
-    return max(_computing(kernel, kernel.macs, machine), through_ports) + KERNEL_OVERHEAD_CYCLES
-
-
-def least_cycles(kernel: Kernel, machine: Machine, parts: int) -> float:
-    """What that count is at least of one of so many equal parts of a kernel, whatever it moves."""
-    return _computing(kernel, round(kernel.macs * (1 / parts)), machine) + KERNEL_OVERHEAD_CYCLES
-
-
-def _computing(kernel: Kernel, macs: int, machine: Machine) -> float:
-    if kernel.contraction is None:
-        return 0.0
-    return 2.0 * macs / (machine.format(kernel.contraction.format).macs_per_cycle_per_spc * machine.spcs_per_die)
-
-
-def constant_bytes(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
-    """The bytes of constants that a kernel reads; of a table no more than one row an index."""
-    return sum(num_bytes for name, num_bytes in _moved(kernel, buffers) if buffers[name].role == "constant")
-
-
-def _moved(kernel: Kernel, buffers: Mapping[str, Buffer]) -> Iterator[tuple[str, float]]:
-    """For each access the buffer and its bytes: of a table read at indices no more than one row an index."""
-    indexed = {s.access for phase in kernel.phases for s in phase.statements if s.op == "vldx"}
-    iterations = math.prod(d.extent for d in kernel.par_dims)
-    for access in accesses(kernel):
-        elements = num_elements(access.view)
-        if indexed and access in indexed:
-            elements = min(elements, iterations)
-        yield access.view.buffer, elements * dtype(buffers[access.view.buffer].dtype).bits / 8
 
 
 def _box(view: View) -> Region:

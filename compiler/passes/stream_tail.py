@@ -15,7 +15,7 @@ from typing import Final
 from birc.compiler.ir.plan import Buffer, Kernel, KernelStep, Plan
 from birc.compiler.ir.plan_access import named_dims
 from birc.compiler.passes.restrict import restrict
-from birc.compiler.passes.split_search import constant_bytes, kernel_cycles
+from birc.compiler.passes.rough_cycles import constant_bytes, kernel_cycles
 from birc.runtime.machine import Machine
 
 PIECE_BYTES: Final = 1 << 22
