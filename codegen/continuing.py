@@ -1,14 +1,15 @@
 """Parts of a product behind each other as one kernel: the queues go from one part to the next without a barrier.
 
 The code of each stays as it was written, with the same programs, registers and semaphores: what counts free slots of
-the input buffers counts on, and so do the rings. Slots for the same view are one. Where all that a part loads of `a` is
-the same as in the part before, and stays until the end of it, it is loaded once for all parts.
+the input buffers counts on, and so do the rings. Slots for the same view are one. Where all that parts load of `a` is
+the same for all of them, and stays until the end of a part, it is loaded once, by the first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from birc.codegen.changed_code import Around, Item, changed
 from birc.codegen.slots import Slots
@@ -18,6 +19,8 @@ from birc.runtime.errors import InternalError
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.program import Affine, Box, Instruction, Kernel, Loop, Operand, RingAddress, Sync, affine
 
+QUEUES: Final = ("load_a", "load_b")
+"""Those that load the operands."""
 SlotBytes = tuple[int, int]
 """Of a tile of `a`, and of one of `b`."""
 
@@ -30,16 +33,26 @@ def as_one_kernel(parts: Sequence[tuple[Kernel, Slots]], tiling: Tiling, slot_by
     slots = Slots()
     numbers = [[slots.number(view) for view in own.views] for _, own in parts]
     bound = [_in_slots(code.nests, of) for code, of in zip(codes, numbers, strict=True)]
-    loads = [list(_loads(nests, "load_a")) for nests in bound]
-    is_same = tiling.hoist == "a" and all([i for i, _ in of] == [i for i, _ in loads[0]] for of in loads)
-    stays = is_same and _count(bound[0], "load_a") <= tiling.a_slots
+    loads = [_loads(nests) for nests in bound]
+    is_same = tiling.hoist == "a" and all(of.of_a == loads[0].of_a for of in loads)
+    stays = is_same and loads[0].a_count <= tiling.a_slots
     nests: list[Item] = []
-    passed = [0, 0]
-    for number, of_part in enumerate(bound):
-        part = _Part(tiling, slot_bytes, tuple(passed), stays and number > 0, stays and number + 1 < len(bound))
+    a_passed = b_passed = 0
+    for number, (of_part, loaded) in enumerate(zip(bound, loads, strict=True)):
+        part = _Part(tiling, slot_bytes, (a_passed, b_passed), stays and number > 0, stays and number + 1 < len(bound))
         nests += part.items(of_part)
-        passed = [0 if stays else passed[0] + _count(of_part, "load_a"), passed[1] + _count(of_part, "load_b")]
+        a_passed += 0 if stays else loaded.a_count
+        b_passed += loaded.b_count
     return replace(codes[0], nests=tuple(nests)), slots
+
+
+@dataclass(frozen=True, slots=True)
+class _Loads:
+    """The loads of a part: the instructions that load `a`, and how many tiles of each operand an SPC loads."""
+
+    of_a: tuple[Instruction, ...]
+    a_count: int
+    b_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +64,7 @@ class _Part:
 
     tiling: Tiling
     slot_bytes: SlotBytes
-    passed: tuple[int, ...]
+    passed: tuple[int, int]
     has_a: bool
     leaves_a: bool
 
@@ -103,15 +116,17 @@ def _in_slots(nests: Sequence[Item], numbers: Sequence[int]) -> list[Item]:
     return changed(nests, bound)
 
 
-def _loads(items: Sequence[Item], engine: str, times: int = 1) -> Iterator[tuple[Instruction, int]]:
-    """The loads of an operand, and how often an SPC executes each."""
+def _loads(items: Sequence[Item]) -> _Loads:
+    """What a part loads."""
+    found = list(_executed(items))
+    of_a, of_b = ([one for one in found if BY_MNEMONIC[one[0].mnemonic].engine == queue] for queue in QUEUES)
+    return _Loads(tuple(item for item, _ in of_a), sum(times for _, times in of_a), sum(times for _, times in of_b))
+
+
+def _executed(items: Sequence[Item], times: int = 1) -> Iterator[tuple[Instruction, int]]:
+    """The instructions, and how often an SPC executes each."""
     for item in items:
         if isinstance(item, Loop):
-            yield from _loads(item.body, engine, times * (1 if item.level == "spc" else item.extent))
-        elif BY_MNEMONIC[item.mnemonic].engine == engine:
+            yield from _executed(item.body, times * (1 if item.level == "spc" else item.extent))
+        else:
             yield item, times
-
-
-def _count(items: Sequence[Item], engine: str) -> int:
-    """The loads of an operand that an SPC executes."""
-    return sum(times for _, times in _loads(items, engine))

@@ -182,10 +182,10 @@ class Compilation:
         for one in (deep, divide_keys_for(self.machine), *stack):
             if one.run(graph).changed:
                 ways += [(one, *way) for way in ways]
-        best, found = self.search.fastest(graph, ways) if len(ways) > 1 else (plain, None)
+        best, found = self.search.best_way(graph, ways) if len(ways) > 1 else (plain, None)
         square = replace(deep, square=True)
         if deep in best and len(square.deep(graph)) > len(deep.deep(graph)):
-            best, found = self.search.faster(graph, (best, found), [square if one == deep else one for one in best])
+            best, found = self.search.faster_way(graph, (best, found), [square if one == deep else one for one in best])
         if self.precision != "bf16" or not FoldNorms(self.machine.tcore_cols).applies(graph):
             return best, found
         folded = self._folded(graph, best, found)
@@ -197,7 +197,7 @@ class Compilation:
     def _folded(self, graph: Graph, way: Sequence[Pass], found: Found | None) -> tuple[Sequence[Pass], Found | None]:
         """The passes with norms folded into products, and the plan after them, where that is faster."""
         for one in FoldNorms(self.machine.tcore_cols).ways(run_passes(graph, way[:-1])):
-            faster, found = self.search.faster(graph, (way, found), (*way[:-1], one, way[-1]))
+            faster, found = self.search.faster_way(graph, (way, found), (*way[:-1], one, way[-1]))
             if faster is not way:
                 return faster, found
         return way, found

@@ -172,8 +172,9 @@ class PlanSearch:
                 failures.append(error)
         raise least_shortage(failures)
 
-    def fastest(self, graph: Graph, ways: Sequence[Sequence[Pass]]) -> tuple[Sequence[Pass], Found]:
-        """Of several lists of passes the one after which the graph is fastest, and its plan.
+    def best_way(self, graph: Graph, ways: Sequence[Sequence[Pass]]) -> tuple[Sequence[Pass], Found]:
+        """Of several lists of passes the one after which the graph is best, and its plan: the fastest, or one that is
+        about as fast and moves less.
 
         Raises `DoesNotFitError` when nothing fits.
         """
@@ -189,7 +190,7 @@ class PlanSearch:
         outcomes = [way.outcome for _, way in found if way.outcome is not None]
         return found[best_outcome(outcomes)]
 
-    def faster(
+    def faster_way(
         self, graph: Graph, best: tuple[Sequence[Pass], Found | None], other: Sequence[Pass]
     ) -> tuple[Sequence[Pass], Found]:
         """The best passes until now and the plan after them, or other passes if the graph is faster after these.
@@ -208,7 +209,10 @@ class PlanSearch:
         return (other, rival) if is_faster else (passes, found)
 
     def kept(self, found: Found) -> Found:
-        """The found plan with outputs on the chip for the products that read them, where that is no slower."""
+        """The found plan with outputs on the chip for the products that read them, where that is no slower.
+
+        Only the chosen plan is looked at: what this saves is the same in every plan, a second reading of an output.
+        """
         plan = kept_outputs(found.plan) if self.opt_level >= 2 else found.plan
         if plan is found.plan:
             return found

@@ -17,7 +17,6 @@ from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast
 from birc.compiler.importer.floats import widened
 from birc.compiler.importer.moments import inverse_root
-from birc.compiler.importer.shape import reshape
 from birc.compiler.importer.term import Term
 
 LONG_SIGNAL: Final = 512
@@ -70,9 +69,7 @@ class _Groups:
 
     def spread(self, numbers: Term) -> Term:
         """A number for each channel of each sample, of those for groups."""
-        channels = self.shape[1]
-        each = np.repeat(np.arange(self.many, dtype=np.int32), channels // self.many)
-        return numbers if self.many == channels else numbers.gather(each, 1)
+        return for_channels(numbers, self.shape[1], axis=1)
 
     def lined(self, numbers: Term) -> Term:
         """A number for each channel, lined up with the images."""
@@ -93,9 +90,8 @@ def grouped_channels(build: GraphBuilder, x: str) -> str | None:
     return source if is_divided else None
 
 
-def for_channels(build: GraphBuilder, numbers: str, groups: int, channels: int) -> str:
-    """A number for each channel, of numbers for groups of them."""
-    if groups == channels:
-        return numbers
-    wide = build.emit("expand", (reshape(build, numbers, (groups, 1)),), {"shape": (groups, channels // groups)})
-    return reshape(build, wide, (channels,))
+def for_channels(numbers: Term, channels: int, axis: int = 0) -> Term:
+    """A number for each channel, of those for equal groups of channels along an axis."""
+    groups = numbers.shape[axis]
+    each = np.repeat(np.arange(groups, dtype=np.int32), channels // groups)
+    return numbers if groups == channels else numbers.gather(each, axis)

@@ -26,7 +26,7 @@ def _instance_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
     image = grouped_channels(build, x) or x
     channels, rank = build.shape(image)[1], build.rank(image)
     normal = standardized(build, image, shape[1], _epsilon(node))
-    scale, bias = (for_channels(build, numbers, shape[1], channels) for numbers in node.inputs[1:3])
+    scale, bias = (for_channels(Term(build, numbers), channels).name for numbers in node.inputs[1:3])
     return reshape(build, _affine(build, normal, scale, bias, rank), shape)
 
 
@@ -38,7 +38,7 @@ def _group_normalization(node: OnnxNode, build: GraphBuilder) -> Results:
         raise BadModelError(f"{channels} channels do not make {groups} groups", where=node.where)
     scale, bias = node.inputs[1:3]
     if node.version < 21:
-        scale, bias = (for_channels(build, numbers, groups, channels) for numbers in (scale, bias))
+        scale, bias = (for_channels(Term(build, numbers), channels).name for numbers in (scale, bias))
     return _affine(build, standardized(build, x, groups, _epsilon(node)), scale, bias, len(shape))
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
+from birc.compiler.ir.depth_steps import depth_steps
 from birc.compiler.ir.plan import TILE, Contraction, Dimension, Kernel, Tiling
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.registers import begins_early, epilogue
@@ -77,8 +78,7 @@ def _winding_problems(kernel: Kernel, contraction: Contraction, tiling: Tiling) 
 
 def _opening_problems(kernel: Kernel, contraction: Contraction, tiling: Tiling) -> Iterator[str]:
     """Rows stay while columns go past them one by one; the first columns are there together."""
-    spread, tile = spreads(kernel, tiling)[contraction.column], kernel.tile_extents(tiling.tile)
-    steps = math.prod(-(-d.extent // tile[d.name]) for d in kernel.red_dims)
+    spread, steps = spreads(kernel, tiling)[contraction.column], depth_steps(kernel, tiling)
     is_past_rows = tiling.hoist == "a" and (tiling.columns, tiling.turns) == (1, TILE)
     programs_take_rows = tiling.programs == tiling.rows > 1
     has_columns = spread.share // tiling.deals >= tiling.rows and tiling.b_slots >= tiling.rows * steps

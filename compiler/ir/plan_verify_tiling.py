@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+from birc.compiler.ir.depth_steps import depth_steps, resident_steps
 from birc.compiler.ir.plan import BLOCK, TILE, WHOLE, Access, Contraction, Index, Kernel, Statement, Tiling
 from birc.compiler.ir.plan_access import accesses_of
 from birc.compiler.ir.plan_panels import panel_tiling_problems
@@ -13,7 +14,7 @@ from birc.compiler.ir.plan_patch import patch_of, patch_problems, slot_bytes, wi
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.plan_verify_kernel import bounds, reach
 from birc.compiler.ir.plan_verify_order import tile_order_problems
-from birc.compiler.ir.plan_winding import resident_steps, winding_problems, winds_through_depth
+from birc.compiler.ir.plan_winding import winding_problems, winds_through_depth
 from birc.compiler.ir.registers import epilogue_of, program_registers, vector_registers
 from birc.compiler.ir.semaphores import of_product, semaphores_there
 from birc.compiler.ir.tile_order import IN_TURN, OVERLAPPING, WINDING
@@ -155,7 +156,7 @@ def _product_problems(
         loaded = _box_elements(index, tile)
         if loaded != count:
             yield f"a load brings {loaded} {what}, an operation takes {count}"
-    steps = math.prod(-(-d.extent // tile[d.name]) for d in kernel.red_dims)
+    steps = depth_steps(kernel, tiling)
     resident = resident_steps(kernel, tiling)
     row = resident // math.prod(kernel.dimension(name).extent for name in tiling.taps)
     a_tiles = row * tiling.rows

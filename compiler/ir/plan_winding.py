@@ -10,19 +10,13 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
+from birc.compiler.ir.depth_steps import resident_steps
 from birc.compiler.ir.plan import Contraction, Kernel, Tiling
 from birc.compiler.ir.plan_spread import spreads
 from birc.runtime.program import MAX_LOOP_DEPTH
 
 CONDITIONS: Final = 2
 """How many of them single out the steps in the middle of the depth, which all rows find there."""
-
-
-def resident_steps(kernel: Kernel, tiling: Tiling) -> int:
-    """The steps of the depth that are resident."""
-    tile = dict(tiling.tile)
-    resident = kernel.red_dims[len(kernel.red_dims) - tiling.resident :]
-    return math.prod(-(-d.extent // tile.get(d.name, 1)) for d in resident)
 
 
 def winds_through_depth(kernel: Kernel, tiling: Tiling) -> bool:

@@ -7,13 +7,13 @@ values that could have been loaded long before: as one kernel the second product
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from typing import Final
 
+from birc.compiler.ir.depth_steps import resident_steps
 from birc.compiler.ir.found_once import found_once
 from birc.compiler.ir.plan import TILE, Contraction, Kernel, KernelStep, Plan, Tiling
 from birc.compiler.ir.plan_beside import spans, together
@@ -253,6 +253,4 @@ def _forms(kernel: Kernel, contraction: Contraction, plain: Tiling) -> Iterator[
 
 def _tiles(kernel: Kernel, tiling: Tiling) -> int:
     """The tiles of values that are in use at once."""
-    tile = dict(tiling.tile)
-    resident = kernel.red_dims[len(kernel.red_dims) - tiling.resident :]
-    return tiling.columns * math.prod(-(-d.extent // tile.get(d.name, 1)) for d in resident)
+    return tiling.columns * resident_steps(kernel, tiling)

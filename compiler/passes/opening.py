@@ -6,11 +6,11 @@ does, as soon as the one before it has no more for the T-core to do.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from typing import Final
 
+from birc.compiler.ir.depth_steps import depth_steps
 from birc.compiler.ir.kernel_form import form_of
 from birc.compiler.ir.plan import TILE, Kernel, KernelStep, Plan
 from birc.compiler.ir.plan_beside import together
@@ -63,9 +63,7 @@ def _with_order(kernel: Kernel, machine: Machine) -> Kernel:
     tiling = kernel.tiling
     if tiling is None or kernel.contraction is None or tiling.order != IN_TURN or tiling.hoist != "a":
         return kernel
-    tile = kernel.tile_extents(tiling.tile)
-    steps = math.prod(-(-d.extent // tile[d.name]) for d in kernel.red_dims)
-    b_slots = min(tiling.b_slots, tiling.rows * steps + 1)
+    b_slots = min(tiling.b_slots, tiling.rows * depth_steps(kernel, tiling) + 1)
     changed = replace(kernel, tiling=replace(tiling, order=OPENING, eager=False, b_slots=b_slots))
     may_open = tiling.turns == TILE and not any(True for _ in tiling_problems(changed, machine))
     return changed if may_open else kernel

@@ -15,7 +15,7 @@ from birc.compiler.passes.contraction_cost import Memories
 from birc.compiler.passes.restrict import even_part
 from birc.compiler.passes.taps_beside import may_lie_beside
 from birc.compiler.passes.tile_vector import banded, best_split
-from birc.compiler.passes.unroll_window import Unrolling, Window, taps_beside, unrolled, window_of, with_loads_ahead
+from birc.compiler.passes.unroll_window import Unrolling, Window, in_window_form, unrolled, with_loads_ahead
 from birc.compiler.passes.window_cost import WindowWork
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
@@ -45,8 +45,8 @@ class TiledWindow:
 
     def of(self, kernel: Kernel) -> Kernel:
         """The kernel unrolled, with the tiling."""
-        window = window_of(kernel)
-        return kernel if window is None else replace(unrolled(kernel, window, self.how), tiling=self.tiling)
+        found = in_window_form(kernel, self.how.beside)
+        return kernel if found is None else replace(unrolled(*found, self.how), tiling=self.tiling)
 
 
 def window_tilings(kernel: Kernel, machine: Machine, memories: Memories, most: int) -> list[TiledWindow]:
@@ -54,11 +54,10 @@ def window_tilings(kernel: Kernel, machine: Machine, memories: Memories, most: i
 
     Of those that compute as many outputs together with as many programs there is one.
     """
-    window = window_of(kernel)
-    if window is None:
+    if in_window_form(kernel) is None:
         return []
     best: dict[object, tuple[float, int, TiledWindow]] = {}
-    for number, (cycles, tiled) in enumerate(_candidates(kernel, window, machine, memories)):
+    for number, (cycles, tiled) in enumerate(_candidates(kernel, machine, memories)):
         how = tiled.how
         kind = (*sorted(count for _, count in how.outputs), how.once, how.beside, tiled.tiling.programs)
         if kind not in best or cycles < best[kind][0]:
@@ -67,16 +66,17 @@ def window_tilings(kernel: Kernel, machine: Machine, memories: Memories, most: i
     return [tiled for cycles, _, tiled in found if cycles <= MOST_WORSE * found[0][0]]
 
 
-def _candidates(
-    kernel: Kernel, window: Window, machine: Machine, memories: Memories
-) -> Iterator[tuple[float, TiledWindow]]:
-    """Ways to unroll and tile, with their estimated cycles."""
-    fused = all(_loads_floats(statement, memories) for statement in window.before)
+def _candidates(kernel: Kernel, machine: Machine, memories: Memories) -> Iterator[tuple[float, TiledWindow]]:
+    """Ways to unroll and tile a kernel that is a window, with their estimated cycles."""
     many = [d.name for d in kernel.red_dims if d.extent >= LEAST_BESIDE and may_lie_beside(kernel, d.name)]
     for beside in ("", *many):
-        changed, left = taps_beside(kernel, beside) if beside else (kernel, window)
-        for way in _unrollings(changed, left, fused):
-            form = unrolled(changed, left, way)
+        found = in_window_form(kernel, beside)
+        if found is None:
+            continue
+        changed, window = found
+        fused = all(_loads_floats(statement, memories) for statement in window.before)
+        for way in _unrollings(changed, window, fused):
+            form = unrolled(changed, window, way)
             if way.once == (len(form.phases) > 1):
                 yield from _tiled(replace(way, beside=beside), WindowWork(form, machine, memories))
 

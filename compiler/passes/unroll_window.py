@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 
 from birc.compiler.ir.plan import Dimension, Index, Kernel, Phase, Statement
 from birc.compiler.passes.taps_beside import with_taps_beside
-from birc.runtime.errors import InternalError
 
 FOLDED = {"vfoldsum": "vadd", "vfoldmax": "vmax", "vfoldmin": "vmin", "vfoldprod": "vmul"}
 """The operation of two values that each fold repeats."""
@@ -82,9 +81,8 @@ def window_of(kernel: Kernel, beside: str = "") -> Window | None:
 
 
 def unrolled(kernel: Kernel, window: Window, how: Unrolling) -> Kernel:
-    """The kernel unrolled: its reduced dimensions are gone, the others count groups of outputs."""
-    if how.beside:
-        return unrolled(*taps_beside(kernel, how.beside), replace(how, beside=""))
+    """The kernel unrolled by its window, with taps beside each other already: its reduced dimensions are gone, the
+    others count groups of outputs."""
     outputs = dict(how.outputs)
     space = tuple(replace(d, extent=d.extent // outputs.get(d.name, 1)) for d in kernel.par_dims)
     statements = _Unroller(kernel.red_dims, window, how).statements()
@@ -94,13 +92,11 @@ def unrolled(kernel: Kernel, window: Window, how: Unrolling) -> Kernel:
     return with_loads_ahead(replace(kernel, space=space, phases=phases), how.ahead)
 
 
-def taps_beside(kernel: Kernel, name: str) -> tuple[Kernel, Window]:
-    """The kernel with the taps along a dimension side by side, and the window that is left of it."""
-    kernel = with_taps_beside(kernel, name)
-    window = window_of(kernel, name)
-    if window is None:
-        raise InternalError(f"no window is left when the taps along {name} lie side by side", where=kernel.name)
-    return kernel, window
+def in_window_form(kernel: Kernel, beside: str = "") -> tuple[Kernel, Window] | None:
+    """The kernel with the taps along a dimension, if one is named, side by side, and its window; None without one."""
+    changed = with_taps_beside(kernel, beside) if beside else kernel
+    window = window_of(changed, beside)
+    return None if window is None else (changed, window)
 
 
 def _moving(statement: Statement) -> set[str]:

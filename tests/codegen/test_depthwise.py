@@ -23,7 +23,7 @@ from birc.compiler.ir.plan_verify import find_plan_problems
 from birc.compiler.ir.registers import vector_registers
 from birc.compiler.passes import tile_window
 from birc.compiler.passes.taps_beside import may_lie_beside
-from birc.compiler.passes.unroll_window import Unrolling, unrolled, window_of
+from birc.compiler.passes.unroll_window import Unrolling, in_window_form, unrolled, window_of
 from birc.compiler.prove import new_prover
 from birc.runtime.machine import load_machine
 from birc.runtime.timing import simulate
@@ -236,10 +236,10 @@ def test_taps_side_by_side_are_proved_and_stepped(case: Depthwise) -> None:
 def test_a_load_brings_all_taps_side_by_side(name: str) -> None:
     """Two outputs under 7 x 7 taps need 8 loads along the other dimension, and 7 of weights; each has one reduction."""
     (kernel,) = (k for k in compile_network(CASES[7].model()).lowered.kernels if k.macs)
-    window = window_of(kernel)
-    assert window is not None
+    found = in_window_form(kernel, name)
+    assert found is not None
     along = {"r": "d3", "s": "d2"}[name]
-    (phase,) = unrolled(kernel, window, Unrolling(((along, 2),), (along,), 1, fused=True, beside=name)).phases
+    (phase,) = unrolled(*found, Unrolling(((along, 2),), (along,), 1, fused=True, beside=name)).phases
     counts = Counter(s.op for s in phase.statements)
     assert counts["vld"] == 8 + 7 + 1
     assert (counts["vmul"], counts["vfma"], counts["vredsum"]) == (2, 2 * 6, 2)

@@ -129,7 +129,7 @@ def test_the_faster_way_is_taken(x: tuple[int, ...], columns: int) -> None:
     graph = product(x, columns)
     search, ways, latencies = _ways(graph)
     assert latencies[0] != latencies[1]
-    passes, found = search.fastest(graph, ways)
+    passes, found = search.best_way(graph, ways)
     assert passes is ways[int(np.argmin(latencies))]
     assert _cycles(found) == min(latencies)
 
@@ -150,7 +150,7 @@ def test_a_way_that_does_not_fit_is_passed_over(monkeypatch: pytest.MonkeyPatch)
 
     for refused in (0, 1):
         refusing(refused)
-        assert search.fastest(graph, ways)[0] is ways[1 - refused]
+        assert search.best_way(graph, ways)[0] is ways[1 - refused]
     refusing(2)
     with pytest.raises(DoesNotFitError):
-        search.fastest(graph, ways)
+        search.best_way(graph, ways)

@@ -357,9 +357,9 @@ def sums_before_a_product(rows: int, width: int) -> Graph:
 )
 def test_the_faster_way_is_taken(graph: Graph, is_folded: bool) -> None:
     search, plain, folding = _search()
-    passes, found = search.faster(graph, (plain, None), folding)
+    passes, found = search.faster_way(graph, (plain, None), folding)
     (other,) = (way for way in (plain, folding) if way is not passes)
-    _, rival = search.faster(graph, (other, None), other)
+    _, rival = search.faster_way(graph, (other, None), other)
     assert found.outcome is not None
     assert rival.outcome is not None
     assert found.outcome.latency_cycles <= rival.outcome.latency_cycles
@@ -377,4 +377,4 @@ def test_a_way_that_does_not_fit_is_not_taken(monkeypatch: pytest.MonkeyPatch) -
         return plan(graph, timed=timed)
 
     monkeypatch.setattr(PlanSearch, "plan", staticmethod(refusing))
-    assert search.faster(block(layer_norm, 1024), (plain, None), folding)[0] is plain
+    assert search.faster_way(block(layer_norm, 1024), (plain, None), folding)[0] is plain
