@@ -17,6 +17,7 @@ from birc.compiler.importer.builder import GraphBuilder
 from birc.compiler.importer.casts import cast
 from birc.compiler.importer.floats import widened
 from birc.compiler.importer.moments import inverse_root
+from birc.compiler.importer.shape import reshape
 from birc.compiler.importer.term import Term
 
 LONG_SIGNAL: Final = 512
