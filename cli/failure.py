@@ -73,9 +73,9 @@ def _say(message: str) -> None:
 
 
 def _parser_message(error: BaseException) -> str:
-    """The parser's sentence, with the name of the option that it means."""
+    """The parser's sentence, with the name of the option that it means, without what its checker says of itself."""
     format_message = getattr(error, "format_message", None)
-    return str(format_message() if format_message else error).rstrip(".")
+    return str(format_message() if format_message else error).replace("Value error, ", "").rstrip(".")
 
 
 def _discard_output() -> None:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from birc.codegen.command_log import CommandLog
+from birc.codegen.constant_pieces import pieces_of
 from birc.codegen.die_state import PIECES, SENT, WHOLE, DieState
 from birc.codegen.generated import Generated
 from birc.codegen.kernel_code import KernelWriter
-from birc.codegen.pieces import pieces_of
 from birc.codegen.regions import Range, Touch, bytes_of, half_of, overlap, view_range, whole_of
 from birc.codegen.slots import Slots
 from birc.compiler.ir.names import unused_name

@@ -102,7 +102,8 @@ def load_dump(path: str | os.PathLike[str]) -> Dump:
     source = Path(path)
     name = _NAME.fullmatch(source.name)
     if name is None:
-        raise UsageError("is no dumped text", where=str(source), hint="such as 12_allocate.plan, from --dump-ir")
+        hint = "birc compile --dump-ir writes them: 04_legalize.ir, for one"
+        raise UsageError("is no dumped text", where=str(source), hint=hint)
     try:
         text = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

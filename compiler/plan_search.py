@@ -29,7 +29,7 @@ from birc.compiler.passes.kept_outputs import kept_outputs
 from birc.compiler.passes.local_chains import local_chains
 from birc.compiler.passes.lower.lower import Lowered, lower_graph
 from birc.compiler.passes.near_constants import near_constants
-from birc.compiler.passes.opening import forms_that_open, opening
+from birc.compiler.passes.opening_columns import forms_that_open, opening
 from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.schedule import schedule
 from birc.compiler.passes.shared_constants import first_uses, share_constants

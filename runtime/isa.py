@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 ISA_VERSION = 1
 
-ENGINES = ("load_a", "load_b", "compute", "vector", "command")
 PIPES = ("load", "store", "mma", "alu", "sfu", "cross", "drain", "control")
 
 

@@ -70,7 +70,7 @@ def causal(tokens: int, total: int) -> np.ndarray:
     return np.tri(tokens, total, total - tokens, dtype=np.bool_)
 
 
-def padding_mask(node: OnnxNode, mask: Term, sizes: tuple[int, int, int], kind: str, masked: float) -> Term:
+def padding_mask(mask: Term, sizes: tuple[int, int, int], kind: str, masked: float) -> Term:
     """What a mask of keys adds to scores of type `kind`: 0, or `masked`. `sizes` are batch, tokens and keys.
 
     It holds for each sequence its length, or its end and then for each its start, or a flag for each key, or for each

@@ -63,7 +63,7 @@ def _self_attention(node: OnnxNode, build: GraphBuilder, projected: Term, others
     added = None
     if mask:
         masked = node.float_attribute("mask_filter_value", MASKED)
-        added = padding_mask(node, Term(build, mask), (batch, tokens, total), q.dtype.name, masked)
+        added = padding_mask(Term(build, mask), (batch, tokens, total), q.dtype.name, masked)
     if node.int_attribute("unidirectional", 0):
         added = with_causal_mask(added, q, total)
     terms = [each for each in (added, Term(build, bias) if bias else None) if each is not None]

@@ -36,7 +36,7 @@ def _multi_head_attention(node: OnnxNode, build: GraphBuilder) -> Results:
     added = None
     if node.optional(4):
         masked = node.float_attribute("mask_filter_value", MASKED)
-        added = padding_mask(node, Term(build, node.input(4)), (batch, tokens, total), q.dtype.name, masked)
+        added = padding_mask(Term(build, node.input(4)), (batch, tokens, total), q.dtype.name, masked)
     if node.int_attribute("unidirectional", 0):
         added = with_causal_mask(added, q, total)
     bias = Term(build, node.input(5)) if node.optional(5) else None

@@ -103,7 +103,7 @@ def missing_size(inputs: Sequence[Value], symbol: str, node: str = "") -> UsageE
     """The error that dimension `symbol` has no size: with the input that has it and the `node` that needs it."""
     of = next((f" of input {value.name!r}" for value in inputs if symbol in value.type.shape), "")
     wanted = f", which {node} needs" if node else ""
-    return UsageError(f"dimension {symbol!r}{of} has no size{wanted}", hint=f"give it one: --dim {symbol}=N")
+    return UsageError(f"dimension {symbol!r}{of} has no size{wanted}", hint=f"give it one: --dim {symbol}=SIZE")
 
 
 def require_sizes(graph: Graph) -> None:
@@ -132,9 +132,11 @@ def _batch_sizes(shapes: Mapping[str, tuple[Dim, ...]], sizes: Mapping[str, int]
         if isinstance(leading, str):
             found[leading] = batch
         elif leading != batch:
+            symbol = next((each[0] for each in shapes.values() if each and isinstance(each[0], str)), None)
+            export = "export the model with an open batch dimension"
             raise UsageError(
                 f"batch {batch} for input {name!r}, whose first dimension is fixed at {leading}",
-                hint="export the model with an open batch dimension",
+                hint=export if symbol is None else f"fix that of other inputs alone: --dim {symbol}={batch}",
             )
     return found
 

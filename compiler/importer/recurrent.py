@@ -78,7 +78,7 @@ def _recurrent(cell: _Cell) -> Lower:
             )
             outputs.append(made)
             states.append(state)
-        return _results(node, build, cell, outputs, states, (steps, batch))
+        return _results(node, build, outputs, states, (steps, batch))
 
     return lower
 
@@ -321,7 +321,6 @@ def _lstm_step(node: OnnxNode, build: GraphBuilder, direction: _Direction, share
 def _results(
     node: OnnxNode,
     build: GraphBuilder,
-    cell: _Cell,
     outputs: list[list[str]],
     states: list[_State],
     extent: tuple[int, int],

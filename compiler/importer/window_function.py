@@ -98,7 +98,7 @@ def _mel_weight_matrix(node: OnnxNode, build: GraphBuilder) -> Results:
         else np.asarray(value, holder).reshape(1)
         for place, value in enumerate(given)
     ]
-    corners = _mel_corners(build, bands, *numbers[1:])
+    corners = _mel_corners(bands, *numbers[1:])
     matrix = _triangles(corners, spectrum, bands)
     if not isinstance(matrix, Term):
         return build.constant(matrix.astype(kind.numpy))
@@ -112,9 +112,7 @@ def _declared_matrix(node: OnnxNode, build: GraphBuilder) -> tuple[int, int]:
     return declared[0], declared[1]
 
 
-def _mel_corners(
-    build: GraphBuilder, bands: int, length: Number, rate: Number, lowest: Number, highest: Number
-) -> Number:
+def _mel_corners(bands: int, length: Number, rate: Number, lowest: Number, highest: Number) -> Number:
     """The elements of the spectrum at which the triangles begin, peak and end, evenly spaced in mel: as floats.
 
     The reference divides the range into bands + 2 steps, so that the upper edge itself is never reached.

@@ -41,7 +41,7 @@ class UnknownDimError(TypeRuleError):
     """The size of a dimension is asked for that is still `symbol`."""
 
     def __init__(self, symbol: str) -> None:
-        super().__init__(f"dimension {symbol!r} has no size yet", hint=f"give it one: --dim {symbol}=N")
+        super().__init__(f"dimension {symbol!r} has no size yet", hint=f"give it one: --dim {symbol}=SIZE")
         self.symbol = symbol
 
     def __reduce__(self) -> tuple[object, ...]:

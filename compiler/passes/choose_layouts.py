@@ -14,8 +14,11 @@ from birc.compiler.passes.base import Pass, PassResult
 from birc.compiler.passes.memory_order import Order, order_of, read_order, row_major
 
 CHANNELS_LAST = (0, 2, 3, 1)
+"""The order in memory of the dimensions (sample, channel, row, column) of an image, the innermost last."""
 IMAGE_OPS = frozenset({"conv2d", "max_pool2d", "max_pool2d_position", "avg_pool2d", "lrn"})
+"""Ops that walk the channels of each pixel: their results lie channels last."""
 _FOLLOWING = frozenset({"elementwise", "reduction", "movement"})
+"""Categories of ops whose results lie as their operands do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
 
 CHUNKS = (2, 4, 8, 16, 32, 64)
+"""In how many parts the batch may be worked through."""
 ROOM = 0.9
 """Share of L2 that a plan should fill at most: the allocator needs some slack."""
 SPILLING = 1.25

@@ -134,7 +134,7 @@ class Fuse(Pass):
                 continue
             allowed = {name: drafts[name] for name, refusal in found.items() if refusal is None}
             kept = {name for name, one in allowed.items() if one.keeps or _refusal_of_use(graph, node, name, one)}
-            draft = _joined(node, allowed, kept)
+            draft = _joined(allowed, kept)
             if draft is None:
                 draft = _Draft()
                 order.append(draft)
@@ -182,9 +182,9 @@ def _computed(graph: Graph, node: Node) -> tuple[str, ...]:
     return tuple(reversed(dict.fromkeys(reversed(names))))
 
 
-def _joined(node: Node, allowed: Mapping[str, _Draft], kept: Container[str]) -> _Draft | None:
-    """The group that `node` joins: with an anchor if there is one, or one that does not come along, the deepest, for
-    which the others need not wait, and of equally deep ones that of the latest operand."""
+def _joined(allowed: Mapping[str, _Draft], kept: Container[str]) -> _Draft | None:
+    """The group that a node joins, of those that it may: with an anchor if there is one, or one that does not come
+    along, the deepest, for which the others need not wait, and of equally deep ones that of the latest operand."""
     anchored = [draft for name, draft in allowed.items() if draft.anchor is not None and name not in kept]
     staying = [draft for name, draft in allowed.items() if name in kept]
     return max(reversed(anchored or staying or list(allowed.values())), key=lambda draft: draft.depth, default=None)
@@ -229,7 +229,7 @@ def _refusal(
         return None
     use = _refusal_of_use(graph, node, name, draft)
     return (
-        _refusal_of_kinds(limits, graph, node, draft)
+        _refusal_of_kinds(node, draft)
         or (None if _may_keep(node, draft) else use)
         or _refusal_of_types(graph, node, name, draft)
         or _refusal_of_row(limits, graph, node, draft)
@@ -285,7 +285,7 @@ def _producing_op(graph: Graph, name: str) -> str:
     return producer.op if producer is not None else ""
 
 
-def _refusal_of_kinds(limits: Fuse, graph: Graph, node: Node, draft: _Draft) -> Refusal | None:
+def _refusal_of_kinds(node: Node, draft: _Draft) -> Refusal | None:
     """What the ops and the number of nodes forbid."""
     anchor = draft.anchor
     reduction = next((a for a in draft.anchors if a.op in SMALLER), None)

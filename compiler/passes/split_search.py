@@ -23,6 +23,7 @@ from birc.compiler.passes.rough_cycles import KERNEL_OVERHEAD_CYCLES, constant_b
 from birc.runtime.machine import Machine
 
 BEAM_WIDTH = 12
+"""States that are kept behind each kernel."""
 MOST_OPTIONS = 8
 """A kernel has no more: one for each dimension that can be divided, and not to divide it."""
 STREAM_SHARE = 0.5

@@ -18,9 +18,9 @@ from birc.compiler.passes.contraction_cost import Memories, Shape, estimate
 from birc.compiler.passes.restrict import even_part
 from birc.compiler.passes.split_depth import inner_depths, split_depth
 from birc.compiler.passes.tile_orders import in_other_orders
+from birc.compiler.passes.tile_patches import Lines, lines, square, taps_innermost, window_tiles, with_rows
 from birc.compiler.passes.tile_vector import banded, factorisations, keeps_to_bands, shared_programs
 from birc.compiler.passes.tile_winding import through_depth
-from birc.compiler.passes.windows import Lines, lines, square, taps_innermost, window_tiles, with_rows
 from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
 
@@ -32,10 +32,12 @@ BLOCKS = tuple(
     for columns in (1, 2, 3, 4, 6)
     if rows * columns <= MOST_BLOCK_TILES
 )
+"""Rows and columns of tiles of the blocks that are tried."""
 MOST_BLOCK_ROWS = max(rows for rows, _ in BLOCKS)
 STATIONARY = (2, 3)
 """Columns of blocks that all rows of an SPC go past."""
 MOST_STREAMED_ROWS = 7
+"""Rows of tiles of a block whose a tiles are loaded one by one, as the T-core takes them."""
 NARROWER = (2, 4)
 """How much narrower tiles may be where there are SPCs without one."""
 MOST_SPLIT_DIMENSIONS = 4

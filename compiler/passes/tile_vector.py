@@ -16,6 +16,7 @@ from birc.runtime.errors import DoesNotFitError
 from birc.runtime.machine import Machine
 
 LEAST_TILE_ELEMENTS = 512
+"""Tiles are not made smaller than that to keep more SPCs busy."""
 LEAST_GAIN = 2.0
 """How much less a vector program has to do for a tile that is shorter than a register holds."""
 
@@ -141,6 +142,7 @@ def in_bands(kernel: Kernel, tiling: Tiling) -> Tiling:
 
 
 def _outer(kernel: Kernel) -> list[Dimension]:
+    """The independent dimensions that no phase loops over: their tiles are spread over SPCs and programs."""
     looped = {name for phase in kernel.phases for name in phase.loops}
     return [d for d in kernel.par_dims if d.name not in looped and d.name not in OWN_DIMENSIONS]
 
@@ -180,6 +182,7 @@ def factorisations(counts: Sequence[int], limit: int) -> Iterator[tuple[int, ...
 
 
 def _reduced(kernel: Kernel) -> set[str]:
+    """The dimensions that reductions across lanes collapse: a tile has all of each."""
     return {n for phase in kernel.phases for s in phase.statements if s.op.startswith("vred") for n in s.dims}
 
 
@@ -197,4 +200,5 @@ def _tile(kernel: Kernel, capacity: int) -> dict[str, int]:
 
 
 def _tiles(dims: Sequence[Dimension], tile: dict[str, int]) -> int:
+    """How many tiles the dimensions have together."""
     return math.prod(-(-d.extent // tile[d.name]) for d in dims)

@@ -21,15 +21,19 @@ from birc.runtime.dtypes import dtype
 from birc.runtime.machine import Machine
 
 MOST_TAPS = 49
+"""Windows of more taps are not unrolled: each is an instruction, or several."""
 MOST_OUTPUTS = 8
+"""Neighbouring outputs that are computed together, each in a register of its own."""
 MOST_PRODUCTS = 80
 """Taps of all outputs computed together: more of them make long code for little."""
 LEAST_BESIDE = 5
 """Of fewer taps side by side the reduction takes about as much time as their loads would be waited for."""
 MOST_AHEAD = 5
+"""Loads under way before the one that is needed next: each takes a register."""
 PARTS = (1, 2, 3, 4, 6, 8, 12, 16)
 """In how many parts a dimension may be cut where one tile does not hold it, or SPCs would be idle."""
 MOST_PARTS = 5
+"""Extents of tiles that are tried along a dimension, the largest that fit."""
 MOST_WORSE = 1.3
 """How much more than the best estimate a tiling may have that is worth a closer look."""
 LEAST_ELEMENTS = 256

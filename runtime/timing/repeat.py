@@ -100,7 +100,7 @@ class Repeats:
         self._compare(watch, iteration)
 
     def _compare(self, watch: _Watch, iteration: int) -> None:
-        key = self._quick_state(watch)
+        key = self._quick_state()
         saved = watch.saved
         if saved is not None and saved.key == key and saved.full == self._full_state(watch, iteration):
             self._skip(watch, saved, iteration)
@@ -169,7 +169,7 @@ class Repeats:
             return False
         return tuple(queue.cursor.variables[: watch.depth]) == watch.outer
 
-    def _quick_state(self, watch: _Watch) -> tuple:
+    def _quick_state(self) -> tuple:
         """A part of the state that is cheap to get and usually differs when the state does."""
         state = self.state
         positions = tuple(queue.cursor.position for queue in state.queues)

@@ -40,7 +40,7 @@ def check_kernel(kernel: Kernel, machine: Machine, findings: Findings) -> None:
         findings.add(where, f"{len(kernel.semaphores)} semaphores", f"{semaphores} of an SPC")
     if any(count < 0 for count in kernel.semaphores):
         findings.add(where, f"initial semaphore counts {kernel.semaphores}", "at least 0")
-    if not _check_loops(kernel, machine, findings):
+    if not _check_loops(kernel, findings):
         return
     _check_spc_loops(kernel, machine, findings)
     for place in places(kernel):
@@ -53,7 +53,7 @@ def spc_loops(loops: tuple[Loop, ...]) -> tuple[Loop, ...]:
     return loops[:count]
 
 
-def _check_loops(kernel: Kernel, machine: Machine, findings: Findings) -> bool:
+def _check_loops(kernel: Kernel, findings: Findings) -> bool:
     """Depth, kinds, extents and limits of all loops; False when the tree is too broken to go on."""
     sound = True
     pending: list[tuple[Loop | Instruction, int]] = [(nest, 0) for nest in reversed(kernel.nests)]

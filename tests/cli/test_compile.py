@@ -161,7 +161,7 @@ def test_stopping_after_a_phase_leaves_its_text(birc, digits, tmp_path, phase):
 
 
 def test_the_size_of_the_batch_must_be_given(fails, digits):
-    assert "--dim batch=N" in fails(2, "compile", digits)
+    assert "--dim batch=SIZE" in fails(2, "compile", digits)
 
 
 def test_a_symbolic_dimension_is_fixed_by_name(birc, digits):

@@ -26,7 +26,7 @@ def test_wrong_command_lines(fails, packed):
     ("arguments", "message"),
     [
         (("--precision", "int8", "--batch", "2"), "no products of quantised operands"),
-        (("--precision", "fp64"), "fp64"),
+        (("--precision", "fp64"), "'--precision': 'fp64' is not one of 'model'"),
         (("--dim", "seq"), "write NAME=N"),
         (("--dim", "seq=0"), "write NAME=N"),
         (("--dim", "seq=x"), "write NAME=N"),

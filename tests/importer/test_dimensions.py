@@ -52,7 +52,7 @@ def test_batch_fixes_the_first_dimension() -> None:
 
 
 def test_left_over_dimension_is_named_with_its_input() -> None:
-    with pytest.raises(UsageError, match=r"'rows' of input 'x'.*--dim rows=N"):
+    with pytest.raises(UsageError, match=r"'rows' of input 'x'.*--dim rows=SIZE"):
         import_model(model(), {"batch": 2})
 
 
@@ -74,7 +74,7 @@ def test_dimensions_that_nobody_needs_stay_symbols() -> None:
     assert graph.type_of("y").shape == ("rows", 2, 5)
     assert graph.type_of("z").shape == (2, "rows")
     assert "f32[2,rows,4]" in print_graph(graph)
-    with pytest.raises(UsageError, match=r"'rows' of input 'x' has no size \(give it one: --dim rows=N\)"):
+    with pytest.raises(UsageError, match=r"'rows' of input 'x' has no size \(give it one: --dim rows=SIZE\)"):
         import_model(parser.parse_model(text), {"batch": 2})
 
 
@@ -83,7 +83,7 @@ def test_open_dimensions_are_dumped(tmp_path: Path) -> None:
     assert compile_model(parser.parse_model(text), stop_after="import", dump_ir=tmp_path) is None
     text_of_graph = (tmp_path / "00_import.ir").read_text()
     assert "%y : f32[n,4] = relu(%x)" in text_of_graph
-    with pytest.raises(UsageError, match="--dim n=N"):
+    with pytest.raises(UsageError, match="--dim n=SIZE"):
         compile_model(parser.parse_model(text), stop_after="canonicalize")
 
 
@@ -100,7 +100,7 @@ def test_size_must_be_positive() -> None:
 def test_batch_against_a_fixed_dimension() -> None:
     fixed = model()
     fixed.graph.input[1].type.tensor_type.shape.dim[0].dim_value = 3
-    with pytest.raises(UsageError, match=r"batch 5.*'z'.*fixed at 3"):
+    with pytest.raises(UsageError, match=r"batch 5.*'z'.*fixed at 3 .*that of other inputs alone: --dim batch=5"):
         import_model(fixed, {"rows": 3}, batch=5)
 
 
@@ -108,7 +108,7 @@ def test_nameless_dimension_goes_by_its_place() -> None:
     nameless = model()
     for entry in nameless.graph.input:
         entry.type.tensor_type.shape.dim[0].Clear()
-    with pytest.raises(UsageError, match=r"--dim x\.0=N"):
+    with pytest.raises(UsageError, match=r"--dim x\.0=SIZE"):
         import_model(nameless, {"rows": 3})
     graph = import_model(nameless, {"rows": 3, "x.0": 2, "z.0": 2})
     assert graph.type_of("y").sizes == (2, 12)

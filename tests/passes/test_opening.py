@@ -15,7 +15,7 @@ from birc.compiler.ir.plan_parser import parse_plan
 from birc.compiler.ir.plan_printer import print_plan
 from birc.compiler.ir.plan_verify import verify_plan
 from birc.compiler.ir.tile_order import IN_TURN, OPENING
-from birc.compiler.passes.opening import forms_that_open
+from birc.compiler.passes.opening_columns import forms_that_open
 from birc.compiler.plan_search import PlanSearch
 from birc.runtime.machine import load_machine
 from birc.runtime.timing import simulate

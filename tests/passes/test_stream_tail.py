@@ -7,8 +7,8 @@ import pytest
 from graph_maker import GraphMaker
 from pipeline import Compiled, compile_graph
 
-from birc.codegen import pieces
-from birc.codegen.pieces import pieces_of
+from birc.codegen import constant_pieces
+from birc.codegen.constant_pieces import pieces_of
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.plan import KernelStep, View
 from birc.compiler.ir.plan_access import views_by_buffer
@@ -27,7 +27,7 @@ QUICK = load_machine("tiny").with_values({"hbm_bytes_per_cycle_per_section": 400
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights of 1 MB a die are many."""
     monkeypatch.setattr(stream_tail, "PIECE_BYTES", 1 << 18)
-    monkeypatch.setattr(pieces, "LEAST_BYTES", 1 << 14)
+    monkeypatch.setattr(constant_pieces, "LEAST_BYTES", 1 << 14)
 
 
 def wide_end(*, softmax: bool = False) -> Graph:
@@ -100,6 +100,6 @@ def test_pieces_are_all_of_a_run_of_the_constant_or_none(monkeypatch: pytest.Mon
     first, second, *rest = views[0]
     assert len(pieces_of(twin, [second, *rest], SLOW)) == 3  # What nobody reads at an end is not copied.
     assert pieces_of(twin, [first, *rest], SLOW) == ()
-    monkeypatch.setattr(pieces, "LEAST_BYTES", twin.num_bytes)
+    monkeypatch.setattr(constant_pieces, "LEAST_BYTES", twin.num_bytes)
     assert pieces_of(twin, views[0], SLOW) == ()
     assert isinstance(found[0], View)

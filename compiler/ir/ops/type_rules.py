@@ -29,10 +29,6 @@ def is_index(dtype: DType) -> bool:
     return dtype.name in ("i32", "i64")
 
 
-def is_any(dtype: DType) -> bool:
-    return True
-
-
 def require(test: DTypeTest, wanted: str, *types: TensorType) -> None:
     """Raise `TypeRuleError` unless every element type passes the test."""
     for type in types:

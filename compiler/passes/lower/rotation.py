@@ -57,12 +57,12 @@ def _turned(sides: tuple[GroupLowering, GroupLowering], place: int, node: Node) 
     side, b = sides[place], sides[place].builder
     x, cosine, sine = node.inputs
     own, other = side.expression(x), sides[1 - place].expression(x)
-    across = b.op("vmul", other, _angle(side, node, sine))
-    straight = b.op("vmul", own, _angle(side, node, cosine))
+    across = b.op("vmul", other, _angle(side, sine))
+    straight = b.op("vmul", own, _angle(side, cosine))
     return b.op("vadd" if place else "vsub", straight, across)
 
 
-def _angle(side: GroupLowering, node: Node, name: str) -> Expression | float:
+def _angle(side: GroupLowering, name: str) -> Expression | float:
     """A table's elements for one side of the pairs."""
     sizes = side.type_of(name).sizes
     if not sizes or sizes[-1] != side.frame.shape[-1]:
