@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
-from birc.compiler.ir.attributes import element_type, integers
+from birc.compiler.ir.attributes import element_type, integer, integers
 from birc.compiler.ir.graph import Node
 from birc.compiler.passes.rules import Rewriter, Rule
 
@@ -179,6 +180,30 @@ def concat_of_concat(rewriter: Rewriter, node: Node) -> str | None:
     return rewriter.emit("concat", (longest.name, *rest), node.attributes, replaces=(node,))
 
 
+def concat_of_slices(rewriter: Rewriter, node: Node) -> str | None:
+    """concat(slice(x, 0:2), slice(x, 2:4), y) = concat(slice(x, 0:4), y)"""
+    axis = integer(node.attributes, "axis")
+    for place, (first, second) in enumerate(pairwise(rewriter.producer(name, "slice") for name in node.inputs)):
+        if first is None or second is None or first.inputs != second.inputs or not _go_on(first, second, axis):
+            continue
+        ends = integers(second.attributes, "ends")
+        both = rewriter.emit("slice", first.inputs, {**first.attributes, "ends": ends}, replaces=(node,))
+        pieces = (*node.inputs[:place], both, *node.inputs[place + 2 :])
+        return rewriter.emit("concat", pieces, node.attributes, replaces=(node,))
+    return None
+
+
+def _go_on(first: Node, second: Node, axis: int) -> bool:
+    """Whether a slice begins along an axis where another one ends, and is like it along all others."""
+    bounds = [
+        tuple(integers(node.attributes, name) for name in ("starts", "ends", "steps")) for node in (first, second)
+    ]
+    starts, ends, steps = zip(*bounds, strict=True)
+    is_next = starts[1][axis] == ends[0][axis] and steps[0][axis] == steps[1][axis] == 1
+    others = [place for place in range(len(starts[0])) if place != axis]
+    return is_next and all(one[place] == other[place] for one, other in (starts, ends, steps) for place in others)
+
+
 RULES: Final[tuple[Rule, ...]] = (
     Rule("same-shape-reshape", "reshape", same_shape),
     Rule("same-shape-expand", "expand", same_shape),
@@ -188,6 +213,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("single-concat", "concat", single_concat),
     Rule("concat-without-empty", "concat", concat_without_empty),
     Rule("concat-of-concat", "concat", concat_of_concat),
+    Rule("concat-of-slices", "concat", concat_of_slices),
     Rule("no-padding", "pad", no_padding),
     Rule("reshape-of-reshape", "reshape", reshape_of_reshape),
     Rule("transpose-of-transpose", "transpose", transpose_of_transpose),

@@ -47,8 +47,8 @@ class Choice:
 class _Option:
     """A way to divide kernels of one form, with what the search asks of it for every state.
 
-    `parts` is how many of them are looked at; 0 when it is not divided. `reads` are by part the tensors that the kernel
-    does not write itself, `stores` by buffer and part what it writes: buffers by their places in the form.
+    `parts` is how many of them are looked at; 0 when it is not divided. `reads` are by part what the kernel does not
+    write itself, `stores` by buffer and part what it writes: buffers by their places in the form.
     """
 
     number: int
@@ -181,28 +181,26 @@ class SplitSearch:
 
     def _option(self, kernel: Kernel, places: Mapping[str, int], number: int, dimension: str) -> _Option:
         parts = self._parts(kernel, dimension)
-        written = writes_of(kernel)
         readers = (kernel,) * self.parts if parts is None else parts
-        tensors = {a.view.buffer for a in accesses(kernel) if self.buffers[a.view.buffer].role != "constant"}
         return _Option(
             number,
             dimension,
             len(parts or ()),
             self._cycles(readers[0]),
-            tuple(
-                tuple(
-                    {
-                        (places[a.view.buffer], _box(a.view)): None
-                        for a in accesses(reader)
-                        if a.view.buffer in tensors - written
-                    }
-                )
-                for reader in dict.fromkeys(readers)
-            ),
+            tuple(self._reads(reader, places) for reader in dict.fromkeys(readers)),
             {
                 places[name]: tuple(tuple(_box(a.view) for a in _stores(part, name)) for part in readers)
-                for name in written
+                for name in writes_of(kernel)
             },
+        )
+
+    def _reads(self, kernel: Kernel, places: Mapping[str, int]) -> tuple[tuple[int, Region], ...]:
+        """What a kernel needs of tensors: all that it reads but for what it has written itself."""
+        written = {name: [_box(a.view) for a in _stores(kernel, name)] for name in writes_of(kernel)}
+        read = (a.view for a in accesses(kernel) if self.buffers[a.view.buffer].role != "constant")
+        found = dict.fromkeys((view.buffer, _box(view)) for view in read)
+        return tuple(
+            (places[name], box) for name, box in found if not any(made.contains(box) for made in written.get(name, ()))
         )
 
     def _growth(self, state: _State, rank: int, names: Sequence[str], option: _Option) -> _Growth | None:

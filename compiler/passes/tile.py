@@ -25,6 +25,7 @@ from birc.compiler.passes.tile_vector import (
     keeps_to_bands,
     tile_vector_kernel,
     with_most_programs,
+    with_square_tiles,
     with_tile_ahead,
     with_tiles_together,
 )
@@ -138,6 +139,8 @@ def _ways(kernel: Kernel, whole: Tiling, machine: Machine, clock: Clock | None) 
     """The ways to give the tiles of a vector kernel to programs; if a clock tells, several together or one ahead."""
     ways = [whole, with_most_programs(kernel, whole, machine)]
     if clock is not None:
+        for square in with_square_tiles(kernel, whole, machine):
+            ways += [square, with_most_programs(kernel, square, machine)]
         more = (with_tiles_together, with_tile_ahead)
         ways += [other for way in tuple(ways) for others in more for other in others(kernel, way, machine)]
     return ways

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from birc.compiler.ir.plan import OWN_DIMENSIONS, SPC_BANDS, Dimension, Kernel, Tiling
-from birc.compiler.ir.plan_access import accesses
+from birc.compiler.ir.plan_access import accesses, step_alone
 from birc.compiler.ir.plan_spread import spreads
 from birc.compiler.ir.plan_verify_tiling import tiling_problems
 from birc.compiler.ir.registers import assign, vector_registers
@@ -17,6 +17,7 @@ from birc.runtime.machine import Machine
 
 LEAST_TILE_ELEMENTS = 512
 """Tiles are not made smaller than that to keep more SPCs busy."""
+INNER_SHARES = (32, 128)
 LEAST_GAIN = 2.0
 """How much less a vector program has to do for a tile that is shorter than a register holds."""
 
@@ -64,6 +65,27 @@ def _mapped(kernel: Kernel, machine: Machine, tile: dict[str, int], registers: i
         tuple(mapping.items()),
         programs=shared_programs(shares, most),
     )
+
+
+def with_square_tiles(kernel: Kernel, tiling: Tiling, machine: Machine) -> Iterator[Tiling]:
+    """Tilings for kernels that turn what they move, in whose tiles the first innermost dimension has some length.
+
+    What is innermost where it is loaded is not where it is stored. A tile that is long along one of both alone touches
+    a granule for each element of the other.
+    """
+    outer = _outer(kernel)
+    inner = dict.fromkeys(d.name for a in accesses(kernel) for d in outer if step_alone(kernel, a, d.name) == 1)
+    if len(inner) < 2 or _reduced(kernel):
+        return
+    registers = assign(kernel.phases).count
+    first = next(d for d in outer if d.name in inner)
+    for share in INNER_SHARES:
+        tile = {**dict(tiling.tile), first.name: even_part(first.extent, share)}
+        budget = machine.vector_tile_elements // tile[first.name]
+        for d in reversed([d for d in outer if d is not first]):
+            tile[d.name] = even_part(d.extent, max(1, budget))
+            budget //= tile[d.name]
+        yield _mapped(kernel, machine, tile, registers)
 
 
 def with_most_programs(kernel: Kernel, tiling: Tiling, machine: Machine) -> Tiling:

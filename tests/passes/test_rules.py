@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import integer_forms
@@ -174,6 +174,16 @@ def concat_of_both(make: GraphMaker, longer: str, axis: int = 1) -> str:
     return make("add", *(make("reduce_sum", value, axes=(0, 1), keepdims=1) for value in (short, whole)))
 
 
+def concat_of_parts(make: GraphMaker, *parts: tuple[int, int], rows: Sequence[int] = (0, 0), step: int = 1) -> str:
+    """A concatenation of some columns of a tensor, each from its row on, and of another tensor."""
+    x, other = make.input(4, 5), make("neg", make.input(3, 2))
+    pieces = [
+        make("slice", x, starts=(row, start), ends=(row + 3, end), steps=(1, step))
+        for row, (start, end) in zip(rows, parts, strict=True)
+    ]
+    return make("concat", *pieces, other, axis=1)
+
+
 SIGNED = "cast sub cast"
 SUMS = "cast reduce_sum mul"
 GROUPED_PIECE = "reshape slice reshape slice conv2d"
@@ -197,6 +207,7 @@ CASES = (
         "concat concat reduce_sum reduce_sum add",
         lambda m: concat_of_both(m, "xyz"),
     ),
+    Case("concat-of-slices", "neg slice concat", lambda m: concat_of_parts(m, (0, 2), (2, 4))),
     Case("no-padding", "neg", lambda m: m("neg", m("pad", m.input(2, 3), pads=(0, 0, 0, 0), value=1.0))),
     Case(
         "reshape-of-reshape",
@@ -456,6 +467,10 @@ def refusals() -> tuple[tuple[str, Body], ...]:
         ("products-of-rounds", unrolled_forms.unrolled(views=True)),
         ("products-of-rounds", unrolled_forms.unrolled(weights=True)),
         ("same-shape-reshape", lambda m: m("reshape", m.input(2, 3), shape=(2, 3))),
+        ("concat-of-slices", lambda m: concat_of_parts(m, (2, 4), (0, 2))),
+        ("concat-of-slices", lambda m: concat_of_parts(m, (0, 2), (3, 5))),
+        ("concat-of-slices", lambda m: concat_of_parts(m, (0, 2), (2, 4), rows=(0, 1))),
+        ("concat-of-slices", lambda m: concat_of_parts(m, (0, 2), (2, 4), step=2)),
         ("concat-of-concat", lambda m: concat_of_both(m, "yxz")),
         ("concat-of-concat", lambda m: concat_of_both(m, "xy", axis=0)),
         ("concat-of-concat", lambda m: concat_of_both(m, "xyz", axis=0)),

@@ -17,6 +17,7 @@ from birc.compiler.passes.lower.views import (
     dense_view,
     factorised,
     narrow,
+    order_for_reshape,
     reshape,
     transpose,
 )
@@ -104,6 +105,32 @@ def test_reshape_is_numpys_view_or_none(data: st.DataObject) -> None:
         return
     assert result is not None
     np.testing.assert_array_equal(seen(result), expected)
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_a_copy_in_that_order_can_be_reshaped(data: st.DataObject) -> None:
+    """Whatever the view and the new dimensions are, and what is innermost stays so if nothing forbids it."""
+    view, array = data.draw(views())
+    dims = data.draw(factorisations(array.size))
+    order = order_for_reshape(view, dims)
+    assert sorted(order) == list(range(array.ndim))
+    dense = dense_view("copy", view.dims, order)
+    result = reshape(dense, dims)
+    assert result is not None
+    copied = np.empty(array.size, array.dtype)
+    copied[seen(dense).ravel()] = array.ravel()
+    np.testing.assert_array_equal(copied[seen(result).ravel()], array.ravel())
+
+
+def test_pixels_that_are_repeated_stay_channels_last() -> None:
+    """An image [1, 8, 3, 5] with channels last, each pixel seen as two by two."""
+    image = dense_view("image", (1, 8, 3, 1, 5, 1), (0, 2, 3, 4, 5, 1))
+    repeated = broadcast(image, (1, 8, 3, 2, 5, 2))
+    assert reshape(repeated, (1, 8, 6, 10)) is None
+    assert order_for_reshape(repeated, (1, 8, 6, 10)) == (0, 2, 3, 4, 5, 1)
+    assert order_for_reshape(repeated, (8, 60)) == (2, 3, 4, 5, 0, 1)
+    assert order_for_reshape(repeated, (480,)) == (0, 1, 2, 3, 4, 5)
 
 
 @settings(deadline=None)

@@ -179,10 +179,10 @@ class Environment:
             self.views[name] = self._dense(name, type.sizes, self._stored(name, type), type.layout)
         return self.views[name]
 
-    def copied(self, copy: str, name: str) -> View:
-        """A row-major buffer for a copy of a value."""
+    def copied(self, copy: str, name: str, order: tuple[int, ...] | None = None) -> View:
+        """A buffer for a copy of a value, row-major or with its dimensions in some `order`."""
         type = self.graph.type_of(name)
-        return self._dense(copy, type.sizes, self._stored(name, type))
+        return self._dense(copy, type.sizes, self._stored(name, type), order)
 
     def _stored(self, name: str, type: TensorType) -> str:
         return stored_as(type.dtype, self.precision, in_f32=name in self.in_f32)

@@ -86,7 +86,8 @@ LARGEST_VECTOR_WINDOW = 25
 """Positions of a window up to which a convolution of one channel takes about as long without the T-core."""
 
 MOVEMENTS: dict[str, Callable[[Environment, Node], list[Kernel]]] = {"bitcast": bitcast, "concat": concat, "pad": pad}
-VIEWS = frozenset({"reshape", "transpose", "slice", "expand"})
+RESHAPING = frozenset({"reshape", "transpose", "expand"})
+VIEWS = RESHAPING | {"slice"}
 PLACED = frozenset({"matmul", "conv2d", "max_pool2d", "avg_pool2d", "concat", *ROTATIONS, *REDUCTIONS})
 """What may be written into a part of a larger tensor: walked in its own dimensions, whatever lies between them."""
 
@@ -174,7 +175,8 @@ def left_in_panels(graph: Graph, machine: Machine, precision: str) -> frozenset[
 def _make_in_place(env: Environment) -> None:
     """Let what one concatenation reads be written into its result, and a concatenation into that of another one.
 
-    Others may read it there. What a concatenation reads twice, and what lies otherwise than the result, is copied.
+    Others may read it there, also parts of it. What a concatenation reads twice, what lies otherwise than the result,
+    and what others see with other dimensions, for which it may have to be without gaps, is copied.
     """
     graph = env.graph
     for node in reversed(graph.nodes):
@@ -182,7 +184,11 @@ def _make_in_place(env: Environment) -> None:
             continue
         for name, piece in zip(node.inputs, concat_pieces(env, node), strict=True):
             users = [user.op for user in graph.users(name)]
-            alone = users.count("concat") == 1 and node.inputs.count(name) == 1 and VIEWS.isdisjoint(users)
+            alone = (
+                users.count("concat") == 1
+                and node.inputs.count(name) == 1
+                and not VIEWS.intersection(users) - {"slice"}
+            )
             placed = _is_placed(graph.producer(name)) and name not in graph.outputs
             if alone and placed and graph.type_of(name).layout == node.output.type.layout:
                 env.views[name] = piece

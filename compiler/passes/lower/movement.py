@@ -7,6 +7,8 @@ from dataclasses import replace
 from birc.compiler.ir.attributes import element_type, integer, integers, number
 from birc.compiler.ir.graph import Node
 from birc.compiler.ir.plan import Access, Dimension, Index, Kernel, Phase, Statement, View
+from birc.compiler.ir.table import row
+from birc.compiler.passes.choose_layouts import IMAGE_OPS
 from birc.compiler.passes.lower.environment import Environment
 from birc.compiler.passes.lower.expression import Builder, Store, phases
 from birc.compiler.passes.lower.frame import Frame, unit, word_of
@@ -14,7 +16,7 @@ from birc.compiler.passes.lower.group import node_name
 from birc.compiler.passes.lower.integers import immediate, select
 from birc.compiler.passes.lower.parts import WHOLE, Pattern, part_stores
 from birc.compiler.passes.lower.ranges import LANE_BITS
-from birc.compiler.passes.lower.views import narrow, reshape, transpose
+from birc.compiler.passes.lower.views import narrow, order_for_reshape, reshape, transpose
 from birc.compiler.passes.lower.wide import lane
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import InternalError, UnsupportedError
@@ -111,19 +113,40 @@ def bitcast(env: Environment, node: Node) -> list[Kernel]:
 
 
 def materialised_reshape(env: Environment, node: Node) -> View:
-    """A reshape that needs a copy: into row-major order first, then seen with the new dimensions."""
-    plain = dense_copy(env, f"{node.name}.dense", node.inputs[0], env.view(node.inputs[0]), node.sources)
-    seen = reshape(plain, node.output.type.sizes)
+    """A reshape that needs a copy, which is then seen with the new dimensions.
+
+    It is row-major, or lies as much as it can as what it copies does where only images and their like read it.
+    """
+    source, sizes = env.view(node.inputs[0]), node.output.type.sizes
+    order = order_for_reshape(source, sizes) if _is_image(env, node.name) else None
+    plain = dense_copy(env, f"{node.name}.dense", node.inputs[0], source, node.sources, order)
+    seen = reshape(plain, sizes)
     if seen is None:
         raise InternalError("a dense tensor cannot be reshaped", where=node.name)
     return seen
 
 
-def dense_copy(env: Environment, copy_name: str, name: str, source: View, sources: tuple[str, ...]) -> View:
-    """A row-major copy of a value that `source` shows."""
-    target = env.copied(copy_name, name)
-    env.kernels.append(copy(env, copy_name, source, target, None, sources))
+def dense_copy(
+    env: Environment,
+    copy_name: str,
+    name: str,
+    source: View,
+    sources: tuple[str, ...],
+    order: tuple[int, ...] | None = None,
+) -> View:
+    """A copy of a value that `source` shows, row-major or with its dimensions in some `order`."""
+    target = env.copied(copy_name, name, order)
+    env.kernels.append(copy(env, copy_name, source, target, order, sources))
     return target
+
+
+def _is_image(env: Environment, name: str) -> bool:
+    """Whether a value is read, also through views, by what takes images in any order alone."""
+    users = env.graph.users(name)
+    ops = {node.op for user in users for node in (user.body.nodes if user.body is not None else (user,))}
+    seen = [user.name for user in users if row(user.op).category == "view"]
+    takes = {"concat", *IMAGE_OPS, *(op for op in ops if row(op).category in ("view", "elementwise"))}
+    return name not in env.graph.outputs and ops <= takes and all(_is_image(env, view) for view in seen)
 
 
 def padded_pixels(

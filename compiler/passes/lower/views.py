@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from birc.compiler.ir.copies import row_major_strides
 from birc.compiler.ir.plan import View
@@ -94,6 +96,24 @@ def reshape(view: View, dims: Sequence[int]) -> View | None:
     if position != len(old):
         return None
     return View(view.buffer, view.offset, tuple(dims), tuple(strides))
+
+
+def order_for_reshape(view: View, dims: Sequence[int]) -> tuple[int, ...]:
+    """The axes of a view, outermost first, in a copy that a reshape to `dims` can see and that lies much as the view.
+
+    Axes that become one stay together in their order. Of such runs those are inside that are inside in the view.
+    """
+    ends = set(accumulate(dims, operator.mul))
+    runs: list[list[int]] = [[]]
+    for axis, elements in enumerate(accumulate(view.dims, operator.mul)):
+        runs[-1].append(axis)
+        if elements in ends:
+            runs.append([])
+
+    def step(run: Sequence[int]) -> float:
+        return min((view.strides[axis] for axis in run if view.dims[axis] > 1 and view.strides[axis]), default=math.inf)
+
+    return tuple(axis for run in sorted(runs, key=step, reverse=True) for axis in run)
 
 
 def _merge(group: list[tuple[int, int]]) -> int | None:
