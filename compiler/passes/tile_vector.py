@@ -18,6 +18,7 @@ from birc.runtime.machine import Machine
 LEAST_TILE_ELEMENTS = 512
 """Tiles are not made smaller than that to keep more SPCs busy."""
 INNER_SHARES = (32, 128)
+"""Elements of a square tile along what is innermost in memory alone: one granule of 32-bit elements, and four."""
 LEAST_GAIN = 2.0
 """How much less a vector program has to do for a tile that is shorter than a register holds."""
 
