@@ -21,6 +21,9 @@ from birc.compiler.passes.lower.wide import lane
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import InternalError, UnsupportedError
 
+TAKES_IMAGES = IMAGE_OPS | {"concat", "pad"}
+"""What reads images in any order of their dimensions, channels last for choice; element-wise ops do, too."""
+
 
 def concat(env: Environment, node: Node) -> list[Kernel]:
     """One copy an operand, each into its slice of the result; none for what is made there."""
@@ -143,10 +146,10 @@ def dense_copy(
 def _is_image(env: Environment, name: str) -> bool:
     """Whether a value is read, also through views, by what takes images in any order alone."""
     users = env.graph.users(name)
-    ops = {node.op for user in users for node in (user.body.nodes if user.body is not None else (user,))}
-    seen = [user.name for user in users if row(user.op).category == "view"]
-    takes = {"concat", *IMAGE_OPS, *(op for op in ops if row(op).category in ("view", "elementwise"))}
-    return name not in env.graph.outputs and ops <= takes and all(_is_image(env, view) for view in seen)
+    inside = [node for user in users for node in (user.body.nodes if user.body is not None else (user,))]
+    views = [user.name for user in users if user.body is None and row(user.op).category == "view"]
+    taken = all(node.op in TAKES_IMAGES or row(node.op).category in ("view", "elementwise") for node in inside)
+    return name not in env.graph.outputs and taken and all(_is_image(env, view) for view in views)
 
 
 def padded_pixels(
