@@ -11,7 +11,7 @@ from birc.compiler.ir.edit import GraphEditor
 from birc.compiler.ir.graph import Graph, Node
 from birc.compiler.passes.base import Pass, PassResult, finish_edit
 from birc.compiler.passes.lower.lower import MOVEMENTS, ROW_ANCHORS, VIEWS, is_element_wise_op
-from birc.compiler.passes.lower.rows import SMALLER
+from birc.compiler.passes.lower.rows import REDUCTIONS, SMALLER
 from birc.compiler.passes.refusal import Reason, Refusal, listed
 from birc.runtime.machine import Machine
 
@@ -294,6 +294,8 @@ def _refusal_of_kinds(node: Node, draft: _Draft) -> Refusal | None:
     is_scores = node.op == "softmax" and draft.kind == "matmul"
     if anchor is not None and node.op in ROW_ANCHORS and not is_scores:
         return Refusal(Reason.ANCHORS, f"{draft.kind} and {node.op} are both anchors, and a group has one")
+    if draft.keeps and node.op in REDUCTIONS:
+        return Refusal(Reason.REDUCTION, f"a group that stores more than its result has no reduction ({node.op})")
     if len(draft.nodes) >= LARGEST_GROUP:
         return Refusal(Reason.FULL, f"the group is full: {len(draft.nodes)} nodes, {LARGEST_GROUP} at most")
     return None

@@ -73,6 +73,17 @@ def test_a_reduction_reads_what_others_read_from_memory() -> None:
     assert groups(make.graph(x, total)) == [["exp"], ["reduce_sum"]]
 
 
+def variance() -> Graph:
+    """Deviations that others read, too, and the mean of their squares."""
+    make = GraphMaker()
+    deviation = make("sub", make.input(3, 4), make.input(3, 1))
+    return make.graph(deviation, make("reduce_mean", make("mul", deviation, deviation), axes=(1,), keepdims=1))
+
+
+def test_a_reduction_reads_what_follows_a_stored_value_from_memory() -> None:
+    assert groups(variance()) == [["sub", "mul"], ["reduce_mean"]]
+
+
 def test_what_waits_for_a_reader_stays_apart() -> None:
     """Together they would need what is made of their own result."""
     make = GraphMaker()
@@ -101,8 +112,8 @@ def test_a_value_and_a_view_of_it_are_read_from_memory() -> None:
 @pytest.mark.parametrize("order", ["sequential", "random"])
 @pytest.mark.parametrize(
     "graph",
-    [siblings(), recurrence(3), recurrence(15, 70), residual(5, 40), residual(3, 4099)],
-    ids=["siblings", "short", "long", "norm", "rows longer than a tile"],
+    [siblings(), variance(), recurrence(3), recurrence(15, 70), residual(5, 40), residual(3, 4099)],
+    ids=["siblings", "variance", "short", "long", "norm", "rows longer than a tile"],
 )
 def test_values_are_those_of_single_kernels(graph: Graph, order: str) -> None:
     inputs = random_inputs(graph)
