@@ -109,6 +109,15 @@ def test_every_op_is_proved(target: str) -> None:
     assert count > 1000
 
 
+def test_what_is_seen_as_a_whole_is_proved() -> None:
+    """Sums of the parts of a row, which lie along the last axis of registers beside the columns."""
+    make = GraphMaker()
+    x, moments = make.input(3, 8), make.input(2, 3, 4)
+    scaled = make("scale_by_moments", x, moments, make.random(8), make.random(8), count=16, epsilon=1e-5)
+    for compiled in compiled_plans(make.graph(scaled), "br100"):
+        new_prover().prove(compiled.plan, compiled.machine)
+
+
 def stored(kernel: Kernel, machine: Machine, limit: int) -> list[Reached]:
     """The stores of a kernel's code; nothing for large kernels."""
     points = np.prod([d.extent for d in kernel.par_dims])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from birc.compiler.ir.affine import Range, box, constant, scaled, total, variable, weighted
-from birc.compiler.ir.plan import Access, Buffer, Index, View
+from birc.compiler.ir.plan import RED, Access, Buffer, Index, View
 from birc.compiler.ir.plan_verify_kernel import bounds
 from birc.compiler.ir.polyhedra import Elements, example_point
 from birc.compiler.ir.proof.flaw import Flaw, flaw
@@ -88,7 +88,8 @@ def _tile_flaws(space: Space, touch: Touch) -> Iterator[Flaw]:
 
 def _is_register_axis(space: Space, axis: int, tiled: list[str]) -> bool:
     """Whether an axis of a vector access is that of the register dimension that moves it."""
-    return not tiled or (axis < len(space.kernel.par_dims) and space.kernel.par_dims[axis].name == tiled[0])
+    held = {d.name for d in space.kernel.space if d.kind != RED}
+    return not tiled or (tiled[0] in held and axis == space.kernel.register_axis(tiled[0]))
 
 
 def _tile_coordinates(space: Space, touch: Touch, *, shared: bool) -> Elements:
