@@ -43,11 +43,11 @@ class KnownLatencies:
         outcome = self.found(passes).outcome
         return outcome.latency_cycles if outcome is not None else 0
 
-    def fastest(self, _: Graph, ways: Sequence[Sequence[Pass]]) -> tuple[Sequence[Pass], Found]:
+    def best_way(self, _: Graph, ways: Sequence[Sequence[Pass]]) -> tuple[Sequence[Pass], Found]:
         way = min(ways, key=self.latency)
         return way, self.found(way)
 
-    def faster(
+    def faster_way(
         self, _: Graph, best: tuple[Sequence[Pass], Found | None], other: Sequence[Pass]
     ) -> tuple[Sequence[Pass], Found]:
         way = other if self.latency(other) < self.latency(best[0]) else best[0]

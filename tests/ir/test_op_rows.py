@@ -168,7 +168,7 @@ REFUSED = [
         "bias has the shape",
     ),
     ("conv2d", _types(("f32", (1, 4, 8, 8)), ("f32", (3, 2, 3, 3))), {**CONV, "group": 2}, "do not divide"),
-    ("conv2d", _types(("f32", (1, 3, "H", 8)), ("f32", (4, 3, 3, 3))), CONV, "--dim H=N"),
+    ("conv2d", _types(("f32", (1, 3, "H", 8)), ("f32", (4, 3, 3, 3))), CONV, "--dim H=SIZE"),
     ("reshape", _types(("f32", (2, 3))), {"shape": (4,)}, "has 6 elements"),
     ("transpose", _types(("f32", (2, 3))), {"perm": (0, 0)}, "does not order"),
     ("slice", _types(("f32", (4,))), {"starts": (1,), "ends": (5,), "steps": (1,)}, "not within"),
