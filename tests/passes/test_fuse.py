@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fused_groups import groups
 from graph_maker import GraphMaker, random_inputs, sources_of
 from hypothesis import given, settings
 from random_graphs import graphs
@@ -22,17 +23,6 @@ from birc.runtime.dtypes import dtype
 from birc.runtime.machine import load_machine
 
 CONV = {"stride": (1, 1), "pads": (1, 1, 1, 1), "dilation": (1, 1), "group": 1}
-
-
-def groups(graph: Graph) -> list[list[str]]:
-    """The ops of every kernel, in order; views are none."""
-    fused = run_passes(graph, (Fuse(),))
-    verify_graph(fused)
-    return [
-        [member.op for member in node.body.nodes] if node.body is not None else [node.op]
-        for node in fused.nodes
-        if node.op not in VIEWS
-    ]
 
 
 def test_chain_becomes_one_kernel() -> None:
