@@ -195,13 +195,11 @@ def concat_of_slices(rewriter: Rewriter, node: Node) -> str | None:
 
 def _go_on(first: Node, second: Node, axis: int) -> bool:
     """Whether a slice begins along an axis where another one ends, and is like it along all others."""
-    bounds = [
-        tuple(integers(node.attributes, name) for name in ("starts", "ends", "steps")) for node in (first, second)
-    ]
-    starts, ends, steps = zip(*bounds, strict=True)
-    is_next = starts[1][axis] == ends[0][axis] and steps[0][axis] == steps[1][axis] == 1
-    others = [place for place in range(len(starts[0])) if place != axis]
-    return is_next and all(one[place] == other[place] for one, other in (starts, ends, steps) for place in others)
+    names = ("starts", "ends", "steps")
+    one, other = ([*zip(*(integers(node.attributes, name) for name in names), strict=True)] for node in (first, second))
+    (_, end, step), (start, _, next_step) = one[axis], other[axis]
+    is_like = all(place == axis or bounds == other[place] for place, bounds in enumerate(one))
+    return is_like and start == end and step == next_step == 1
 
 
 RULES: Final[tuple[Rule, ...]] = (

@@ -139,7 +139,7 @@ def _ways(kernel: Kernel, whole: Tiling, machine: Machine, clock: Clock | None) 
     """The ways to give the tiles of a vector kernel to programs; if a clock tells, several together or one ahead."""
     ways = [whole, with_most_programs(kernel, whole, machine)]
     if clock is not None:
-        for square in with_square_tiles(kernel, whole, machine):
+        for square in with_square_tiles(kernel, machine):
             ways += [square, with_most_programs(kernel, square, machine)]
         more = (with_tiles_together, with_tile_ahead)
         ways += [other for way in tuple(ways) for others in more for other in others(kernel, way, machine)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from birc.compiler.ir.plan import OWN_DIMENSIONS, SPC_BANDS, Dimension, Kernel, Tiling
 from birc.compiler.ir.plan_access import accesses, step_alone
@@ -68,7 +69,7 @@ def _mapped(kernel: Kernel, machine: Machine, tile: dict[str, int], registers: i
     )
 
 
-def with_square_tiles(kernel: Kernel, tiling: Tiling, machine: Machine) -> Iterator[Tiling]:
+def with_square_tiles(kernel: Kernel, machine: Machine) -> Iterator[Tiling]:
     """Tilings for kernels that turn what they move, in whose tiles the first innermost dimension has some length.
 
     What is innermost where it is loaded is not where it is stored. A tile that is long along one of both alone touches
@@ -81,11 +82,7 @@ def with_square_tiles(kernel: Kernel, tiling: Tiling, machine: Machine) -> Itera
     registers = assign(kernel.phases).count
     first = next(d for d in outer if d.name in inner)
     for share in INNER_SHARES:
-        tile = {**dict(tiling.tile), first.name: even_part(first.extent, share)}
-        budget = machine.vector_tile_elements // tile[first.name]
-        for d in reversed([d for d in outer if d is not first]):
-            tile[d.name] = even_part(d.extent, max(1, budget))
-            budget //= tile[d.name]
+        tile = _tile(kernel, machine.vector_tile_elements, {first.name: even_part(first.extent, share)})
         yield _mapped(kernel, machine, tile, registers)
 
 
@@ -209,14 +206,13 @@ def _reduced(kernel: Kernel) -> set[str]:
     return {n for phase in kernel.phases for s in phase.statements if s.op.startswith("vred") for n in s.dims}
 
 
-def _tile(kernel: Kernel, capacity: int) -> dict[str, int]:
-    """Tile extents: reduced dimensions first, then the others from the inside out."""
+def _tile(kernel: Kernel, capacity: int, bound: Mapping[str, int] = MappingProxyType({})) -> dict[str, int]:
+    """Tile extents: those of `bound`, then of reduced dimensions, then of the others from the inside out."""
     reduced = _reduced(kernel)
-    tile: dict[str, int] = {}
-    budget, last = capacity, kernel.par_dims[-1]
-    order = [d for d in reversed(kernel.par_dims) if d.name in reduced]
-    order += [d for d in reversed(kernel.par_dims) if d.name not in reduced]
-    for d in order:
+    tile = dict(bound)
+    budget, last = capacity // math.prod(tile.values()), kernel.par_dims[-1]
+    free = [d for d in reversed(kernel.par_dims) if d.name not in tile]
+    for d in sorted(free, key=lambda d: d.name not in reduced):
         tile[d.name] = 1 if d.name in OWN_DIMENSIONS else even_part(d.extent, max(1, budget))
         budget //= max(tile[d.name], kernel.whole_extent if d == last else 1)
     return tile

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from graph_maker import GraphMaker, random_inputs
 from pipeline import compiled_plans, fusing
+from small_networks import CONV
 
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.interpreter import run_graph
@@ -21,11 +22,11 @@ from birc.runtime.machine import load_machine
 
 Body = Callable[[GraphMaker], str]
 TINY = load_machine("tiny")
-CONV: dict[str, object] = {"stride": (1, 1), "pads": (0,) * 4, "dilation": (1, 1), "group": 1}
+POINT = CONV | {"pads": (0,) * 4}
 
 
 def conv(make: GraphMaker, x: str, channels: int) -> str:
-    return make("conv2d", x, make.random(channels, make.type_of(x).sizes[1], 1, 1), **CONV)
+    return make("conv2d", x, make.random(channels, make.type_of(x).sizes[1], 1, 1), **POINT)
 
 
 def repeated(make: GraphMaker, x: str) -> str:

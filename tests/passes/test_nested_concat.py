@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from graph_maker import GraphMaker, random_inputs
 from pipeline import compiled_plans
+from small_networks import CONV
 
 from birc.compiler.ir.graph import Graph
 from birc.compiler.ir.interpreter import run_graph
@@ -13,8 +14,6 @@ from birc.compiler.ir.plan import Kernel
 from birc.compiler.passes.canonicalize import canonicalize
 from birc.compiler.passes.lower.lower import lower_graph
 from birc.runtime.machine import load_machine
-
-CONV: dict[str, object] = {"stride": (1, 1), "pads": (1, 1, 1, 1), "dilation": (1, 1), "group": 1}
 
 
 def dense_block(layers: int, *, channels: int = 16, scaled: bool = True) -> Graph:

@@ -11,7 +11,7 @@ from pipeline import Compiled
 
 from birc.codegen.program_code import generate
 from birc.compiler.ir.graph import Graph
-from birc.compiler.ir.plan import Kernel, KernelStep
+from birc.compiler.ir.plan import Kernel
 from birc.compiler.ir.plan_verify_tiling import tiling_problems
 from birc.compiler.kernel_clock import KernelClock
 from birc.compiler.passes.allocate import allocate
@@ -57,7 +57,7 @@ def test_turning_takes_less(rows: int, columns: int, gain: int) -> None:
 def test_what_lies_alike_has_none() -> None:
     make = GraphMaker()
     (kernel,), _ = kernels(make.graph(make("neg", make.input(64, 64))))
-    assert not list(with_square_tiles(kernel, tile_vector_kernel(kernel, BR100), BR100))
+    assert not list(with_square_tiles(kernel, BR100))
 
 
 @pytest.mark.parametrize("target", ["tiny", "br100"])
@@ -67,11 +67,10 @@ def test_values(shape: tuple[int, int], target: str) -> None:
     graph = run_passes(turned(*shape, images=2), (*LEGALIZE, Fuse()))
     lowered = lower_graph(graph, machine, "model")
     plan = tile(partition(graph, lowered, machine), machine)
-    (whole,) = {k.tiling for step in plan.steps if isinstance(step, KernelStep) for k in step.distinct}
     for number in range(len(INNER_SHARES)):
 
         def square(kernel: Kernel, number: int = number) -> Kernel:
-            tiling = list(with_square_tiles(kernel, whole, machine))[number]
+            tiling = list(with_square_tiles(kernel, machine))[number]
             assert not any(True for _ in tiling_problems(replace(kernel, tiling=tiling), machine))
             return replace(kernel, tiling=tiling)
 

@@ -184,11 +184,7 @@ def _make_in_place(env: Environment) -> None:
             continue
         for name, piece in zip(node.inputs, concat_pieces(env, node), strict=True):
             users = [user.op for user in graph.users(name)]
-            alone = (
-                users.count("concat") == 1
-                and node.inputs.count(name) == 1
-                and not VIEWS.intersection(users) - {"slice"}
-            )
+            alone = users.count("concat") == 1 and node.inputs.count(name) == 1 and RESHAPING.isdisjoint(users)
             placed = _is_placed(graph.producer(name)) and name not in graph.outputs
             if alone and placed and graph.type_of(name).layout == node.output.type.layout:
                 env.views[name] = piece
