@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -88,6 +87,8 @@ Progress = Callable[[str], None]
 OnPlan = Callable[[str, Plan], None]
 """Sees a phase and the plan after it."""
 Data = Mapping[str, np.ndarray]
+Way = tuple[Sequence[Pass], Found | None]
+"""The passes of the phase `fuse`, and the plan after them if it is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,7 @@ class Compilation:
             return None
         return self.compile_plan(plan, found.lowered.data, "partition", found.finished)
 
-    def _fusion(self, graph: Graph) -> tuple[Sequence[Pass], Found | None]:
+    def _fusion(self, graph: Graph) -> Way:
         """The passes of the phase `fuse`; and the plan, where plans decided between them."""
         if self.opt_level == 0:
             return (), None
@@ -188,19 +189,19 @@ class Compilation:
             best, found = self.search.faster_way(graph, (best, found), [square if one == deep else one for one in best])
         if self.precision != "bf16" or not FoldNorms(self.machine.tcore_cols).applies(graph):
             return best, found
-        folded = self._folded(graph, best, found)
-        if best is plain:
-            return folded
+        folded = self._folded(graph, best, (best, found))
         # A product may be fastest in parts, which the kernel of a norm adds up, only as long as that is not folded.
-        return min((folded, self._folded(graph, plain, None)), key=lambda way: _latency_cycles(way[1]))
+        return folded if best is plain else self._folded(graph, plain, folded)
 
-    def _folded(self, graph: Graph, way: Sequence[Pass], found: Found | None) -> tuple[Sequence[Pass], Found | None]:
-        """The passes with norms folded into products, and the plan after them, where that is faster."""
+    def _folded(self, graph: Graph, way: Sequence[Pass], known: Way) -> Way:
+        """The known passes and the plan after them, or those of a way with norms folded into products, where the plan
+        is faster after these."""
         for one in FoldNorms(self.machine.tcore_cols).ways(run_passes(graph, way[:-1])):
-            faster, found = self.search.faster_way(graph, (way, found), (*way[:-1], one, way[-1]))
-            if faster is not way:
-                return faster, found
-        return way, found
+            faster = self.search.faster_way(graph, known, (*way[:-1], one, way[-1]))
+            if faster[0] is not known[0]:
+                return faster
+            known = faster
+        return known
 
     def compile_plan(self, plan: Plan, data: Data, done: str, finished: Finished | None = None) -> CompiledPart | None:
         """Go on from a plan after the phase `done`; the search may have `finished` it already."""
@@ -570,10 +571,6 @@ def _digest(model: ModelSource) -> str:
         with open(model, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
-
-
-def _latency_cycles(found: Found | None) -> float:
-    return found.outcome.latency_cycles if found is not None and found.outcome is not None else math.inf
 
 
 def _boundary(boundaries: tuple[Boundary, ...], ports: tuple[Port, ...]) -> tuple[BoundaryTensor, ...]:
