@@ -306,7 +306,9 @@ COMMANDS: tuple[InstructionRow, ...] = (
         "control",
         "dst:descriptor src:descriptor dst_advance:advance src_advance:advance event:u16(0,256)",
         "dst <- src",
-        "Start a DMA copy between two views of equal dims in this die's memories; sets the event when done.",
+        "Start a DMA copy between two views of equal dims in this die's memories; sets the event when done. Where "
+        "`dst` lies in the tensor buffer every SPC of the die gets a part into its own: the first axes of `src` number "
+        "the SPCs in order, the other axes are those of `dst`. No copy reads a tensor buffer.",
     ),
     _row(
         0x85,

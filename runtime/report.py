@@ -304,7 +304,7 @@ def _copy_operation(copy: CopyTiming, machine: Machine) -> Operation:
         flops=0,
         bytes=copy.num_bytes,
         utilization=0.0,
-        bound_by="d2d" if link else "hbm",
+        bound_by="d2d" if link else "hbm" if copy.in_hbm else "l2_noc",
     )
 
 

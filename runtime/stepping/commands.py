@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from birc.runtime.conversion import Array
 from birc.runtime.faults import MachineFault
@@ -69,7 +72,9 @@ def _size(item: Command | CommandLoop) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A copy or transfer that was started: from a view on one die to a view on the same or another die."""
+    """A copy or transfer that was started: from a view on one die to a view on the same or another die, or to one in
+    the tensor buffer of every SPC of the die.
+    """
 
     issue: Issue
     event: int
@@ -79,22 +84,33 @@ class Copy:
     target_die: int
 
     def pieces(self, memory: Memory) -> Iterator[int]:
-        """Move one slice of the outermost dimension after the other; yields the bytes moved."""
-        source = _view(memory, self.source, self.source_die)
-        target = _view(memory, self.target, self.target_die)
-        if source.shape != target.shape or source.dtype != target.dtype:
-            raise MachineFault(f"copies {source.dtype} {list(source.shape)} to {target.dtype} {list(target.shape)}")
-        if source.ndim == 0:
-            source, target = source.reshape(1), target.reshape(1)
-        for number in range(source.shape[0]):
-            target[number] = source[number]
-            yield source[number].nbytes
+        """Move one slice of the outermost dimension after the other, in one part after the other; yields the bytes
+        moved.
+        """
+        for source, target in self._parts(memory):
+            if source.shape != target.shape or source.dtype != target.dtype:
+                raise MachineFault(f"copies {source.dtype} {list(source.shape)} to {target.dtype} {list(target.shape)}")
+            for number in range(source.shape[0]) if source.ndim else [...]:
+                target[number] = source[number]
+                yield source[number].nbytes
 
-
-def _view(memory: Memory, binding: Binding, die: int) -> Array:
-    if binding.descriptor.space == "tb":
-        raise MachineFault("a copy cannot reach a tensor buffer", hint="it belongs to its SPC")
-    return memory.view(binding.descriptor, die, 0, binding.byte_offset)
+    def _parts(self, memory: Memory) -> Iterator[tuple[Array, Array]]:
+        """Views from which and to which is copied: of each SPC, where those are tensor buffers."""
+        if self.source.descriptor.space == "tb":
+            raise MachineFault("a copy cannot read a tensor buffer", hint="kernels load from it, each on its SPC")
+        source = memory.view(self.source.descriptor, self.source_die, 0, self.source.byte_offset)
+        target, die = self.target.descriptor, self.target_die
+        if target.space != "tb":
+            yield source, memory.view(target, die, 0, self.target.byte_offset)
+            return
+        if die != self.source_die:
+            raise MachineFault("a transfer cannot reach a tensor buffer", hint="a copy on the other die can")
+        spcs, rank = len(memory.tb[die]), len(target.dims)
+        grid = source.shape[: max(0, source.ndim - rank)]
+        if math.prod(grid) != spcs:
+            raise MachineFault(f"copies {list(source.shape)} to {list(target.dims)} on each of {spcs} SPCs")
+        for spc, place in enumerate(np.ndindex(*grid)):
+            yield source[place], memory.view(target, die, spc, self.target.byte_offset)
 
 
 def start_copy(program: Program, issue: Issue, die: int) -> Copy:

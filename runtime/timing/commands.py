@@ -9,14 +9,15 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
+from fractions import Fraction
 
 from birc.runtime.dtypes import dtype
 from birc.runtime.errors import BadPackageError
 from birc.runtime.machine import Machine
-from birc.runtime.program import Descriptor, Kernel, Program
+from birc.runtime.program import MAX_BOX_RANK, Descriptor, Kernel, Program
 from birc.runtime.timing.dies import Die, Meeting, Moment, Run, Span, Work
 from birc.runtime.timing.dma import Copies, Job
-from birc.runtime.timing.issues import Issue, dies_of, issues
+from birc.runtime.timing.issues import Issue, dies_of, fills_buffers, issues
 from birc.runtime.timing.kernels import KernelTimer, SpcClass
 from birc.runtime.timing.result import Lead
 from birc.runtime.timing.routes import exact, streaming_bytes_per_cycle
@@ -44,9 +45,12 @@ class Processors:
         hbm_rate = streaming_bytes_per_cycle(machine, machine.hbm_sections_per_die)
         rates = {("hbm", die): hbm_rate for die in range(program.dies)}
         rates |= {("link", die): exact(machine.d2d_bytes_per_cycle) for die in range(program.dies)}
+        port_rate = exact(min(machine.noc_bytes_per_cycle, machine.l2_to_gib_bytes_per_cycle))
+        rates |= {("noc", die): machine.spcs_per_die * port_rate for die in range(program.dies)}
         self.copies = Copies(rates, lanes)
         self.link_rate = exact(machine.d2d_bytes_per_cycle)
         self.copy_rate = machine.spcs_per_die * exact(machine.noc_bytes_per_cycle)
+        self.fills_buffers = fills_buffers(program)
 
     def execute(self) -> int:
         """Run the whole stream; returns the latency in cycles."""
@@ -129,14 +133,17 @@ class Processors:
             classes, barrier = self._classes(die, kernel)
             if kernel.multicast != "none":
                 barrier = max([barrier, *(self._free_at(die, spc) for member in classes for spc in member.spcs)])
+            ahead: list[tuple[int, int, Fraction]] = []
             for member in classes:
                 lead = self.timer.lead(member)
                 early = {
                     spc: max(self._input_free_at(die, spc, lead), die.time, barrier, die.met_at) for spc in member.spcs
                 }
                 die.preloads |= early
+                ahead += [(begun, begun + lead.cycles, lead.noc_bytes) for begun in set(early.values())]
                 for begun, count in Counter(early.values()).items():
                     self.copies.kernel_uses(("hbm", die.number), begun, begun + lead.cycles, lead.hbm_bytes * count)
+            self._use_ports(die, ahead)
 
     def _classes(self, die: Die, kernel: Kernel) -> tuple[tuple[SpcClass, ...], int]:
         """The classes of a kernel that is appended now, and a time before which it does not start."""
@@ -156,7 +163,7 @@ class Processors:
         if not die.work[spc]:
             return 0
         work = die.work[spc][-1]
-        if work.run != die.runs[-1][0] or (lead.hbm_bytes and self.timer.moved_bytes(work.member)[0]):
+        if work.run != die.runs[-1][0] or (lead.hbm_bytes and self.timer.moved_bytes(work.member).hbm_bytes):
             return self._free_at(die, spc)
         return work.start + work.member.result.input_free_cycles + self.machine.spc_barrier_cycles
 
@@ -201,13 +208,23 @@ class Processors:
         return Work(number, start, start + member.result.cycles, member), gaps
 
     def _use_memory(self, die: Die, started: list[tuple[Work, int]]) -> None:
-        """Note the kernel's use of HBM and link; SPCs of a class that started together are one entry."""
+        """Note the kernel's use of what copies share; SPCs of a class that started together are one entry."""
+        entered: list[tuple[int, int, Fraction]] = []
         for work, count in started:
-            num_bytes, sent_bytes = self.timer.moved_bytes(work.member)
+            hbm_bytes, sent_bytes, noc_bytes = self.timer.moved_bytes(work.member)
             if die.preloads:  # The rest was noted when it began.
-                num_bytes -= self.timer.lead(work.member).hbm_bytes
-            self.copies.kernel_uses(("hbm", die.number), work.start, work.end, num_bytes * count)
+                lead = self.timer.lead(work.member)
+                hbm_bytes -= lead.hbm_bytes
+                noc_bytes -= lead.noc_bytes
+            self.copies.kernel_uses(("hbm", die.number), work.start, work.end, hbm_bytes * count)
             self.copies.kernel_uses(("link", die.number), work.start, work.end, sent_bytes * count)
+            entered.append((work.start, work.end, noc_bytes))
+        self._use_ports(die, entered)
+
+    def _use_ports(self, die: Die, entered: list[tuple[int, int, Fraction]]) -> None:
+        """Note what enters the SPCs, by start, end and bytes of one; only copies into tensor buffers ask for it."""
+        if self.fills_buffers:
+            self.copies.busiest_uses(("noc", die.number), die.spcs, entered)
 
     def _gap(self, die: Die, moment: Moment, queue_free: int, start: int) -> Iterator[Span]:
         """Classify the time of an SPC between two of its kernels.
@@ -301,7 +318,11 @@ class Processors:
             raise BadPackageError(f"a transfer needs two dies, the program has {self.program.dies}")
         other = 1 - die.number if transfer else die.number
         sides = ((source, die.number), (target, other))
-        traffic = max(self._traffic(descriptor) for descriptor, _ in sides)
+        enters_spcs = target.space == "tb"
+        if enters_spcs:  # Each SPC gets a part; what several get is brought to each.
+            traffic = machine.spcs_per_die * max(self._traffic(view, len(target.dims)) for view in (source, target))
+        else:
+            traffic = max(self._traffic(descriptor) for descriptor, _ in sides)
         hbm = tuple(number for descriptor, number in sides if descriptor.space == "hbm")
         return Job(
             lane=("link" if transfer else "dma", die.number),
@@ -311,11 +332,13 @@ class Processors:
             hbm=hbm,
             rate=self.link_rate if transfer else self.copy_rate,
             done_after=machine.cross_die_flag_cycles if transfer else 0,
+            enters_spcs=enters_spcs,
         )
 
-    def _traffic(self, view: Descriptor) -> int:
+    def _traffic(self, view: Descriptor, rank: int = MAX_BOX_RANK) -> int:
+        """Bytes of the granules that the last `rank` axes of a view touch."""
         element_bytes = dtype(view.dtype).bits // 8
-        return copy_bytes(view.dims, view.strides, element_bytes, self.machine.granule_bytes)
+        return copy_bytes(view.dims[-rank:], view.strides[-rank:], element_bytes, self.machine.granule_bytes)
 
     def _wait(self, issue: Issue, die: Die) -> None:
         event = issue.operand("event")

@@ -1,7 +1,7 @@
-"""DMA copies and die-to-die transfers in time: what the kernels leave of HBM and of the links.
+"""DMA copies and die-to-die transfers in time: what the kernels leave of HBM, of the links and of the ways into SPCs.
 
 The jobs of a lane (the DMA engines of a die, or one direction of the link) start in the order in which they
-were issued. A job moves as fast as its lane allows and as HBM and link are left by kernels and by jobs issued before
+were issued. A job moves as fast as its lane allows and as what it shares is left by kernels and by jobs issued before
 it. It is fixed when the command stream waits for it, or for one that starts when it has ended: by then everything
 that can run beside it is known.
 """
@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import islice, zip_longest
+from itertools import islice, pairwise, zip_longest
 from typing import Final
 
 from birc.runtime.errors import BadPackageError
 
 Use = tuple[int, int, Fraction]  # start, end, bytes a cycle
 Resource = tuple[str, int]
-"""What is shared with kernels: ("hbm", die), or ("link", die that sends)."""
+"""What is shared with kernels: ("hbm", die), ("link", die that sends), or ("noc", die): what enters its SPCs."""
 Times = list[tuple[int, int]]  # of jobs, sorted: when the last byte moved, number
 
 FEW_USES: Final = 16
@@ -32,8 +32,8 @@ class Job:
     """One copy or transfer of `traffic` bytes on each side, issued at `issued`.
 
     `hbm` lists the dies whose HBM it uses, once for each side; `rate` is the most that its other resources
-    allow. It moves data `setup_cycles` after its start; its event is set `done_after` cycles after the last
-    byte.
+    allow. What fills tensor buffers (`enters_spcs`) comes through the ports of the SPCs. It moves data `setup_cycles`
+    after its start; its event is set `done_after` cycles after the last byte.
     """
 
     lane: tuple[str, int]
@@ -43,6 +43,7 @@ class Job:
     hbm: tuple[int, ...]
     rate: Fraction
     done_after: int = 0
+    enters_spcs: bool = False
     number: int = 0  # in the order of issue
     start: int = 0
     moved: int = 0  # the time of its last byte
@@ -52,7 +53,8 @@ class Job:
     def shared(self) -> tuple[Resource, ...]:
         """What it shares with kernels, once for each time it uses it."""
         link = (self.lane,) if self.lane[0] == "link" else ()
-        return (*(("hbm", die) for die in self.hbm), *link)
+        ports = (("noc", self.lane[1]),) if self.enters_spcs else ()
+        return (*(("hbm", die) for die in self.hbm), *link, *ports)
 
     @property
     def end(self) -> int:
@@ -73,9 +75,17 @@ class Copies:
     _least_kept: int = FEW_USES
 
     def kernel_uses(self, resource: Resource, start: int, end: int, num_bytes: Fraction) -> None:
-        """A kernel moves `num_bytes` through an HBM or a link between two times."""
+        """A kernel moves `num_bytes` through what is shared between two times."""
         if num_bytes and end > start:
             self._uses[resource].append((start, end, num_bytes / (end - start)))
+
+    def busiest_uses(self, resource: Resource, spcs: int, moved: Iterable[tuple[int, int, Fraction]]) -> None:
+        """SPCs move so many bytes each between two times: all SPCs count as the busiest at that time."""
+        rates = [(start, end, num_bytes / (end - start)) for start, end, num_bytes in moved if end > start]
+        times = sorted({time for start, end, _ in rates for time in (start, end)})
+        for begin, until in pairwise(times):
+            most = max((rate for start, end, rate in rates if start <= begin < end), default=Fraction(0))
+            self.kernel_uses(resource, begin, until, spcs * most * (until - begin))
 
     def forget(self, time: int) -> None:
         """No job will be issued before a time: what ends before that and before all open jobs does not matter."""

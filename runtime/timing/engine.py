@@ -50,7 +50,7 @@ def latency_and_hbm_bytes(
         return None
     members = Counter(id(work.member) for run in processors.runs for _, _, work in run.work)
     by_id = {id(work.member): work.member for run in processors.runs for _, _, work in run.work}
-    of_kernels = sum((timer.moved_bytes(by_id[key])[0] * count for key, count in members.items()), Fraction(0))
+    of_kernels = sum((timer.moved_bytes(by_id[key]).hbm_bytes * count for key, count in members.items()), Fraction(0))
     return latency, of_kernels + sum(job.traffic * len(job.hbm) for _, _, job, _ in processors.jobs)
 
 
@@ -195,18 +195,30 @@ class _Summary:
     def _copies(self) -> None:
         one_way: defaultdict[int, Fraction] = defaultdict(Fraction)
         for die, _, work in (entry for run in self.processors.runs for entry in run.work):
-            one_way[die] += self.processors.timer.moved_bytes(work.member)[1]
+            one_way[die] += self.processors.timer.moved_bytes(work.member).sent_bytes
         for issue, die, job, num_bytes in self.processors.jobs:
             self.counts.add_copy(issue.index, num_bytes)
             self.traffic["hbm"] += job.traffic * len(job.hbm)
             if job.lane[0] == "link":
                 one_way[die] += job.traffic
+            if job.enters_spcs:
+                self.traffic["noc in"] += job.traffic
+                self.traffic["l2"] += 0 if job.hbm else job.traffic
         self.traffic["d2d"] = sum(one_way.values(), Fraction(0))
         self.traffic["d2d one way"] += max(one_way.values(), default=0)
 
     def _copy_timings(self) -> list[CopyTiming]:
         return [
-            CopyTiming(issue.index, issue.iteration, issue.command.mnemonic, die, job.issued, job.end, num_bytes)
+            CopyTiming(
+                command=issue.index,
+                iteration=issue.iteration,
+                mnemonic=issue.command.mnemonic,
+                die=die,
+                issued_cycles=job.issued,
+                end_cycles=job.end,
+                num_bytes=num_bytes,
+                in_hbm=bool(job.hbm),
+            )
             for issue, die, job, num_bytes in self.processors.jobs
         ]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from birc.runtime.counts import static_commands
 from birc.runtime.isa import BY_MNEMONIC
 from birc.runtime.program import Command, CommandLoop, Descriptor, Program
 
@@ -46,6 +47,13 @@ def dies_of(items: tuple[Command | CommandLoop, ...]) -> int:
     for item in items:
         mask |= item.dies if isinstance(item, Command) else dies_of(item.body)
     return mask
+
+
+def fills_buffers(program: Program) -> bool:
+    """Whether a copy goes into tensor buffers."""
+    copies = (command for command in static_commands(program) if command.mnemonic == "copy")
+    targets: Iterator[Any] = (command.operands[_place("copy", "dst")] for command in copies)
+    return any(program.descriptors[target].space == "tb" for target in targets)
 
 
 def _unrolled(items: tuple[Command | CommandLoop, ...], index: int, iteration: tuple[int, ...]) -> Iterator[Issue]:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import NamedTuple
 
 from birc.runtime.errors import InternalError
 from birc.runtime.machine import Machine
@@ -28,6 +29,14 @@ class SpcClass:
     spcs: tuple[int, ...]
     kernel: SpcKernel
     result: WalkResult
+
+
+class Moved(NamedTuple):
+    """What each SPC of a class moves in a kernel: of HBM, over the link, and in from the NoC."""
+
+    hbm_bytes: Fraction
+    sent_bytes: Fraction
+    noc_bytes: Fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +67,7 @@ class KernelTimer:
     _leads: dict[SpcKernel, Lead] = field(default_factory=dict)
     _leads_of: dict[int, Lead] = field(default_factory=dict)  # by identity of a class: all that is given out is kept
     _ahead: dict[tuple[int, int], SpcClass] = field(default_factory=dict)
-    _moved_bytes: dict[int, tuple[Fraction, Fraction]] = field(default_factory=dict)  # likewise
+    _moved_bytes: dict[int, Moved] = field(default_factory=dict)  # likewise
     walked: int = 0
 
     def classes(
@@ -144,13 +153,13 @@ class KernelTimer:
             known = self._leads_of[id(member)] = self._lead(member.kernel)
         return known
 
-    def moved_bytes(self, member: SpcClass) -> tuple[Fraction, Fraction]:
-        """What each SPC of a class moves of HBM in the kernel, and over the link."""
+    def moved_bytes(self, member: SpcClass) -> Moved:
+        """What each SPC of a class moves in the kernel."""
         known = self._moved_bytes.get(id(member))
         if known is None:
             traffic = member.result.traffic()
-            moved = traffic.get("hbm", Fraction(0)), traffic.get("d2d", Fraction(0))
-            known = self._moved_bytes[id(member)] = moved
+            known = Moved(*(traffic.get(name, Fraction(0)) for name in ("hbm", "d2d", "noc in")))
+            self._moved_bytes[id(member)] = known
         return known
 
     def _lead(self, kernel: SpcKernel) -> Lead:

@@ -99,6 +99,7 @@ class Lead:
 
     cycles: int
     hbm_bytes: Fraction
+    noc_bytes: Fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ class RunTiming:
 
 @dataclass(frozen=True, slots=True)
 class CopyTiming:
-    """One DMA copy or die-to-die transfer. `num_bytes` is its payload."""
+    """One DMA copy or die-to-die transfer. `num_bytes` is its payload; `in_hbm` says that it reads or writes HBM."""
 
     command: int
     iteration: tuple[int, ...]
@@ -140,6 +141,7 @@ class CopyTiming:
     issued_cycles: int
     end_cycles: int
     num_bytes: int
+    in_hbm: bool
 
 
 @dataclass(frozen=True, slots=True)

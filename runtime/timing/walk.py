@@ -118,7 +118,8 @@ class Walk:
                 self._fetch(queue)
                 state.push(0, ISSUE, slot)
         self._work(math.inf)
-        return Lead(state.now, traffic_of(self._executed()).get("hbm", Fraction(0)))
+        traffic = traffic_of(self._executed())
+        return Lead(state.now, traffic.get("hbm", Fraction(0)), traffic.get("noc in", Fraction(0)))
 
     def _work(self, end: float) -> bool:
         """Take event after event; False as soon as the kernel is at work behind the time `end`."""

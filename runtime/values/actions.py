@@ -147,15 +147,37 @@ class MakeCopy:
         counts.add_copy(self.copy.issue.index, source.nbytes)
         if again and self.once:
             return
+        if self.copy.target.descriptor.space == "tb":
+            self._fill_buffers(memory, source)
+            return
         target = _copied(memory, self.copy.target, self.copy.target_die)
-        if source.shape != target.shape or source.dtype != target.dtype:
-            raise MachineFault(f"copies {source.dtype} {list(source.shape)} to {target.dtype} {list(target.shape)}")
+        _check_equal(source, target)
         np.copyto(target, source)
+
+    def _fill_buffers(self, memory: Memory, source: np.ndarray) -> None:
+        """The parts of the SPCs, in order, each into the tensor buffer of its own."""
+        binding, die = self.copy.target, self.copy.target_die
+        if die != self.copy.source_die:
+            raise MachineFault("a transfer cannot reach a tensor buffer", hint="a copy on the other die can")
+        dims, spcs = binding.descriptor.dims, memory.tb[die].shape[0]
+        parts = source.reshape(spcs, -1)
+        if source.size != spcs * np.prod(dims, dtype=np.int64) or source.shape[source.ndim - len(dims) :] != dims:
+            raise MachineFault(f"copies {list(source.shape)} to {list(dims)} on each of {spcs} SPCs")
+        for spc, part in enumerate(parts.reshape(spcs, *dims)):
+            target = memory.view(binding.descriptor, die, spc, binding.byte_offset)
+            _check_equal(part, target)
+            np.copyto(target, part)
+
+
+def _check_equal(source: np.ndarray, target: np.ndarray) -> None:
+    """Refuse to convert or to broadcast."""
+    if source.shape != target.shape or source.dtype != target.dtype:
+        raise MachineFault(f"copies {source.dtype} {list(source.shape)} to {target.dtype} {list(target.shape)}")
 
 
 def _copied(memory: Memory, binding: Binding, die: int) -> np.ndarray:
     if binding.descriptor.space == "tb":
-        raise MachineFault("a copy cannot reach a tensor buffer", hint="it belongs to its SPC")
+        raise MachineFault("a copy cannot read a tensor buffer", hint="kernels load from it, each on its SPC")
     return memory.view(binding.descriptor, die, 0, binding.byte_offset)
 
 

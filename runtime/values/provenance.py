@@ -86,6 +86,7 @@ class Provenance:
         source, target = copy.source, copy.target
         constant = (
             copy.source_die == copy.target_die
+            and target.descriptor.space != "tb"
             and self._constants.hold(source, copy.source_die)
             and is_dense(source.descriptor)
             and is_dense(target.descriptor)

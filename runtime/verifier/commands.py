@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from birc.runtime.machine import Machine
-from birc.runtime.program import OTHER_L2, Descriptor, Program
+from birc.runtime.program import OTHER_L2, Command, Descriptor, Program
 from birc.runtime.residents import residents
 from birc.runtime.verifier.boxes import Boxes, overlaps, whole_view
 from birc.runtime.verifier.findings import Findings
@@ -29,8 +30,9 @@ LIMIT_ORDER = "conflicting accesses are ordered by a barrier, or by a wait for t
 class Use:
     """A use of a die's memory by an operation.
 
-    `boxes` has one box for each SPC (`by_spc`: of a run on this die) or others; `low`, `high` is the byte range
-    around. What a run does, here or on the other die, is checked inside the kernel (`of_run`).
+    `boxes` has one box for each SPC (`by_spc`: of a run on this die) or others; those of a copy into tensor buffers
+    are in all of them. `low`, `high` is the byte range around. What a run does, here or on the other die, is checked
+    inside the kernel (`of_run`).
     """
 
     operation: int
@@ -62,6 +64,7 @@ class CommandCheck:
         self._models: dict[tuple[object, ...], Traffic | None] = {}
         self._apart: dict[tuple[object, ...], bool] = {}
         self._residents = tuple(residents(program))
+        self._fills_buffers = any(map(self._fills_buffer, command_places(program.commands)))
 
     def of_later_calls(self, later: Program) -> CommandCheck:
         """The check of the stream without the commands of the first call, which left their targets filled."""
@@ -158,7 +161,8 @@ class CommandCheck:
             self._initialised.run(name, die, traffic, views)
             known = self._ordering.known(die) | self._ordering.met(die)
             operation = self._ordering.run(issue, die)
-            for touch in traffic.touches:
+            touches = traffic.touches + (traffic.in_buffers if self._fills_buffers else ())
+            for touch in touches:
                 view, home = views[touch.slot].at_home(die)
                 use = _use_of_run(operation, name, view, touch, by_spc=home == die)
                 self._check_residents(home, use)
@@ -240,20 +244,45 @@ class CommandCheck:
             self._use(1 - die, before, use)
         self._ordering.transfer_done(issue, operations, known)
 
+    def _fills_buffer(self, entry: tuple[str, Command, tuple[int, ...]]) -> bool:
+        """Whether a command is a copy into tensor buffers."""
+        _, command, _ = entry
+        target = command.operands[0] if command.mnemonic == "copy" else None
+        return isinstance(target, int) and self._program.descriptors[target].space == "tb"
+
     def _check_pair(self, issue: Issue, target: Descriptor, source: Descriptor) -> bool:
+        if "tb" in (target.space, source.space):
+            return self._check_buffer(issue, target, source)
         if target.dims != source.dims or target.dtype != source.dtype:
             what = f"copies {source.dtype} {source.dims} to {target.dtype} {target.dims}"
             self._findings.add(issue.text, what, "the same type and dims", place=issue.place)
-            return False
-        if "tb" in (target.space, source.space):
-            what = "reaches into a tensor buffer"
-            self._findings.add(issue.text, what, "it belongs to its SPC", place=issue.place)
             return False
         if OTHER_L2 in (target.space, source.space):
             what = "reaches into the L2 of the other die"
             self._findings.add(issue.text, what, "a transfer between views of the two dies", place=issue.place)
             return False
         return True
+
+    def _check_buffer(self, issue: Issue, target: Descriptor, source: Descriptor) -> bool:
+        """A copy into the tensor buffers of a die: a part for each SPC, from memory that is not of one SPC alone."""
+        spcs, rank = self._machine.spcs_per_die, len(target.dims)
+        grid = source.dims[: max(0, len(source.dims) - rank)]
+        if source.space == "tb":
+            fault = "reads from a tensor buffer", "it belongs to its SPC"
+        elif issue.command.mnemonic != "copy":
+            fault = "reaches into tensor buffers of the other die", "a copy on that die"
+        elif source.space == OTHER_L2:
+            fault = "reaches into the L2 of the other die", "a transfer between views of the two dies"
+        elif target.dtype != source.dtype or target.dims != source.dims[len(grid) :]:
+            what = f"copies {source.dtype} {source.dims} to {target.dtype} {target.dims} on every SPC"
+            fault = what, "the same type, and the same dims behind those that number the SPCs"
+        elif math.prod(grid) != spcs:
+            what = f"copies {source.dims} to {target.dims} on every SPC"
+            fault = f"{what}: {math.prod(grid)} parts", f"a part for each of {spcs} SPCs"
+        else:
+            return True
+        self._findings.add(issue.text, *fault, place=issue.place)
+        return False
 
     # Conflicts.
 
@@ -269,6 +298,8 @@ class CommandCheck:
                 continue
             if other.operation == use.operation and use.of_run:
                 continue  # inside one kernel: checked there
+            if use.descriptor.space == "tb" and use.of_run and other.of_run:
+                continue  # kernels follow each other on an SPC, and none reaches the buffer of another one
             if self._meet(use, replace(other, by_spc=False) if other.operation == beside else other):
                 deed = "writes" if use.store else "reads"
                 theirs = "writes" if other.store else "reads"

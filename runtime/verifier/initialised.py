@@ -54,12 +54,13 @@ class Initialised:
                 self._add(home, view, traffic.writes(access))
 
     def copy(self, name: str, source: Descriptor, source_die: int, target: Descriptor, target_die: int) -> None:
-        """Check what a copy reads, then add what it writes."""
+        """Check what a copy reads, then add what it writes: the same bytes in the tensor buffer of every SPC."""
         missing = self._missing(source_die, source, [bytes_of(source, whole_view(source))])
         if missing is not None:
             what = f"reads {source.space} bytes {missing[0]} to {missing[1]}, not written by then"
             self._findings.add(name, what, LIMIT_WRITTEN)
-        self._add(target_die, target, [bytes_of(target, whole_view(target)) or empty()])
+        part = bytes_of(target, whole_view(target)) or empty()
+        self._add(target_die, target, [part] * len(self._written[target_die][target.space]))
 
     def check_outputs(self) -> None:
         """At the end every byte of the outputs must be written."""

@@ -17,9 +17,7 @@ from birc.runtime.verifier.kernels import KernelModel
 
 @dataclass(frozen=True, slots=True)
 class Touch:
-    """Memory shared by SPCs that loads or stores of one slot touch: a box for each SPC, and the bytes around
-    all.
-    """
+    """Memory that loads or stores of one slot touch: a box for each SPC, and the bytes around all."""
 
     slot: int
     store: bool
@@ -44,6 +42,11 @@ class Traffic:
     def touches(self) -> tuple[Touch, ...]:
         """What the kernel touches in HBM and L2, each different hull once."""
         return _touches(self.model.accesses)
+
+    @cached_property
+    def in_buffers(self) -> tuple[Touch, ...]:
+        """The same in tensor buffers, each SPC in its own."""
+        return _touches(self.model.accesses, in_buffers=True)
 
     @cached_property
     def preloaded(self) -> tuple[Touch, ...]:
@@ -111,13 +114,13 @@ class Traffic:
         return boxes
 
 
-def _touches(accesses: tuple[Access, ...]) -> tuple[Touch, ...]:
+def _touches(accesses: tuple[Access, ...], *, in_buffers: bool = False) -> tuple[Touch, ...]:
     found: dict[tuple[object, ...], Touch] = {}
     for access in accesses:
         hulls = access.hulls
         present = hulls.present
         key = (access.slot, access.store, hulls.low.tobytes(), hulls.high.tobytes())
-        if access.descriptor.space == "tb" or key in found or not present.any():
+        if (access.descriptor.space == "tb") != in_buffers or key in found or not present.any():
             continue
         low, high = byte_hulls(access.descriptor, hulls, address=0)
         ends = int(low[present].min()), int(high[present].max())

@@ -351,7 +351,8 @@ def with_commands(*commands: Command | CommandLoop, dies: int = 1) -> Program:
 
 COMMAND_FAULTS = {
     "event 5 of die 0 is set again": (command("copy", 0, 1, (), (), 5), command("copy", 0, 1, (), (), 5)),
-    "cannot reach a tensor buffer": (command("copy", 2, 1, (), (), 0),),
+    "cannot read a tensor buffer": (command("copy", 1, 2, (), (), 0),),
+    "copies [4, 8] to [4, 8] on each of 2 SPCs": (command("copy", 2, 1, (), (), 0),),
     "copies float32 [2, 8] to float32 [4, 8]": (command("copy", 0, 3, (), (), 0),),
     "a transfer needs two dies": (command("transfer", 0, 1, 0),),
     "runs on the SPCs 0x0": (command("run", 0, 0),),

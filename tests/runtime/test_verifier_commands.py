@@ -221,10 +221,9 @@ def test_what_is_read_was_written():
     assert findings(unknown) == []
 
 
-def test_copies_match_and_stay_out_of_tensor_buffers():
+def test_copies_match():
     layout = Layout()
     x, out, other = layout.tensor((4, 64)), layout.tensor((4, 64)), layout.tensor((64, 4), space="l2")
-    inside = layout.tensor((4, 64), space="tb")
 
     def copied(target):
         return layout.program(
@@ -234,7 +233,6 @@ def test_copies_match_and_stay_out_of_tensor_buffers():
 
     assert findings(copied(out)) == []
     refused(copied(other), "to f32 (64, 4)")
-    refused(copied(inside), "reaches into a tensor buffer")
 
 
 def test_a_program_for_one_die_has_no_transfers():

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import programs
+from program_cases import MACHINE
 
 from birc.runtime.dtypes import dtype
 from birc.runtime.machine import load_machine
@@ -43,7 +44,7 @@ def package_of(
     Of the other ports the model's type is what lies on the device.
     """
     types = types or {}
-    program, machine = case.program, load_machine(programs.MACHINE)
+    program, machine = case.program, load_machine(MACHINE)
     images, weights = [], {}
     for port in program.inputs:
         if port.name in constants:

@@ -7,15 +7,12 @@ integers, so that every engine must give exactly the expected values.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
+from program_cases import BOTH_DIES, SPCS, Case, Layout, integers, launch
 from program_words import Term, box, command, i, op, par, red, row_major, sync, v
 
-from birc.runtime.conversion import memory_type
-from birc.runtime.machine import load_machine
-from birc.runtime.memory import Memory
 from birc.runtime.program import (
     Affine,
     Command,
@@ -25,135 +22,9 @@ from birc.runtime.program import (
     Kernel,
     Piece,
     Port,
-    Program,
     RingAddress,
     Window,
 )
-
-MACHINE = "tiny"
-SPCS = 0b11
-BOTH_DIES = 0b11
-
-Array = npt.NDArray[np.generic]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A program, the values of its inputs and the values that its outputs must have, by port name."""
-
-    name: str
-    program: Program
-    inputs: dict[str, Array]
-    expected: dict[str, Array]
-
-    def memory(self) -> Memory:
-        """A fresh memory that holds the inputs."""
-        memory = Memory(self.program, load_machine(MACHINE))
-        for port in self.program.inputs:
-            write_port(self.program, memory, port, self.inputs[port.name])
-        return memory
-
-    def outputs(self, memory: Memory) -> dict[str, Array]:
-        """What the outputs hold in a memory, as FP64 or INT64."""
-        return {port.name: read_port(self.program, memory, port) for port in self.program.outputs}
-
-    def check(self, memory: Memory) -> None:
-        """Fail unless every output has exactly the expected values."""
-        for name, values in self.outputs(memory).items():
-            np.testing.assert_array_equal(values, self.expected[name], err_msg=f"{self.name}: {name}")
-
-
-def write_port(program: Program, memory: Memory, port: Port, values: Array) -> None:
-    """Put an input's values into all its pieces."""
-    for piece in port.pieces:
-        part = tuple(slice(low, low + size) for low, size in zip(piece.start, piece.shape, strict=True))
-        for die in range(program.dies):
-            if piece.dies >> die & 1:
-                memory.view(program.descriptors[piece.descriptor], die)[...] = values[part]
-
-
-def read_port(program: Program, memory: Memory, port: Port) -> Array:
-    """An output put together from its pieces; pieces on several dies must agree."""
-    wide = np.float64 if memory_type(port.dtype).kind not in "iub" else np.int64
-    whole = np.zeros(port.shape, wide)
-    for piece in port.pieces:
-        part = tuple(slice(low, low + size) for low, size in zip(piece.start, piece.shape, strict=True))
-        holders = [die for die in range(program.dies) if piece.dies >> die & 1]
-        copies = [memory.view(program.descriptors[piece.descriptor], die).astype(wide) for die in holders]
-        for copy in copies[1:]:
-            np.testing.assert_array_equal(copy, copies[0])
-        whole[part] = copies[0]
-    return whole
-
-
-class Layout:
-    """Gives out addresses in HBM, L2 and tensor buffer, and collects the descriptors."""
-
-    def __init__(self) -> None:
-        self.descriptors: list[Descriptor] = []
-        self.used = {"hbm": 0, "l2": 0, "tb": 0}
-
-    def tensor(self, dims: tuple[int, ...], dtype: str = "f32", space: str = "hbm") -> int:
-        """A new dense tensor; returns the index of its descriptor."""
-        address = self.used[space]
-        num_bytes = int(np.prod(dims)) * memory_type(dtype).itemsize
-        self.used[space] += -(-num_bytes // 512) * 512
-        return self.alias(Descriptor(space, address, dtype, dims, row_major(dims)))
-
-    def alias(self, descriptor: Descriptor) -> int:
-        """Another view of memory given out before."""
-        self.descriptors.append(descriptor)
-        return len(self.descriptors) - 1
-
-    def port(self, name: str, descriptor: int, dies: int = 1) -> Port:
-        """An input or output that is one whole tensor."""
-        tensor = self.descriptors[descriptor]
-        piece = Piece(dies, descriptor, (0,) * len(tensor.dims), tensor.dims)
-        return Port(name, tensor.dtype, tensor.dims, (piece,))
-
-    def program(
-        self,
-        name: str,
-        kernels: tuple[Kernel, ...],
-        commands: tuple[Command | CommandLoop, ...],
-        *,
-        inputs: tuple[Port, ...],
-        outputs: tuple[Port, ...],
-        dies: int = 1,
-        useful_macs: int = 0,
-    ) -> Program:
-        machine = load_machine(MACHINE)
-        return Program(
-            name=name,
-            machine=machine.name,
-            machine_digest=machine.digest,
-            dies=dies,
-            l2_bytes=machine.l2_bytes,
-            tensor_buffer_bytes=machine.tensor_buffer_bytes,
-            hbm_bytes=self.used["hbm"],
-            descriptors=tuple(self.descriptors),
-            kernels=kernels,
-            commands=commands,
-            inputs=inputs,
-            outputs=outputs,
-            constants=(),
-            useful_macs=useful_macs,
-        )
-
-
-def launch(*bindings: tuple[int, int], kernel: int = 0, macs: int = 0, dies: int = 1) -> tuple[Command, ...]:
-    """A launch of one kernel with (slot, descriptor) bindings, and a barrier after it."""
-    return (
-        command("launch", SPCS, "main", dies=dies),
-        *(command("bind", slot, descriptor, (), dies=dies) for slot, descriptor in bindings),
-        command("run", kernel, macs, dies=dies),
-        command("barrier", "die", dies=dies),
-    )
-
-
-def integers(seed: int, shape: tuple[int, ...], low: int = -4, high: int = 5) -> Array:
-    return np.random.default_rng(seed).integers(low, high, shape)
-
 
 # --- the programs
 # -------------------------------------------------------------------------------------------------
@@ -549,6 +420,75 @@ def preloaded(size: int = 128) -> Case:
     return Case("preloaded", program, inputs, {"out": result})
 
 
+def buffers_filled(rounds: int = 2, size: int = 64) -> Case:
+    """out[round] = a @ 2 w[round] + (bias, bias): each SPC has its columns of 2 w, and the bias, in its tensor buffer.
+
+    Descriptors: 0 a, 1 w, 2 out, 3 the bias, 4 `doubled` in L2, 5 `own` and 6 `near` in the tensor buffer; then views:
+    7 `parts` of `doubled` by SPC, 8 the bias for each SPC, 9 `near` for every row, 10 and 11 w and out of a round.
+    """
+    layout = Layout()
+    whole = (rounds, size, 2 * size)
+    a, w = layout.tensor((size, size), "bf16"), layout.tensor(whole, "bf16")
+    out, bias = layout.tensor(whole), layout.tensor((size,))
+    doubled = layout.tensor(whole, "bf16", space="l2")
+    own, near = layout.tensor((size, size), "bf16", space="tb"), layout.tensor((size,), space="tb")
+
+    def seen(tensor: int, dims: tuple[int, ...], strides: tuple[int, ...]) -> int:
+        return layout.alias(replace(layout.descriptors[tensor], dims=dims, strides=strides))
+
+    parts = seen(doubled, (2, size, size), (size, 2 * size, 1))
+    bias_of_each = seen(bias, (2, size), (0, 1))
+    near_rows = seen(near, (size, size), (0, 1))
+    outs = seen(out, (size, 2 * size), (2 * size, 1))
+    block = ((0, rounds), (i(1), 1), (i(0, size), size))
+    double = _elementwise_kernel(
+        "double", size, op("vld", v(0), box(1, *block)), op("vadd", v(0), v(0), v(0)), op("vst", box(4, *block), v(0))
+    )
+    half, slot = size // 2, RingAddress(Affine(), 4096, i(1), 2)
+    product = par(
+        2,
+        red(
+            2,
+            op("tlda", slot, box(0, (0, size), (i(1, half), half)), 1, "bf16", posts=(sync(0),)),
+            op("tldb", slot, box(5, (i(1, half), half), (0, size)), 1, "bf16", posts=(sync(1),)),
+            op("tmma", slot, slot, size, size, half, "bf16", 0b10,
+               waits=(sync(0), sync(1)), posts=(sync(2, last=0b10),)),
+        ),
+        op("vacc", v(0), (size, size), 0, waits=(sync(2),)),
+        op("vld", v(1), box(6, (0, size), (0, size))),
+        op("vadd", v(0), v(0), v(1)),
+        op("vst", box(2, (0, size), (i(0, size), size)), v(0)),
+        level="spc",
+    )  # fmt: skip
+    macs = 2 * size**3
+    commands = (
+        *launch((0, a), (1, w), (4, doubled), (5, own), (6, near_rows)),
+        command("copy", near, bias_of_each, (), (), 0),
+        CommandLoop(
+            rounds,
+            (
+                command("copy", own, parts, (0,), (size * 2 * size * 2,), 1),
+                command("bind", 2, outs, (size * 2 * size * 4,)),
+                command("wait", 1),
+                command("run", 1, macs),
+                command("barrier", "die"),
+            ),
+        ),
+    )
+    commands = (*commands[:-1], command("wait", 0), commands[-1])
+    program = layout.program(
+        "buffers_filled",
+        (double, Kernel("product", (product,), (0, 0, 0))),
+        commands,
+        inputs=(layout.port("a", a), layout.port("w", w), layout.port("bias", bias)),
+        outputs=(layout.port("out", out),),
+        useful_macs=rounds * macs,
+    )
+    inputs = {"a": integers(18, (size, size)), "w": integers(19, whole), "bias": integers(20, (size,))}
+    result = inputs["a"] @ (2 * inputs["w"]) + np.tile(inputs["bias"], 2)
+    return Case("buffers_filled", program, inputs, {"out": result})
+
+
 def causal_sums(rows: int = 6) -> Case:
     """out[r] = sum of the blocks 0..r of row r: a reduction whose length depends on an outer loop."""
     layout = Layout()
@@ -584,6 +524,7 @@ BUILDERS: tuple[Callable[[], Case], ...] = (
     command_loop,
     tensor_buffer_chain,
     preloaded,
+    buffers_filled,
     causal_sums,
 )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pytest
 from mutants import Mutant
-from programs import Case, write_port
+from program_cases import Case, write_port
 
 from birc.runtime.faults import MachineFault
 from birc.runtime.machine import Machine

@@ -1,0 +1,247 @@
+"""Copies into tensor buffers: what each SPC gets, how long it takes, and what they have to be ordered with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from programs import SPCS, Layout, box, buffers_filled, command, i, launch, op, par, v
+from timing_kernels import dense
+from timing_kernels import program as timed
+from verifying import drop_command, findings, refused, with_descriptor
+
+from birc.runtime.assembly import program_text
+from birc.runtime.assembly_parser import parse_program
+from birc.runtime.errors import BircError
+from birc.runtime.machine import load_machine
+from birc.runtime.memory import Memory
+from birc.runtime.program import Command, CommandLoop, Descriptor, Kernel, Program
+from birc.runtime.stepping.engine import StepEngine
+from birc.runtime.timing import TimingResult, simulate
+from birc.runtime.values import ValuesEngine
+
+TINY = load_machine("tiny")
+
+# Descriptors of `buffers_filled`.
+DOUBLED, OWN, NEAR, PARTS, BIAS_OF_EACH, NEAR_ROWS = 4, 5, 6, 7, 8, 9
+
+
+def commands_of(program: Program, change) -> Program:
+    """The program with each command replaced by what `change` gives for it."""
+
+    def changed(item: Command | CommandLoop) -> Command | CommandLoop:
+        return replace(item, body=tuple(map(changed, item.body))) if isinstance(item, CommandLoop) else change(item)
+
+    return replace(program, commands=tuple(map(changed, program.commands)))
+
+
+# --- values
+
+
+def parts(source: Descriptor, target: Descriptor, *, dies: int = 1) -> Program:
+    """The words 0, 1, 2... in HBM, of which a copy brings parts into the tensor buffers."""
+    layout = Layout()
+    layout.tensor((1024,))
+    numbers = layout.alias(target), layout.alias(source)
+    mask = (1 << dies) - 1
+    commands = (
+        command("launch", SPCS, "x", dies=mask),
+        command("copy", *numbers, (), (), 0, dies=mask),
+        command("wait", 0, dies=mask),
+    )
+    return layout.program("parts", (), commands, inputs=(), outputs=(), dies=dies)
+
+
+@pytest.mark.parametrize(
+    ("dims", "strides", "first"),
+    [
+        ((2, 4), (4, 1), (0, 4)),
+        ((2, 4), (0, 2), (0, 0)),
+        ((1, 2, 4), (7, 3, 5), (0, 3)),
+        ((2, 1, 4), (9, 1, 1), (0, 9)),
+    ],
+    ids=["behind each other", "the same", "two axes", "the first of two axes"],
+)
+@pytest.mark.parametrize("engine", [StepEngine, ValuesEngine], ids=["stepping", "values"])
+def test_every_spc_gets_its_part(engine, dims, strides, first):
+    program = parts(Descriptor("hbm", 0, "f32", dims, strides), Descriptor("tb", 64, "f32", (4,), (2,)))
+    assert findings(replace(program, inputs=())) != []  # nobody wrote the words
+    memory = Memory(program, TINY)
+    memory.hbm[0].view(np.float32)[:] = np.arange(1024)
+    counts = engine(program, TINY).run(memory)
+    for spc, start in enumerate(first):
+        got = memory.view(program.descriptors[1], 0, spc)
+        np.testing.assert_array_equal(got, start + strides[-1] * np.arange(4))
+        untouched = np.delete(memory.tb[0][spc].view(np.float32), 16 + 2 * np.arange(4))
+        assert np.isnan(untouched).all()
+    assert counts.copies == simulate(program, TINY).counts.copies == {1: 2 * 4 * 4}
+
+
+@pytest.mark.parametrize("engine", [StepEngine, ValuesEngine], ids=["stepping", "values"])
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        (Descriptor("hbm", 0, "f32", (4,), (1,)), Descriptor("tb", 0, "f32", (4,), (1,))),
+        (Descriptor("hbm", 0, "f32", (3, 4), (4, 1)), Descriptor("tb", 0, "f32", (4,), (1,))),
+        (Descriptor("hbm", 0, "f32", (2, 2, 2), (4, 2, 1)), Descriptor("tb", 0, "f32", (4,), (1,))),
+        (Descriptor("hbm", 0, "f32", (2, 4), (4, 1)), Descriptor("tb", 0, "i32", (4,), (1,))),
+        (Descriptor("tb", 0, "f32", (4,), (1,)), Descriptor("tb", 0, "f32", (4,), (1,))),
+        (Descriptor("tb", 0, "f32", (2, 4), (4, 1)), Descriptor("hbm", 0, "f32", (2, 4), (4, 1))),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_the_engines_too(engine, source, target):
+    program = parts(source, target)
+    with pytest.raises(BircError, match=r"copies|cannot read"):
+        engine(program, TINY).run(Memory(program, TINY))
+    assert findings(program) != []
+
+
+def test_it_is_written_and_read_back_as_text():
+    case = buffers_filled()
+    text = program_text(case.program)
+    program = parse_program(text)
+    assert f"copy d{OWN}, d{PARTS}, dst_advance=[0], src_advance=[16384], event=1" in text
+    memory = replace(case, program=program).memory()
+    StepEngine(program, TINY, 3, "random").run(memory)
+    case.check(memory)
+
+
+# --- the verifier
+
+
+def test_a_copy_into_buffers_is_waited_for():
+    program = buffers_filled().program
+    assert findings(program) == []
+    bias = commands_of(program, lambda c: c)
+    refused(drop_command(bias, "wait", 0), "reads tb bytes", "copy", "writes", "wait")
+    refused(drop_command(program, "wait", 1), "reads tb bytes", "copy", "writes", "wait")
+
+
+def test_what_a_kernel_still_reads_is_not_overwritten():
+    """The barrier at the end of a round; one of the SPCs alone orders no copy."""
+    program = buffers_filled().program
+    refused(drop_command(program, "barrier", 1), "copy", "writes tb bytes", "run k1", "reads")
+    among = lambda c: replace(c, operands=("spcs",)) if c.mnemonic == "barrier" else c
+    refused(commands_of(program, among), "copy", "writes tb bytes", "reads")
+
+
+def test_what_a_kernel_still_writes_is_not_overwritten():
+    layout = Layout()
+    x, kept = layout.tensor((2, 64)), layout.tensor((64,), space="tb")
+    store = par(2, op("vmovi", v(0), 1.0, (64,)), op("vst", box(0, (0, 64)), v(0)), level="spc")
+    start, barrier = launch((0, kept))[:-1], command("barrier", "die")
+    copied = command("copy", kept, x, (), (), 0), command("wait", 0)
+
+    def stored(*commands: Command) -> Program:
+        kernel = Kernel("store", (store,))
+        return layout.program("stored", (kernel,), commands, inputs=(layout.port("x", x),), outputs=())
+
+    refused(stored(*start, *copied, barrier), "copy", "writes tb bytes", "writes")
+    assert findings(stored(*start, barrier, *copied)) == []
+    # The other way round: the kernel waits for the copy.
+    refused(stored(*start[:-1], copied[0], start[-1], copied[1], barrier), "writes tb bytes", "copy")
+    assert findings(stored(*start[:-1], *copied, start[-1], barrier)) == []
+
+
+def test_copies_into_the_same_bytes_are_ordered():
+    layout = Layout()
+    x, kept = layout.tensor((2, 64)), layout.tensor((64,), space="tb")
+    beside = layout.tensor((64,), space="tb")
+
+    def twice(first: int, *between: Command) -> Program:
+        copies = (command("copy", first, x, (), (), 0), *between, command("copy", kept, x, (), (), 1))
+        waits = tuple(command("wait", n) for n in range(2) if command("wait", n) not in between)
+        commands = (command("launch", SPCS, "x"), *copies, *waits)
+        return layout.program("twice", (), commands, inputs=(layout.port("x", x),), outputs=())
+
+    refused(twice(kept), "writes tb bytes", "copy", "writes")
+    assert findings(twice(kept, command("wait", 0))) == []
+    assert findings(twice(beside)) == []
+
+
+def test_there_is_a_part_for_every_spc():
+    program = buffers_filled().program
+    refused(with_descriptor(program, BIAS_OF_EACH, dims=(3, 64)), "3 parts", "each of 2 SPCs")
+    refused(with_descriptor(program, BIAS_OF_EACH, dims=(64,), strides=(1,)), "1 parts", "each of 2 SPCs")
+    refused(with_descriptor(program, BIAS_OF_EACH, dims=(2, 32)), "(2, 32) to f32 (64,)", "the same dims behind")
+    refused(with_descriptor(program, BIAS_OF_EACH, dtype="i32"), "copies i32", "the same type")
+
+
+def test_no_copy_reads_a_buffer_and_no_transfer_reaches_one():
+    program = buffers_filled().program
+    refused(with_descriptor(program, PARTS, space="tb", address=0), "reads from a tensor buffer")
+    swapped = lambda c: replace(c, operands=(c.operands[1], c.operands[0], *c.operands[2:])) if is_copy(c) else c
+    is_copy = lambda c: c.mnemonic == "copy"
+    refused(commands_of(program, swapped), "reads from a tensor buffer")
+    sent = lambda c: replace(c, mnemonic="transfer", operands=(*c.operands[:2], c.operands[4])) if is_copy(c) else c
+    both = replace(commands_of(program, sent), dies=2)
+    refused(both, "reaches into tensor buffers of the other die")
+
+
+def test_a_buffer_holds_what_was_copied_and_no_more():
+    program = buffers_filled().program
+    moved = replace(program.descriptors[OWN], address=512)
+    other = lambda c: replace(c, operands=(5, len(program.descriptors), ())) if c.operands[:2] == (5, OWN) else c
+    bound = commands_of(replace(program, descriptors=(*program.descriptors, moved)), other)
+    refused(bound, "reads tb bytes", "not written by then")
+    refused(drop_command(drop_command(program, "copy", 1), "wait", 1), "reads tb bytes", "not written by then")
+
+
+def test_the_first_call_alone_fills_no_buffers():
+    program = buffers_filled().program
+    once = lambda c: replace(c, once=True) if c.operands[:2] == (NEAR, BIAS_OF_EACH) else c
+    refused(commands_of(program, once), "in the first call only", "not from HBM to L2")
+
+
+# --- time
+
+
+def filling(*commands: Command, num_bytes: int = 1 << 14, kernel: Kernel | None = None, space: str = "l2") -> Program:
+    """Descriptors: 0 the tensor buffers' words, 1 those for all SPCs, 2 what a kernel loads from L2."""
+    count = num_bytes // 4
+    descriptors = (dense((count,), space="tb"), dense((2, count), space=space), dense((2, 4096), space="l2"))
+    idle = kernel or Kernel("idle", (op("vmovi", v(0), 0.0, (1,)),))
+    return replace(timed(TINY, idle, descriptors), commands=commands)
+
+
+START = (command("launch", SPCS, "main"), command("bind", 2, 2, ()))
+FILL, WAIT, RUN = command("copy", 0, 1, (), (), 0), command("wait", 0), command("run", 0, 0)
+
+
+def copy_cycles(result: TimingResult) -> int:
+    return result.copies[0].end_cycles - result.copies[0].issued_cycles
+
+
+LOADED_BYTES = 4 * 4096 * 4  # by an SPC in an iteration
+
+
+def loading(first: int, second: int) -> Kernel:
+    """Each SPC loads from L2 so many times, with some work behind."""
+    loads = (op("vld", v(n), box(2, (i(0), 1), (0, 4096))) for n in range(4))
+    body = (*loads, op("vadd", v(0), v(0), v(3)))
+    return Kernel("loading", (par(2, par(max(first, second), *body, limit=i(0, second - first) + first), level="spc"),))
+
+
+@pytest.mark.parametrize(("noc", "l2"), [(256, 256), (64, 256), (256, 128)])
+def test_bytes_go_in_through_the_ports_of_all_spcs(noc: int, l2: int):
+    machine = TINY.with_values({"noc_bytes_per_cycle": noc, "l2_to_gib_bytes_per_cycle": l2})
+    program = replace(filling(*START, FILL, WAIT), machine_digest=machine.digest)
+    result = simulate(program, machine)
+    assert copy_cycles(result) == machine.dma_start_cycles + (1 << 14) // min(noc, l2)
+    assert result.ledger["wait_l2_noc"] == 0  # nothing runs behind it
+    assert result.traffic["noc in"] == result.traffic["l2"] == 2 << 14
+    assert result.traffic.get("hbm", 0) == 0
+
+
+@pytest.mark.parametrize("tiles", [(40, 40), (40, 1)], ids=["both load", "one loads"])
+def test_a_copy_gets_what_the_busiest_spc_leaves(tiles: tuple[int, int]):
+    result = simulate(filling(*START, RUN, FILL, WAIT, kernel=loading(*tiles)), TINY)
+    (run,) = result.runs
+    rate = TINY.noc_bytes_per_cycle - tiles[0] * LOADED_BYTES / max(end - start for _, _, start, end in run.spans)
+    taken = (1 << 14) / rate
+    assert 0.2 * TINY.noc_bytes_per_cycle < rate < 0.8 * TINY.noc_bytes_per_cycle
+    assert run.end_cycles > result.copies[0].end_cycles
+    assert copy_cycles(result) == TINY.dma_start_cycles + int(-(-taken // 1))
+    alone = simulate(filling(*START, FILL, WAIT, RUN, kernel=loading(*tiles)), TINY)
+    assert run.end_cycles - run.start_cycles == alone.runs[0].end_cycles - alone.runs[0].start_cycles
