@@ -160,10 +160,9 @@ class MakeCopy:
         if die != self.copy.source_die:
             raise MachineFault("a transfer cannot reach a tensor buffer", hint="a copy on the other die can")
         dims, spcs = binding.descriptor.dims, memory.tb[die].shape[0]
-        parts = source.reshape(spcs, -1)
         if source.size != spcs * np.prod(dims, dtype=np.int64) or source.shape[source.ndim - len(dims) :] != dims:
             raise MachineFault(f"copies {list(source.shape)} to {list(dims)} on each of {spcs} SPCs")
-        for spc, part in enumerate(parts.reshape(spcs, *dims)):
+        for spc, part in enumerate(source.reshape(spcs, *dims)):
             target = memory.view(binding.descriptor, die, spc, binding.byte_offset)
             _check_equal(part, target)
             np.copyto(target, part)

@@ -127,9 +127,9 @@ class Preparation:
 
     def _copy(self, issue: Issue) -> None:
         """A copy or transfer on all its dies."""
-        provenance = self._provenance
+        provenance, spcs = self._provenance, self._machine.spcs_per_die
         copies = [start_copy(self._program, issue, die) for die in self._dies(issue)]
-        equal = issue.command.dies == _BOTH_DIES and all(provenance.is_equal(copy.source) for copy in copies)
+        equal = issue.command.dies == _BOTH_DIES and all(provenance.is_equal(copy.source, spcs) for copy in copies)
         for copy in copies:
             action = MakeCopy(copy)
             if provenance.copied(copy, len(self.actions)):
@@ -137,10 +137,10 @@ class Preparation:
             self.actions.append(action)
             self._events.finish(copy)
             if copy.source_die != copy.target_die and copy.source == copy.target:
-                provenance.made_equal(copy.target)
+                provenance.made_equal(copy.target, spcs)
         one = len({copy.source for copy in copies}) == len({copy.target for copy in copies}) == 1
         if equal and one and issue.command.mnemonic == "copy":
-            provenance.made_equal(copies[0].target)
+            provenance.made_equal(copies[0].target, spcs)
 
     def _run(self, issue: Issue) -> None:
         """One kernel on all its dies."""
@@ -159,9 +159,10 @@ class Preparation:
             for slot in stored:
                 if slot in run.bound:
                     self._provenance.written(run.bound[slot], run.die)
-        if same:
+        raised = runs[0].raised
+        if same and isinstance(raised, RaisedKernel):
             for slot in stored:
-                self._provenance.made_equal(runs[0].bound[slot])
+                self._provenance.made_equal(runs[0].bound[slot], raised.spcs)
 
     def _die_run(self, kernel: int, die: int) -> DieRun:
         """A kernel on one die, with what it uses."""
@@ -193,7 +194,7 @@ class Preparation:
             return False
         if any(binding.descriptor.space == OTHER_L2 for binding in one.bound.values()):
             return False
-        equal = all(self._provenance.is_equal(one.read[slot]) for slot in slots.loaded & one.read.keys())
+        equal = all(self._provenance.is_equal(one.read[slot], raised.spcs) for slot in slots.loaded & one.read.keys())
         return equal and all(
             slot in one.bound
             and is_dense(one.bound[slot].descriptor)

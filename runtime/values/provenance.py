@@ -37,7 +37,8 @@ class Provenance:
         self._copies: list[dict[str, IntervalMap[CopyOf]]] = [
             {"hbm": IntervalMap(), "l2": IntervalMap()} for _ in range(program.dies)
         ]
-        self._equal: dict[str, IntervalMap[bool]] = {name: IntervalMap() for name in ("hbm", "l2", "tb")}
+        # Of tensor buffers: on how many SPCs, from the first on.
+        self._equal: dict[str, IntervalMap[int]] = {name: IntervalMap() for name in ("hbm", "l2", "tb")}
         self.needed: set[int] = set()  # copies of constants that somebody reads as they are
         if program.dies == 2:
             self._begin(program)
@@ -47,11 +48,11 @@ class Provenance:
         both = (1 << program.dies) - 1
         for image in program.constants:
             if image.dies == both:
-                self._equal["hbm"].set(image.address, image.address + image.num_bytes, True)
+                self._equal["hbm"].set(image.address, image.address + image.num_bytes, 1)
         for piece in (piece for port in program.inputs for piece in port.pieces):
             descriptor = program.descriptors[piece.descriptor]
             if piece.dies == both and is_dense(descriptor):
-                self._equal[descriptor.space].set(*byte_range(descriptor), True)
+                self._equal[descriptor.space].set(*byte_range(descriptor), 1)
 
     def original(self, binding: Binding, die: int) -> Binding:
         """Where a tensor that a kernel loads was copied from, if it is constant; else itself."""
@@ -112,15 +113,17 @@ class Provenance:
 
     # The same on both dies.
 
-    def is_equal(self, binding: Binding) -> bool:
-        """Whether a tensor holds the same on both dies."""
-        return self._equal[binding.descriptor.space].covers(*byte_range(binding.descriptor, binding.byte_offset))
+    def is_equal(self, binding: Binding, spcs: int) -> bool:
+        """Whether a tensor holds the same on both dies, one in tensor buffers on the first `spcs` SPCs."""
+        space, reach = binding.descriptor.space, byte_range(binding.descriptor, binding.byte_offset)
+        known = self._equal[space]
+        return known.covers(*reach) and (space != "tb" or all(fact >= spcs for _, _, fact in known.overlapping(*reach)))
 
-    def made_equal(self, binding: Binding) -> None:
-        """Note that all of a tensor was written with the same values on both dies."""
+    def made_equal(self, binding: Binding, spcs: int) -> None:
+        """Note that all of a tensor was written with the same values on both dies, by or for the first `spcs` SPCs."""
         if is_dense(binding.descriptor):
             start, end = byte_range(binding.descriptor, binding.byte_offset)
-            self._equal[binding.descriptor.space].set(start, end, True)
+            self._equal[binding.descriptor.space].set(start, end, spcs)
 
 
 def is_dense(descriptor: Descriptor) -> bool:

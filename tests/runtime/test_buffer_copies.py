@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from programs import SPCS, Layout, box, buffers_filled, command, i, launch, op, par, v
+from programs import BOTH_DIES, SPCS, Layout, box, buffers_filled, command, i, launch, op, par, v
 from timing_kernels import dense
 from timing_kernels import program as timed
 from verifying import drop_command, findings, refused, with_descriptor
@@ -16,10 +16,11 @@ from birc.runtime.assembly_parser import parse_program
 from birc.runtime.errors import BircError
 from birc.runtime.machine import load_machine
 from birc.runtime.memory import Memory
-from birc.runtime.program import Command, CommandLoop, Descriptor, Kernel, Program
+from birc.runtime.program import Command, CommandLoop, ConstantImage, Descriptor, Kernel, Program
 from birc.runtime.stepping.engine import StepEngine
 from birc.runtime.timing import TimingResult, simulate
 from birc.runtime.values import ValuesEngine
+from birc.runtime.values.actions import TakeResults
 
 TINY = load_machine("tiny")
 
@@ -84,6 +85,8 @@ def test_every_spc_gets_its_part(engine, dims, strides, first):
     [
         (Descriptor("hbm", 0, "f32", (4,), (1,)), Descriptor("tb", 0, "f32", (4,), (1,))),
         (Descriptor("hbm", 0, "f32", (3, 4), (4, 1)), Descriptor("tb", 0, "f32", (4,), (1,))),
+        (Descriptor("hbm", 0, "f32", (3, 5), (5, 1)), Descriptor("tb", 0, "f32", (5,), (1,))),
+        (Descriptor("hbm", 0, "f32", (4,), (1,)), Descriptor("tb", 0, "f32", (2, 4), (4, 1))),
         (Descriptor("hbm", 0, "f32", (2, 2, 2), (4, 2, 1)), Descriptor("tb", 0, "f32", (4,), (1,))),
         (Descriptor("hbm", 0, "f32", (2, 4), (4, 1)), Descriptor("tb", 0, "i32", (4,), (1,))),
         (Descriptor("tb", 0, "f32", (4,), (1,)), Descriptor("tb", 0, "f32", (4,), (1,))),
@@ -105,6 +108,65 @@ def test_it_is_written_and_read_back_as_text():
     memory = replace(case, program=program).memory()
     StepEngine(program, TINY, 3, "random").run(memory)
     case.check(memory)
+
+
+def shown(*commands: Command) -> Program:
+    """On two dies: what the tensor buffers hold in the end, a row of `out` by each SPC.
+
+    Descriptors: 0 x of two rows, 1 out, 2 the tensor buffer's row. Kernel 1 makes that of SPC 0 all ones.
+    """
+    layout = Layout()
+    x, out = (layout.tensor((2, 64)) for _ in range(2))
+    kept = layout.tensor((64,), space="tb")
+    show = par(2, op("vld", v(0), box(1, (0, 64))), op("vst", box(0, (i(0), 1), (0, 64)), v(0)), level="spc")
+    mark = par(1, op("vmovi", v(0), 1.0, (64,)), op("vst", box(1, (0, 64)), v(0)), level="spc")
+    start = launch((0, out), (1, kept), dies=BOTH_DIES)
+    fill = command("copy", kept, x, (), (), 0, dies=BOTH_DIES), command("wait", 0, dies=BOTH_DIES)
+    return layout.program(
+        "shown",
+        (Kernel("show", (show,)), Kernel("mark", (mark,))),
+        (*start[:-2], *fill, *commands, *start[-2:]),
+        inputs=(layout.port("x", x, BOTH_DIES),),
+        outputs=(layout.port("out", out, BOTH_DIES),),
+        dies=2,
+    )
+
+
+@pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize("same", [False, True])
+def test_dies_of_which_one_has_other_parts_are_both_computed(marked, same):
+    """Also where an SPC has something else in its buffer by then, the same on both dies."""
+    program = shown(*[command("run", 1, 0, dies=BOTH_DIES)] * marked)
+    if not same:  # what the two hold as x is their own
+        program = replace(program, inputs=())
+    memory = Memory(program, TINY)
+    values = [np.arange(128).reshape(2, 64) + (0 if same else 1000 * die) for die in range(2)]
+    for die in range(2):
+        memory.view(program.descriptors[0], die)[...] = values[die]
+    engine = ValuesEngine(program, TINY)
+    engine.run(memory)
+    for die in range(2):
+        expected = np.concatenate([np.ones((int(marked), 64)), values[die][int(marked) :]])
+        np.testing.assert_array_equal(memory.view(program.descriptors[1], die), expected)
+    taken = [type(action) for action in engine._prepared.actions].count(TakeResults)
+    assert taken == (marked or same)
+
+
+def test_constants_are_copied_again_in_every_run():
+    """What others left in the tensor buffers since is not the constant."""
+    program = shown(command("run", 1, 0, dies=BOTH_DIES))
+    *start, last, barrier = program.commands
+    program = replace(program, commands=(*start[:-1], last, start[-1], barrier), inputs=())
+    assert [c.operands[0] for c in program.commands if c.mnemonic == "run"] == [0, 1]
+    program = replace(program, constants=(ConstantImage("x", 512, program.descriptors[0].address, BOTH_DIES),))
+    memory = Memory(program, TINY)
+    for die in range(2):
+        memory.view(program.descriptors[0], die)[...] = np.arange(128).reshape(2, 64)
+    engine = ValuesEngine(program, TINY)
+    for _ in range(3):
+        memory.view(program.descriptors[1], 0)[...] = -1
+        engine.run(memory)
+        np.testing.assert_array_equal(memory.view(program.descriptors[1], 0), np.arange(128).reshape(2, 64))
 
 
 # --- the verifier
