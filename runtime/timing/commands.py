@@ -6,6 +6,7 @@ before it in the stream, so that its time is known when it is reached.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
@@ -17,11 +18,14 @@ from birc.runtime.machine import Machine
 from birc.runtime.program import MAX_BOX_RANK, Descriptor, Kernel, Program
 from birc.runtime.timing.dies import Die, Meeting, Moment, Run, Span, Work
 from birc.runtime.timing.dma import Copies, Job
-from birc.runtime.timing.issues import Issue, dies_of, fills_buffers, issues
+from birc.runtime.timing.issues import Issue, dies_of, fills_buffers, issues, runs_before_preloads
 from birc.runtime.timing.kernels import KernelTimer, SpcClass
 from birc.runtime.timing.result import Lead
 from birc.runtime.timing.routes import exact, streaming_bytes_per_cycle
 from birc.runtime.timing.traffic import copy_bytes, payload_bytes
+
+Started = tuple[Work, int | None, int]
+"""What SPCs do in a kernel, since when B was loaded, and how many of them do so."""
 
 
 class Processors:
@@ -45,12 +49,13 @@ class Processors:
         hbm_rate = streaming_bytes_per_cycle(machine, machine.hbm_sections_per_die)
         rates = {("hbm", die): hbm_rate for die in range(program.dies)}
         rates |= {("link", die): exact(machine.d2d_bytes_per_cycle) for die in range(program.dies)}
-        port_rate = exact(min(machine.noc_bytes_per_cycle, machine.l2_to_gib_bytes_per_cycle))
-        rates |= {("noc", die): machine.spcs_per_die * port_rate for die in range(program.dies)}
+        self.port_rate = exact(min(machine.noc_bytes_per_cycle, machine.l2_to_gib_bytes_per_cycle))
+        rates |= {("noc", die): machine.spcs_per_die * self.port_rate for die in range(program.dies)}
         self.copies = Copies(rates, lanes)
         self.link_rate = exact(machine.d2d_bytes_per_cycle)
         self.copy_rate = machine.spcs_per_die * exact(machine.noc_bytes_per_cycle)
         self.fills_buffers = fills_buffers(program)
+        self.followed = runs_before_preloads(program) if self.fills_buffers else frozenset()
 
     def execute(self) -> int:
         """Run the whole stream; returns the latency in cycles."""
@@ -112,11 +117,11 @@ class Processors:
         self.runs.append(run)
         for die in dies:
             classes, barrier = self._classes(die, kernel)
-            started: list[tuple[Work, int]] = []
+            started: list[Started] = []
             for member in classes:
                 started += self._work(die, member, run, number, barrier)
             if started:
-                span = (min(work.start for work, _ in started), max(work.end for work, _ in started))
+                span = (min(work.start for work, *_ in started), max(work.end for work, *_ in started))
                 die.runs.append((number, *span))
                 if span[1] > die.last_end or die.last_run < 0:
                     die.last_run, die.last_end = number, span[1]
@@ -140,10 +145,12 @@ class Processors:
                     spc: max(self._input_free_at(die, spc, lead), die.time, barrier, die.met_at) for spc in member.spcs
                 }
                 die.preloads |= early
-                ahead += [(begun, begun + lead.cycles, lead.noc_bytes) for begun in set(early.values())]
+                cycles = math.ceil(lead.noc_bytes / self.port_rate)
+                ahead += [(begun, begun + cycles, lead.noc_bytes) for begun in set(early.values())]
                 for begun, count in Counter(early.values()).items():
                     self.copies.kernel_uses(("hbm", die.number), begun, begun + lead.cycles, lead.hbm_bytes * count)
-            self._use_ports(die, ahead)
+            if self.fills_buffers:
+                self._use_ports(die, ahead)
 
     def _classes(self, die: Die, kernel: Kernel) -> tuple[tuple[SpcClass, ...], int]:
         """The classes of a kernel that is appended now, and a time before which it does not start."""
@@ -178,7 +185,7 @@ class Processors:
             return 0
         return max((die.idle_at(spc) for spc in spcs), default=0)
 
-    def _work(self, die: Die, member: SpcClass, run: Run, number: int, barrier: int) -> list[tuple[Work, int]]:
+    def _work(self, die: Die, member: SpcClass, run: Run, number: int, barrier: int) -> list[Started]:
         """Append a kernel to the queues of a class of SPCs, and classify the time since their last ones.
 
         Those that were alike until now are so again: returns what they do, and how many of them.
@@ -196,7 +203,7 @@ class Processors:
             die.gaps[spc] += gaps
             die.work[spc].append(work)
             run.work.append((die.number, spc, work))
-        return [(known[moment][0], count) for moment, count in counts.items()]
+        return [(known[moment][0], moment.early, count) for moment, count in counts.items()]
 
     def _begin(self, die: Die, moment: Moment, member: SpcClass, number: int, barrier: int) -> tuple[Work, list[Span]]:
         """What an SPC does in a kernel, and the time before."""
@@ -207,24 +214,31 @@ class Processors:
         gaps = list(self._gap(die, moment, queue_free, start)) if self.classifies else []
         return Work(number, start, start + member.result.cycles, member), gaps
 
-    def _use_memory(self, die: Die, started: list[tuple[Work, int]]) -> None:
-        """Note the kernel's use of what copies share; SPCs of a class that started together are one entry."""
-        entered: list[tuple[int, int, Fraction]] = []
-        for work, count in started:
-            hbm_bytes, sent_bytes, noc_bytes = self.timer.moved_bytes(work.member)
+    def _use_memory(self, die: Die, started: list[Started]) -> None:
+        """Note the kernel's use of HBM and link; SPCs of a class that started together are one entry."""
+        for work, _, count in started:
+            num_bytes, sent_bytes, _ = self.timer.moved_bytes(work.member)
             if die.preloads:  # The rest was noted when it began.
-                lead = self.timer.lead(work.member)
-                hbm_bytes -= lead.hbm_bytes
-                noc_bytes -= lead.noc_bytes
-            self.copies.kernel_uses(("hbm", die.number), work.start, work.end, hbm_bytes * count)
+                num_bytes -= self.timer.lead(work.member).hbm_bytes
+            self.copies.kernel_uses(("hbm", die.number), work.start, work.end, num_bytes * count)
             self.copies.kernel_uses(("link", die.number), work.start, work.end, sent_bytes * count)
-            entered.append((work.start, work.end, noc_bytes))
-        self._use_ports(die, entered)
+        if self.fills_buffers:
+            self._use_ports(die, [self._entered(die, work, early) for work, early, _ in started])
+
+    def _entered(self, die: Die, work: Work, early: int | None) -> tuple[int, int, Fraction]:
+        """From when to when how much enters an SPC in a kernel. Behind it the port may be that of the next one's B."""
+        num_bytes = self.timer.moved_bytes(work.member).noc_bytes
+        if early is not None:
+            lead = self.timer.lead(work.member)
+            num_bytes -= lead.noc_bytes if work.start >= early + lead.cycles else 0
+        if (work.run, die.number) not in self.followed:
+            return work.start, work.end, num_bytes
+        cycles = max(work.member.result.input_free_cycles, math.ceil(num_bytes / self.port_rate))
+        return work.start, min(work.end, work.start + cycles), num_bytes
 
     def _use_ports(self, die: Die, entered: list[tuple[int, int, Fraction]]) -> None:
-        """Note what enters the SPCs, by start, end and bytes of one; only copies into tensor buffers ask for it."""
-        if self.fills_buffers:
-            self.copies.busiest_uses(("noc", die.number), die.spcs, entered)
+        """Note what enters the SPCs, by start, end and bytes of one."""
+        self.copies.busiest_uses(("noc", die.number), die.spcs, entered)
 
     def _gap(self, die: Die, moment: Moment, queue_free: int, start: int) -> Iterator[Span]:
         """Classify the time of an SPC between two of its kernels.

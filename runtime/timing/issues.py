@@ -56,6 +56,19 @@ def fills_buffers(program: Program) -> bool:
     return any(program.descriptors[target].space == "tb" for target in targets)
 
 
+def runs_before_preloads(program: Program) -> frozenset[tuple[int, int]]:
+    """The runs, by number and die, behind which the next kernel's B is loaded ahead."""
+    found, last, number = set[tuple[int, int]](), dict[int, int](), 0
+    for issue in issues(program):
+        dies = [die for die in range(program.dies) if issue.command.dies >> die & 1]
+        if issue.command.mnemonic == "preload":
+            found |= {(last[die], die) for die in dies if die in last}
+        elif issue.command.mnemonic == "run":
+            last |= dict.fromkeys(dies, number)
+            number += 1
+    return frozenset(found)
+
+
 def _unrolled(items: tuple[Command | CommandLoop, ...], index: int, iteration: tuple[int, ...]) -> Iterator[Issue]:
     for item in items:
         if isinstance(item, Command):
