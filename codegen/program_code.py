@@ -19,6 +19,7 @@ from birc.compiler.ir.plan import (
     Buffer,
     CopyStep,
     ExchangeStep,
+    FillStep,
     Kernel,
     KernelStep,
     Plan,
@@ -69,6 +70,7 @@ class ProgramWriter:
         self.machine = machine
         self.log = CommandLog(plan, machine)
         self.views = views_by_buffer(plan)
+        self.has_fills = any(isinstance(step, FillStep) for step in plan.steps)
         self.kernels: dict[int, int] = {}  # by the writer's numbers
         self.kernel_codes: list[KernelCode] = []
         self.runs: list[RunSource] = []
@@ -143,6 +145,8 @@ class ProgramWriter:
                 case CopyStep(source, target, once, resident):
                     if not (self.log.in_loop and (once or resident)):
                         self._copy(self.log.buffers[source], self.log.buffers[target], _Rest(steps, group.start))
+                case FillStep() as step:
+                    self._fill(step, _Rest(steps, group.start))
                 case ExchangeStep() as step:
                     self._exchange(step, _Rest(steps, group.start))
                 case ShareStep(name):
@@ -246,7 +250,8 @@ class ProgramWriter:
             self._separate(die, kernels, following)
         self.log.await_fills(die, touched)
         self.preloads.pop(die, None)
-        state.run(reads, writes, (access.view for access in touched if not access.view.away))
+        local = self._local_touches(kernels) if self.has_fills else ()
+        state.run({*reads, *local}, writes, (access.view for access in touched if not access.view.away))
         away = [replace(access.view, away=False) for access in touched if access.view.away]
         if away:
             self.log.dies[1 - die].use(away)
@@ -270,12 +275,16 @@ class ProgramWriter:
     def _is_to_know(self, state: DieState, kernels: Sequence[Kernel], following: _Rest) -> bool:
         """Whether copies come soon to where kernels that were run may be at work, and none where those until then are.
 
-        Else they wait for these, and so for the others. `kernels` are run next.
+        Else they wait for these, and so for the others. `kernels` are run next. Where the SPCs of all dies meet before,
+        the command processor can wait meanwhile.
         """
-        between, copied, count = self._bytes_touched(kernels), [], 0
+        copied: list[Touch] = []
+        between, count = self._bytes_touched(kernels), 0
         for step in following:
-            if isinstance(step, CopyStep):
-                copied.append((bytes_of(self.log.buffers[step.target]), whole_of(self.log.buffers[step.target])))
+            if self.has_fills and isinstance(step, ExchangeStep) and step.stored and not copied:
+                return False
+            for name in _copied(step):
+                copied.append((bytes_of(self.log.buffers[name]), whole_of(self.log.buffers[name])))
             if not isinstance(step, KernelStep):
                 continue
             is_awaited = any(state.unfinished.conflicts((), (touch,), self.log.overlap.may_meet) for touch in copied)
@@ -299,6 +308,13 @@ class ProgramWriter:
             (writes if op == "vst" else reads).update(self.log.reached((access.view,)))
         return reads, writes
 
+    def _local_touches(self, kernels: Sequence[Kernel]) -> Iterator[Touch]:
+        """What kernels touch in tensor buffers: copies that fill these wait for them."""
+        for view in (access.view for kernel in kernels for access in accesses(kernel)):
+            buffer = self.log.buffers[view.buffer]
+            if buffer.space == "tb":
+                yield view_range(view, buffer), view
+
     def _copy(self, source: Buffer, target: Buffer, rest: _Rest) -> None:
         """A DMA copy, first of the `rest`, to be waited for by the first kernel that reads the target."""
         for part, dies, written, read in self._parts(source, target, self._users(target.name)):
@@ -320,6 +336,22 @@ class ProgramWriter:
             )
             for state in states:
                 state.start((target.name, part), event, (written, read))
+
+    def _fill(self, step: FillStep, rest: _Rest) -> None:
+        """A DMA copy into tensor buffers, first of the `rest`, to be waited for by the first kernel that reads them."""
+        source, target = step.source, step.target
+        touch = view_range(target, self.log.buffers[target.buffer]), target
+        states = [(die, state) for die, state in enumerate(self.log.dies) if step.dies >> die & 1]
+        for die, _ in states:
+            self.log.await_fills(die, [Access(source, ())])
+        if any(state.unfinished.conflicts((), (touch,), self.log.overlap.may_meet) for _, state in states):
+            self._announce(rest)
+            self.log.barrier(step.dies, for_stored=False)
+        event = self.log.take_event()
+        views = [self.log.descriptor(view) for view in (target, source)]
+        self.log.commands.append(Command("copy", (*views, (), (), event), step.dies))
+        for _, state in states:
+            state.start((target.buffer, WHOLE), event, (target, source))
 
     def _parts(self, source: Buffer, target: Buffer, mask: int) -> Iterator[tuple[int, int, View, View]]:
         """The copies that fill a buffer: for each its part, the dies, and what is written and read."""
@@ -363,6 +395,9 @@ class ProgramWriter:
         if step.stored:
             self._announce(rest)
             self.log.meet_all(step.exchanges)
+            if self.has_fills:  # The command processor gets to know meanwhile.
+                for die in range(self.plan.dies):
+                    self.log.barrier(1 << die, for_stored=False)
             return
         self._before_exchange(step)
         events = []
@@ -410,7 +445,7 @@ def _meetings_first(steps: Sequence[Step]) -> list[Step]:
             found.insert(begin, step)
         else:
             found.append(step)
-        if not isinstance(step, CopyStep | ShareStep):
+        if not isinstance(step, CopyStep | FillStep | ShareStep):
             begin = len(found)
     return found
 
@@ -420,11 +455,22 @@ def _ahead(kernels: Sequence[Kernel]) -> list[Access]:
     return [kernel.contraction.b for kernel in kernels if kernel.contraction is not None]
 
 
-def _written_by(step: Step) -> tuple[str, ...]:
-    """The buffers that a copy or an exchange fills."""
+def _copied(step: Step) -> tuple[str, ...]:
+    """The buffer that a DMA copy inside of a die fills."""
     match step:
         case CopyStep():
             return (step.target,)
+        case FillStep():
+            return (step.target.buffer,)
+        case _:
+            return ()
+
+
+def _written_by(step: Step) -> tuple[str, ...]:
+    """The buffers that a copy or an exchange fills."""
+    match step:
+        case CopyStep() | FillStep():
+            return _copied(step)
         case ShareStep():
             return (step.buffer,)
         case ExchangeStep():

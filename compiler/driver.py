@@ -162,7 +162,7 @@ class Compilation:
             return None
         self.progress("partition")
         found = self.search.kept(found or self.search.plan(graph))
-        found = self.search.rearranged(self.search.shared(found))
+        found = self.search.rearranged(self.search.near(self.search.shared(found)))
         plan = replace(found.plan, bounds=bounds(found.lowered, self.machine).by_resource)
         self._dump_plan("partition", plan, found.lowered.data)
         if self._stopped("partition"):

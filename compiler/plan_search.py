@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import groupby
 from typing import Final
 
 from birc.codegen.generated import Generated
@@ -29,6 +30,7 @@ from birc.compiler.passes.kept_outputs import kept_outputs
 from birc.compiler.passes.local_chains import local_chains
 from birc.compiler.passes.lower.lower import Lowered, lower_graph
 from birc.compiler.passes.near_constants import near_constants
+from birc.compiler.passes.near_weights import Offer, near_offers, with_near_weights
 from birc.compiler.passes.opening_columns import forms_that_open, opening
 from birc.compiler.passes.partition import partitions
 from birc.compiler.passes.schedule import schedule
@@ -53,6 +55,12 @@ FEW_TIMED: Final = 3
 
 Rearranged = tuple[Plan, Generated, Outcome]
 """An allocated plan, what is generated from it, and what that takes."""
+
+MOST_NEAR_TRIALS: Final = 5
+"""Bundles of products that are tried with their weights near, those that gain most first: each stays if it helps."""
+
+MOST_ALONE: Final = 2
+"""So many parts of a product in front of those that are one kernel are tried: they work while weights are copied."""
 
 LITTLE: Final = 1 / 16
 """Share of an SPC's memory that no plan misses."""
@@ -254,6 +262,30 @@ class PlanSearch:
                 return Found(found.lowered, shared, outcome, finished)
         return found
 
+    def near(self, found: Found) -> Found:
+        """The found plan with weights of products in the tensor buffers, where that is faster; below -O2 as it is."""
+        if self.opt_level < 2:
+            return found
+        offers = near_offers(found.plan, self.machine, lambda *of: self._busy(*of)[0])
+        if not offers:
+            return found
+        self.tell("weights near the SPCs")
+        best, taken = self._simulated(found), list[Offer]()
+        for more in _bundles(offers, MOST_NEAR_TRIALS):
+            plan = with_near_weights(found.plan, [*taken, *more], self.machine)
+            if plan is None:
+                continue
+            try:
+                finished = self._finished(plan)
+            except DoesNotFitError:
+                continue
+            least = best.outcome.latency_cycles - 1 if best.outcome is not None else math.inf
+            outcome = self._outcome(finished.generated, least)
+            if outcome is not None and (best.outcome is None or best_outcome([best.outcome, outcome])):
+                best = Found(found.lowered, plan, outcome, finished)
+                taken += more
+        return best
+
     def _simulated(self, found: Found) -> Found:
         """The found plan with what it takes."""
         if found.finished is not None:
@@ -280,7 +312,11 @@ class PlanSearch:
         """An allocated plan after those changes that make it faster, if any: its `outcome` is known, or found where
         there is something to change."""
         found: Rearranged | None = None
-        changes: list[Callable[[Plan], Plan]] = [early_shares, gather_copies, continuing]
+        changes: list[Callable[[Plan], Plan]] = [
+            early_shares,
+            *(partial(continuing, alone=n) for n in range(MOST_ALONE + 1)),
+            gather_copies,
+        ]
         changes += [partial(opening, machine=self.machine, form=form) for form in forms_that_open(plan, self.machine)]
         for change in changes:
             other = change(plan)
@@ -342,3 +378,11 @@ class PlanSearch:
         program = later_calls(generated.program)
         found = latency_and_hbm_bytes(program, self.machine, timer=self._timer, most_cycles=most_cycles)
         return Outcome(*found) if found is not None else None
+
+
+def _bundles(offers: Sequence[Offer], most: int) -> Iterator[list[Offer]]:
+    """The offers in at most so many bundles, in order; those that save as much are together."""
+    alike = [list(group) for _, group in groupby(offers, lambda offer: offer.saved_cycles)]
+    for number in range(min(most, len(alike))):
+        begin, end = (place * len(alike) // min(most, len(alike)) for place in (number, number + 1))
+        yield [offer for group in alike[begin:end] for offer in group]

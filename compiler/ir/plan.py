@@ -8,6 +8,7 @@ same classes describe the plan before and after.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -355,7 +356,24 @@ class ShareStep:
     buffer: str
 
 
-Step = KernelStep | CopyStep | ExchangeStep | ShareStep
+@dataclass(frozen=True, slots=True)
+class FillStep:
+    """Starts a DMA copy into the tensor buffer of every SPC of the dies in a mask; whoever needs it waits for it.
+
+    The first dimensions of `source`, which `target` lacks, number the SPCs of a die: each gets its part.
+    """
+
+    source: View
+    target: View
+    dies: int
+
+    @property
+    def spcs(self) -> int:
+        """How many SPCs get a part."""
+        return math.prod(self.source.dims[: len(self.source.dims) - len(self.target.dims)])
+
+
+Step = KernelStep | CopyStep | FillStep | ExchangeStep | ShareStep
 
 
 @dataclass(frozen=True, slots=True)

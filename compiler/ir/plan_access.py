@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
-from birc.compiler.ir.plan import Access, Index, Kernel, KernelStep, Phase, Plan, Statement, View
+from birc.compiler.ir.plan import Access, FillStep, Index, Kernel, KernelStep, Phase, Plan, Statement, Step, View
 
 
 def accesses(kernel: Kernel) -> Iterator[Access]:
@@ -62,14 +62,25 @@ def step_alone(kernel: Kernel, access: Access, name: str) -> int:
 
 
 def views_by_buffer(plan: Plan) -> dict[str, list[dict[View, None]]]:
-    """The views that the kernels of each die have of each buffer that they touch, in the order of the steps."""
+    """The views that each die has of each buffer that its kernels touch, or its tensor buffers are filled from, in the
+    order of the steps."""
     found: dict[str, list[dict[View, None]]] = {}
     for step in plan.steps:
-        for die, kernel in enumerate(step.kernels if isinstance(step, KernelStep) else ()):
-            for access in accesses(kernel) if kernel is not None else ():
-                by_die = found.setdefault(access.view.buffer, [{} for _ in range(plan.dies)])
-                by_die[die][access.view] = None
+        for die in range(plan.dies):
+            for view in _views(step, die):
+                found.setdefault(view.buffer, [{} for _ in range(plan.dies)])[die][view] = None
     return found
+
+
+def _views(step: Step, die: int) -> Iterator[View]:
+    """What a step touches on a die but by exchanges and copies of whole buffers."""
+    match step:
+        case KernelStep(kernels) if (kernel := kernels[die]) is not None:
+            yield from (access.view for access in accesses(kernel))
+        case FillStep(source, target, dies) if dies >> die & 1:
+            yield from (source, target)
+        case _:
+            return
 
 
 def with_statements(kernel: Kernel, change: Callable[[Access], Access]) -> Kernel:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from birc.compiler.ir.plan import Kernel, KernelStep, Plan, Step
+from birc.compiler.ir.plan import FillStep, Kernel, KernelStep, Plan, Step
 from birc.runtime.machine import Machine
 
 PRODUCT_PROGRAMS = 5 / 7
@@ -34,7 +34,9 @@ def spans(plan: Plan, uses: dict[str, list[int]]) -> dict[str, tuple[int, int]]:
     """The first and last step in which each buffer lives: steps that run at the same time have the same buffers.
 
     Of products that follow each other, pair behind pair, the rows that one pair passes on live in its steps alone.
+    What tensor buffers are filled from lives until somebody has waited for that.
     """
+    uses = _until_filled(plan.steps, uses)
     groups = {number: group for group in together(plan.steps) for number in group}
     pairs = {name: range(number - 1, number + 1) for number, name in _passed(plan.steps, groups)}
     found = {}
@@ -43,6 +45,16 @@ def spans(plan: Plan, uses: dict[str, list[int]]) -> dict[str, tuple[int, int]]:
         of_pair = pairs.get(name)
         is_own = of_pair is not None and all(step in of_pair for step in steps)
         found[name] = (of_pair.start, of_pair.stop - 1) if of_pair and is_own else (first.start, last.stop - 1)
+    return found
+
+
+def _until_filled(steps: Sequence[Step], uses: dict[str, list[int]]) -> dict[str, list[int]]:
+    """The uses of buffers, of those that tensor buffers are filled from also the first one of what was filled."""
+    found = dict(uses)
+    for number, step in enumerate(steps):
+        if isinstance(step, FillStep) and step.source.buffer in uses and step.target.buffer in uses:
+            awaited = next((use for use in uses[step.target.buffer] if use > number), number)
+            found[step.source.buffer] = sorted([*found[step.source.buffer], awaited])
     return found
 
 

@@ -9,7 +9,18 @@ from typing import Final
 
 from birc.compiler.ir.errors import InvalidIRError
 from birc.compiler.ir.kernel_form import form_of
-from birc.compiler.ir.plan import Boundary, Buffer, CopyStep, ExchangeStep, Kernel, KernelStep, Plan, ShareStep, Step
+from birc.compiler.ir.plan import (
+    Boundary,
+    Buffer,
+    CopyStep,
+    ExchangeStep,
+    FillStep,
+    Kernel,
+    KernelStep,
+    Plan,
+    ShareStep,
+    Step,
+)
 from birc.compiler.ir.plan_access import accesses_of
 from birc.compiler.ir.plan_beside import together
 from birc.compiler.ir.plan_continuing import continuing_problems
@@ -185,6 +196,8 @@ def _step_problems(where: str, step: Step, plan: Plan, rules: _Rules) -> Iterato
             yield from _kernel_step_problems(where, step, plan.dies, rules)
         case CopyStep():
             yield from (PlanProblem(where, what) for what in _copy_problems(step, rules.buffers))
+        case FillStep():
+            yield from (PlanProblem(where, what) for what in _fill_problems(step, rules))
         case ShareStep(name):
             if name not in rules.buffers or plan.dies != 2:
                 yield PlanProblem(where, f"shares %{name}, which is not declared, or not for two dies")
@@ -219,6 +232,19 @@ def _copy_problems(step: CopyStep, buffers: Mapping[str, Buffer]) -> Iterator[st
     yield from (f"copies %{name}, which is not declared" for name in missing)
     if not missing and buffers[step.source].twin_bytes != buffers[step.target].num_bytes:
         yield f"copies %{step.source} to %{step.target}, which is of another size"
+
+
+def _fill_problems(step: FillStep, rules: _Rules) -> Iterator[str]:
+    problems = [what for view in (step.source, step.target) for what in view_problems(view, rules.buffers)]
+    yield from problems
+    if problems:
+        return
+    if rules.buffers[step.target.buffer].space != "tb":
+        yield f"fills %{step.target.buffer}, which lies in {rules.buffers[step.target.buffer].space}"
+    if step.source.dims[len(step.source.dims) - len(step.target.dims) :] != step.target.dims:
+        yield f"fills {list(step.target.dims)} with parts of {list(step.source.dims)}"
+    if step.spcs != rules.machine.spcs_per_die:
+        yield f"has parts for {step.spcs} SPCs, a die has {rules.machine.spcs_per_die}"
 
 
 def _flow_problems(plan: Plan, buffers: Mapping[str, Buffer], is_allocated: bool) -> Iterator[PlanProblem]:
@@ -257,6 +283,8 @@ def _traffic(step: Step, die: int, shared: Set[str]) -> tuple[set[str], set[str]
     match step:
         case CopyStep():
             return {step.source}, {_half(step.target) if step.source in shared else step.target}
+        case FillStep(source, target, dies):
+            return ({source.buffer}, {target.buffer}) if dies >> die & 1 else (set(), set())
         case ShareStep(name):
             return {_half(name)}, {name}
         case ExchangeStep(exchanges):

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from heapq import heappop, heappush
 
-from birc.compiler.ir.plan import Buffer, CopyStep, ExchangeStep, KernelStep, Plan, ShareStep, Step
+from birc.compiler.ir.plan import Buffer, CopyStep, ExchangeStep, FillStep, KernelStep, Plan, ShareStep, Step
 from birc.compiler.ir.plan_access import accesses_of
 from birc.compiler.ir.plan_beside import spans
 from birc.runtime.machine import Machine
@@ -102,6 +102,8 @@ def _touched(step: Step) -> set[str]:
     match step:
         case CopyStep():
             return {step.source, step.target}
+        case FillStep(source, target, _):
+            return {source.buffer, target.buffer}
         case ShareStep(name):
             return {name}
         case ExchangeStep(exchanges):

@@ -226,10 +226,9 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     vector, extra_loads, stores = shape.epilogue
     added = drains * machine.vector_tile_elements / machine.vector_lanes_per_spc if partial else 0.0
     tcore = tiles * steps * shape.step_cycles + drains * drain
-    local = all(map(shape.memories.is_local, shape.contraction.panels))
     early = min(shape.memories.ahead_cycles(shape.contraction, machine), min(tiling.b_slots, b_loads) * load_b)
     b_time = max(0.0, b_time - early)
-    ports = (b_loads * load_b - early + (0.0 if local else a_loads * load_a) + tiles * extra_loads, a_loads * load_a)
+    ports = _ports(shape, a_loads * load_a, b_loads * load_b - early, tiles * extra_loads)
     turns = tiles * (latency_b + vector + extra_loads) / tiling.programs
     if tiling.order == OVERLAPPING:  # Only the first of its rows is multiplied without another one's epilogue.
         along = spreads(shape.kernel, tiling)[overlapped_dimension(shape.kernel, tiling)].share
@@ -244,6 +243,15 @@ def estimate(shape: Shape, tiling: Tiling) -> float:
     if by_block:  # Its loads begin when all of its sums are there.
         last = tiling.rows * tiling.columns * last + latency_b
     return max(limits) + SECONDARY_WEIGHT * sum(limits) + first + last
+
+
+def _ports(shape: Shape, a_cycles: float, b_cycles: float, extra_cycles: float) -> tuple[float, float]:
+    """Cycles of the port to the NoC, and of the tensor buffer's or the one of a alone."""
+    local = all(map(shape.memories.is_local, shape.contraction.panels))
+    through_noc = extra_cycles + (0.0 if local else a_cycles)
+    if shape.memories.is_local(shape.contraction.b):
+        return through_noc, b_cycles + (a_cycles if local else 0.0)
+    return b_cycles + through_noc, a_cycles
 
 
 def _exposed_of_b(tiling: Tiling, tiles: float) -> float:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from birc.compiler.ir.plan import Boundary, CopyStep, ExchangeStep, Kernel, KernelStep, Plan, ShareStep, Step
+from birc.compiler.ir.plan import Boundary, CopyStep, ExchangeStep, FillStep, Kernel, KernelStep, Plan, ShareStep, Step
 from birc.compiler.ir.plan_access import accesses
 from birc.compiler.ir.plan_beside import spans
 from birc.compiler.passes.allocation.blocks import aligned
@@ -44,11 +44,17 @@ def gathered(plan: Plan) -> dict[str, int]:
 
 
 def streamed(plan: Plan) -> set[str]:
-    """The buffers that kernels read tile by tile; and small tables, of which they read at indices more than all."""
+    """The buffers that kernels read tile by tile, or parts of which tensor buffers are filled with; and small tables,
+    of which they read at indices more than all."""
     kernels = [k for step in plan.steps if isinstance(step, KernelStep) for k in instances(step)]
-    read = set().union(*map(reads_of, kernels))
+    read = set().union(*map(reads_of, kernels), filled_from(plan))
     elements = {b.name: b.num_elements for b in plan.buffers}
     return read - {name for name, count in gathered(plan).items() if count <= elements[name]}
+
+
+def filled_from(plan: Plan) -> set[str]:
+    """The buffers that tensor buffers are filled from."""
+    return {step.source.buffer for step in plan.steps if isinstance(step, FillStep)}
 
 
 def instances(step: KernelStep) -> Iterator[Kernel]:
@@ -63,6 +69,8 @@ def touched(step: Step) -> set[str]:
             return {access.view.buffer for kernel in instances(step) for access in accesses(kernel)}
         case CopyStep(source, target):
             return {source, target}
+        case FillStep(source, target, _):
+            return {source.buffer, target.buffer}
         case ShareStep(name):
             return {name}
         case ExchangeStep(exchanges):
@@ -129,6 +137,7 @@ def compulsory_bytes(plan: Plan) -> int:
         counts[homes[name]] = counts.get(homes[name], 0) + count
     kernels = [k for step in plan.steps if isinstance(step, KernelStep) for k in instances(step)]
     used = {homes[name] for kernel in kernels for name in reads_of(kernel) - tables(kernel)}
+    used |= {homes[name] for name in filled_from(plan)}
     boundary = {view.buffer for b in (*plan.inputs, *plan.outputs) for _, _, view in b.pieces}
     total = sum(_boundary_bytes(plan, b) for b in (*plan.inputs, *plan.outputs))
     for buffer in plan.buffers:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from birc.compiler.ir.plan import OWN_DIMENSIONS, SPC, SPC_COLUMNS, Access, Dimension, Index, Kernel, View
+from birc.compiler.ir.plan import OWN_DIMENSIONS, SPC, SPC_COLUMNS, Access, Dimension, Index, Kernel
 from birc.compiler.ir.plan_access import accesses, named_dims, with_statements
 from birc.compiler.passes.lower.frame import unit
 
@@ -79,7 +79,7 @@ def can_be_cut(kernel: Kernel, name: str, count: int, *, has_windows: bool = Fal
         if not (is_row or is_column or is_apart):
             return False
     return all(
-        (access.index[axis] == unit(name) and access.view.dims[axis] == extent and not access.view.lower)
+        (access.index[axis] == unit(name) and access.view.dims[axis] == extent and not any(access.view.lower))
         or (has_windows and access.index[axis] != unit(name))
         for access in accesses(kernel)
         for axis in axes_of(access, name)
@@ -115,14 +115,11 @@ def cut(kernel: Kernel, name: str, count: int, over: str) -> Kernel:
         axes, view = axes_of(access, name) if split else [], access.view
         stride = sum(view.strides[axis] for axis in axes) * share
         dims = tuple(share if axis in axes else extent for axis, extent in enumerate(view.dims))
-        wider = View(
-            view.buffer,
-            view.offset,
-            (count if split else 1, *dims),
-            (stride, *view.strides),
-            (0, *view.lower) if view.lower else (),
-            view.seen,
-            view.word,
+        wider = replace(
+            view,
+            dims=(count if split else 1, *dims),
+            strides=(stride, *view.strides),
+            lower=(0, *view.lower) if view.lower else (),
         )
         index = access.index if split else moved(access).index
         return Access(wider, (unit(over) if split else Index(), *index), access.fill)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from birc.compiler.ir.copies import copy_dims
-from birc.compiler.ir.plan import Buffer, Kernel, KernelStep, Plan, Step
+from birc.compiler.ir.plan import Buffer, FillStep, Kernel, KernelStep, Plan, Step
 from birc.compiler.ir.plan_access import accesses, moved, with_views
 from birc.compiler.passes.lifetimes import streamed
 from birc.compiler.passes.reloads import inputs_to_copy
@@ -36,6 +36,9 @@ def schedule(plan: Plan, machine: Machine) -> Plan:
 
 def redirected(step: Step, names: dict[str, str]) -> Step:
     """The step with the accesses of its kernels to some buffers turned to others of the same shape."""
+    if isinstance(step, FillStep):
+        source = step.source
+        return replace(step, source=moved(source, names.get(source.buffer, source.buffer), source.offset))
     if not isinstance(step, KernelStep):
         return step
     return replace(step, kernels=tuple(kernel and redirect(kernel, names) for kernel in step.kernels))

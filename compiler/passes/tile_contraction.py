@@ -40,8 +40,8 @@ MOST_STREAMED_ROWS = 7
 """Rows of tiles of a block whose a tiles are loaded one by one, as the T-core takes them."""
 NARROWER = (2, 4)
 """How much narrower tiles may be where there are SPCs without one."""
-MOST_SPLIT_DIMENSIONS = 4
-"""Dimensions of a kernel whose depth may be cut in two: loops nest 12 deep."""
+MOST_SPLIT_LOOPS = 8
+"""Loops over SPCs and over tiles of a kernel whose depth may be cut in two: they nest 12 deep."""
 
 
 def contraction_tilings(
@@ -95,12 +95,17 @@ def _candidates(
 ) -> Iterator[tuple[Shape, Tiling]]:
     yield from _candidates_of(kernel, contraction, machine, memories, is_cut=False)
     yield from _window_candidates(kernel, contraction, machine, memories)
-    if sum(d.extent > 1 for d in kernel.space if d.name not in contraction.column_dims[1:]) <= MOST_SPLIT_DIMENSIONS:
+    if sum(_loops(d) for d in kernel.space if d.name not in contraction.column_dims[1:]) <= MOST_SPLIT_LOOPS:
         step = _tile(kernel, contraction, machine, {})[kernel.red_dims[-1].name]
         for inner in inner_depths(kernel, step):
             split = split_depth(kernel, inner)
             if split.contraction is not None:
                 yield from _candidates_of(split, split.contraction, machine, memories, is_cut=True)
+
+
+def _loops(dimension: Dimension) -> int:
+    """Loops of a dimension: over SPCs and over tiles, of which one that counts SPCs has a single one each."""
+    return (dimension.extent > 1) * (1 if dimension.name in OWN_DIMENSIONS else 2)
 
 
 def _candidates_of(
@@ -292,6 +297,7 @@ def _blocked(
     by_tile = after.by_tile
     for_tiles = 0 if after.is_rowwise else _programs(shape, dict(spcs), rows, columns, by_tile.count(1))
     a_bytes, b_bytes = shape.slot_bytes
+    may_pass = after.is_rowwise or (rows == 1 and shape.memories.is_local(shape.contraction.b))
     for resident in range(1, depth) if shape.is_cut else range(len(shape.taps), depth + 1):
         chunks = math.prod(shape.steps[: depth - resident])
         partial = rows * columns if chunks > 1 and rows * columns > 1 else 0
@@ -313,7 +319,7 @@ def _blocked(
                 a_slots = _slots(machine, 1 if stream else rows * a_steps, machine.gib_a_bytes // a_bytes)
             fitting = machine.gib_b_bytes // b_bytes
             b_slots = _slots(machine, columns * steps, fitting)
-            if not b_slots and after.is_rowwise and not hoist and fitting >= 2 * steps:
+            if not b_slots and may_pass and not hoist and fitting >= 2 * steps:
                 b_slots = fitting  # Tiles of columns pass.
             if a_slots and b_slots:
                 for what, programs in turns:

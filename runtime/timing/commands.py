@@ -45,7 +45,7 @@ class Processors:
         self.jobs: list[tuple[Issue, int, Job, int]] = []
         self.fixed_cycles = 0
         lanes = {("dma", die): machine.dma_engines_per_die for die in range(program.dies)}
-        lanes |= {("link", die): 1 for die in range(program.dies)}
+        lanes |= {(lane, die): 1 for die in range(program.dies) for lane in ("link", "fill")}
         hbm_rate = streaming_bytes_per_cycle(machine, machine.hbm_sections_per_die)
         rates = {("hbm", die): hbm_rate for die in range(program.dies)}
         rates |= {("link", die): exact(machine.d2d_bytes_per_cycle) for die in range(program.dies)}
@@ -339,7 +339,7 @@ class Processors:
             traffic = max(self._traffic(descriptor) for descriptor, _ in sides)
         hbm = tuple(number for descriptor, number in sides if descriptor.space == "hbm")
         return Job(
-            lane=("link" if transfer else "dma", die.number),
+            lane=("link" if transfer else "fill" if enters_spcs else "dma", die.number),
             issued=die.time,
             setup_cycles=machine.dma_start_cycles,
             traffic=traffic,

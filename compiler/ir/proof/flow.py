@@ -12,7 +12,17 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from birc.compiler.ir.affine import Range, variable
-from birc.compiler.ir.plan import Boundary, CopyStep, Exchange, ExchangeStep, Kernel, KernelStep, Plan, ShareStep
+from birc.compiler.ir.plan import (
+    Boundary,
+    CopyStep,
+    Exchange,
+    ExchangeStep,
+    FillStep,
+    Kernel,
+    KernelStep,
+    Plan,
+    ShareStep,
+)
 from birc.compiler.ir.plan_access import accesses
 from birc.compiler.ir.polyhedra import Elements
 from birc.compiler.ir.proof.flaw import Flaw, flaw
@@ -49,6 +59,8 @@ class Flow:
                     yield from self._written_twice(f"step {number}", kernels)
                 case CopyStep(source, target):
                     self._copy(source, target)
+                case FillStep():
+                    yield from self._fill(f"step {number}", step)
                 case ShareStep(name):
                     yield from self._share(f"step {number}", name)
                 case ExchangeStep(exchanges):
@@ -133,6 +145,15 @@ class Flow:
                 self.complete[die].add(target)
             elif source in self.written[die] and self.storages[source] == self.storages[target]:
                 self._add(die, target, partial(self.written[die].__getitem__, source))
+
+    def _fill(self, where: str, step: FillStep) -> Iterator[Flaw]:
+        """Every SPC gets its part of what is written."""
+        source, target = step.source.buffer, step.target.buffer
+        for die in (die for die in range(self.plan.dies) if step.dies >> die & 1):
+            missing = self._missing(die, source, partial(self.storages[source].viewed, step.source))
+            if missing:
+                yield flaw(where, f"fills with {missing} of %{source}, which is not written on die {die}")
+            self._add(die, target, partial(self.storages[target].viewed, step.target))
 
     def _share(self, where: str, name: str) -> Iterator[Flaw]:
         """Each die has one half of a constant, and gets the other."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from birc.compiler.ir.affine import Range, variable
-from birc.compiler.ir.plan import Buffer, CopyStep, ExchangeStep, KernelStep, Plan, ShareStep, Step
+from birc.compiler.ir.plan import Buffer, CopyStep, ExchangeStep, FillStep, KernelStep, Plan, ShareStep, Step
 from birc.compiler.ir.plan_access import accesses
 from birc.compiler.ir.plan_beside import spans
 from birc.compiler.ir.polyhedra import example_point
@@ -67,6 +67,8 @@ def _used(step: Step) -> set[str]:
     match step:
         case CopyStep(source, target):
             return {source, target}
+        case FillStep(source, target, _):
+            return {source.buffer, target.buffer}
         case ShareStep(name):
             return {name}
         case ExchangeStep(exchanges):

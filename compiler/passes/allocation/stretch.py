@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from birc.compiler.ir.plan import CopyStep, ExchangeStep, Kernel, KernelStep, Plan, ShareStep, Step, View
+from birc.compiler.ir.plan import CopyStep, ExchangeStep, FillStep, Kernel, KernelStep, Plan, ShareStep, Step, View
 from birc.compiler.ir.region import region
 from birc.compiler.passes.allocation.blocks import Block
 
@@ -115,7 +115,7 @@ def _has_barrier(step: Step, pending: list[_Pending], local: frozenset[str]) -> 
             for number in range(len(pending)):
                 pending[number] = _Pending()
             return True
-        case CopyStep() | ShareStep():
+        case CopyStep() | FillStep() | ShareStep():
             return False
 
 
