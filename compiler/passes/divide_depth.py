@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from birc.compiler.ir.edit import GraphEditor
 from birc.compiler.ir.graph import Graph, Node
 from birc.compiler.passes.base import Pass, PassResult, finish_edit
@@ -21,7 +23,9 @@ class DivideDepth(Pass):
     Dies that divide the depth exchange sums of rows x columns; those that divide columns exchange the operand before,
     rows x depth. It is done where the depth is more than `parts` times the columns and no batch is there to divide;
     with `square` also where it is no less than the columns of all products that read the operand. That is as much to
-    exchange, but behind heads that the dies have divided their part of the depth is there.
+    exchange, but behind heads that the dies have divided their part of the depth is there. A constant that is added to
+    the result is added to the parts in shares, by kernels that wait for loads: the one that adds up the parts, for a
+    norm, has more to do.
 
     before:
         graph "g" {
@@ -93,12 +97,29 @@ class DivideDepth(Pass):
         data = editor.constants[weights].data.reshape(self.parts, part, columns)
         of_parts = add("transpose", add("reshape", x, shape=(rows, self.parts, part)), perm=(1, 0, 2))
         products = add("matmul", of_parts, editor.add_constant(data, f"{weights}.parts"))
+        user = self._biased(editor, node)
+        if user is not None:
+            bias = next(name for name in user.inputs if name in editor.constants)
+            data = np.asarray(editor.constants[bias].data)
+            share = editor.add_constant((data / self.parts).astype(data.dtype), f"{bias}.share")
+            products = add("add", products, share)
+            node = user
         total = ""
         for number in range(self.parts):
             box = add("slice", products, starts=(number, 0, 0), ends=(number + 1, rows, columns), steps=(1, 1, 1))
             one = add("reshape", box, shape=node.output.type.sizes)
             total = add("add", total, one) if total else one
         editor.replace(node, total)
+
+    def _biased(self, editor: GraphEditor, node: Node) -> Node | None:
+        """The node that adds a constant for each column to the result alone, if its shares are exact."""
+        users = editor.users(node.name)
+        if len(users) != 1 or node.name in editor.outputs or users[0].op != "add" or self.parts.bit_count() > 1:
+            return None
+        (user,) = users
+        constants = [editor.constants[name] for name in user.inputs if name in editor.constants]
+        is_bias = len(constants) == 1 and constants[0].type.rank <= 1
+        return user if is_bias and user.output.type == node.output.type else None
 
 
 def _depth_and_columns(graph: Graph, product: Node) -> tuple[int, int]:

@@ -48,6 +48,27 @@ def test_what_is_divided(x: tuple[int, ...], columns: int, divides: bool) -> Non
         np.testing.assert_allclose(run_graph(result.graph, inputs)[name], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("width", "is_read_twice", "is_shared"),
+    [((96,), False, True), ((1,), False, True), ((64, 96), False, False), ((96,), True, False)],
+)
+def test_a_constant_for_each_column_is_added_in_shares(
+    width: tuple[int, ...], is_read_twice: bool, is_shared: bool
+) -> None:
+    make = GraphMaker()
+    total = make("matmul", make.input(64, 512), make.random(512, 96))
+    biased = make("add", total, make.random(*width))
+    graph = make.graph(make("relu", biased), *([total] if is_read_twice else []))
+    result = run_pass(DivideDepth(2), graph)
+    assert result.changed
+    (product,) = (node for node in result.graph.nodes if node.op == "matmul")
+    (user, *_) = result.graph.users(product.name)
+    assert (user.op == "add" and user.inputs[1] in result.graph.constants) == is_shared
+    inputs = random_inputs(graph)
+    for name, expected in run_graph(graph, inputs).items():
+        np.testing.assert_allclose(run_graph(result.graph, inputs)[name], expected, rtol=1e-4, atol=1e-4)
+
+
 def beside(x: tuple[int, ...], columns: Sequence[int]) -> Graph:
     """A graph of products of one operand, with so many columns each."""
     make = GraphMaker()
