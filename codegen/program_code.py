@@ -395,9 +395,8 @@ class ProgramWriter:
         if step.stored:
             self._announce(rest)
             self.log.meet_all(step.exchanges)
-            if self.has_fills:  # The command processor gets to know meanwhile.
-                for die in range(self.plan.dies):
-                    self.log.barrier(1 << die, for_stored=False)
+            if self.has_fills:  # The command processors get to know meanwhile.
+                self.log.barrier(self.log.everyone, for_stored=False)
             return
         self._before_exchange(step)
         events = []

@@ -59,9 +59,6 @@ Rearranged = tuple[Plan, Generated, Outcome]
 MOST_NEAR_TRIALS: Final = 5
 """Bundles of products that are tried with their weights near, those that gain most first: each stays if it helps."""
 
-MOST_ALONE: Final = 2
-"""So many parts of a product in front of those that are one kernel are tried: they work while weights are copied."""
-
 LITTLE: Final = 1 / 16
 """Share of an SPC's memory that no plan misses."""
 
@@ -312,11 +309,8 @@ class PlanSearch:
         """An allocated plan after those changes that make it faster, if any: its `outcome` is known, or found where
         there is something to change."""
         found: Rearranged | None = None
-        changes: list[Callable[[Plan], Plan]] = [
-            early_shares,
-            *(partial(continuing, alone=n) for n in range(MOST_ALONE + 1)),
-            gather_copies,
-        ]
+        # Copies that are put off leave products that are one less time: these are looked at before.
+        changes: list[Callable[[Plan], Plan]] = [early_shares, continuing, gather_copies]
         changes += [partial(opening, machine=self.machine, form=form) for form in forms_that_open(plan, self.machine)]
         for change in changes:
             other = change(plan)

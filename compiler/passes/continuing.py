@@ -10,27 +10,21 @@ from birc.compiler.ir.plan_continuing import continuing_problems
 from birc.compiler.passes.lifetimes import touched
 
 
-def continuing(plan: Plan, alone: int = 0) -> Plan:
+def continuing(plan: Plan) -> Plan:
     """The allocated plan in which products continue those before them where they can; the same one if none does.
 
-    What waits for its own copy of weights may be better off alone, as the first parts of a product, so many of which
-    stay `alone`: the caller compares.
+    What waits for its own copy of weights may be better off alone: the caller compares.
     """
     steps, buffers = list(plan.steps), {b.name: b for b in plan.buffers}
     start = 0  # of the kernel of the machine so far
-    left = alone
     for number in range(1, len(steps)):
         step = steps[number]
         if isinstance(step, KernelStep) and not (step.beside or step.follows):
             whole = [*steps[start:number], replace(step, continues=True)]
             live = _live_throughout(whole, range(start, number + 1), buffers)
             if live and not any(True for _ in continuing_problems(whole)):
-                if not left:
-                    steps[number] = whole[-1]
-                    continue
-                left -= 1
-            else:
-                left = alone
+                steps[number] = whole[-1]
+                continue
         start = number
     return replace(plan, steps=tuple(steps)) if any(map(_continues, steps)) else plan
 
