@@ -217,12 +217,7 @@ def test_blanks_and_comments_do_not_count() -> None:
         ('plan "small"', "plan small", "1:6", "expected a string, found 'small'"),
         ("dies 2", "dies two", "1:27", "expected a whole number, found 'two'"),
         ("dies 2", "dies 2.5", "1:27", "expected a whole number, found '2.5'"),
-        (
-            "buffer %x",
-            "bufer %x",
-            "2:3",
-            "expected a statement (buffer, input, output, run, copy, fill, exchange, share)",
-        ),
+        ("buffer %x", "bufer %x", "2:3", "a statement (buffer, input, output, run, copy, fill, exchange, share)"),
         ("buffer %x :", "buffer %x", "2:13", "expected ':', found 'f32'"),
         ("par y 4", "par y", "9:19", "expected a whole number, found ','"),
         ("[y -1, c]", "[y - 1, c]", "11:18", "unexpected character '-'"),
