@@ -53,7 +53,8 @@ def _until_filled(steps: Sequence[Step], uses: dict[str, list[int]]) -> dict[str
     found = dict(uses)
     for number, step in enumerate(steps):
         if isinstance(step, FillStep) and step.source.buffer in uses and step.target.buffer in uses:
-            awaited = next((use for use in uses[step.target.buffer] if use > number), number)
+            later = (use for use in uses[step.target.buffer] if use > number and not isinstance(steps[use], FillStep))
+            awaited = next(later, number)
             found[step.source.buffer] = sorted([*found[step.source.buffer], awaited])
     return found
 
