@@ -25,6 +25,7 @@ from birc.compiler.ir.plan_access import accesses_of
 from birc.compiler.ir.plan_beside import together
 from birc.compiler.ir.plan_continuing import continuing_problems
 from birc.compiler.ir.plan_following import group_problems
+from birc.compiler.ir.plan_verify_fills import fill_problems, reader_problems
 from birc.compiler.ir.plan_verify_kernel import kernel_problems, view_problems
 from birc.compiler.ir.plan_verify_memory import memory_problems
 from birc.compiler.ir.plan_verify_tiling import tiling_problems
@@ -88,6 +89,8 @@ def find_plan_problems(plan: Plan, phase: str, machine: Machine) -> Iterator[Pla
         yield from found
     if has_right_steps:
         yield from _group_problems(plan, machine)
+    if has_right_steps and is_tiled:
+        yield from (PlanProblem(f"step {number}", what) for number, what in reader_problems(plan.steps))
     is_allocated = phase == "allocate"
     yield from _flow_problems(plan, buffers, is_allocated)
     if is_allocated:
@@ -197,7 +200,8 @@ def _step_problems(where: str, step: Step, plan: Plan, rules: _Rules) -> Iterato
         case CopyStep():
             yield from (PlanProblem(where, what) for what in _copy_problems(step, rules.buffers))
         case FillStep():
-            yield from (PlanProblem(where, what) for what in _fill_problems(step, rules))
+            problems = fill_problems(step, rules.buffers, plan.dies, rules.machine)
+            yield from (PlanProblem(where, what) for what in problems)
         case ShareStep(name):
             if name not in rules.buffers or plan.dies != 2:
                 yield PlanProblem(where, f"shares %{name}, which is not declared, or not for two dies")
@@ -232,19 +236,6 @@ def _copy_problems(step: CopyStep, buffers: Mapping[str, Buffer]) -> Iterator[st
     yield from (f"copies %{name}, which is not declared" for name in missing)
     if not missing and buffers[step.source].twin_bytes != buffers[step.target].num_bytes:
         yield f"copies %{step.source} to %{step.target}, which is of another size"
-
-
-def _fill_problems(step: FillStep, rules: _Rules) -> Iterator[str]:
-    problems = [what for view in (step.source, step.target) for what in view_problems(view, rules.buffers)]
-    yield from problems
-    if problems:
-        return
-    if rules.buffers[step.target.buffer].space != "tb":
-        yield f"fills %{step.target.buffer}, which lies in {rules.buffers[step.target.buffer].space}"
-    if step.source.dims[len(step.source.dims) - len(step.target.dims) :] != step.target.dims:
-        yield f"fills {list(step.target.dims)} with parts of {list(step.source.dims)}"
-    if step.spcs != rules.machine.spcs_per_die:
-        yield f"has parts for {step.spcs} SPCs, a die has {rules.machine.spcs_per_die}"
 
 
 def _flow_problems(plan: Plan, buffers: Mapping[str, Buffer], is_allocated: bool) -> Iterator[PlanProblem]:

@@ -102,11 +102,14 @@ def near_offers(plan: Plan, machine: Machine, cycles: Cycles) -> list[Offer]:
 
 def _have_weights(step: KernelStep, constants: Set[str]) -> bool:
     """Whether the right operand of a step's products is a constant of which parts can be copied, alike on all dies."""
+    first = step.kernel.contraction
     for kernel in instances(step):
-        if kernel.contraction is None or kernel.has_own_parts or kernel.space != step.kernel.space:
+        if kernel.contraction is None or first is None or kernel.has_own_parts or kernel.space != step.kernel.space:
             return False
         view = kernel.contraction.b.view
         if view.seen or view.word or any(view.lower) or view.buffer not in constants:
+            return False
+        if (view.dims, view.strides) != (first.b.view.dims, first.b.view.strides):
             return False
     return True
 
@@ -151,7 +154,7 @@ def _begin(plan: Plan, number: int, needed_cycles: float, took: Sequence[int]) -
 
 
 def _not_behind(plan: Plan, begin: int, near: Set[int]) -> int:
-    """Where a copy begins: in front of a kernel with weights near, not right behind it.
+    """Where a copy begins: in front of a kernel with weights near that comes before, not right behind it.
 
     There it would wait for the end of that kernel, to take the place of its weights.
     """

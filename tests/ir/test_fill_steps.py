@@ -10,13 +10,24 @@ from filled_plan import FILL, FILLED, NEAR, PRODUCT, changed
 from hypothesis import given
 from hypothesis import strategies as st
 
-from birc.compiler.ir.plan import Buffer, CopyStep, FillStep, KernelStep, Plan, View
+from birc.compiler.ir.plan import (
+    Buffer,
+    CopyStep,
+    Exchange,
+    ExchangeStep,
+    FillStep,
+    KernelStep,
+    Plan,
+    View,
+)
 from birc.compiler.ir.plan_access import views_by_buffer
 from birc.compiler.ir.plan_beside import spans
 from birc.compiler.ir.plan_parser import parse_plan
 from birc.compiler.ir.plan_printer import print_plan
 from birc.compiler.ir.plan_verify import PHASES, find_plan_problems, verify_plan
-from birc.compiler.passes.lifetimes import lifetimes, streamed, users
+from birc.compiler.passes.allocate import sent_at
+from birc.compiler.passes.lifetimes import compulsory_bytes, lifetimes, streamed, users
+from birc.compiler.passes.schedule import redirected
 from birc.compiler.prove import new_prover
 from birc.runtime.machine import load_machine
 
@@ -111,6 +122,24 @@ MISTAKES = (
         ((TARGET, TARGET.replace(" from", " offset 8 from")),),
         "step 1",
         "the view of %near spans elements 8 to 135, there are 128",
+    ),
+    Mistake((("on dies 0x3", "on dies 0x7"),), "step 1", "fills on the dies 0x7, there are 2"),
+    Mistake((("on dies 0x3", "on dies 0x0"),), "step 1", "fills on the dies 0x0, there are 2"),
+    Mistake(((NEAR, NEAR.replace("f32 512", "bf16 256")),), "step 1", "fills bf16 with f32"),
+    Mistake(((SOURCE, SOURCE + " as i32"),), "step 1", "copies what lies on the other die, or is seen as another type"),
+    Mistake(
+        ((TARGET, TARGET.replace(" from", " away true from")),),
+        "step 1",
+        "copies what lies on the other die, or is seen as another type",
+    ),
+    Mistake(
+        (
+            ("spcs [spc 2]", "spcs [spc 1]"),
+            ("par spc 2", "par spc 1"),
+            ("dims [2, 16, 8] strides [8, 16, 1]\n      }", "dims [1, 16, 8] strides [8, 16, 1]\n      }"),
+        ),
+        "step 3",
+        "kernel 'product' divides SPCs otherwise than %near was dealt out",
     ),
     Mistake((("copy %w to %w.l2\n", ""),), "step 0, die 1", "reads %w.l2, which is not written there yet"),
     Mistake(((FILL, ""),), "step 2, die 0", "reads %near, which is not written there yet"),
@@ -242,3 +271,29 @@ def test_a_copy_that_begins_late_is_as_right() -> None:
     assert isinstance(plan.steps[1], KernelStep)
     assert not [*find_plan_problems(plan, "allocate", TINY)]
     assert not [*new_prover().flaws(plan, TINY)]
+
+
+def test_what_is_filled_from_comes_from_hbm_once() -> None:
+    """No kernel reads the weights: it is the copy that makes them cross."""
+    assert compulsory_bytes(parse_plan(FILLED)) == 3 * 1024
+    assert compulsory_bytes(parse_plan(changed((FILL, "")))) == 2 * 1024
+
+
+def test_another_place_of_the_weights_is_filled_from() -> None:
+    """As kernels read a copy instead of what it mirrors; what is filled stays."""
+    step = fill_of(parse_plan(FILLED))
+    moved = redirected(step, {"w.l2": "other", "near": "elsewhere"})
+    assert moved == replace(step, source=replace(step.source, buffer="other"))
+    assert redirected(step, {"h": "other"}) == step
+
+
+def test_shares_of_what_is_copied_on_are_sent_late() -> None:
+    """Right behind an exchange for a kernel; for a copy not before it has to be, as others go first."""
+    plan = parse_plan(FILLED)
+    run, fill = plan.steps[-1], fill_of(plan)
+    exchange = ExchangeStep((Exchange(View("h", 0, (16, 16), (16, 1)), 0),))
+    before = [exchange, *[run] * 6]
+    latest = sent_at([*[run] * 7, run], 7, 1.0, TINY)
+    assert latest > 1
+    assert sent_at([*before, run], 7, 1.0, TINY) == 1
+    assert sent_at([*before, fill], 7, 1.0, TINY) == latest

@@ -197,6 +197,21 @@ def test_an_spc_that_has_all_columns_gets_the_weights_of_all() -> None:
     assert by_rows[1] == 2 * both[1] == 4 * by_columns[1]
 
 
+@pytest.mark.parametrize("build", [plain, transposed, apart, points, windows], ids=lambda build: build.__name__)
+def test_what_is_near_is_dense_and_in_the_order_that_it_had(build: Build) -> None:
+    """Runs of what is copied are as long as they can be; and it comes from L2 if kernels find it there."""
+    for one in planned(graph_of(build), FOUR):
+        for _, offers in one.ways():
+            found = one.near(offers)
+            for step in fills(found.plan):
+                dims, strides = step.target.dims, step.target.strides
+                source = step.source.strides[-len(dims) :]
+                assert sum((n - 1) * stride for n, stride in zip(dims, strides, strict=True)) + 1 == math.prod(dims)
+                order = sorted((a for a, n in enumerate(dims) if n > 1), key=lambda axis: source[axis])
+                assert [strides[axis] for axis in order] == sorted(strides[axis] for axis in order)
+                assert found.plan.buffer(step.source.buffer).space == "l2"
+
+
 def test_kernels_read_near_weights_and_no_others() -> None:
     for one in planned(graph_of(plain), FOUR):
         for _, offers in one.ways():

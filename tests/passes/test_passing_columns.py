@@ -65,7 +65,8 @@ def passing(kernel: Kernel, machine: Machine, memories: Memories) -> list[TiledD
     assert plain.contraction is not None
     found = contraction_tilings(plain, plain.contraction, machine, memories, 1 << 20)
     few = [tiled for tiled in found if not tiled.tiling.hoist and tiled.tiling.b_slots < columns_of(tiled, plain)]
-    return [tiled for tiled in few if may_pass_columns(tiled.tiling)]
+    assert all(may_pass_columns(tiled.tiling) for tiled in few)
+    return few
 
 
 def with_tiling(found: Compiled, tiled: TiledDepth) -> Plan:

@@ -18,12 +18,12 @@ from birc.compiler.ir.plan import (
     CopyStep,
     Exchange,
     ExchangeStep,
+    FillStep,
     Index,
     Kernel,
     KernelStep,
     Phase,
     Plan,
-    ShareStep,
     Statement,
     Step,
     View,
@@ -73,8 +73,8 @@ def _steps(step: Step) -> Iterator[tuple[str, str, tuple[Step, ...]]]:
     match step:
         case CopyStep(source, target):
             yield "copy", "turned round", (replace(step, source=target, target=source),)
-        case ShareStep():
-            pass
+        case FillStep():
+            yield from _fills(step)
         case ExchangeStep(exchanges):
             for number, exchange in enumerate(exchanges):
                 for kind, text, changed in _exchanges(exchange):
@@ -96,6 +96,16 @@ def _steps(step: Step) -> Iterator[tuple[str, str, tuple[Step, ...]]]:
                     # Dies that run the same kernel run the same mutant.
                     run = tuple(changed if other == kernel else other for other in kernels)
                     yield kind, f"{kernel.name}: {text}", (KernelStep(run),)
+
+
+def _fills(step: FillStep) -> Iterator[tuple[str, str, tuple[Step, ...]]]:
+    for kind, text, view in _views(step.source):
+        yield f"fill source {kind}", text, (replace(step, source=view),)
+    for kind, text, view in _views(step.target):
+        yield f"fill target {kind}", text, (replace(step, target=view),)
+    for dies in (1, 2, 3):
+        if dies != step.dies:
+            yield "fill dies", f"on dies {dies}", (replace(step, dies=dies),)
 
 
 def _exchanges(exchange: Exchange) -> Iterator[tuple[str, str, tuple[Exchange, ...]]]:
