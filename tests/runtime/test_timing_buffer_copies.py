@@ -76,12 +76,36 @@ def test_a_copy_gets_what_the_busiest_spc_leaves(tiles: tuple[int, int]):
     assert run.end_cycles - run.start_cycles == alone.runs[0].end_cycles - alone.runs[0].start_cycles
 
 
-def test_two_copies_share_the_ports():
+def test_two_copies_go_one_after_the_other():
+    """The second one begins when the first one has moved its last byte."""
     second = command("copy", 0, 1, (), (), 1), command("wait", 1)
     result = simulate(filling(*START, FILL, second[0], WAIT, second[1]), TINY)
-    assert max(copy.end_cycles for copy in result.copies) - result.copies[0].issued_cycles == (
-        TINY.dma_start_cycles + 2 * (1 << 14) // TINY.noc_bytes_per_cycle
+    first, last = (copy.end_cycles - result.copies[0].issued_cycles for copy in result.copies)
+    assert first == TINY.dma_start_cycles + (1 << 14) // TINY.noc_bytes_per_cycle
+    assert last == 2 * first
+
+
+def test_a_copy_into_tensor_buffers_goes_beside_those_of_the_engines():
+    """However many of these there are: it is not theirs."""
+    machine = TINY.with_values({"dma_engines_per_die": 1})
+    constant = command("copy", 2, 3, (), (), 1)
+    descriptors = (
+        dense((1 << 12,), space="tb"),
+        dense((2, 1 << 12), space="l2"),
+        dense((1 << 12,), address=1 << 16, space="l2"),
+        dense((1 << 12,)),
     )
+    program = replace(
+        filling(*START, constant, FILL, WAIT, command("wait", 1)),
+        descriptors=descriptors,
+        machine_digest=machine.digest,
+        hbm_bytes=1 << 16,
+        l2_bytes=1 << 17,
+    )
+    result = simulate(program, machine)
+    alone = simulate(filling(*START, FILL, WAIT), TINY)
+    (fill,) = (copy for copy in result.copies if not copy.in_hbm)
+    assert fill.end_cycles - fill.issued_cycles == copy_cycles(alone)
 
 
 def test_what_is_loaded_ahead_counts_while_it_is():
