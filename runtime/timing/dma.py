@@ -1,9 +1,9 @@
 """DMA copies and die-to-die transfers in time: what the kernels leave of HBM, of the links and of the ways into SPCs.
 
-The jobs of a lane (the DMA engines of a die, or one direction of the link) start in the order in which they
-were issued. A job moves as fast as its lane allows and as what it shares is left by kernels and by jobs issued before
-it. It is fixed when the command stream waits for it, or for one that starts when it has ended: by then everything
-that can run beside it is known.
+The jobs of a lane (the DMA engines of a die, what fills its tensor buffers, or one direction of the link) start in the
+order in which they were issued. A job moves as fast as its lane allows and as what it shares is left by kernels and by
+jobs issued before it. It is fixed when the command stream waits for it, or for one that starts when it has ended: by
+then everything that can run beside it is known.
 """
 
 from __future__ import annotations
