@@ -368,9 +368,14 @@ class FillStep:
     dies: int
 
     @property
+    def grid(self) -> tuple[int, ...]:
+        """The dimensions that number the SPCs."""
+        return self.source.dims[: len(self.source.dims) - len(self.target.dims)]
+
+    @property
     def spcs(self) -> int:
         """How many SPCs get a part."""
-        return math.prod(self.source.dims[: len(self.source.dims) - len(self.target.dims)])
+        return math.prod(self.grid)
 
 
 Step = KernelStep | CopyStep | FillStep | ExchangeStep | ShareStep

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from birc.compiler.ir.plan import Buffer, FillStep, Kernel, KernelStep, Step
+from birc.compiler.ir.plan import Buffer, FillStep, KernelStep, Step
 from birc.compiler.ir.plan_access import accesses
 from birc.compiler.ir.plan_verify_kernel import view_problems
 from birc.runtime.machine import Machine
@@ -25,7 +25,7 @@ def fill_problems(step: FillStep, buffers: Mapping[str, Buffer], dies: int, mach
         yield f"fills {target.dtype} with {source.dtype}"
     if any(view.away or view.seen or view.word for view in (step.source, step.target)):
         yield "copies what lies on the other die, or is seen as another type"
-    if step.source.dims[len(step.source.dims) - len(step.target.dims) :] != step.target.dims:
+    if step.source.dims[len(step.grid) :] != step.target.dims:
         yield f"fills {list(step.target.dims)} with parts of {list(step.source.dims)}"
     if step.spcs != machine.spcs_per_die:
         yield f"has parts for {step.spcs} SPCs, a die has {machine.spcs_per_die}"
@@ -39,15 +39,8 @@ def reader_problems(steps: Sequence[Step]) -> Iterator[tuple[int, str]]:
     for number, step in enumerate(steps):
         if isinstance(step, FillStep):
             filled[step.target.buffer] = step
-        for kernel in step.kernels if isinstance(step, KernelStep) and filled else ():
-            names = {access.view.buffer for access in accesses(kernel)} if kernel is not None else set()
-            for name in sorted(names & filled.keys()):
-                if kernel is not None and not _is_dealt_so(kernel, filled[name]):
+        for kernel in (k for k in step.kernels if k is not None) if isinstance(step, KernelStep) and filled else ():
+            spcs = tuple(count for _, count in kernel.tiling.spcs) if kernel.tiling is not None else ()
+            for name in sorted({access.view.buffer for access in accesses(kernel)} & filled.keys()):
+                if spcs != filled[name].grid:
                     yield number, f"kernel {kernel.name!r} divides SPCs otherwise than %{name} was dealt out"
-
-
-def _is_dealt_so(kernel: Kernel, fill: FillStep) -> bool:
-    """Whether the SPCs of a kernel have numbers as those that were filled: each its own part."""
-    spcs = kernel.tiling.spcs if kernel.tiling is not None else ()
-    grid = fill.source.dims[: len(fill.source.dims) - len(fill.target.dims)]
-    return tuple(count for _, count in spcs) == grid

@@ -159,7 +159,7 @@ def sent_at(steps: Sequence[Step], first_use: int, num_bytes: float, machine: Ma
     """
     cycles = machine.dma_start_cycles + num_bytes / machine.d2d_bytes_per_cycle + machine.cross_die_flag_cycles
     latest = max(0, first_use - max(2, math.ceil(cycles / SHORT_KERNEL_CYCLES)))
-    if isinstance(steps[first_use], FillStep):
+    if isinstance(steps[first_use], FillStep):  # It begins ahead itself: sooner the halves may not be there yet.
         return latest
     exchanges = (n for n in reversed(range(max(0, latest - NEAR_STEPS), latest)) if isinstance(steps[n], ExchangeStep))
     return next((n + 1 for n in exchanges), latest)

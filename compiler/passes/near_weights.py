@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 
+from birc.compiler.ir.copies import row_major_strides
 from birc.compiler.ir.found_once import found_once
 from birc.compiler.ir.names import unused_name
 from birc.compiler.ir.plan import OWN_DIMENSIONS, Access, Buffer, FillStep, Kernel, KernelStep, Plan, Step, View
@@ -50,6 +51,10 @@ class Near:
     kernel: Kernel
     source: View
     target: View
+
+    def num_bytes(self, element: str) -> int:
+        """The bytes that each SPC gets, of elements of a type."""
+        return math.prod(self.target.dims) * dtype(element).bits // 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,9 @@ def near_offers(plan: Plan, machine: Machine, cycles: Cycles) -> list[Offer]:
     starts, brought = [0, *accumulate(took)], _brought(plan, machine)
     offers = []
     for number, near, saved_cycles in found:
-        needed_cycles = _num_bytes(near, memories) / (SPARE * machine.noc_bytes_per_cycle)
+        first_near = _first(near)
+        num_bytes = first_near.num_bytes(memories.elements[first_near.source.buffer])
+        needed_cycles = num_bytes / (SPARE * machine.noc_bytes_per_cycle)
         begin = _begin(plan, number, needed_cycles, took)
         if brought[number] <= starts[begin]:
             offers.append(Offer(number, begin, near, saved_cycles))
@@ -114,10 +121,9 @@ def _have_weights(step: KernelStep, constants: Set[str]) -> bool:
     return True
 
 
-def _num_bytes(kernels: Sequence[Near | None], memories: Memories) -> int:
-    """The bytes that each SPC gets."""
-    first = next(one for one in kernels if one is not None)
-    return math.prod(first.target.dims) * dtype(memories.elements[first.source.buffer]).bits // 8
+def _first(kernels: Sequence[Near | None]) -> Near:
+    """The instance of the first die that takes part."""
+    return next(one for one in kernels if one is not None)
 
 
 def _cycles_of(step: Step, cycles: Callable[[Kernel], int]) -> int:
@@ -174,12 +180,11 @@ def with_near_weights(plan: Plan, offers: Sequence[Offer], machine: Machine) -> 
     numbers = {offer.number for offer in offers}
     near: list[Buffer] = []
     for offer in sorted(offers, key=lambda offer: offer.number):
-        first = next(one for one in offer.kernels if one is not None)
-        home = buffers[first.source.buffer]
+        first = _first(offer.kernels)
+        element = buffers[first.source.buffer].dtype
         name = unused_name(first.target.buffer, taken)
         taken.add(name)
-        num_bytes = math.prod(first.target.dims) * dtype(home.dtype).bits // 8
-        near.append(Buffer(name, home.dtype, num_bytes, "scratch", "tb"))
+        near.append(Buffer(name, element, first.num_bytes(element), "scratch", "tb"))
         names = {first.target.buffer: name}
         steps[offer.number] = KernelStep(tuple(None if n is None else redirect(n.kernel, names) for n in offer.kernels))
         dies: dict[View, int] = {}
@@ -210,7 +215,7 @@ def _best(kernel: Kernel, memories: Memories, machine: Machine, cycles: Cycles) 
         name, element = made.target.buffer, memories.elements[made.source.buffer]
         there = replace(memories, elements={**memories.elements, name: element}, local=memories.local | {name})
         saved_cycles = before - cycles(made.kernel, there)
-        copied_cycles = math.prod(made.target.dims) * dtype(element).bits / 8 / machine.noc_bytes_per_cycle
+        copied_cycles = made.num_bytes(element) / machine.noc_bytes_per_cycle
         best = max(best or (0.0, 0, grid), (saved_cycles - COPY_WEIGHT * copied_cycles, saved_cycles, grid))
     return (best[2], best[1]) if best is not None and best[1] > LEAST_SAVED * before else None
 
@@ -252,8 +257,6 @@ def _near(kernel: Kernel, grid: Grid) -> Near:
 
 def _dense(dims: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
     """Strides without gaps, in the order of other ones."""
-    step, found = 1, [0] * len(dims)
-    for axis in sorted(range(len(dims)), key=lambda axis: (strides[axis], -axis)):
-        found[axis] = step
-        step *= dims[axis]
-    return tuple(found)
+    order = sorted(range(len(dims)), key=lambda axis: (-strides[axis], axis))
+    steps = dict(zip(order, row_major_strides([dims[axis] for axis in order]), strict=True))
+    return tuple(steps[axis] for axis in range(len(dims)))
